@@ -1,0 +1,5 @@
+"""The one exception that means "the caller asked for something that cannot be": its text is one sentence a person can act on."""
+
+
+class UnstillError(ValueError):
+    """Wrong input or an impossible combination. The command line prints the text and exits with 2."""
