@@ -1,0 +1,125 @@
+"""What every method is made of: the state of one pipeline call, and the four hooks a method may implement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import UnstillError
+
+
+if TYPE_CHECKING:
+    from ..grid import Grid
+    from ..process import ForwardProcess
+
+
+@dataclass(slots=True)
+class Run:
+    """
+    The state of one pipeline call, made anew for every call and handed to every hook.
+
+    Attributes:
+        process (`ForwardProcess`): alpha, sigma and conversions, in the coordinates of the sample that `scheduler.step`
+            receives; `process.scheduler` is the scheduler that samples.
+        grid (`Grid`, *optional*): the noise levels of this call; known to every hook but to the first `schedule`.
+        step (`int`): how many calls of `scheduler.step` came before this one.
+        noise (`torch.Tensor` of shape `(B, C, F, H, W)`, *optional*): unit noise of the first latents, float32. A `start`
+            hook that changes the noise assigns the new one here, so that the methods after it build on it.
+        image_latents (`torch.Tensor` of shape `(B, C, F, H, W)` or `(B, C, 1, H, W)`, *optional*): the clean latents of the
+            conditional image, normalised as the video latents are; `None` where the pipeline has none.
+        generator: the generator (or list of them) the caller gave to the pipeline.
+        frames (`int`): latent frames F.
+        memory (`dict`): what a method keeps from one hook to the next within this call: `run.memory[self] = ...`. A method
+            with fields that cannot be hashed (tensors) is declared with `eq=False`.
+    """
+
+    process: ForwardProcess
+    grid: Grid | None = None
+    step: int = 0
+    noise: torch.Tensor | None = None
+    image_latents: torch.Tensor | None = None
+    generator: torch.Generator | list[torch.Generator] | None = None
+    frames: int = 0
+    memory: dict[Method, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NextSample:
+    """Returned by a `step` hook: "the next sample is this": the solver, and the methods after this one, are skipped."""
+
+    sample: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    What is known of a pipeline before it is called, for `Method.check`.
+
+    Attributes:
+        pipeline (`str`): name of the pipeline class.
+        process (`ForwardProcess`): of the pipeline's scheduler.
+        order (`int`): model calls per noise level (2 for Heun and KDPM2).
+        image_latents (`bool`): whether `run.image_latents` will be there.
+        condition (`bool`): whether the denoiser sees image latents that a `condition` hook can change.
+        held_frames (`int`): leading latent frames that the pipeline replaces by the image and does not denoise.
+    """
+
+    pipeline: str
+    process: ForwardProcess
+    order: int
+    image_latents: bool
+    condition: bool
+    held_frames: int
+
+
+class Method:
+    """
+    One published idea with its parameters. A subclass is a `@dataclass(frozen=True, kw_only=True, slots=True)` whose
+    defaults are the paper's, and overrides only the hooks it needs; all tensors are `(B, C, F, H, W)`.
+
+    Hooks are called in the order in which the methods were given to `unstill.apply`, each with the result of the one
+    before. What is not overridden is never called.
+    """
+
+    __slots__ = ()
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        """Raises `UnstillError` if this method cannot work on `target` or together with the `others`. Called by `apply`."""
+
+    def schedule(self, run: Run, grid: Grid) -> Grid:
+        """Which noise levels are visited."""
+        return grid
+
+    def start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
+        """The first latents, in the coordinates of the sample that `scheduler.step` receives (initial scaling included)."""
+        return latents
+
+    def step(
+        self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
+    ) -> torch.Tensor | NextSample:
+        """A corrected model output (after guidance, in the scheduler's prediction type), or the next sample itself."""
+        return output
+
+    def condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
+        """
+        The image latents as the denoiser sees them at `run.step`. Called before every model call with the clean ones: what
+        is random must be drawn once and kept in `run.memory`. Returning the argument itself leaves the input as it is.
+        """
+        return image_latents
+
+    def implements(self, hook: str) -> bool:
+        """Whether the hook of this name is overridden."""
+        return getattr(type(self), hook) is not getattr(Method, hook)
+
+
+def check_level(start: float | None, sigma: float | None) -> None:
+    """Raises `UnstillError` unless exactly one of `start` (fraction of the training time, in (0, 1]) and `sigma` is given."""
+    if (start is None) == (sigma is None):
+        raise UnstillError("Give exactly one noise level: start=0.96 (fraction of the training time) or sigma=100.0.")
+    if start is not None and not 0.0 < start <= 1.0:
+        raise UnstillError(f"start is a fraction of the training time in (0, 1], but is {start}.")
+    if sigma is not None and not sigma > 0.0:
+        raise UnstillError(f"sigma is a noise level above 0, but is {sigma}.")
