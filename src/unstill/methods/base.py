@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
@@ -32,6 +32,7 @@ class Run:
             conditional image, normalised as the video latents are; `None` where the pipeline has none.
         generator: the generator (or list of them) the caller gave to the pipeline.
         frames (`int`): latent frames F.
+        methods (`tuple` of `Method`): all methods of this call, in the order given to `apply`.
         memory (`dict`): what a method keeps from one hook to the next within this call: `run.memory[self] = ...`. A method
             with fields that cannot be hashed (tensors) is declared with `eq=False`.
     """
@@ -43,7 +44,15 @@ class Run:
     image_latents: torch.Tensor | None = None
     generator: torch.Generator | list[torch.Generator] | None = None
     frames: int = 0
+    methods: tuple[Method, ...] = ()
     memory: dict[Method, Any] = field(default_factory=dict)
+
+    def draw(self, shape: Sequence[int]) -> torch.Tensor:
+        """Fresh unit noise, float32, from this call's generator, on the device of the latents."""
+        from diffusers.utils.torch_utils import randn_tensor
+
+        device = torch.device("cpu") if self.noise is None else self.noise.device
+        return randn_tensor(tuple(shape), generator=self.generator, device=device, dtype=torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +91,34 @@ class Method:
 
     Hooks are called in the order in which the methods were given to `unstill.apply`, each with the result of the one
     before. What is not overridden is never called.
+
+    `owns` names what a method decides alone: `"levels"` (where the schedule begins) or `"latents"` (what the first latents
+    are made of). Two methods that own the same thing exclude each other. `presets` are named sets of parameters.
     """
 
     __slots__ = ()
+    owns: ClassVar[frozenset[str]] = frozenset()
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """The method with a named set of parameters, e.g. `"paper"` or `"released"`; `changes` override single ones."""
+        if name not in cls.presets:
+            raise UnstillError(f"{cls.__name__} has no preset {name!r}; it has {', '.join(map(repr, cls.presets))}.")
+        return cls(**{**cls.presets[name], **changes})
 
     def check(self, others: Sequence[Method], target: Target) -> None:
-        """Raises `UnstillError` if this method cannot work on `target` or together with the `others`. Called by `apply`."""
+        """
+        Raises `UnstillError` if this method cannot work on `target` or together with the `others`. Called by `apply`.
+        An override calls `Method.check(self, others, target)` (`super()` does not work in dataclasses with slots).
+        """
+        name = type(self).__name__
+        for other in others:
+            if type(other) is type(self):
+                raise UnstillError(f"{name} was given twice; give it once.")
+            if shared := self.owns & other.owns:
+                what = "the noise level at which sampling starts" if "levels" in shared else "the first latents"
+                raise UnstillError(f"{name} and {type(other).__name__} both decide {what}; use one of them.")
 
     def schedule(self, run: Run, grid: Grid) -> Grid:
         """Which noise levels are visited."""
