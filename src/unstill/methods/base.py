@@ -31,7 +31,9 @@ class Run:
         image_latents (`torch.Tensor` of shape `(B, C, F, H, W)` or `(B, C, 1, H, W)`, *optional*): the clean latents of the
             conditional image, normalised as the video latents are; `None` where the pipeline has none.
         generator: the generator (or list of them) the caller gave to the pipeline.
-        frames (`int`): latent frames F.
+        frames (`int`): latent frames F that hooks see.
+        held (`int`): leading latent frames that the pipeline fills with the image instead of denoising them. They are not
+            among the F frames that hooks see; `image_latents` holds them.
         methods (`tuple` of `Method`): all methods of this call, in the order given to `apply`.
         memory (`dict`): what a method keeps from one hook to the next within this call: `run.memory[self] = ...`. A method
             with fields that cannot be hashed (tensors) is declared with `eq=False`.
@@ -44,6 +46,7 @@ class Run:
     image_latents: torch.Tensor | None = None
     generator: torch.Generator | list[torch.Generator] | None = None
     frames: int = 0
+    held: int = 0
     methods: tuple[Method, ...] = ()
     memory: dict[Method, Any] = field(default_factory=dict)
 
