@@ -1,4 +1,4 @@
-"""What every method is made of: the state of one pipeline call, and the four hooks a method may implement."""
+"""What every method is made of: the state of one pipeline call, and the hooks a method may implement."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Run:
             receives; `process.scheduler` is the scheduler that samples.
         grid (`Grid`, *optional*): the noise levels of this call; known to every hook but to the first `schedule`.
         step (`int`): how many calls of `scheduler.step` came before this one.
-        noise (`torch.Tensor` of shape `(B, C, F, H, W)`, *optional*): unit noise of the first latents, float32. A `start`
-            hook that changes the noise assigns the new one here, so that the methods after it build on it.
+        noise (`torch.Tensor` of shape `(B, C, F, H, W)`, *optional*): unit noise of the first latents, float32, as the
+            `noise` hooks have left it.
         image_latents (`torch.Tensor` of shape `(B, C, F, H, W)` or `(B, C, 1, H, W)`, *optional*): the clean latents of the
             conditional image, normalised as the video latents are; `None` where the pipeline has none.
         generator: the generator (or list of them) the caller gave to the pipeline.
@@ -126,6 +126,13 @@ class Method:
     def schedule(self, run: Run, grid: Grid) -> Grid:
         """Which noise levels are visited."""
         return grid
+
+    def noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
+        """
+        What takes the place of the pipeline's unit noise, float32. All `noise` hooks come before all `start` hooks, and the
+        first latents follow: what the pipeline scales its noise by (`init_noise_sigma`) scales the new one.
+        """
+        return noise
 
     def start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
         """The first latents, in the coordinates of the sample that `scheduler.step` receives (initial scaling included)."""
