@@ -24,10 +24,10 @@ class Run:
     Attributes:
         process (`ForwardProcess`): alpha, sigma and conversions, in the coordinates of the sample that `scheduler.step`
             receives; `process.scheduler` is the scheduler that samples.
-        grid (`Grid`, *optional*): the noise levels of this call; known to every hook but to the first `schedule`.
+        grid (`Grid`, *optional*): the noise levels of this call; known to every hook but to the first `on_schedule`.
         step (`int`): how many calls of `scheduler.step` came before this one.
         noise (`torch.Tensor` of shape `(B, C, F, H, W)`, *optional*): unit noise of the first latents, float32, as the
-            `noise` hooks have left it.
+            `on_noise` hooks have left it.
         image_latents (`torch.Tensor` of shape `(B, C, F, H, W)` or `(B, C, 1, H, W)`, *optional*): the clean latents of the
             conditional image, normalised as the video latents are; `None` where the pipeline has none.
         generator: the generator (or list of them) the caller gave to the pipeline.
@@ -60,7 +60,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class NextSample:
-    """Returned by a `step` hook: "the next sample is this": the solver, and the methods after this one, are skipped."""
+    """Returned by an `on_step` hook: "the next sample is this": the solver, and the methods after this one, are skipped."""
 
     sample: torch.Tensor
 
@@ -75,7 +75,7 @@ class Target:
         process (`ForwardProcess`): of the pipeline's scheduler.
         order (`int`): model calls per noise level (2 for Heun and KDPM2).
         image_latents (`bool`): whether `run.image_latents` will be there.
-        condition (`bool`): whether the denoiser sees image latents that a `condition` hook can change.
+        condition (`bool`): whether the denoiser sees image latents that an `on_condition` hook can change.
         held_frames (`int`): leading latent frames that the pipeline replaces by the image and does not denoise.
     """
 
@@ -93,7 +93,7 @@ class Method:
     defaults are the paper's, and overrides only the hooks it needs; all tensors are `(B, C, F, H, W)`.
 
     Hooks are called in the order in which the methods were given to `unstill.apply`, each with the result of the one
-    before. What is not overridden is never called.
+    before. What is not overridden is never called. They are named `on_...` because fields have the bare names (`start=0.96`).
 
     `owns` names what a method decides alone: `"levels"` (where the schedule begins) or `"latents"` (what the first latents
     are made of). Two methods that own the same thing exclude each other. `presets` are named sets of parameters.
@@ -123,28 +123,28 @@ class Method:
                 what = "the noise level at which sampling starts" if "levels" in shared else "the first latents"
                 raise UnstillError(f"{name} and {type(other).__name__} both decide {what}; use one of them.")
 
-    def schedule(self, run: Run, grid: Grid) -> Grid:
+    def on_schedule(self, run: Run, grid: Grid) -> Grid:
         """Which noise levels are visited."""
         return grid
 
-    def noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
+    def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
         """
-        What takes the place of the pipeline's unit noise, float32. All `noise` hooks come before all `start` hooks, and the
-        first latents follow: what the pipeline scales its noise by (`init_noise_sigma`) scales the new one.
+        What takes the place of the pipeline's unit noise, float32. All `on_noise` hooks come before all `on_start` hooks,
+        and the first latents follow: what the pipeline scales its noise by (`init_noise_sigma`) scales the new one.
         """
         return noise
 
-    def start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
+    def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
         """The first latents, in the coordinates of the sample that `scheduler.step` receives (initial scaling included)."""
         return latents
 
-    def step(
+    def on_step(
         self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
     ) -> torch.Tensor | NextSample:
         """A corrected model output (after guidance, in the scheduler's prediction type), or the next sample itself."""
         return output
 
-    def condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
+    def on_condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
         """
         The image latents as the denoiser sees them at `run.step`. Called before every model call with the clean ones: what
         is random must be drawn once and kept in `run.memory`. Returning the argument itself leaves the input as it is.
