@@ -1,0 +1,116 @@
+"""Clip data sets: a folder of videos becomes a sequence of clips, read one at a time."""
+
+import logging
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unstill.data.decode import VIDEO_SUFFIXES, natural_key
+from unstill.data.images import Size
+from unstill.data.video import Clip, read_video, video_info
+from unstill.errors import UnstillError
+
+
+log = logging.getLogger(__name__)
+
+
+def video_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """All video files below a folder, in natural order of their relative paths.
+
+    Subfolders that may not be read are reported as warnings. Nothing is opened.
+
+    Raises:
+        UnstillError: no such folder, or no video in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise UnstillError(f"{folder} {what}; pass a folder of videos.")
+
+    def report(error: OSError) -> None:
+        log.warning("Skipping %s: %s.", error.filename, error.strerror)
+
+    found = [
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, onerror=report)
+        for name in names
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+    ]
+    if not found:
+        kinds = " ".join(sorted(VIDEO_SUFFIXES))
+        raise UnstillError(f"The folder {folder} holds no videos (looked for {kinds}, subfolders included).")
+    return sorted(found, key=lambda file: natural_key(file.relative_to(folder).as_posix()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFolder:
+    """The clips of a folder of videos: `len(clips)`, `clips[i]`, and iteration that skips what cannot be read.
+
+    Clip i comes from video i // clips_per_video. Its start is uniform over the places where the whole clip fits, drawn
+    from (seed, relative path, number): independent of order, of the other videos and of how the work is shared out.
+    A video that does not tell its length is read from its beginning.
+
+    Attributes:
+        folder: searched with its subfolders, once, at construction.
+        frames: frames per clip.
+        fps: rate to sample at; None keeps each video's own.
+        size: (H, W) to fill by resize and centre crop; None keeps each video's own.
+        clips_per_video: clips from each video.
+        seed: of the starts; None begins every video at its first frame (then clips_per_video must be 1).
+    """
+
+    folder: str | os.PathLike[str]
+    frames: int
+    fps: float | None = None
+    size: Size | None = None
+    clips_per_video: int = 1
+    seed: int | None = 0
+    files: tuple[Path, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.clips_per_video < 1 or (self.seed is None and self.clips_per_video > 1):
+            raise UnstillError(
+                f"clips_per_video must be at least 1, and 1 where seed is None, but got {self.clips_per_video}."
+            )
+        object.__setattr__(self, "files", tuple(video_files(self.folder)))
+
+    def __len__(self) -> int:
+        return len(self.files) * self.clips_per_video
+
+    def __getitem__(self, index: int) -> Clip:
+        """Clip number `index`; raises UnstillError if its video cannot give it, IndexError past the end."""
+        file = self.files[index // self.clips_per_video]
+        return read_video(file, self.fps, self.frames, self.size, start=self._start(file, index))
+
+    def __iter__(self) -> Iterator[Clip]:
+        for index in range(len(self)):
+            try:
+                yield self[index]
+            except UnstillError as error:
+                log.warning("Skipping clip %d: %s", index, error)
+
+    def _start(self, file: Path, index: int) -> float:
+        if self.seed is None:
+            return 0.0
+        info = video_info(file)
+        # One frame is kept in reserve: announced lengths are rounded.
+        room = (info.duration or 0.0) - (self.frames + 1) / (self.fps or info.fps)
+        name = file.relative_to(self.folder).as_posix()
+        return max(0.0, room) * random.Random(f"{self.seed}/{name}/{index % self.clips_per_video}").random()
+
+
+def iterate_clips(
+    folder: str | os.PathLike[str],
+    frames: int,
+    fps: float | None = None,
+    size: Size | None = None,
+    clips_per_video: int = 1,
+    seed: int | None = 0,
+) -> Iterator[Clip]:
+    """Stream the clips of a folder of videos, one in memory at a time; see `ClipFolder`.
+
+    A video that is damaged or too short is named in a warning and skipped.
+    """
+    yield from ClipFolder(folder=folder, frames=frames, fps=fps, size=size, clips_per_video=clips_per_video, seed=seed)

@@ -1,0 +1,212 @@
+"""Decoding as a stream: a video file, an animation or a folder of pictures becomes frames with their times."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.container
+import av.video.stream
+import numpy as np
+from PIL import Image
+
+from unstill.data.images import DAMAGED, PICTURE_SUFFIXES, open_picture, to_rgb
+from unstill.errors import UnstillError
+
+
+FOLDER_FPS = 8.0
+"""The rate of a folder of pictures that does not record its own."""
+FPS_KEY = "unstill:fps"
+"""The PNG text entry in which `write_video` records the rate of a folder of pictures."""
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv"}
+    | {".3gp", ".h264", ".264", ".hevc", ".gif"}
+)
+_BROWSER_DELAY = 0.1  # what browsers show for animation delays of 10 ms or less
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One stored frame: on the screen from `time` until `until` (seconds after the first frame).
+
+    `image()` converts it to RGB, and only then; it is valid until the next frame is asked for.
+    """
+
+    time: float
+    until: float
+    image: Callable[[], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An opened video: its mean rate (frames per second), the resolution of its clock (seconds), its duration in
+    seconds where the file tells it, and its frames from a time on."""
+
+    fps: float
+    tick: float
+    duration: float | None
+    frames: Callable[[float], Iterator[Shown]]
+
+
+@contextmanager
+def open_video(path: Path, folder_fps: float | None = None) -> Iterator[Source]:
+    """Open a video file, an animated GIF/WebP/PNG, or a folder of pictures.
+
+    Args:
+        path: file or folder.
+        folder_fps: the rate of a folder's pictures where they record none (default `FOLDER_FPS`).
+
+    Raises:
+        UnstillError: nothing there, nothing to decode, no video stream, a still picture.
+    """
+    if not path.exists():
+        raise UnstillError(f"There is no video at {path}; check the path.")
+    if path.is_dir():
+        yield _folder(path, folder_fps)
+        return
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise UnstillError(f"{path} cannot be read ({error.strerror}).") from error
+    if not head:
+        raise UnstillError(f"{path} is empty (0 bytes); save the video again and retry.")
+    # FFmpeg has no animated WebP, and Pillow composes GIF and APNG frames as browsers do.
+    if head[:4] in (b"GIF8", b"\x89PNG") or head[8:12] == b"WEBP" or head[:3] == b"\xff\xd8\xff":
+        with open_picture(path) as image:
+            yield _animation(path, image)
+        return
+    try:
+        container = av.open(str(path))
+    except (OSError, ValueError, av.FFmpegError) as error:
+        raise UnstillError(f"{path} is not a video that can be read; it is damaged or of an unknown kind.") from error
+    with container:
+        if container.format.name == "tty":  # FFmpeg's name for any text file
+            raise UnstillError(f"{path} is not a video that can be read; it is a text file.")
+        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+        if not streams:
+            held = "only sound" if container.streams.audio else "no picture stream"
+            raise UnstillError(f"{path} holds {held}; pass a file with a video stream.")
+        yield _file(path, container, streams[0])
+
+
+def natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Sort key with numbers in numeric order: frame_2 before frame_10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name.lower()) if part]
+
+
+def _is_cover(stream: av.video.stream.VideoStream) -> bool:
+    """Music files carry their cover picture as a video stream."""
+    return av.stream.Disposition.attached_pic in stream.disposition
+
+
+def _file(path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Source:
+    stream.thread_type = "AUTO"
+    rate = stream.average_rate or stream.guessed_rate
+    fps = float(rate) if rate else 25.0
+    tick = float(stream.time_base or 0)
+    duration = stream.duration * tick if stream.duration and tick else None
+    if duration is None and container.duration:
+        duration = container.duration / av.time_base
+    zero = (stream.start_time or 0) * tick
+    aspect = float(stream.sample_aspect_ratio or 1) or 1.0
+
+    def frames(start: float) -> Iterator[Shown]:
+        shown, count, end = None, 0, 0.0
+        try:
+            if start > 1.0 and duration and container.duration:
+                container.seek(int((start + zero) / tick), stream=stream)
+            for frame in container.decode(stream):
+                # Raw streams carry no clock: frame n is at n / fps.
+                time = frame.pts * tick - zero if frame.pts is not None else count / fps
+                if shown is not None and time > shown[0]:
+                    yield _shown(*shown, time, aspect)
+                length = frame.duration * tick if frame.duration and frame.pts is not None else 1 / fps
+                shown, count, end = (time, frame), count + 1, time + length
+        except (OSError, ValueError, av.FFmpegError) as error:
+            raise UnstillError(
+                f"{path} is damaged: decoding stops after {end:.2f} s; repair it, or ask only for frames before that."
+            ) from error
+        if shown is None:
+            raise UnstillError(f"{path} holds no frame that can be decoded; it is damaged or still being written.")
+        yield _shown(*shown, end, aspect)
+        # A file that was cut off ends quietly: only the length that its frame table announces tells.
+        if stream.frames and duration and end < 0.95 * min(duration, stream.frames / fps) - 2 / fps:
+            raise UnstillError(
+                f"{path} is cut off: {end:.2f} of {duration:.2f} s can be decoded; ask only for frames before that."
+            )
+
+    return Source(fps, tick, duration, frames)
+
+
+def _shown(time: float, frame: av.VideoFrame, until: float, aspect: float) -> Shown:
+    def image() -> Image.Image:
+        pixels = frame.to_ndarray(format="rgb24")
+        picture = Image.fromarray(pixels)
+        if aspect != 1.0:  # pixels that are not square, as in DV and DVD
+            picture = picture.resize((max(1, round(picture.width * aspect)), picture.height), Image.Resampling.BICUBIC)
+        turns = round(frame.rotation / 90) % 4  # counter-clockwise
+        return Image.fromarray(np.ascontiguousarray(np.rot90(np.asarray(picture), turns))) if turns else picture
+
+    return Shown(time, until, image)
+
+
+def _animation(path: Path, image: Image.Image) -> Source:
+    count = getattr(image, "n_frames", 1)
+    if count < 2:
+        raise UnstillError(f"{path} is a single picture, not a video; pass a video, an animation or a folder.")
+
+    def frames(start: float) -> Iterator[Shown]:
+        time = 0.0
+        for index in range(count):
+            try:
+                image.seek(index)
+                image.load()
+            except DAMAGED as error:
+                raise UnstillError(
+                    f"{path} is damaged: decoding stops after {index} of {count} frames; save it again and retry."
+                ) from error
+            delay = float(image.info.get("duration", 0)) / 1000
+            until = time + (delay if delay > 0.0101 else _BROWSER_DELAY)
+            if until > start:
+                yield Shown(time, until, lambda: to_rgb(image))
+            time = until
+
+    fps, duration = 1 / _BROWSER_DELAY, None
+    try:
+        for read, shown in enumerate(frames(0.0), start=1):
+            fps, duration = read / shown.until, shown.until
+    except UnstillError:
+        pass  # told again when the damaged frame is asked for
+    return Source(fps, 0.01 if image.format == "GIF" else 0.001, duration, frames)
+
+
+def _folder(path: Path, folder_fps: float | None) -> Source:
+    try:
+        names = [entry.name for entry in os.scandir(path) if entry.is_file() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise UnstillError(f"The folder {path} cannot be read ({error.strerror}).") from error
+    names = sorted((name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES), key=natural_key)
+    if not names:
+        raise UnstillError(f"The folder {path} holds no pictures; pass a folder of frames or a video file.")
+    with open_picture(path / names[0]) as first:
+        recorded = first.info.get(FPS_KEY)
+    fps = float(recorded) if recorded else folder_fps or FOLDER_FPS
+
+    def frames(start: float) -> Iterator[Shown]:
+        for index, name in enumerate(names):
+            if (index + 1) / fps > start:
+                yield Shown(index / fps, (index + 1) / fps, lambda file=path / name: _read(file))
+
+    return Source(fps, 1e-6, len(names) / fps, frames)
+
+
+def _read(file: Path) -> Image.Image:
+    with open_picture(file) as image:
+        try:
+            return to_rgb(image)
+        except DAMAGED as error:
+            raise UnstillError(f"{file} is damaged ({error}); save the picture again and retry.") from error

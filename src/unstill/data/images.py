@@ -1,0 +1,175 @@
+"""Pictures in: any still picture becomes an upright 8-bit RGB image, and any image or clip fills an asked size."""
+
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps
+
+from unstill.errors import UnstillError
+
+
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm"}
+    | {".tga", ".jp2", ".apng"}
+)
+# An explicit list, because Pillow starts Ghostscript for a file that says it is PostScript. JPEG includes MPO.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000")
+# What Pillow raises for damaged files, besides its own errors.
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError, OverflowError)
+
+Size = tuple[int, int]
+"""(height, width) in pixels, the order of tensors."""
+
+
+def read_image(path: str | os.PathLike[str], size: Size | None = None) -> Image.Image:
+    """Read one picture as an upright 8-bit RGB image.
+
+    The camera's orientation (EXIF) is applied, transparency is put over white, 16-bit values are scaled, embedded
+    colour profiles (CMYK included) are converted to sRGB, and of an animation the first frame is taken.
+
+    Args:
+        path: a picture file.
+        size: (H, W) to fill by resize and centre crop. Large JPEGs are then decoded at a fraction of their size.
+
+    Raises:
+        UnstillError: no such file, not a picture, damaged, or larger than 178 megapixels.
+    """
+    path = Path(path)
+    with open_picture(path) as image:
+        if size is not None and image.format == "JPEG":
+            short = max(check_size(size))  # after a turn by EXIF either side can be the short one
+            image.draft("RGB", (2 * short, 2 * short))
+        try:
+            picture = to_rgb(image)
+        except DAMAGED as error:
+            raise UnstillError(f"{path} is damaged ({error}); save the picture again and retry.") from error
+    return picture if size is None else resize_and_crop(picture, size)
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Open a picture file without decoding it; the caller closes it.
+
+    Raises:
+        UnstillError: see `read_image`.
+    """
+    if not path.exists():
+        raise UnstillError(f"There is no picture at {path}; check the path.")
+    if path.is_dir():
+        raise UnstillError(f"{path} is a folder, not a picture; name one picture inside it.")
+    try:
+        if path.stat().st_size == 0:
+            raise UnstillError(f"{path} is empty (0 bytes); save the picture again and retry.")
+        with warnings.catch_warnings():  # Pillow warns from 89 megapixels on, and refuses from 178
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise UnstillError(f"{path} has more than 178 megapixels; scale it down first.") from error
+    except PermissionError as error:
+        raise UnstillError(f"{path} may not be read (permission denied); change its permissions.") from error
+    except Image.UnidentifiedImageError as error:
+        raise UnstillError(_not_a_picture(path)) from error
+    except UnstillError:
+        raise
+    except DAMAGED as error:
+        raise UnstillError(f"{path} is damaged ({error}); save the picture again and retry.") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The current frame of an open image as upright 8-bit sRGB, transparency over white."""
+    profile = image.info.get("icc_profile")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey: 65535 is white (convert("L") would clip at 255)
+        grey = np.asarray(image).astype(np.float64) / 257.0
+        image = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image).astype(np.float64))
+        image = Image.fromarray(np.clip(grey * 255.0 + 0.5, 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if image.mode == "P":
+        image = image.convert("RGB")
+    if profile and image.mode in ("RGB", "L", "CMYK"):
+        image = _to_srgb(image, profile)
+    return image.convert("RGB")
+
+
+@overload
+def resize_and_crop(frames: Image.Image, size: Size) -> Image.Image: ...
+@overload
+def resize_and_crop(frames: torch.Tensor, size: Size) -> torch.Tensor: ...
+def resize_and_crop(frames: Image.Image | torch.Tensor, size: Size) -> Image.Image | torch.Tensor:
+    """Fill `size` with the largest centred part of the same aspect ratio: never padded, never stretched.
+
+    Crop and antialiased (Lanczos) resize are one operation on fractional source coordinates, so the aspect ratio is
+    exact. The same kernel serves images and clips: a video's first frame equals the frame read as a picture.
+
+    Args:
+        frames: a PIL image, or a uint8 or float tensor (..., H, W) on the CPU.
+        size: (H, W) in pixels.
+
+    Returns:
+        The same kind of object; float tensors are not clamped (Lanczos can overshoot).
+    """
+    height, width = check_size(size)
+    if isinstance(frames, Image.Image):
+        box = _cover(frames.width, frames.height, width, height)
+        if frames.size == (width, height):
+            return frames
+        # `reducing_gap` first halves very large pictures by an exact box filter: same look, several times faster.
+        return frames.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    if frames.ndim < 2 or not (frames.dtype == torch.uint8 or frames.is_floating_point()):
+        raise UnstillError(
+            f"Frames are a uint8 or float tensor (..., H, W), but got {frames.dtype} {tuple(frames.shape)}."
+        )
+    if frames.shape[-2:] == (height, width):
+        return frames
+    planes = frames.reshape(-1, *frames.shape[-2:])
+    planes = planes if frames.dtype == torch.uint8 else planes.float()
+    resized = [np.asarray(resize_and_crop(Image.fromarray(plane.numpy()), size)) for plane in planes]
+    return torch.from_numpy(np.stack(resized)).to(frames.dtype).reshape(*frames.shape[:-2], height, width)
+
+
+def check_size(size: Size) -> Size:
+    """Return `size` if it is (H, W) in whole positive pixels, or raise UnstillError."""
+    if len(size) != 2 or any(int(side) != side or side < 1 for side in size):
+        raise UnstillError(f"A size is (height, width) in whole pixels of at least 1, but got {tuple(size)}.")
+    return int(size[0]), int(size[1])
+
+
+def _cover(width: int, height: int, to_width: int, to_height: int) -> tuple[float, float, float, float]:
+    """The largest centred (left, top, right, bottom) of a width x height image with the target's aspect ratio."""
+    scale = min(width / to_width, height / to_height)
+    left, top = (width - scale * to_width) / 2, (height - scale * to_height) / 2
+    return max(left, 0.0), max(top, 0.0), min(width - left, float(width)), min(height - top, float(height))
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if ImageCms.getProfileDescription(source).strip().startswith("sRGB"):
+            return image
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return image  # a broken or mismatched profile: the plain conversion is the best that is left
+    return image if converted is None else converted
+
+
+def _not_a_picture(path: Path) -> str:
+    import av  # only on the way to an error: pictures alone need no video library
+
+    try:
+        with av.open(str(path)) as container:
+            is_video = bool(container.streams.video) and container.format.name not in ("tty", "image2")
+    except (OSError, av.FFmpegError, ValueError):
+        is_video = False
+    if is_video:
+        return f"{path} is a video, not a picture; save one of its frames as a PNG and pass that."
+    if path.suffix.lower() in (".heic", ".heif", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl"):
+        return f"{path} is of a kind that cannot be read ({path.suffix}); convert it to PNG or JPEG."
+    return f"{path} is not a picture that can be read; pass a PNG, JPEG, WebP, GIF, TIFF, BMP or AVIF file."
