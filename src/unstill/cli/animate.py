@@ -1,0 +1,180 @@
+"""`unstill animate`: a still picture moves, plainly and improved, with scores."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def animate(
+    image: Annotated[
+        Path | None, typer.Argument(help="A picture. Without one: a picture that comes with the package.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What happens, for models that read text.")] = None,
+    model: Annotated[str, typer.Option(help="A name from 'unstill models', a diffusers folder, or a hub id.")] = "pico",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="name, name:preset or name:key=value,key=value. Repeatable. See 'unstill methods'."),
+    ] = None,
+    motion: Annotated[float | None, typer.Option(help="How much should move: 0 (still) to 1 (lively).")] = None,
+    frames: Annotated[int | None, typer.Option(min=2, help="Length of the video.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps: more is slower and cleaner.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
+    fps: Annotated[int | None, typer.Option(min=1, max=120, help="Frames per second of the written video.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same video.")] = 0,
+    out: Annotated[Path, typer.Option(help=".mp4, .gif, .webp, or a folder for PNG pictures.")] = Path("animated.mp4"),
+    compare: Annotated[bool, typer.Option("--compare", help="Also write plain and improved side by side.")] = False,
+    plain: Annotated[bool, typer.Option(help="Also make the plain video to compare with; takes as long again.")] = True,
+    upscale: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Enlarge the written video. Small models: 4, others: 1.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")] = None,
+    offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print scores and settings as JSON.")] = False,
+) -> None:
+    """
+    Make a picture move.
+
+    Makes two videos from the same seed, plainly as the model does it and improved by the methods; says how much more
+    the second moves and how close it stays to the picture. A JSON file beside it has everything needed to make it again.
+    """
+    from unstill.cli import output
+    from unstill.cli.options import describe_method, parse_methods, parse_size
+    from unstill.errors import UnstillError
+    from unstill.models import registry
+
+    # All that a person can get wrong is looked at before a model is loaded.
+    entry = registry.find(model)
+    wanted = None if size is None else parse_size(size)
+    methods = parse_methods(method, model)
+    output.check_video_name(out)
+    if compare and not plain:
+        raise UnstillError("--compare needs the plain video: leave out --no-plain.")
+    if image is None and entry is not None and entry.name == "pico":
+        image = registry.bundled_picture()
+    if image is not None:
+        from unstill.data.images import read_image
+
+        source = read_image(image)
+
+    with output.staging(out) as folder:
+        clock = _Clock()
+        with clock("load"):
+            from unstill.data.images import resize_and_crop
+            from unstill.models.calling import arguments, native_size
+
+            pipe = registry.load(model, device=device, offload=offload)
+            shape = wanted or (entry.size if entry else native_size(pipe))
+            picture = None if image is None else resize_and_crop(source, shape)
+            call = arguments(
+                pipe,
+                image=picture,
+                prompt=prompt,
+                motion=motion,
+                frames=frames or (entry.frames if entry else None),
+                steps=steps or (entry.steps if entry else None),
+                size=shape,
+                fps=fps or (entry.fps if entry else None),
+            )
+        versions = {"plain": (), "improved": methods} if plain else {"improved": methods}
+        videos, scores = _make(pipe, call, versions, seed, clock, quiet=as_json)
+        rate = fps or (entry.fps if entry else 8)
+        with clock("write"):
+            enlarged = upscale or (4 if max(shape) <= 128 else 1)
+            written = _write(folder, out, videos, rate, enlarged, compare)
+        settings: dict[str, Any] = {
+            **output.provenance(),
+            "image": image and {"path": str(image), "sha256": output.sha256(image)},
+            "model": {"name": model, "pipeline": type(pipe).__name__, "weights": entry and entry.weights},
+            "methods": [describe_method(one) for one in methods],
+            "call": {key: value for key, value in call.items() if key not in ("image", "output_type")},
+            "size": {"height": shape[0], "width": shape[1]},
+            "seed": seed,
+            "device": str(pipe._execution_device),
+            "dtype": str(pipe.dtype).removeprefix("torch."),
+            "fps": rate,
+            "upscale": enlarged,
+            "scores": scores,
+            "seconds": clock.seconds,
+            "files": [str(path) for path in written],
+        }
+        output.write_json(folder / f"{out.stem}.json", settings)
+    if as_json:
+        typer.echo(json.dumps(settings, indent=2))
+    else:
+        _tell(scores, settings, out)
+
+
+class _Clock:
+    """Seconds by name of the part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, part: str) -> _Clock:
+        self._part = part
+        return self
+
+    def __enter__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self._part] = round(time.perf_counter() - self._since, 3)
+
+
+def _make(
+    pipe: Any, call: dict[str, Any], versions: dict[str, Any], seed: int, clock: _Clock, quiet: bool
+) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    import sys
+
+    import numpy as np
+    import torch
+
+    import unstill
+    from unstill.cli.scores import measure
+    from unstill.models.calling import generate
+
+    picture = call.get("image")
+    pixels = None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    videos, scores = {}, {}
+    for name, methods in versions.items():
+        pipe.set_progress_bar_config(desc=name, leave=False, disable=quiet or not sys.stderr.isatty())
+        with clock(name), unstill.apply(pipe, *methods):
+            videos[name] = generate(pipe, call, seed)
+        scores[name] = {key: round(value, 5) for key, value in measure(videos[name], pixels).items()}
+    return videos, scores
+
+
+def _write(folder: Path, out: Path, videos: dict[str, Any], fps: int, upscale: int, compare: bool) -> list[Path]:
+    from unstill.cli.output import sibling
+    from unstill.data.sheets import side_by_side
+    from unstill.data.video import write_video
+
+    finals = {out: videos["improved"]}
+    if "plain" in videos:
+        finals[sibling(out, "plain")] = videos["plain"]
+    for path, video in finals.items():
+        write_video(folder / path.name, video, fps, upscale=upscale)
+    if compare:
+        path = sibling(out, "compare")
+        write_video(folder / path.name, side_by_side(list(videos.values()), list(videos)), fps)
+        return [*finals, path]
+    return list(finals)
+
+
+def _tell(scores: dict[str, dict[str, float]], settings: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+
+    from unstill.cli.scores import table, verdict
+
+    console = Console()
+    console.print(table(scores))
+    if "plain" in scores:
+        console.print(verdict(scores["plain"], scores["improved"]))
+    names = ", ".join(f"{m['name']}" for m in settings["methods"])
+    console.print(f"Improved by {names} (seed {settings['seed']}).", style="dim")
+    typer.echo(f"Wrote {', '.join(settings['files'])} and {out.with_name(out.stem + '.json')}.")

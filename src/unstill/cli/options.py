@@ -1,0 +1,154 @@
+"""What a person types, turned into what the library takes: `--method name:key=value`, `--size 512x320`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+import types
+import typing
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+from unstill.errors import UnstillError
+
+
+if TYPE_CHECKING:
+    from unstill.methods.base import Method
+
+
+LEVELS = frozenset({"start", "sigma"})  # two ways to say the same noise level: one given excludes the other's default
+
+
+@cache
+def method_classes() -> dict[str, type[Method]]:
+    """Every method of `unstill.methods` under the name of its file, e.g. `early_start`."""
+    import unstill.methods
+    from unstill.methods.base import Method
+
+    found = {}
+    for info in pkgutil.iter_modules(unstill.methods.__path__):
+        module = importlib.import_module(f"unstill.methods.{info.name}")
+        for thing in vars(module).values():
+            if isinstance(thing, type) and issubclass(thing, Method) and thing.__module__ == module.__name__:
+                if thing is not Method:
+                    found[info.name] = thing
+    return found
+
+
+def parse_methods(texts: list[str] | None, model: str) -> tuple[Method, ...]:
+    """The methods of all `--method` options; without any, the one that suits the model."""
+    from unstill.models.registry import defaults_of
+
+    defaults = defaults_of(model)
+    return tuple(
+        parse_method(text, defaults) for text in texts or ["analytic_init" if "statistics" in defaults else "early_start"]
+    )
+
+
+def parse_method(text: str, defaults: dict[str, Any] | None = None) -> Method:
+    """
+    The method that `text` describes: `name`, `name:key=value,key=value` or `name:preset`.
+
+    `defaults` gives values for parameters that `text` leaves out: a model's own statistics, its best start.
+
+    Raises:
+        UnstillError: an unknown name or key, a value of the wrong type, or what the method itself refuses.
+    """
+    name, _, rest = text.partition(":")
+    name = name.strip().lower().replace("-", "_")
+    known = method_classes()
+    if name not in known:
+        raise UnstillError(f"There is no method {name!r}{_did_you_mean(name, known)}")
+    cls = known[name]
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, cls))}
+    preset, values = "paper", {}
+    for part in filter(None, (piece.strip() for piece in rest.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals and key in cls.presets:
+            preset = key
+        elif not equals:
+            raise UnstillError(
+                f"{part!r} in --method {text} is neither key=value nor a preset of {name} "
+                f"({', '.join(cls.presets)}); write for example --method {name}:{next(iter(fields), 'key')}=..."
+            )
+        elif key not in fields:
+            raise UnstillError(f"The method {name} has no parameter {key!r}{_did_you_mean(key, fields)}")
+        else:
+            values[key] = _parse(value, fields[key], f"{name}:{key}")
+    level_given = not LEVELS.isdisjoint(values)
+    for key, value in (defaults or {}).items():
+        if key in fields and key not in values and not (key in LEVELS and level_given):
+            values[key] = value
+    required = [
+        field.name
+        for field in dataclasses.fields(typing.cast(Any, cls))
+        if field.default is field.default_factory is dataclasses.MISSING and field.name not in values
+    ]
+    if required:
+        raise UnstillError(f"The method {name} needs {' and '.join(required)}: --method {name}:{required[0]}=...")
+    return cls.preset(preset, **values)
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    listed = f"known: {', '.join(known)}." if known else "it has none."
+    return f"; did you mean {close[0]!r}? {listed[0].upper()}{listed[1:]}" if close else f"; {listed}"
+
+
+def _parse(value: str, kind: Any, where: str) -> Any:
+    """`value` as the annotation `kind` asks; the first alternative of a union that fits wins."""
+    from unstill.statistics import LatentStatistics
+
+    alternatives = typing.get_args(kind) if typing.get_origin(kind) in (Union, types.UnionType) else (kind,)
+    for alternative in alternatives:
+        if alternative is type(None) and value.lower() in ("none", ""):
+            return None
+        if typing.get_origin(alternative) is Literal and value in map(str, typing.get_args(alternative)):
+            return next(choice for choice in typing.get_args(alternative) if str(choice) == value)
+        if alternative is bool and value.lower() in ("true", "yes", "1", "false", "no", "0"):
+            return value.lower() in ("true", "yes", "1")
+        if alternative is LatentStatistics:
+            return LatentStatistics.load(Path(value))
+        if alternative in (int, float):
+            try:
+                return alternative(value)
+            except ValueError:
+                continue
+        if alternative is str:
+            return value
+    raise UnstillError(f"{where} takes {_words(alternatives)}, not {value!r}.")
+
+
+def _words(alternatives: tuple[Any, ...]) -> str:
+    words = []
+    for alternative in alternatives:
+        if typing.get_origin(alternative) is Literal:
+            words.append("one of " + ", ".join(map(str, typing.get_args(alternative))))
+        elif alternative is not type(None):
+            names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+            words.append(names.get(alternative, getattr(alternative, "__name__", str(alternative))))
+    return " or ".join(words)
+
+
+def describe_method(method: Method) -> dict[str, Any]:
+    """Name and parameters of a method, as JSON can hold them."""
+    name = type(method).__module__.rpartition(".")[2]
+    parameters = {}
+    for field in dataclasses.fields(typing.cast(Any, method)):
+        value = getattr(method, field.name)
+        parameters[field.name] = value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+    return {"name": name, "parameters": parameters}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`"512x320"`, width first as people say it, as (height, width)."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise UnstillError(f"A size is WIDTHxHEIGHT in pixels, for example 512x320, not {text!r}.")
+    return int(height), int(width)

@@ -1,0 +1,91 @@
+"""Where results go: the place is tried before the long work, all files of one run appear together or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from unstill.errors import UnstillError
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """
+    A folder next to `out` to write all files of one run into; when the block ends without an error they move to the
+    folder of `out`, replacing files of the same name. On any error, Ctrl-C included, nothing is left behind.
+
+    Raises:
+        UnstillError: the place cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".unstill-", dir=out.parent))
+    except OSError as error:
+        raise UnstillError(f"{out} cannot be written ({error.strerror}); name another place.") from error
+    try:
+        yield folder
+        for made in sorted(folder.iterdir()):
+            target = out.parent / made.name
+            if target.is_dir():  # checked at the door to hold nothing but frames
+                shutil.rmtree(target)
+            os.replace(made, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO):
+            raise UnstillError(f"{out} cannot be written ({error.strerror}); nothing was left behind.") from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_video_name(out: Path) -> None:
+    """Raises `UnstillError` if `out` cannot become a video: an unknown suffix, or a name that is taken by something else."""
+    from unstill.data.encode import ENCODERS
+
+    suffix = out.suffix.lower()
+    if suffix and suffix not in ENCODERS:
+        raise UnstillError(
+            f"--out {out}: videos are written as {', '.join(ENCODERS)}, or as PNG pictures into a folder "
+            f"(a name without suffix), not as {suffix}."
+        )
+    if suffix and out.is_dir():
+        raise UnstillError(f"--out {out} is a folder; name a file in it, for example {out / 'animated.mp4'}.")
+    if not suffix and out.is_file():
+        raise UnstillError(f"--out {out} is a file; name a folder for the PNG pictures, or add .mp4.")
+    if not suffix and out.is_dir() and any(not entry.name.startswith("frame_") for entry in out.iterdir()):
+        raise UnstillError(f"--out {out} is a folder that holds other things; name a new folder, or {out}/animated.mp4.")
+
+
+def sibling(out: Path, word: str) -> Path:
+    """`walk.mp4`, "plain" -> `walk_plain.mp4`."""
+    return out.with_name(f"{out.stem}_{word}{out.suffix}")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def provenance() -> dict[str, Any]:
+    """The command line, and the versions of everything that decides the result."""
+    packages = ("unstill", "torch", "diffusers", "transformers", "numpy", "pillow", "av")
+    return {
+        "command": shlex.join(["unstill", *sys.argv[1:]]),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "platform": platform.platform(),
+    }

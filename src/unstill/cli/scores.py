@@ -1,0 +1,69 @@
+"""Scores of one video against its picture, and how they are told to a person."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from rich.table import Table
+
+from unstill.metrics import first_frame_error, motion_score, proxy_colour_fidelity, proxy_edge_fidelity
+
+
+FLOW_SIDE = 128  # optical flow of smaller frames is unreliable: they are enlarged, and the score scaled back
+
+
+def measure(video: torch.Tensor, picture: torch.Tensor | None) -> dict[str, float]:
+    """
+    Args:
+        video: uint8 (F, 3, H, W).
+        picture: uint8 (3, H, W) at the size of the video; `None` compares with frame 0.
+
+    Returns:
+        `motion`: mean optical flow (DIS) in pixels per frame; `first_frame_error`: RMS difference of frame 0 and picture in
+        [0, 1]; `colour`, `detail`: weight-free proxies of fidelity in [0, 1].
+    """
+    height, width = video.shape[-2:]
+    scale = math.ceil(max(1, FLOW_SIDE / min(height, width)))
+    scores = {
+        "motion": motion_score(video, flow="dis", size=(height * scale, width * scale), reduction="mean") / scale,
+        "colour": proxy_colour_fidelity(video, picture),
+        "detail": proxy_edge_fidelity(video, picture),
+    }
+    if picture is not None:
+        scores["first_frame_error"] = first_frame_error(video, picture)
+    return scores
+
+
+def table(scores: dict[str, dict[str, float]]) -> Table:
+    """Scores by name of the video, in words."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("")
+    for name in scores:
+        shown.add_column(name, justify="right")
+    rows = (
+        ("motion", "moves, in pixels per frame", "{:.2f}"),
+        ("first_frame_error", "first frame differs from the picture by", "{:.1%}"),
+        ("colour", "keeps the picture's colours (proxy)", "{:.0%}"),
+        ("detail", "keeps the picture's detail (proxy)", "{:.0%}"),
+    )
+    for key, words, form in rows:
+        values = [form.format(one[key]) if key in one else "" for one in scores.values()]
+        if any(values):
+            shown.add_row(words, *values)
+    return shown
+
+
+def verdict(plain: dict[str, float], improved: dict[str, float]) -> str:
+    """One sentence: how much more, and at what price."""
+    ratio = improved["motion"] / max(plain["motion"], 1e-6)
+    if ratio >= 1.05:
+        moved = f"The improved video moves {ratio:.1f} times as much as the plain one"
+    elif ratio > 0.95:
+        moved = "The improved video moves as much as the plain one"
+    else:
+        moved = f"The improved video moves less, {ratio:.0%} of the plain one"
+    lost = max(plain[key] - improved[key] for key in ("colour", "detail"))
+    if lost > 0.1:
+        return f"{moved}, and keeps less of the picture."
+    return f"{moved} and stays as close to the picture." if lost < 0.02 else f"{moved}, a little further from the picture."

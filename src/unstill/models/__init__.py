@@ -1,0 +1,1 @@
+"""Models: networks, pipelines, and the registry that loads them by name."""

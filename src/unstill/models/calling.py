@@ -1,0 +1,105 @@
+"""One way to call any video pipeline: what a person says (image, motion, frames, seed) in the words its class knows."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unstill.errors import UnstillError
+
+
+SVD_BUCKETS = 255  # motion_bucket_id was trained on 0 to 255
+
+
+def parameters(pipe: Any) -> dict[str, inspect.Parameter]:
+    """The parameters of the pipeline's `__call__`."""
+    return dict(inspect.signature(type(pipe).__call__).parameters)
+
+
+def native_size(pipe: Any) -> tuple[int, int]:
+    """(height, width) the pipeline makes unless it is told otherwise."""
+    known = parameters(pipe)
+    for name in ("height", "width"):
+        if name in known and not isinstance(known[name].default, int):
+            break
+    else:
+        if "height" in known:
+            return known["height"].default, known["width"].default
+    config = (getattr(pipe, "transformer", None) or pipe.unet).config
+    sample = getattr(config, "sample_size", None)
+    height, width = sample if isinstance(sample, (tuple, list)) else (sample, sample)
+    if height is None:
+        height, width = config.sample_height, config.sample_width
+    factor = getattr(pipe, "vae_scale_factor_spatial", None) or pipe.vae_scale_factor
+    return height * factor, width * factor
+
+
+def arguments(
+    pipe: Any,
+    *,
+    image: Image.Image | None = None,
+    prompt: str | None = None,
+    motion: float | None = None,
+    frames: int | None = None,
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+    fps: int | None = None,
+) -> dict[str, Any]:
+    """
+    Keyword arguments for `pipe(...)`; what is `None` keeps the pipeline's own default.
+
+    Args:
+        image: at the size asked for.
+        motion: 0 (still) to 1 (lively): pico's `motion`, Stable Video Diffusion's `motion_bucket_id` / 255.
+        size: (height, width).
+
+    Raises:
+        UnstillError: something is given that this pipeline has no use for, or not given that it needs.
+    """
+    known, name = parameters(pipe), type(pipe).__name__
+    call: dict[str, Any] = {"output_type": "pt"}
+    if "image" in known and image is None:
+        raise UnstillError(f"{name} animates an image: give one.")
+    if "image" not in known and image is not None:
+        raise UnstillError(f"{name} makes videos from text and takes no image: leave the image out and give a prompt.")
+    if image is not None:
+        call["image"] = image
+    if "prompt" in known:
+        if not prompt:
+            raise UnstillError(f"{name} needs a prompt that says what happens: --prompt 'the boat sails to the left'.")
+        call["prompt"] = prompt
+    elif prompt:
+        raise UnstillError(f"{name} takes no prompt: leave it out.")
+    if motion is not None:
+        if not 0 <= motion <= 1:
+            raise UnstillError(f"The motion level goes from 0 (still) to 1 (lively), but is {motion:g}.")
+        if "motion" in known:
+            call["motion"] = motion
+        elif "motion_bucket_id" in known:
+            call["motion_bucket_id"] = max(1, round(motion * SVD_BUCKETS))
+        else:
+            raise UnstillError(f"{name} has no motion level: say it in the prompt, or use a method.")
+    for key, value in (
+        ("num_frames", frames),
+        ("num_inference_steps", steps),
+        ("height", size and size[0]),
+        ("width", size and size[1]),
+    ):
+        if value is not None and key in known:
+            call[key] = value
+    if fps is not None and "motion_bucket_id" in known:
+        call["fps"] = fps  # a condition of Stable Video Diffusion, not the speed of the written file
+    if "decode_chunk_size" in known:
+        call["decode_chunk_size"] = 8  # all frames at once need several times the memory of the denoiser
+    return call
+
+
+def generate(pipe: Any, call: dict[str, Any], seed: int) -> torch.Tensor:
+    """One video, uint8 (F, 3, H, W) on the CPU; the seed's noise is drawn on the CPU and so the same on every device."""
+    video = pipe(**call, generator=torch.Generator().manual_seed(seed)).frames[0]
+    if not torch.isfinite(video).all():
+        raise UnstillError("The model returned a video that is not finite: try dtype float32, or another seed.")
+    return (video.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
