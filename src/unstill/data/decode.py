@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -199,7 +200,7 @@ def _folder(path: Path, folder_fps: float | None) -> Source:
     def frames(start: float) -> Iterator[Shown]:
         for index, name in enumerate(names):
             if (index + 1) / fps > start:
-                yield Shown(index / fps, (index + 1) / fps, lambda file=path / name: _read(file))
+                yield Shown(index / fps, (index + 1) / fps, partial(_read, path / name))
 
     return Source(fps, 1e-6, len(names) / fps, frames)
 

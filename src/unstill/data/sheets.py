@@ -11,7 +11,7 @@ from unstill.data.video import Frames, as_frames
 from unstill.errors import UnstillError
 
 
-PAPER, INK, FAINT = (246, 246, 244), (38, 38, 42), (128, 128, 134)
+PAPER, INK, FAINT = (246, 246, 246), (40, 40, 40), (128, 128, 128)  # greys: no colour cast in yuv420p or a GIF
 
 
 def side_by_side(
@@ -46,8 +46,8 @@ def side_by_side(
     columns = columns or (len(videos) if len(videos) <= 4 else math.ceil(math.sqrt(len(videos))))
     columns = min(columns, len(videos))
     rows = math.ceil(len(videos) / columns)
-    text = max(13, height // 18)
-    line = round(1.9 * text)  # the caption's strip
+    font = _font(max(13, height // 18), labels, width)
+    line = round(2 * font.size)  # the caption's strip
 
     total = (gap + columns * (width + gap), gap + rows * (height + line) + (rows - 1) * gap // 2 + gap // 2)
     page = Image.new("RGB", (total[0] + total[0] % 2, total[1] + total[1] % 2), PAPER)
@@ -57,8 +57,7 @@ def side_by_side(
         left = gap + (index % columns) * (width + gap)
         top = gap + (index // columns) * (height + line + gap // 2)
         corners.append((left, top))
-        caption, font = _fit(label, text, width)
-        draw.text((left + width / 2, top + height + line / 2), caption, INK, font, anchor="mm")
+        draw.text((left + width / 2, top + height + line / 2), _cut(label, font, width), INK, font, anchor="mm")
     pages = np.broadcast_to(np.asarray(page), (length, page.height, page.width, 3)).copy()
     for video, (left, top) in zip(videos, corners, strict=True):
         for index in range(length):
@@ -85,22 +84,21 @@ def contact_sheet(
     if not videos or len(videos) != len(labels):
         raise UnstillError(f"Each row needs one label, but got {len(videos)} rows and {len(labels)} labels.")
     margin, text = 3 * gap, max(12, panel // 9)
-    font = ImageFont.load_default(text)
-    small = ImageFont.load_default(max(10, round(0.8 * text)))
-    label_width = math.ceil(max((font.getlength(label) for label in labels), default=0))
+    font, small = _font(text, labels), _font(round(0.8 * text), labels)
+    label_width = math.ceil(max(font.getlength(label) for label in labels))
     left = margin + label_width + (margin if label_width else 0)
     shown = [np.unique(np.linspace(0, len(video) - 1, frames).round().astype(int)) for video in videos]
     widths = [round(panel * video.shape[3] / video.shape[2]) for video in videos]
-    top = margin + small.size + gap
+    top = round(margin + small.size + gap)
     size = (
         left + max(len(picked) * (width + gap) for picked, width in zip(shown, widths, strict=True)) - gap + margin,
-        round(top + len(videos) * (panel + gap) - gap + margin),
+        top + len(videos) * (panel + gap) - gap + margin,
     )
     page = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(page)
     one_axis = all(len(video) == len(videos[0]) for video in videos) and len(set(widths)) == 1
     for row, (video, picked, width) in enumerate(zip(videos, shown, widths, strict=True)):
-        y = round(top + row * (panel + gap))
+        y = top + row * (panel + gap)
         draw.text((margin, y + panel / 2), labels[row], INK, font, anchor="lm")
         for column, number in enumerate(picked):
             x = left + column * (width + gap)
@@ -111,13 +109,18 @@ def contact_sheet(
     return page
 
 
-def _fit(label: str, size: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """The label and font that fit a width: smaller down to 11 pixels, then cut with an ellipsis."""
-    while size > 11 and ImageFont.load_default(size).getlength(label) > width:
+def _font(size: int, labels: Sequence[str], width: int = 1 << 30) -> ImageFont.FreeTypeFont:
+    """Pillow's own font: one size for all captions, as large as `size` if they fit, but at least 11."""
+    while size > 11 and max(ImageFont.load_default(size).getlength(label) for label in labels) > width:
         size -= 1
     font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    full = label
-    while len(label) > 1 and font.getlength(label) > width:
-        label = label[:-1]
-    return (label if label == full else label[:-1].rstrip() + "\u2026"), font
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return font
+
+
+def _cut(label: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The label, or as much of it as fits with an ellipsis."""
+    cut = label
+    while cut and font.getlength(cut if cut == label else cut + "\u2026") > width:
+        cut = cut[:-1].rstrip()
+    return label if cut == label else cut + "\u2026"

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -188,13 +189,13 @@ def write_video(
     height, width = pixels.shape[-2] * int(upscale), pixels.shape[-1] * int(upscale)
     resample = Image.Resampling.NEAREST if upscale_filter == "nearest" else Image.Resampling.LANCZOS
 
-    def pictures(index: int) -> Image.Image:
-        picture = Image.fromarray(pixels[index].permute(1, 2, 0).contiguous().numpy())
-        return picture if upscale == 1 else picture.resize((width, height), resample)
+    def picture(index: int) -> Image.Image:
+        image = Image.fromarray(pixels[index].permute(1, 2, 0).contiguous().numpy())
+        return image if upscale == 1 else image.resize((width, height), resample)
 
     with replacing(path, folder=not suffix) as temporary:
         write = ENCODERS[suffix] if suffix else write_pictures
-        write(temporary, [lambda index=index: pictures(index) for index in range(len(pixels))], fps)
+        write(temporary, [partial(picture, index) for index in range(len(pixels))], fps)
     return path
 
 
@@ -203,9 +204,7 @@ def as_frames(frames: Frames) -> torch.Tensor:
     if not isinstance(frames, torch.Tensor):
         images = list(frames)
         if not images or not all(isinstance(image, Image.Image) and image.size == images[0].size for image in images):
-            raise UnstillError(
-                "A video is a tensor (F, 3, H, W) or a list of PIL images, one or more, all of one size."
-            )
+            raise UnstillError("A video is a tensor (F, 3, H, W) or a list of PIL images, at least one, of one size.")
         return torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images])).permute(0, 3, 1, 2)
     if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape:
         raise UnstillError(f"A video is a tensor (F, 3, H, W) with at least one frame, but got {tuple(frames.shape)}.")
