@@ -1,0 +1,324 @@
+"""A small synthetic world with exact optical flow: shaded toys drift, bounce and turn over a background that pans.
+
+The first frame shows everything about appearance and pose and nothing about the motion, so it is the honest test bed for
+conditional image leakage: whatever motion a model predicts at high noise, it cannot have read from the image. Everything is torch,
+vectorised over clips, drawn from one generator; one unit of length is the side of the picture.
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate
+
+
+SHAPES = ("disc", "triangle", "square", "star", "flower", "ring")
+COLOURS = {  # name: (hue, saturation, value)
+    "red": (0.00, 0.85, 0.90),
+    "orange": (0.075, 0.90, 0.98),
+    "yellow": (0.14, 0.85, 0.98),
+    "green": (0.36, 0.75, 0.72),
+    "cyan": (0.50, 0.70, 0.88),
+    "blue": (0.61, 0.80, 0.92),
+    "purple": (0.76, 0.65, 0.80),
+    "pink": (0.91, 0.50, 0.98),
+}
+FILLS = ("half", "dot")
+BACKGROUNDS = ("waves", "collage")
+SCORE_UNIT = 0.03  # mean flow (picture sides per frame) that is called motion 1.0: about the 95th percentile of the world
+_MARGIN = 0.5  # how far a collage reaches beyond the picture on every side, so that a moving camera finds something to see
+
+
+class _Batch:
+    """Tensors whose first dimension is the clip."""
+
+    def __getitem__(self, index: Tensor | slice) -> Self:
+        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})  # type: ignore[type-var]
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Scene(_Batch):
+    """What the first frame shows. N clips, S toys."""
+
+    background: Tensor  # (N,) index into BACKGROUNDS
+    ground: Tensor  # (N,) index into COLOURS, the hue of the background
+    shades: Tensor  # (N, 2, 3) RGB of the two ends of the gradient
+    light: Tensor  # (N,) direction of the gradient, radians
+    waves: Tensor  # (N, 3, 4) wave vector (2), phase, amplitude
+    collage: Tensor  # (N, 3, T, T) RGB texture that reaches _MARGIN beyond the picture
+    present: Tensor  # (N, S) 1 where there is a toy
+    shape: Tensor  # (N, S) index into SHAPES
+    colour: Tensor  # (N, S) index into COLOURS
+    fill: Tensor  # (N, S) index into FILLS
+    radius: Tensor  # (N, S)
+    centre: Tensor  # (N, S, 2) x, y
+    angle: Tensor  # (N, S) radians
+
+
+@dataclass(frozen=True)
+class Motion(_Batch):
+    """What the first frame does not show. Speeds per frame."""
+
+    velocity: Tensor  # (N, S, 2)
+    gravity: Tensor  # (N, S)
+    spin: Tensor  # (N, S) radians
+    pan: Tensor  # (N, 2)
+    zoom: Tensor  # (N,) growth rate of a collage; waves do not zoom
+
+    def scaled(self, factor: Tensor) -> "Motion":
+        """The same motion, `factor` (N,) times as fast."""
+        k = factor[:, None]
+        return Motion(
+            self.velocity * k[..., None], self.gravity * k, self.spin * k, self.pan * k, self.zoom * factor
+        )
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Rendered clips and their exact motion."""
+
+    video: Tensor  # (N, F, 3, H, W) in [0, 1]
+    flow: Tensor  # (N, F-1, 2, H, W) pixels, from each frame to the next
+    score: Tensor  # (N,) mean length of the flow, picture sides per frame
+
+    @property
+    def motion(self) -> Tensor:
+        """(N,) the motion level that the embedded model is told: score / SCORE_UNIT."""
+        return self.score / SCORE_UNIT
+
+
+def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator) * (high - low) + low
+
+
+def _rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
+    """HSV in [0, 1] to RGB, appended as the last dimension."""
+    k = (torch.tensor([5.0, 3.0, 1.0]) + hue[..., None] * 6) % 6
+    return value[..., None] * (1 - saturation[..., None] * torch.minimum(k, 4 - k).clamp(0, 1))
+
+
+def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: float = 0.3, size: int = 64) -> Scene:
+    """Draws `n` scenes of up to `toys` toys; a share `collage` of them has a rich picture as its background."""
+    g = generator
+    palette = torch.tensor(list(COLOURS.values()))
+    ground = torch.randint(0, len(palette), (n,), generator=g)
+    hue = palette[ground, 0] + _uniform((n,), -0.02, 0.02, g)
+    near = _rgb(hue % 1, _uniform((n,), 0.20, 0.55, g), _uniform((n,), 0.55, 0.95, g))
+    far = _rgb((hue + _uniform((n,), -0.08, 0.08, g)) % 1, _uniform((n,), 0.30, 0.65, g), _uniform((n,), 0.20, 0.60, g))
+    cycles, direction = _uniform((n, 3), 0.7, 2.4, g), _uniform((n, 3), 0, 2 * math.pi, g)
+    waves = torch.stack(
+        [
+            2 * math.pi * cycles * direction.cos(),
+            2 * math.pi * cycles * direction.sin(),
+            _uniform((n, 3), 0, 2 * math.pi, g),
+            _uniform((n, 3), 0.02, 0.07, g),
+        ],
+        -1,
+    )
+    background = (torch.rand(n, generator=g) < collage).long()
+    # A collage may stand without any toy: it is what the model learns of pictures from outside its world.
+    count = torch.randint(1, toys + 1, (n,), generator=g) - background * torch.randint(0, 2, (n,), generator=g)
+    texture = torch.zeros(n, 3, side := round(size * (1 + 2 * _MARGIN)), side)
+    rich = background == BACKGROUNDS.index("collage")
+    texture[rich] = _collage(int(rich.sum()), side, g)
+    radius = _uniform((n, toys), 0.15, 0.21, g)
+    # Toys differ in hue from the ground, or one would have to look twice to see them.
+    colour = (ground[:, None] + torch.randint(2, len(palette) - 1, (n, toys), generator=g)) % len(palette)
+    return Scene(
+        background=background,
+        ground=ground,
+        shades=torch.stack([near, far], 1),
+        light=_uniform((n,), 0, 2 * math.pi, g),
+        waves=waves,
+        collage=texture,
+        present=(torch.arange(toys)[None] < count[:, None]).float(),
+        shape=torch.randint(0, len(SHAPES), (n, toys), generator=g),
+        colour=colour,
+        fill=torch.randint(0, len(FILLS), (n, toys), generator=g),
+        radius=radius,
+        centre=_uniform((n, toys, 2), 0.2, 0.8, g),
+        angle=_uniform((n, toys), 0, 2 * math.pi, g),
+    )
+
+
+def sample_motion(scene: Scene, generator: torch.Generator, level: Tensor | float | None = None) -> Motion:
+    """Draws a motion for every scene; `level` in [0, 1] (default: random, lively more often than not) multiplies every speed."""
+    g, (n, toys) = generator, scene.present.shape
+    speed_level = torch.rand(n, generator=g) ** 0.7 if level is None else torch.as_tensor(level, dtype=torch.float32).expand(n)
+    k = speed_level[:, None]
+    direction, speed = _uniform((n, toys), 0, 2 * math.pi, g), _uniform((n, toys), 0.4, 1.0, g) * 0.08 * k
+    falls = (torch.rand(n, 1, generator=g) < 0.25).float()
+    turns = (torch.rand(n, toys, generator=g) < 0.5).float()
+    moves = (torch.rand(n, generator=g) < 0.75).float()  # the camera
+    heading, pan = _uniform((n,), 0, 2 * math.pi, g), _uniform((n,), 0.3, 1.0, g) * 0.03 * speed_level * moves
+    zooms = (torch.rand(n, generator=g) < 0.4).float() * (scene.background == 1)
+    return Motion(
+        velocity=torch.stack([direction.cos(), direction.sin()], -1) * speed[..., None],
+        gravity=(falls * 0.006 * k).expand(n, toys),
+        spin=_uniform((n, toys), -0.28, 0.28, g) * k * turns,
+        pan=torch.stack([heading.cos(), heading.sin()], -1) * pan[:, None],
+        zoom=_uniform((n,), -0.045, 0.06, g) * speed_level * zooms,
+    )
+
+
+def _collage(n: int, size: int, g: torch.Generator, pieces: int = 22) -> Tensor:
+    """(n, 3, size, size): overlapping shaded ellipses and boxes over cloudy noise, a stand-in for photographs."""
+    image = torch.zeros(n, 3, size, size)
+    for cells in (2, 4, 8, 24):  # clouds: amplitude falls with frequency, as in natural pictures
+        noise = torch.randn(n, 3, cells, cells, generator=g)
+        noise = noise.mean(1, keepdim=True) * 1.2 + noise * 0.5  # natural pictures vary more in brightness than in hue
+        image += interpolate(noise, size=(size, size), mode="bicubic", align_corners=False) * 0.32 / cells**0.5
+    image = torch.sigmoid(1.6 * image + _uniform((n, 3, 1, 1), -0.6, 0.6, g))
+    axis = (torch.arange(size) + 0.5) / size
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    for _ in range(pieces):
+        place = _uniform((n, 2, 1, 1), -0.05, 1.05, g)
+        extent = 0.045 * (1 - torch.rand(n, 2, 1, 1, generator=g) * 0.92) ** -0.75  # few large, many small
+        turn = _uniform((n, 1, 1), 0, math.pi, g)
+        dx, dy = x - place[:, 0], y - place[:, 1]
+        u = (dx * turn.cos() + dy * turn.sin()) / extent[:, 0]
+        v = (dy * turn.cos() - dx * turn.sin()) / extent[:, 1]
+        box = (torch.rand(n, 1, 1, generator=g) < 0.4).float()
+        distance = (1 - (u * u + v * v).sqrt()) * (1 - box) + (1 - torch.maximum(u.abs(), v.abs())) * box
+        cover = torch.sigmoid(distance * extent.amin(1) * size * 1.6)[:, None]
+        hue, saturation = torch.rand(n, generator=g), torch.rand(n, generator=g) ** 1.5 * 0.9
+        colour = _rgb(hue, saturation, _uniform((n,), 0.1, 1.0, g))[:, :, None, None]
+        shade = 1 + _uniform((n, 1, 1, 1), -0.3, 0.3, g) * u[:, None].clamp(-1.5, 1.5)
+        image = image * (1 - cover) + (colour * shade) * cover
+    return image.clamp(0, 1)
+
+
+def _paths(scene: Scene, motion: Motion, frames: int) -> tuple[Tensor, Tensor]:
+    """Centres (N, F, S, 2), reflected at the walls, and angles (N, F, S)."""
+    centre, velocity = scene.centre, motion.velocity
+    low, high = 0.8 * scene.radius[..., None], 1 - 0.8 * scene.radius[..., None]
+    fall = torch.stack([torch.zeros_like(motion.gravity), motion.gravity], -1)
+    centres = [centre]
+    for _ in range(frames - 1):
+        velocity = velocity + fall
+        centre = centre + velocity
+        under, over = centre < low, centre > high
+        centre = torch.where(under, 2 * low - centre, torch.where(over, 2 * high - centre, centre))
+        velocity = torch.where(under | over, -velocity, velocity)
+        centres.append(centre)
+    time = torch.arange(frames, dtype=torch.float32)
+    return torch.stack(centres, 1), scene.angle[:, None] + motion.spin[:, None] * time[None, :, None]
+
+
+def _outline(shape: Tensor, phi: Tensor) -> Tensor:
+    """Radius of the shape in direction phi, in units of the toy's radius."""
+
+    def polygon(corners: int) -> Tensor:
+        wedge = 2 * math.pi / corners
+        return math.cos(math.pi / corners) / torch.cos(torch.remainder(phi, wedge) - wedge / 2)
+
+    fifth = 2 * math.pi / 5
+    point = (torch.remainder(phi, fifth) - fifth / 2).abs() / (fifth / 2)
+    rho = torch.ones_like(phi)
+    rho = torch.where(shape == SHAPES.index("triangle"), polygon(3) * 1.3, rho)
+    rho = torch.where(shape == SHAPES.index("square"), polygon(4) * 1.2, rho)
+    rho = torch.where(shape == SHAPES.index("star"), 0.62 + 0.63 * point**1.5, rho)
+    return torch.where(shape == SHAPES.index("flower"), 1.0 + 0.2 * torch.cos(6 * phi), rho)
+
+
+def _ground(scene: Scene, motion: Motion, frames: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Background (N, F, H, W, 3) and its flow (N, F-1, H, W, 2) in sides. pixels: (H, W, 2)."""
+    n = len(scene)
+    time = torch.arange(frames, dtype=torch.float32)
+    shift = motion.pan[:, None] * time[None, :, None]  # (N, F, 2)
+    growth = torch.exp(motion.zoom[:, None] * time)  # (N, F)
+    light = torch.stack([scene.light.cos(), scene.light.sin()], -1)[:, None, None]
+    blend = torch.sigmoid(4 * ((pixels - 0.5) * light).sum(-1))[..., None]  # (N, H, W, 1); lighting stays in place
+    image = scene.shades[:, 0, None, None] * (1 - blend) + scene.shades[:, 1, None, None] * blend
+    seen = pixels - shift[:, :, None, None]  # (N, F, H, W, 2) what of the pattern a pixel shows
+    phase = torch.einsum("nfhwc,nkc->nkfhw", seen, scene.waves[..., :2]) + scene.waves[:, :, 2, None, None, None]
+    ripple = (phase.sin() * scene.waves[:, :, 3, None, None, None]).sum(1)
+    image = image[:, None] + ripple[..., None]
+    flow = motion.pan[:, None, None, None].expand(n, frames - 1, *pixels.shape[:2], 2).clone()
+    rich = scene.background == BACKGROUNDS.index("collage")
+    if rich.any():
+        # position in the collage = centre + (pixel - centre) / growth - shift, pulled together for its margin
+        at = (pixels - 0.5) / growth[rich][:, :, None, None, None] - shift[rich][:, :, None, None]
+        texture = scene.collage[rich].repeat_interleave(frames, 0)
+        where = (at * 2 / (1 + 2 * _MARGIN)).flatten(0, 1)
+        drawn = grid_sample(texture, where, mode="bilinear", padding_mode="reflection", align_corners=False)
+        image[rich] = drawn.permute(0, 2, 3, 1).unflatten(0, (-1, frames))
+        # a point of the collage at frame f, q = at + shift_f: it moves from growth_f * q to growth_{f+1} * (at + shift_{f+1})
+        ahead = (at[:, :-1] + shift[rich][:, 1:, None, None]) * growth[rich][:, 1:, None, None, None]
+        flow[rich] = ahead - (pixels - 0.5)
+    return image, flow
+
+
+def render(scene: Scene, motion: Motion, frames: int = 8, size: int = 64) -> Clips:
+    """Draws every scene under its motion. Exact flow: each pixel moves with what it shows (toys rigidly, the ground by its pan and zoom)."""
+    centres, angles = _paths(scene, motion, frames)
+    axis = (torch.arange(size) + 0.5) / size
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    pixels = torch.stack([x, y], -1)  # (H, W, 2)
+    image, flow = _ground(scene, motion, frames, pixels)
+    soft = 0.6 / size  # width of an anti-aliased edge
+    palette = torch.tensor(list(COLOURS.values()))
+    for s in range(scene.present.shape[1]):
+        some = scene.present[:, s] > 0  # most clips lack the last toy: draw it only where it is
+        if not some.any():
+            continue
+
+        def of(t: Tensor, s: int = s, some: Tensor = some) -> Tensor:
+            return t[some, s, None, None, None]  # (M, 1, 1, 1)
+
+        offset = pixels - centres[some][:, :, s, None, None]  # (M, F, H, W, 2)
+        angle = angles[some][:, :, s, None, None]
+        radius, shape = of(scene.radius), of(scene.shape)
+        r = offset.norm(dim=-1)
+        phi = torch.atan2(offset[..., 1], offset[..., 0]) - angle
+        inside = radius * _outline(shape, phi) - r  # signed distance, roughly
+        inside = torch.where(shape == SHAPES.index("ring"), torch.minimum(inside, r - 0.5 * radius), inside)
+        cover = torch.sigmoid(2 * inside / soft)[..., None]
+        shadow = torch.sigmoid((radius - (offset - torch.tensor([0.02, 0.035])).norm(dim=-1)) / 0.035)[..., None]
+        # Body: main colour, a lighter half or dot that turns with the toy, a highlight that stays with the light.
+        u, v = r * phi.cos() / radius, r * phi.sin() / radius
+        half = torch.sigmoid(u * radius / soft)
+        dot = torch.sigmoid((0.36 - ((u - 0.38) ** 2 + v**2).sqrt()) * radius / soft)
+        light = torch.where(of(scene.fill) == FILLS.index("half"), half, dot)[..., None]
+        hue, saturation, value = palette[scene.colour[some, s]].unbind(-1)
+        main = _rgb(hue, saturation, value)[:, None, None, None]
+        pale = _rgb(hue, saturation * 0.35, (value + 0.1).clamp(max=1.0))[:, None, None, None]
+        body = main * (1 - light) + pale * light
+        gloss = torch.exp(-((offset + 0.4 * radius[..., None]) ** 2).sum(-1) / (0.5 * radius**2))[..., None]
+        body = (body * (0.9 + 0.16 * gloss)).clamp(max=1.0)
+        rim = torch.sigmoid((inside - 0.012) / soft * 1.5)[..., None]
+        body = body * (0.45 + 0.55 * rim)
+        ground = image[some] * (1 - 0.28 * shadow)
+        image[some] = ground * (1 - cover) + body * cover
+        # rigid motion of the pixels the toy covers in the earlier of two frames
+        turn = (angles[some][:, 1:, s] - angles[some][:, :-1, s])[..., None, None]
+        d = offset[:, :-1]
+        moved = torch.stack(
+            [d[..., 0] * turn.cos() - d[..., 1] * turn.sin(), d[..., 0] * turn.sin() + d[..., 1] * turn.cos()], -1
+        )
+        step = (centres[some][:, 1:, s] - centres[some][:, :-1, s])[:, :, None, None]
+        flow[some] = torch.where(cover[:, :-1] > 0.5, moved - d + step, flow[some])
+    video = image.clamp(0, 1).permute(0, 1, 4, 2, 3).contiguous()
+    score = flow.norm(dim=-1).mean((1, 2, 3))
+    return Clips(video, flow.permute(0, 1, 4, 2, 3) * size, score)
+
+
+def caption(scene: Scene, motion: Motion, index: int = 0) -> str:
+    """A short sentence about one clip, such as "a red ring and a blue star drifting left over green"."""
+    names = list(COLOURS)
+    toys = [
+        f"a {names[int(scene.colour[index, s])]} {SHAPES[int(scene.shape[index, s])]}".replace("a orange", "an orange")
+        for s in range(scene.present.shape[1])
+        if scene.present[index, s] > 0
+    ]
+    x, y = (motion.velocity[index, 0] if toys else motion.pan[index]).tolist()
+    speed = math.hypot(x, y)
+    heading = ("right" if x > 0 else "left") if abs(x) > abs(y) else ("down" if y > 0 else "up")
+    verb = "resting" if speed < 0.004 else f"drifting {heading}"
+    ground = "a picture" if int(scene.background[index]) else names[int(scene.ground[index])]
+    return f"{' and '.join(toys)} {verb} over {ground}" if toys else f"{ground} {verb}"

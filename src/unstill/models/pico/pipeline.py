@@ -1,0 +1,229 @@
+"""The embedded image-to-video pipeline, in the manners of diffusers' `StableVideoDiffusionPipeline`."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from diffusers.video_processor import VideoProcessor
+from torch import Tensor
+
+from unstill.data.images import resize_and_crop
+from unstill.errors import UnstillError
+from unstill.models.pico.autoencoder import PicoAutoencoder
+from unstill.models.pico.unet import PicoUNet
+from unstill.process import ForwardProcess
+
+
+WEIGHTS = Path(__file__).parent / "weights"
+SIGMA_MAX, SIGMA_MIN = 200.0, 0.02
+FPS = 8
+
+
+@dataclass
+class PicoPipelineOutput(BaseOutput):
+    """frames: a list of lists of PIL pictures, an array (B, F, H, W, 3) or a tensor (B, F, 3, H, W)."""
+
+    frames: list[list[PIL.Image.Image]] | np.ndarray | Tensor
+
+
+def edm_scheduler() -> EulerDiscreteScheduler:
+    """Variance-exploding, as Stable Video Diffusion is sampled: Karras levels from 200 to 0.02, v-prediction."""
+    return EulerDiscreteScheduler(
+        prediction_type="v_prediction",
+        timestep_type="continuous",
+        timestep_spacing="leading",
+        use_karras_sigmas=True,
+        sigma_min=SIGMA_MIN,
+        sigma_max=SIGMA_MAX,
+    )
+
+
+def vp_scheduler() -> DDIMScheduler:
+    """Variance-preserving, as DynamiCrafter is sampled: the same weights, since v-prediction on x / sqrt(1 + sigma^2) is the same network."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+
+
+class PicoPipeline(DiffusionPipeline):
+    """Animates a picture at 64 x 64 pixels.
+
+    Works with `edm_scheduler()` (the default), `vp_scheduler()` and any diffusers scheduler with v-prediction: the network is told
+    0.25 ln(sigma / alpha) of whatever level the scheduler is at.
+    """
+
+    model_cpu_offload_seq = "unet->vae"
+    _callback_tensor_inputs = ["latents"]
+    vae: PicoAutoencoder
+    unet: PicoUNet
+
+    def __init__(self, vae: PicoAutoencoder, unet: PicoUNet, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
+        self.vae_scale_factor = 4
+        self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    @classmethod
+    def embedded(cls) -> "PicoPipeline":
+        """The weights that come with this package, in float32."""
+        pipe: PicoPipeline = cls.from_pretrained(WEIGHTS, dtype=torch.float32, local_files_only=True)
+        return pipe
+
+    @property
+    def size(self) -> int:
+        """Side of the square picture, pixels."""
+        return self.unet.config.sample_size * self.vae_scale_factor
+
+    def check_inputs(self, motion: float | None, num_frames: int, num_inference_steps: int) -> None:
+        longest = self.unet.config.num_frames
+        if not 2 <= num_frames <= longest:
+            raise UnstillError(f"num_frames is {num_frames}; this model makes 2 to {longest} frames.")
+        if motion is not None and not 0 <= motion <= 2:
+            raise UnstillError(f"motion is {motion}; give 0 (still) to 1 (lively), at most 2, or None to let the model choose.")
+        if num_inference_steps < 1:
+            raise UnstillError(f"num_inference_steps is {num_inference_steps}; give at least 1.")
+
+    def _pixels(self, image: PIL.Image.Image | list[PIL.Image.Image] | Tensor) -> Tensor:
+        """PIL pictures of any size, or (B, 3, H, W) in [0, 1], to (B, 3, size, size) in [-1, 1]."""
+        if isinstance(image, Tensor):
+            if image.ndim == 3:
+                image = image[None]
+            if image.ndim != 4 or image.shape[1] != 3:
+                raise UnstillError(f"image has shape {tuple(image.shape)}; give (B, 3, H, W) with values in [0, 1].")
+            pictures = image.float()
+            if pictures.shape[-2:] != (self.size, self.size):
+                pictures = resize_and_crop(pictures, (self.size, self.size))
+        else:
+            images = image if isinstance(image, list) else [image]
+            fitted = [np.asarray(resize_and_crop(i.convert("RGB"), (self.size, self.size))) for i in images]
+            pictures = torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2) / 255
+        return pictures * 2 - 1
+
+    def _encode_vae_image(
+        self, image: Tensor, device: torch.device, num_videos_per_prompt: int, do_classifier_free_guidance: bool
+    ) -> Tensor:
+        """Image latents (B, C, h, w); with guidance, zeros for the unconditional half come first, as in Stable Video Diffusion."""
+        latents = self.vae.encode(image.to(device, self.vae.dtype)).latent_dist.mode()
+        latents = latents.repeat_interleave(num_videos_per_prompt, 0)
+        return torch.cat([torch.zeros_like(latents), latents]) if do_classifier_free_guidance else latents
+
+    def prepare_latents(
+        self,
+        batch_size: int,
+        num_frames: int,
+        num_channels_latents: int,
+        height: int,
+        width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: Tensor | None = None,
+    ) -> Tensor:
+        """First latents (B, F, C, h, w): noise or the caller's `latents`, times the scheduler's first level."""
+        scale = self.vae_scale_factor
+        shape = (batch_size, num_frames, num_channels_latents // 2, height // scale, width // scale)
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        elif tuple(latents.shape) != shape:
+            raise UnstillError(f"latents have shape {tuple(latents.shape)}; this call needs {shape}.")
+        return latents.to(device) * self.scheduler.init_noise_sigma
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """(B, F, C, h, w) to pixels (B, 3, F, H, W) in [-1, 1]."""
+        frames = self.vae.decode(latents.flatten(0, 1).to(self.vae.dtype)).sample
+        return frames.unflatten(0, latents.shape[:2]).transpose(1, 2).float()
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: PIL.Image.Image | list[PIL.Image.Image] | Tensor,
+        motion: float | None = 0.5,
+        num_frames: int = 8,
+        num_inference_steps: int = 25,
+        guidance_scale: float = 1.0,
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]] | None = None,
+        return_dict: bool = True,
+    ) -> PicoPipelineOutput | tuple[Any]:
+        """Makes a video from a picture.
+
+        Args:
+            image: PIL picture(s) of any size, or a tensor (B, 3, H, W) in [0, 1]; resized and cropped to a square.
+            motion: how much it should move: mean optical flow in units of 3 % of the picture's side per frame. 0 is still, 1 lively;
+                None lets the model choose.
+            num_frames: 2 to 8 frames, at 8 per second.
+            num_inference_steps: solver steps, one call of the network each (two with guidance).
+            guidance_scale: weight of the image against no image; 1 is off, which is also the best setting of this model.
+            latents: unit noise (B, F, 6, 16, 16) to start from instead of drawing it.
+            output_type: "pil", "np", "pt" or "latent".
+
+        Returns:
+            `PicoPipelineOutput`, or a tuple with `return_dict=False`.
+        """
+        self.check_inputs(motion, num_frames, num_inference_steps)
+        device, guided = self._execution_device, guidance_scale != 1.0
+        pixels = self._pixels(image)
+        batch = len(pixels) * num_videos_per_prompt
+        image_latents = self._encode_vae_image(pixels, device, num_videos_per_prompt, guided)
+        image_latents = image_latents.unsqueeze(1).repeat(1, num_frames, 1, 1, 1)  # (B or 2B, F, C, h, w)
+        bucket = self.unet.unspecified_motion if motion is None else motion_bucket(motion)
+        ids = torch.tensor([FPS - 1.0, bucket, 0.0], device=device).expand(len(image_latents), 3)
+
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        latents = self.prepare_latents(
+            batch,
+            num_frames,
+            self.unet.config.in_channels,
+            self.size,
+            self.size,
+            image_latents.dtype,
+            device,
+            generator,
+            latents,
+        )
+        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
+            for i, t in enumerate(self.scheduler.timesteps):
+                noisy = torch.cat([latents] * 2) if guided else latents
+                noisy = self.scheduler.scale_model_input(noisy, t)
+                model_input = torch.cat([noisy.to(image_latents.dtype), image_latents], 2)
+                output = self.unet(model_input, self._noise_label(t), None, ids, return_dict=False)[0]
+                if guided:
+                    without, given = output.chunk(2)
+                    output = without + guidance_scale * (given - without)
+                latents = self.scheduler.step(output, t, latents).prev_sample
+                if callback_on_step_end is not None:
+                    latents = callback_on_step_end(self, i, t, {"latents": latents}).pop("latents", latents)
+                bar.update()
+
+        if output_type == "latent":
+            frames: Any = latents
+        else:
+            frames = self.video_processor.postprocess_video(self.decode_latents(latents), output_type=output_type)
+        self.maybe_free_model_hooks()
+        return PicoPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _noise_label(self, t: Tensor) -> float:
+        """What the network is told of the noise: 0.25 ln(sigma / alpha), at most that of its highest training level."""
+        alpha, sigma = ForwardProcess.of(self.scheduler).alpha_sigma(t)
+        return 0.25 * math.log(min(sigma / max(alpha, 1e-12), 700.0))
+
+
+def motion_bucket(motion: Tensor | float) -> Any:
+    """Motion level to the number in `added_time_ids`: finer where there is little motion."""
+    return 100.0 * motion**0.5

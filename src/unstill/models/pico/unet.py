@@ -1,0 +1,184 @@
+"""The embedded model's denoiser: a small space-time U-Net with the call signature of Stable Video Diffusion's.
+
+Three ideas make it learn within hours on a laptop. Gates: the output has learned linear skips from the noisy latents and from the
+image, per channel, noise level and frame. Layers: the image skip is carried along by predicted motion, K layers of the image each
+moved at its own constant speed and blended, so that what moves keeps its shape. Joint attention: every position of every
+frame sees every other at the coarser grids.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, gelu, grid_sample, interpolate, scaled_dot_product_attention, silu
+
+
+@dataclass
+class PicoUNetOutput(BaseOutput):
+    """sample: (B, F, C, H, W), the v-prediction."""
+
+    sample: Tensor
+
+
+def sinusoid(x: Tensor, channels: int, longest: float) -> Tensor:
+    """(...,) to (..., channels): cosines and sines with periods from 2 pi to 2 pi * longest."""
+    half = channels // 2
+    frequency = torch.exp(-math.log(longest) * torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angle = x.float()[..., None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+def _normalise(x: Tensor, dim: int = 1) -> Tensor:
+    """Unit mean square over channels. Unlike group normalisation it needs no second pass over memory."""
+    return x * torch.rsqrt(x.float().square().mean(dim, keepdim=True) + 1e-5).to(x.dtype)
+
+
+def _zero(layer: nn.Module) -> nn.Module:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class Block(nn.Module):
+    """Residual block: two convolutions in space, modulated by the embedding, then one over three neighbouring frames."""
+
+    def __init__(self, inner: int, outer: int, embedding: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * outer)
+        self.conv2 = _zero(nn.Conv2d(outer, outer, 3, padding=1))
+        self.skip = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
+        self.time = _zero(nn.Conv2d(3 * outer, outer, 1))
+
+    def forward(self, x: Tensor, embedding: Tensor, frames: int) -> Tensor:
+        h = self.conv1(silu(_normalise(x)))
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, 1)  # (B*F, C, 1, 1)
+        x = self.skip(x) + self.conv2(silu(_normalise(h) * (1 + scale) + shift))
+        # A 3 x 1 x 1 convolution written as 1 x 1 over three shifted copies: far faster on a CPU than conv3d.
+        h = silu(_normalise(x)).unflatten(0, (-1, frames))  # (B, F, C, H, W)
+        edge = torch.zeros_like(h[:, :1])
+        h = torch.cat([torch.cat([edge, h[:, :-1]], 1), h, torch.cat([h[:, 1:], edge], 1)], 2).flatten(0, 1)
+        return x + self.time(h.contiguous(memory_format=torch.channels_last))
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions of all frames, then a feed-forward layer."""
+
+    def __init__(self, channels: int, side: int, frames: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.place = nn.Parameter(torch.randn(1, 1, side * side, channels) * 0.2)
+        self.moment = nn.Parameter(torch.randn(1, frames, 1, channels) * 0.2)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = _zero(nn.Linear(channels, channels))
+        self.widen = nn.Linear(channels, 2 * channels)
+        self.narrow = _zero(nn.Linear(2 * channels, channels))
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        n, channels, height, width = x.shape
+        tokens = x.permute(0, 2, 3, 1).reshape(n // frames, frames, height * width, channels)
+        h = (_normalise(tokens, -1) + self.place + self.moment[:, :frames]).flatten(1, 2)  # (B, F*H*W, C)
+        q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        h = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        tokens = tokens.flatten(1, 2) + self.out(h)
+        tokens = tokens + self.narrow(gelu(self.widen(_normalise(tokens, -1))))
+        return tokens.reshape(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+class PicoUNet(ModelMixin, ConfigMixin):
+    """v-prediction from noisy latents and image latents, concatenated on channels.
+
+    The call is that of diffusers' `UNetSpatioTemporalConditionModel`: sample (B, F, 2C, H, W); timestep 0.25 ln(sigma / alpha), scalar or
+    (B,); encoder_hidden_states is accepted and ignored; added_time_ids (B, 3) = (fps, motion bucket, noise added to the image).
+    """
+
+    unspecified_motion = 255.0  # the motion bucket that means "as you see fit"
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 12,
+        out_channels: int = 6,
+        block_out_channels: tuple[int, int, int] = (48, 112, 160),
+        sample_size: int = 16,
+        num_frames: int = 8,
+        embedding: int = 192,
+        layers: int = 3,
+    ) -> None:
+        super().__init__()
+        fine, middle, coarse = block_out_channels
+        self.from_noise = nn.Sequential(nn.Linear(64, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.from_ids = nn.Sequential(nn.Linear(96, embedding), nn.SiLU(), _zero(nn.Linear(embedding, embedding)))
+        self.from_frame = nn.Linear(32, embedding)
+        self.gates = _zero(nn.Linear(embedding, 2 * out_channels))
+        self.inlet = nn.Conv2d(in_channels, fine, 3, padding=1)
+        self.down1 = Block(fine, fine, embedding)
+        self.pool1 = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
+        self.down2 = Block(middle, middle, embedding)
+        self.look2 = Attention(middle, sample_size // 2, num_frames)
+        self.pool2 = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
+        self.down3 = Block(coarse, coarse, embedding)
+        self.look3 = Attention(coarse, sample_size // 4, num_frames)
+        self.up3 = Block(coarse, coarse, embedding)
+        self.up2 = Block(coarse + middle, middle, embedding)
+        self.look1 = Attention(middle, sample_size // 2, num_frames)
+        self.up1 = Block(middle + fine, fine, embedding)
+        # Not zero: layers that begin alike would stay alike.
+        self.motion = nn.Conv2d(fine, 3 * layers, 3, padding=1)
+        self.outlet = nn.Sequential(
+            nn.Conv2d(fine + out_channels, fine, 3, padding=1),
+            nn.SiLU(),
+            _zero(nn.Conv2d(fine, out_channels, 3, padding=1)),
+        )
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        encoder_hidden_states: Tensor | None = None,
+        added_time_ids: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> PicoUNetOutput | tuple[Tensor]:
+        batch, frames, _, height, width = sample.shape
+        t = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32).expand(batch)
+        if added_time_ids is None:
+            added_time_ids = t.new_tensor([7.0, self.unspecified_motion, 0.0]).expand(batch, 3)
+        dtype = self.inlet.weight.dtype
+        order = torch.arange(frames, device=sample.device)
+        e = self.from_noise(sinusoid(t * 250, 64, 1e4).to(dtype))
+        e = e + self.from_ids(sinusoid(added_time_ids, 32, 1e3).flatten(1).to(dtype))
+        e = e[:, None] + self.from_frame(sinusoid(order * 20, 32, 1e3).to(dtype))[None]
+        e = silu(e).flatten(0, 1)  # (B*F, E)
+
+        x = self.inlet(sample.flatten(0, 1).to(dtype).contiguous(memory_format=torch.channels_last))
+        fine = self.down1(x, e, frames)
+        middle = self.look2(self.down2(self.pool1(fine), e, frames), frames)
+        x = self.look3(self.down3(self.pool2(middle), e, frames), frames)
+        x = self.up3(x, e, frames)
+        x = self.up2(torch.cat([interpolate(x, scale_factor=2.0), middle], 1), e, frames)
+        x = self.look1(x, frames)
+        x = self.up1(torch.cat([interpolate(x, scale_factor=2.0), fine], 1), e, frames)
+
+        noisy, image = sample.flatten(0, 1).float().chunk(2, 1)  # (B*F, C, H, W) each
+        carried = self._carried(image, self.motion(x).float(), order.repeat(batch))
+        keep, copy = self.gates(e).float()[:, :, None, None].chunk(2, 1)
+        out = self.outlet(torch.cat([x, carried.to(x.dtype)], 1)).float() + keep * noisy + copy * carried
+        out = out.unflatten(0, (batch, frames)).to(sample.dtype)
+        return PicoUNetOutput(sample=out) if return_dict else (out,)
+
+    def _carried(self, image: Tensor, field: Tensor, order: Tensor) -> Tensor:
+        """Blends K layers of the image (B*F, C, H, W), each resampled at `order` frames times its own velocity field."""
+        n, channels, height, width = image.shape
+        k = field.shape[1] // 3
+        share = field[:, :k].softmax(1)  # (B*F, K, H, W)
+        velocity = field[:, k:].unflatten(1, (k, 2)) * 0.1  # in half picture sides per frame
+        still = affine_grid(torch.eye(2, 3, device=image.device)[None], [1, 1, height, width], align_corners=False)
+        grid = still[:, None] - velocity.permute(0, 1, 3, 4, 2) * order[:, None, None, None, None]  # (B*F, K, H, W, 2)
+        moved = grid_sample(
+            image, grid.flatten(1, 2), mode="bilinear", padding_mode="border", align_corners=False
+        ).unflatten(2, (k, height))  # (B*F, C, K, H, W)
+        return (moved * share[:, None]).sum(2)

@@ -1,0 +1,1 @@
+"""Training: the embedded model's recipe."""
