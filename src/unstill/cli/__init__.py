@@ -1,6 +1,6 @@
 """The command line: one tool, verbs. It parses, calls and prints; importing it costs typer and rich, nothing heavier.
 
-Exit codes: 0 done, 2 the user's mistake or the machine's limit (one sentence on standard error), 130 stopped by Ctrl-C.
+Exit codes: 0 done; 2 the user's mistake or the machine's limit, one sentence on standard error; 130 stopped by Ctrl-C.
 """
 
 import errno

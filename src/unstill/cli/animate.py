@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,9 @@ def animate(
         Path | None, typer.Argument(help="A picture. Without one: a picture that comes with the package.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What happens, for models that read text.")] = None,
-    model: Annotated[str, typer.Option(help="A name from 'unstill models', a diffusers folder, or a hub id.")] = "pico",
+    model: Annotated[
+        str, typer.Option(help="A name from 'unstill models', a diffusers folder, or a hub id.")
+    ] = "pico",
     method: Annotated[
         list[str] | None,
         typer.Option(help="name, name:preset or name:key=value,key=value. Repeatable. See 'unstill methods'."),
@@ -28,24 +31,31 @@ def animate(
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same video.")] = 0,
     out: Annotated[Path, typer.Option(help=".mp4, .gif, .webp, or a folder for PNG pictures.")] = Path("animated.mp4"),
     compare: Annotated[bool, typer.Option("--compare", help="Also write plain and improved side by side.")] = False,
-    plain: Annotated[bool, typer.Option(help="Also make the plain video to compare with; takes as long again.")] = True,
+    plain: Annotated[
+        bool, typer.Option(help="Also make the plain video to compare with; takes as long again.")
+    ] = True,
     upscale: Annotated[
         int | None, typer.Option(min=1, max=16, help="Enlarge the written video. Small models: 4, others: 1.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
+    ] = None,
     offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores and settings as JSON.")] = False,
 ) -> None:
     """
     Make a picture move.
 
-    Makes two videos from the same seed, plainly as the model does it and improved by the methods; says how much more
-    the second moves and how close it stays to the picture. A JSON file beside it has everything needed to make it again.
+    Makes two videos from the same seed, plainly as the model does it and improved by the methods; says how much
+    more the second moves and how close it stays to the picture. A JSON file beside it holds all that is
+    needed to make it again.
     """
     from unstill.cli import output
     from unstill.cli.options import describe_method, parse_methods, parse_size
+    from unstill.data.images import read_image, resize_and_crop
     from unstill.errors import UnstillError
     from unstill.models import registry
+    from unstill.models.calling import arguments, native_size
 
     # All that a person can get wrong is looked at before a model is loaded.
     entry = registry.find(model)
@@ -56,32 +66,28 @@ def animate(
         raise UnstillError("--compare needs the plain video: leave out --no-plain.")
     if image is None and entry is not None and entry.name == "pico":
         image = registry.bundled_picture()
-    if image is not None:
-        from unstill.data.images import read_image
-
-        source = read_image(image)
+    source = None if image is None else read_image(image)
+    asked = {
+        "image": source,
+        "prompt": prompt,
+        "motion": motion,
+        "frames": frames or (entry.frames if entry else None),
+        "steps": steps or (entry.steps if entry else None),
+        "fps": fps or (entry.fps if entry else None),
+    }
+    cls = registry.pipeline_class(model)  # of a hub id it is known only when it is loaded
+    if cls is not None:
+        arguments(cls, **asked)
 
     with output.staging(out) as folder:
         clock = _Clock()
         with clock("load"):
-            from unstill.data.images import resize_and_crop
-            from unstill.models.calling import arguments, native_size
-
             pipe = registry.load(model, device=device, offload=offload)
-            shape = wanted or (entry.size if entry else native_size(pipe))
-            picture = None if image is None else resize_and_crop(source, shape)
-            call = arguments(
-                pipe,
-                image=picture,
-                prompt=prompt,
-                motion=motion,
-                frames=frames or (entry.frames if entry else None),
-                steps=steps or (entry.steps if entry else None),
-                size=shape,
-                fps=fps or (entry.fps if entry else None),
-            )
+        shape = wanted or (entry.size if entry else native_size(pipe))
+        picture = None if source is None else resize_and_crop(source, shape)
+        call = arguments(type(pipe), **{**asked, "image": picture, "size": shape})
         versions = {"plain": (), "improved": methods} if plain else {"improved": methods}
-        videos, scores = _make(pipe, call, versions, seed, clock, quiet=as_json)
+        videos, scores = _make(pipe, call, picture, versions, seed, clock, quiet=as_json)
         rate = fps or (entry.fps if entry else 8)
         with clock("write"):
             enlarged = upscale or (4 if max(shape) <= 128 else 1)
@@ -127,10 +133,8 @@ class _Clock:
 
 
 def _make(
-    pipe: Any, call: dict[str, Any], versions: dict[str, Any], seed: int, clock: _Clock, quiet: bool
+    pipe: Any, call: dict[str, Any], picture: Any, versions: dict[str, Any], seed: int, clock: _Clock, quiet: bool
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-    import sys
-
     import numpy as np
     import torch
 
@@ -138,12 +142,12 @@ def _make(
     from unstill.cli.scores import measure
     from unstill.models.calling import generate
 
-    picture = call.get("image")
     pixels = None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     videos, scores = {}, {}
     for name, methods in versions.items():
         pipe.set_progress_bar_config(desc=name, leave=False, disable=quiet or not sys.stderr.isatty())
-        with clock(name), unstill.apply(pipe, *methods):
+        # A pipeline without an image of its own lets the methods encode it.
+        with clock(name), unstill.apply(pipe, *methods, image=None if "image" in call else picture):
             videos[name] = generate(pipe, call, seed)
         scores[name] = {key: round(value, 5) for key, value in measure(videos[name], pixels).items()}
     return videos, scores

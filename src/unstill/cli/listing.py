@@ -40,15 +40,15 @@ def methods(as_json: Json = False) -> None:
         parameters = {}
         for field in dataclasses.fields(cast(Any, cls)):
             default = field.default if field.default is not dataclasses.MISSING else "required"
-            parameters[field.name] = default if isinstance(default, (str, int, float, bool, type(None))) else str(default)
+            parameters[field.name] = (
+                default if isinstance(default, (str, int, float, bool, type(None))) else str(default)
+            )
         about = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
         found.append({"name": name, "about": about, "parameters": parameters, "presets": list(cls.presets)})
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    rows = [
-        (m["name"], m["about"], ", ".join(f"{k}={v}" for k, v in m["parameters"].items())) for m in found
-    ]
+    rows = [(m["name"], m["about"], ", ".join(f"{k}={v}" for k, v in m["parameters"].items())) for m in found]
     _table(("--method", "what it does", "parameters and defaults"), rows)
 
 

@@ -45,7 +45,8 @@ def parse_methods(texts: list[str] | None, model: str) -> tuple[Method, ...]:
 
     defaults = defaults_of(model)
     return tuple(
-        parse_method(text, defaults) for text in texts or ["analytic_init" if "statistics" in defaults else "early_start"]
+        parse_method(text, defaults)
+        for text in texts or ["analytic_init" if "statistics" in defaults else "early_start"]
     )
 
 
@@ -66,7 +67,8 @@ def parse_method(text: str, defaults: dict[str, Any] | None = None) -> Method:
     cls = known[name]
     hints = typing.get_type_hints(cls)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, cls))}
-    preset, values = "paper", {}
+    preset: str | None = None
+    values: dict[str, Any] = {}
     for part in filter(None, (piece.strip() for piece in rest.split(","))):
         key, equals, value = part.partition("=")
         if not equals and key in cls.presets:
@@ -80,18 +82,19 @@ def parse_method(text: str, defaults: dict[str, Any] | None = None) -> Method:
             raise UnstillError(f"The method {name} has no parameter {key!r}{_did_you_mean(key, fields)}")
         else:
             values[key] = _parse(value, fields[key], f"{name}:{key}")
-    level_given = not LEVELS.isdisjoint(values)
+    level_given = preset is not None or not LEVELS.isdisjoint(values)
     for key, value in (defaults or {}).items():
         if key in fields and key not in values and not (key in LEVELS and level_given):
             values[key] = value
     required = [
         field.name
         for field in dataclasses.fields(typing.cast(Any, cls))
-        if field.default is field.default_factory is dataclasses.MISSING and field.name not in values
+        if field.default is field.default_factory is dataclasses.MISSING
+        and field.name not in {**values, **(cls.presets[preset] if preset else {})}
     ]
     if required:
         raise UnstillError(f"The method {name} needs {' and '.join(required)}: --method {name}:{required[0]}=...")
-    return cls.preset(preset, **values)
+    return cls.preset(preset, **values) if preset else cls(**values)
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

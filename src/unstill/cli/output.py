@@ -50,7 +50,7 @@ def staging(out: Path) -> Iterator[Path]:
 
 
 def check_video_name(out: Path) -> None:
-    """Raises `UnstillError` if `out` cannot become a video: an unknown suffix, or a name that is taken by something else."""
+    """Raises `UnstillError` if `out` cannot become a video: unknown suffix, or a name taken by something else."""
     from unstill.data.encode import ENCODERS
 
     suffix = out.suffix.lower()
@@ -64,7 +64,7 @@ def check_video_name(out: Path) -> None:
     if not suffix and out.is_file():
         raise UnstillError(f"--out {out} is a file; name a folder for the PNG pictures, or add .mp4.")
     if not suffix and out.is_dir() and any(not entry.name.startswith("frame_") for entry in out.iterdir()):
-        raise UnstillError(f"--out {out} is a folder that holds other things; name a new folder, or {out}/animated.mp4.")
+        raise UnstillError(f"--out {out} is a folder of other things; name a new folder, or {out / 'animated.mp4'}.")
 
 
 def sibling(out: Path, word: str) -> Path:

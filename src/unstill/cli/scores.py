@@ -20,8 +20,8 @@ def measure(video: torch.Tensor, picture: torch.Tensor | None) -> dict[str, floa
         picture: uint8 (3, H, W) at the size of the video; `None` compares with frame 0.
 
     Returns:
-        `motion`: mean optical flow (DIS) in pixels per frame; `first_frame_error`: RMS difference of frame 0 and picture in
-        [0, 1]; `colour`, `detail`: weight-free proxies of fidelity in [0, 1].
+        `motion`: mean optical flow (DIS) in pixels per frame; `first_frame_error`: RMS difference of frame 0 and
+        picture in [0, 1]; `colour`, `detail`: weight-free proxies of fidelity in [0, 1].
     """
     height, width = video.shape[-2:]
     scale = math.ceil(max(1, FLOW_SIDE / min(height, width)))
@@ -66,4 +66,4 @@ def verdict(plain: dict[str, float], improved: dict[str, float]) -> str:
     lost = max(plain[key] - improved[key] for key in ("colour", "detail"))
     if lost > 0.1:
         return f"{moved}, and keeps less of the picture."
-    return f"{moved} and stays as close to the picture." if lost < 0.02 else f"{moved}, a little further from the picture."
+    return f"{moved} and stays as close to the picture." if lost < 0.02 else f"{moved}, a little off the picture."

@@ -1,4 +1,4 @@
-"""One way to call any video pipeline: what a person says (image, motion, frames, seed) in the words its class knows."""
+"""One way to call any video pipeline: what a person says (image, motion, frames) in the words its class knows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from unstill.errors import UnstillError
 SVD_BUCKETS = 255  # motion_bucket_id was trained on 0 to 255
 
 
-def parameters(pipe: Any) -> dict[str, inspect.Parameter]:
-    """The parameters of the pipeline's `__call__`."""
-    return dict(inspect.signature(type(pipe).__call__).parameters)
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """The parameters of a pipeline class's `__call__`."""
+    return dict(inspect.signature(cls.__call__).parameters)
 
 
 def native_size(pipe: Any) -> tuple[int, int]:
     """(height, width) the pipeline makes unless it is told otherwise."""
-    known = parameters(pipe)
+    known = parameters(type(pipe))
     for name in ("height", "width"):
         if name in known and not isinstance(known[name].default, int):
             break
@@ -38,7 +38,7 @@ def native_size(pipe: Any) -> tuple[int, int]:
 
 
 def arguments(
-    pipe: Any,
+    cls: type,
     *,
     image: Image.Image | None = None,
     prompt: str | None = None,
@@ -49,23 +49,22 @@ def arguments(
     fps: int | None = None,
 ) -> dict[str, Any]:
     """
-    Keyword arguments for `pipe(...)`; what is `None` keeps the pipeline's own default.
+    Keyword arguments for a call of a pipeline of class `cls`; what is `None` keeps the pipeline's own default.
 
     Args:
-        image: at the size asked for.
         motion: 0 (still) to 1 (lively): pico's `motion`, Stable Video Diffusion's `motion_bucket_id` / 255.
         size: (height, width).
+
+    A pipeline that takes no image leaves it to the methods (`unstill.apply(..., image=...)`).
 
     Raises:
         UnstillError: something is given that this pipeline has no use for, or not given that it needs.
     """
-    known, name = parameters(pipe), type(pipe).__name__
+    known, name = parameters(cls), cls.__name__
     call: dict[str, Any] = {"output_type": "pt"}
     if "image" in known and image is None:
         raise UnstillError(f"{name} animates an image: give one.")
-    if "image" not in known and image is not None:
-        raise UnstillError(f"{name} makes videos from text and takes no image: leave the image out and give a prompt.")
-    if image is not None:
+    if "image" in known:
         call["image"] = image
     if "prompt" in known:
         if not prompt:
@@ -98,7 +97,7 @@ def arguments(
 
 
 def generate(pipe: Any, call: dict[str, Any], seed: int) -> torch.Tensor:
-    """One video, uint8 (F, 3, H, W) on the CPU; the seed's noise is drawn on the CPU and so the same on every device."""
+    """One video, uint8 (F, 3, H, W). Noise is drawn on the CPU, so that a seed means the same on every device."""
     video = pipe(**call, generator=torch.Generator().manual_seed(seed)).frames[0]
     if not torch.isfinite(video).all():
         raise UnstillError("The model returned a video that is not finite: try dtype float32, or another seed.")

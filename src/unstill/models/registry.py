@@ -190,6 +190,23 @@ def pipeline_name(name_or_path: str) -> str | None:
     return None
 
 
+def pipeline_class(name_or_path: str) -> type | None:
+    """As `pipeline_name`, but the class itself; its modules are imported, no weights are read."""
+    name = pipeline_name(name_or_path)
+    if name is None:
+        return None
+    if name == "PicoPipeline":
+        from unstill.models.pico import PicoPipeline
+
+        return PicoPipeline
+    import diffusers
+
+    if not hasattr(diffusers, name):
+        raise UnstillError(f"{name_or_path} needs the class {name}, which this diffusers does not have; update it.")
+    cls: type = getattr(diffusers, name)
+    return cls
+
+
 def defaults_of(name_or_path: str) -> dict[str, Any]:
     """
     Method parameters that suit a model: its level of `start` or `sigma`, and its `statistics` where they are shipped.
@@ -236,7 +253,7 @@ def load(
     import torch
 
     model = find(name_or_path)
-    target = torch.device(device) if device is not None else best_device()
+    target = _device(device)
     if dtype is None:
         on_cpu = target.type == "cpu" or model is None
         dtype = torch.float32 if on_cpu else getattr(torch, model.dtype)
@@ -244,49 +261,59 @@ def load(
     if offload and target.type != "cpu":
         pipe.enable_model_cpu_offload(device=target)
     else:
-        try:
-            pipe.to(target)
-        except (AssertionError, RuntimeError) as error:
-            raise UnstillError(f"The model cannot be put on {target}: {str(error).splitlines()[0]}") from error
+        pipe.to(target)
     return pipe
 
 
-def best_device() -> torch.device:
+def _device(asked: str | torch.device | None) -> torch.device:
+    """The device asked for, or the best there is."""
     import torch
 
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator if accelerator is not None else torch.device("cpu")
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if asked is None:
+        return here if here is not None else torch.device("cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise UnstillError(f"{asked!r} is not a device; say cpu, cuda, cuda:1, mps or xpu.") from error
+    there_is = device.type == "cpu" or (
+        here is not None and device.type == here.type and (device.index or 0) < torch.accelerator.device_count()
+    )
+    if not there_is:
+        raise UnstillError(f"There is no device {device} here; there is cpu" + (f" and {here.type}." if here else "."))
+    return device
 
 
 def _from_pretrained(name_or_path: str, model: Model | None, dtype: torch.dtype, options: dict[str, Any]) -> Any:
-    if pipeline_name(name_or_path) == "PicoPipeline":
+    cls = pipeline_class(name_or_path)
+    if model and model.weights is None:
         from unstill.models.pico import PicoPipeline
 
-        return PicoPipeline.from_pretrained(None if model else name_or_path, dtype=dtype, **options)
+        return PicoPipeline.embedded().to(dtype)
+    if Path(name_or_path).is_dir() and cls is not None:
+        try:
+            return cls.from_pretrained(name_or_path, dtype=dtype, **options)
+        except Exception as error:  # a damaged folder fails in as many ways as there are files in it
+            raise UnstillError(f"{name_or_path} cannot be loaded: {str(error).splitlines()[0]}") from error
 
     import diffusers
 
-    source = model.weights if model and model.weights else name_or_path
+    source = model.weights if model else name_or_path
     try:
         if model:
-            for part, cls, repository in model.parts:
-                options[part] = getattr(diffusers, cls).from_pretrained(repository, dtype=dtype)
+            for part, kind, repository in model.parts:
+                options[part] = getattr(diffusers, kind).from_pretrained(repository, dtype=dtype)
             if model.variant:
                 options.setdefault("variant", model.variant)
-            cls = getattr(diffusers, model.pipeline)
-        else:
-            cls = diffusers.DiffusionPipeline
-        pipe = cls.from_pretrained(source, dtype=dtype, **options)
+        pipe = (cls or diffusers.DiffusionPipeline).from_pretrained(source, dtype=dtype, **options)
     except (OSError, ValueError) as error:
-        if Path(source).is_dir():
-            raise UnstillError(f"{source} cannot be loaded: {str(error).splitlines()[0]}") from error
         raise UnstillError(
             f"{source} could not be fetched from the Hugging Face hub (no connection, no such model, or its licence "
             f"must be accepted there first) and is not in the local cache; give a local diffusers folder instead."
         ) from error
     if model and model.scheduler:
-        cls, changes = model.scheduler
-        pipe.scheduler = getattr(diffusers, cls).from_config(pipe.scheduler.config, **dict(changes))
+        kind, changes = model.scheduler
+        pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **dict(changes))
     return pipe
 
 
@@ -295,5 +322,5 @@ def _index(folder: Path) -> dict[str, Any]:
         index = json.loads((folder / "model_index.json").read_text())
         index["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UnstillError(f"{folder / 'model_index.json'} does not describe a pipeline; save the pipeline again.") from error
+        raise UnstillError(f"{folder}/model_index.json does not name a pipeline; save the pipeline again.") from error
     return index

@@ -1,0 +1,74 @@
+"""What a person types: methods, sizes, names, and what is said when it is wrong."""
+
+import pytest
+
+from unstill.cli.options import describe_method, method_classes, parse_method, parse_size
+from unstill.errors import UnstillError
+from unstill.methods.analytic_init import AnalyticInit
+from unstill.methods.early_start import EarlyStart
+from unstill.statistics import LatentStatistics
+
+
+def test_every_method_file_is_found_under_its_name():
+    found = method_classes()
+    assert found["early_start"] is EarlyStart and found["analytic_init"] is AnalyticInit
+    assert "base" not in found and "frequency" not in found
+
+
+@pytest.mark.parametrize(
+    "text", ["early_start:start=0.9", "Early-Start: start=0.9", "early_start:sigma=none,start=.9"]
+)
+def test_values_get_the_type_of_the_annotation(text):
+    assert parse_method(text) == EarlyStart(start=0.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("foo", "no method 'foo'; Known: analytic_init"),
+        ("early_strat", "did you mean 'early_start'?"),
+        ("early_start:strat=0.9", "no parameter 'strat'; did you mean 'start'?"),
+        ("early_start:start=high", "early_start:start takes a number, not 'high'"),
+        ("early_start:0.9", "neither key=value nor a preset"),
+        ("early_start:start=2", "in (0, 1]"),
+        ("early_start:start=0.9,sigma=3", "exactly one"),
+        ("analytic_init:start=0.9", "needs statistics"),
+        ("analytic_init:statistics=nowhere.safetensors,start=0.9", "nowhere.safetensors"),
+    ],
+)
+def test_mistakes_name_what_is_known(text, says):
+    with pytest.raises(UnstillError) as error:
+        parse_method(text)
+    assert says.lower() in str(error.value).lower()
+    assert "\n" not in str(error.value)
+
+
+def test_a_models_defaults_fill_what_is_left_out_and_nothing_else(tmp_path):
+    import torch
+
+    statistics = LatentStatistics()
+    statistics.update(torch.randn(3, 2, 4, 5, 5))
+    statistics.save(tmp_path / "s.safetensors")
+    defaults = {"sigma": 6.0, "statistics": statistics}
+    assert parse_method("early_start", defaults) == EarlyStart(sigma=6.0)
+    assert parse_method("early_start:start=0.9", defaults) == EarlyStart(start=0.9)
+    assert parse_method("analytic_init", defaults).statistics is statistics
+    # A preset brings its own level: the default one must not join it.
+    preset = parse_method("analytic_init:paper-svd", defaults)
+    assert (preset.start, preset.sigma) == (None, 100.0)
+    given = parse_method(f"analytic_init:statistics={tmp_path / 's.safetensors'},sigma=3", defaults)
+    assert given.sigma == 3.0 and torch.equal(given.statistics.mean, statistics.mean)
+
+
+def test_a_described_method_says_all_its_parameters():
+    assert describe_method(EarlyStart(sigma=2.0)) == {
+        "name": "early_start",
+        "parameters": {"start": None, "sigma": 2.0},
+    }
+
+
+def test_sizes_are_width_first():
+    assert parse_size("512x320") == (320, 512)
+    for wrong in ("512", "512x", "axb", "0x5", "5x-5", ""):
+        with pytest.raises(UnstillError, match="WIDTHxHEIGHT"):
+            parse_size(wrong)

@@ -1,0 +1,109 @@
+"""Names, folders and hub ids: what loads, and what is said of what does not."""
+
+import json
+
+import pytest
+import torch
+
+from unstill.errors import UnstillError
+from unstill.models.calling import arguments, native_size
+from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
+from unstill.models.registry import MODELS, defaults_of, find, load, pipeline_class, pipeline_name
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A random pipeline as `save_pretrained` leaves it."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model")
+    PicoPipeline(PicoAutoencoder(), PicoUNet(), edm_scheduler()).save_pretrained(path)
+    return path
+
+
+def test_names_are_unique_and_every_pipeline_class_exists():
+    assert len({model.name for model in MODELS}) == len(MODELS)
+    for model in MODELS:
+        assert pipeline_class(model.name).__name__ == model.pipeline
+
+
+def test_a_hub_id_of_a_known_model_finds_its_entry():
+    assert find("stabilityai/stable-video-diffusion-img2vid").name == "svd"
+    assert find("SVD").name == "svd"
+    assert find("somebody/something") is None and pipeline_name("somebody/something") is None
+
+
+def test_a_folder_loads_bit_for_bit(folder):
+    assert find(str(folder)) is None
+    first, second = load(str(folder)), load(str(folder), dtype=torch.bfloat16)
+    assert type(first) is PicoPipeline and first.unet.dtype == torch.float32 and second.unet.dtype == torch.bfloat16
+    for name, tensor in load(str(folder)).unet.state_dict().items():
+        assert torch.equal(tensor, first.unet.state_dict()[name])
+    assert native_size(first) == (first.size, first.size)
+
+
+def test_a_folder_takes_the_level_of_its_class_but_no_statistics(folder):
+    assert defaults_of(str(folder)).keys() == {next(m for m in MODELS if m.name == "pico").start[0]}
+
+
+@pytest.mark.parametrize("name", ["svx", "./nowhere", "/nowhere/at/all", "a/b/c"])
+def test_unknown_names_list_the_known(name):
+    with pytest.raises(UnstillError, match="Known: pico, svd"):
+        find(name)
+
+
+def test_folders_that_are_no_pipeline(tmp_path):
+    with pytest.raises(UnstillError, match="no model_index.json"):
+        find(str(tmp_path))
+    for broken in ("", "[]", "{}", "not json"):
+        (tmp_path / "model_index.json").write_text(broken)
+        with pytest.raises(UnstillError, match="save the pipeline again"):
+            load(str(tmp_path))
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "NoSuchPipeline"}))
+    with pytest.raises(UnstillError, match="NoSuchPipeline"):
+        load(str(tmp_path))
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "StableVideoDiffusionPipeline", "vae": ["diffusers", "AutoencoderKL"]})
+    )
+    with pytest.raises(UnstillError, match="cannot be loaded"):
+        load(str(tmp_path))
+    with pytest.raises(UnstillError, match="is a file"):
+        find(str(tmp_path / "model_index.json"))
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
+    from diffusers import DiffusionPipeline
+
+    def unreachable(*args, **kwargs):
+        raise OSError("no connection\nmany\nlines")
+
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", unreachable)
+    with pytest.raises(UnstillError, match="somebody/something could not be fetched") as error:
+        load("somebody/something")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("device", "says"), [("gpu!", "is not a device"), ("meta", "There is no device meta")])
+def test_devices_are_checked_before_loading(folder, device, says):
+    with pytest.raises(UnstillError, match=says):
+        load(str(folder), device=device)
+
+
+def test_arguments_in_the_words_of_each_class():
+    class Image: ...
+
+    svd, cog = pipeline_class("svd"), pipeline_class("cogvideox-5b-i2v")
+    call = arguments(svd, image=Image, motion=0.5, frames=14, steps=3, size=(320, 512), fps=7)
+    assert (call["motion_bucket_id"], call["num_frames"], call["num_inference_steps"]) == (128, 14, 3)
+    assert (call["height"], call["width"], call["fps"]) == (320, 512, 7)
+    assert arguments(cog, image=Image, prompt="a boat", fps=8).keys() == {"image", "prompt", "output_type"}
+    for wrong, says in (
+        ({"image": None}, "give one"),
+        ({"image": Image}, "needs a prompt"),
+        ({"image": Image, "prompt": "a", "motion": 0.5}, "no motion level"),
+        ({"image": Image, "prompt": "a", "motion": 1.5}, "from 0"),
+    ):
+        with pytest.raises(UnstillError, match=says):
+            arguments(cog, **wrong)
+    with pytest.raises(UnstillError, match="takes no prompt"):
+        arguments(svd, image=Image, prompt="a boat")
+    assert "image" not in arguments(pipeline_class("animatediff"), image=Image, prompt="a boat")
