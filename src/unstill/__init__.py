@@ -1,0 +1,49 @@
+"""
+Makes image-to-video diffusion move, and stay true to the image: published methods on unmodified diffusers pipelines.
+
+The public names are imported when they are first used, so that `import unstill` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AnalyticInit": "methods.analytic_init",
+    "ConditioningAugmentation": "methods.conditioning_augmentation",
+    "EarlyStart": "methods.early_start",
+    "ForwardProcess": "process",
+    "FrameInit": "methods.frame_init",
+    "FreeInit": "methods.free_init",
+    "ImageStart": "methods.image_start",
+    "LatentStatistics": "statistics",
+    "Method": "methods.base",
+    "NIVSDS": "methods.ni_vsds",
+    "NoiseRectification": "methods.noise_rectification",
+    "ProgressiveNoise": "methods.progressive_noise",
+    "TimeNoise": "methods.time_noise",
+    "UnstillError": "errors",
+    "apply": "attach",
+    "i4vgen": "i4vgen",
+    "load": "models.registry",
+}
+_MODULES = ("attach", "data", "lab", "methods", "metrics", "models", "process", "statistics", "training")
+
+__all__ = ["__version__", *_HOMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    elif name in _MODULES:
+        value = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

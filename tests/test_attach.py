@@ -1,0 +1,333 @@
+"""Methods in real diffusers pipelines (tiny, random): what reaches the sampler, what is restored, what is refused."""
+
+import copy
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+
+import unstill
+from tests.pipelines import CASES, Case, pipeline, sample
+from unstill.attach import adapter_for
+from unstill.attach.scheduler import hooked, is_hooked
+from unstill.errors import UnstillError
+from unstill.grid import level_of
+from unstill.methods.base import Method, NextSample, Run, Target
+from unstill.methods.early_start import EarlyStart
+
+
+every_pipeline = pytest.mark.parametrize("name", CASES)
+VARIANTS = [(name, variant) for name, case in CASES.items() for variant in (None, *case.schedulers)]
+
+
+@pytest.fixture
+def pipe(name: str) -> Any:
+    return pipeline(name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Spy(Method):
+    """Overrides every hook, changes nothing, keeps what it saw."""
+
+    seen: dict[str, Any]
+
+    def on_schedule(self, run: Run, grid: Any) -> Any:
+        self.seen["grid"] = grid
+        return grid
+
+    def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
+        self.seen["noise"] = noise
+        return noise
+
+    def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
+        self.seen["start"] = latents
+        return latents
+
+    def on_step(self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: Any) -> torch.Tensor:
+        self.seen.setdefault("steps", []).append((run.step, output, sample))
+        self.seen.setdefault("timesteps", []).append(float(t))
+        return output
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Condition(Method):
+    seen: list[torch.Tensor]
+    add: float = 0.0
+
+    def on_condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
+        self.seen.append(image_latents)
+        return image_latents + self.add if self.add else image_latents
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fill(Method):
+    value: float
+
+    def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(latents, self.value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Negated(Method):
+    def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
+        return -noise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Add(Method):
+    value: float
+    steps: tuple[int, ...] = (0, 1)
+
+    def on_step(self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: Any) -> torch.Tensor:
+        return output + self.value if run.step in self.steps else output
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Constant(Method):
+    """The next sample is a constant, at the first `until` steps."""
+
+    value: float
+    until: int
+
+    def on_step(self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: Any) -> torch.Tensor | NextSample:
+        return NextSample(torch.full_like(sample, self.value)) if run.step < self.until else output
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picky(Method):
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        raise UnstillError("no")
+
+
+def model_inputs(pipe: Any, call: Any) -> list[torch.Tensor]:
+    """What the denoiser is given while `call()` runs."""
+    inputs = []
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+
+    def look(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs.append((args[0] if args else kwargs["hidden_states"]).clone())
+
+    handle = denoiser.register_forward_pre_hook(look, with_kwargs=True)
+    call()
+    handle.remove()
+    return inputs
+
+
+def with_scheduler(name: str, variant: str | None) -> Any:
+    pipe = copy.copy(pipeline(name))  # shares the networks
+    if variant is not None:
+        pipe.scheduler = CASES[name].schedulers[variant]()
+    return pipe
+
+
+# --- nothing changes that no method changes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_hooks_that_change_nothing_leave_the_pipeline_bit_identical(name: str, variant: str | None) -> None:
+    case, pipe = CASES[name], with_scheduler(name, variant)
+    plain = sample(case, pipe)
+    methods: list[Method] = [Spy(seen={})]
+    if case.condition:
+        methods.append(Condition(seen=[]))
+    with unstill.apply(pipe):
+        assert torch.equal(sample(case, pipe), plain)
+    with unstill.apply(pipe, *methods):
+        assert torch.equal(sample(case, pipe), plain)
+        assert torch.equal(sample(case, pipe), plain)
+
+
+@every_pipeline
+def test_remove_restores_scheduler_attributes_and_hooks(name: str, pipe: Any) -> None:
+    case = CASES[name]
+    before = dict(vars(pipe))
+    scheduler = pipe.scheduler
+    state = copy.deepcopy(vars(scheduler))
+    hooks = {key: len(m._forward_pre_hooks) for key, m in pipe.components.items() if isinstance(m, torch.nn.Module)}
+    handle = unstill.apply(pipe, EarlyStart(**case.level), *([Condition(seen=[], add=1.0)] if case.condition else []))
+    sample(case, pipe)
+    handle.remove()
+    assert pipe.scheduler is scheduler
+    assert {k: v for k, v in vars(pipe).items() if not k.startswith("_")} == {
+        k: v for k, v in before.items() if not k.startswith("_")
+    }
+    assert hooks == {
+        key: len(m._forward_pre_hooks) for key, m in pipe.components.items() if isinstance(m, torch.nn.Module)
+    }
+    for key, value in state.items():
+        assert torch.equal(value, vars(scheduler)[key]) if isinstance(value, torch.Tensor) else True
+    assert set(vars(scheduler)) == set(state)
+    handle.remove()  # the second time it does nothing
+
+
+def test_remove_keeps_a_method_that_someone_else_had_put_on_the_instance() -> None:
+    pipe = copy.copy(pipeline("AnimateDiffPipeline"))
+    mine = pipe.prepare_latents
+    pipe.prepare_latents = mine
+    unstill.apply(pipe).remove()
+    assert vars(pipe)["prepare_latents"] is mine
+
+
+def test_leaving_with_an_error_restores() -> None:
+    pipe = pipeline("AnimateDiffPipeline")
+    scheduler = pipe.scheduler
+    with pytest.raises(RuntimeError), unstill.apply(pipe, EarlyStart(start=0.9)):
+        raise RuntimeError
+    assert pipe.scheduler is scheduler
+
+
+# --- what methods see and do -----------------------------------------------------------------------------------------
+
+
+@every_pipeline
+def test_hooks_see_video_latents(name: str, pipe: Any) -> None:
+    case = CASES[name]
+    channels, frames, height, width = case.latents
+    shape = (1, channels, frames - case.held, height, width)
+    spy = Spy(seen={})
+    with unstill.apply(pipe, spy) as handle:
+        sample(case, pipe)
+    run = handle.run
+    assert spy.seen["noise"].shape == spy.seen["start"].shape == shape
+    assert [step for step, _, _ in spy.seen["steps"]] == [0, 1]
+    for _, output, x in spy.seen["steps"]:
+        assert output.shape == x.shape == shape
+    assert run.frames == frames - case.held and run.held == case.held
+    assert torch.equal(spy.seen["steps"][0][2], spy.seen["start"])
+    assert abs(run.noise.std().item() - 1) < 0.35
+    if case.image:
+        assert run.image_latents.shape == (1, channels, 1, height, width)
+    else:
+        assert run.image_latents is None
+
+
+@every_pipeline
+def test_first_latents_are_exactly_those_of_the_method(name: str, pipe: Any) -> None:
+    case = CASES[name]
+    spy = Spy(seen={})
+    with unstill.apply(pipe, Fill(value=0.123), spy):
+        sample(case, pipe)
+    first = spy.seen["steps"][0][2]
+    assert torch.equal(first, torch.full_like(first, 0.123))
+
+
+@every_pipeline
+def test_new_noise_is_scaled_as_the_pipeline_scales_its_own(name: str, pipe: Any) -> None:
+    case = CASES[name]
+    plain, negated = Spy(seen={}), Spy(seen={})
+    with unstill.apply(pipe, plain):
+        sample(case, pipe)
+    with unstill.apply(pipe, Negated(), negated) as handle:
+        sample(case, pipe)
+    torch.testing.assert_close(negated.seen["start"], -plain.seen["start"])
+    torch.testing.assert_close(handle.run.noise, -plain.seen["noise"])
+
+
+@every_pipeline
+def test_the_callers_latents_are_not_written_to(name: str, pipe: Any) -> None:
+    case = CASES[name]
+    spy = Spy(seen={})
+    with unstill.apply(pipe, spy):
+        sample(case, pipe)
+    latents = adapter_for(pipe).first_from_video(pipe, spy.seen["noise"], {}).contiguous()
+    mine = latents.clone()
+    with unstill.apply(pipe, Fill(value=0.5)):
+        sample(case, pipe, latents=mine)
+    assert torch.equal(mine, latents)
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_same_seed_twice_gives_the_same_video_and_methods_act(name: str, variant: str | None) -> None:
+    case, pipe = CASES[name], with_scheduler(name, variant)
+    plain = sample(case, pipe)
+    with unstill.apply(pipe, EarlyStart(**case.level), Add(value=0.1, steps=(1,))):
+        first = sample(case, pipe)
+        assert torch.equal(sample(case, pipe), first)
+        assert not torch.equal(sample(case, pipe, seed=1), first)
+    assert first.isfinite().all() and not torch.equal(first, plain)
+    assert torch.equal(sample(case, pipe), plain)
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_a_corrected_output_is_what_the_solver_uses(name: str, variant: str | None) -> None:
+    """The same numbers as when the network itself had put them out."""
+    case, pipe = CASES[name], with_scheduler(name, variant)
+    with unstill.apply(pipe, Add(value=0.1)):
+        corrected = sample(case, pipe, **unguided(name))
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+
+    def add(module: torch.nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0] + 0.1, *output[1:])
+        output.sample = output.sample + 0.1
+        return output
+
+    handle = denoiser.register_forward_hook(add)
+    expected = sample(case, pipe, **unguided(name))
+    handle.remove()
+    torch.testing.assert_close(corrected, expected)
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_next_sample_skips_the_solver(name: str, variant: str | None) -> None:
+    case, pipe = CASES[name], with_scheduler(name, variant)
+    spy = Spy(seen={})
+    with unstill.apply(pipe, spy, Constant(value=0.25, until=1)):
+        final = sample(case, pipe, num_inference_steps=3)
+    second = spy.seen["steps"][1][2]
+    assert torch.equal(second, torch.full_like(second, 0.25))
+    assert final.isfinite().all()
+    with unstill.apply(pipe, Constant(value=0.25, until=2)):
+        final = sample(case, pipe)
+    video = adapter_for(pipe).first_to_video(pipe, final, {})
+    assert torch.equal(video[:, :, case.held :], torch.full_like(video[:, :, case.held :], 0.25))
+
+
+@every_pipeline
+def test_the_denoiser_sees_the_condition_of_the_method(name: str, pipe: Any) -> None:
+    case = CASES[name]
+    if not case.condition:
+        with pytest.raises(UnstillError, match="sees none"):
+            unstill.apply(pipe, Condition(seen=[]))
+        return
+    adapter, channels = adapter_for(pipe), case.latents[0]
+    plain = model_inputs(pipe, lambda: sample(case, pipe))[0]
+    method = Condition(seen=[], add=0.5)
+    with unstill.apply(pipe, method) as handle:
+        edited = model_inputs(pipe, lambda: sample(case, pipe))[0]
+        image_latents = handle.run.image_latents
+    torch.testing.assert_close(method.seen[0], image_latents.expand_as(method.seen[0]))
+    before, after = (adapter.condition_view(x, channels)[-1:] for x in (plain, edited))
+    torch.testing.assert_close(after - before, torch.full_like(after, 0.5 / adapter.condition_scale(pipe)))
+    # and nothing else of the input has changed
+    changed = (plain != edited).sum() / before.numel()
+    assert changed in (1, len(plain))
+
+
+# --- noise levels ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_early_start_begins_exactly_at_the_level(name: str, variant: str | None) -> None:
+    case, pipe = CASES[name], with_scheduler(name, variant)
+    spy = Spy(seen={})
+    with unstill.apply(pipe, EarlyStart(**case.level), spy) as handle:
+        sample(case, pipe, num_inference_steps=4)
+    run = handle.run
+    timestep, alpha, sigma = level_of(run.process, **case.level)
+    assert run.process.alpha_sigma(spy.seen["timesteps"][0], step=0) == pytest.approx((alpha, sigma), rel=1e-6)
+    assert spy.seen["timesteps"] == run.grid.timesteps.tolist()
+    assert len(spy.seen["timesteps"]) == 4
+    if case.level == {"start": 0.96} and run.process.kind in ("vp", "vp_sigma"):
+        assert spy.seen["timesteps"][0] == 959
+    if run.process.kind == "flow":
+        assert run.grid.sigmas[0] == pytest.approx(0.96)
+
+
+def unguided(name: str) -> dict[str, float]:
+    return {"max_guidance_scale": 1.0} if name == "StableVideoDiffusionPipeline" else {"guidance_scale": 1.0}
