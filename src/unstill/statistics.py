@@ -1,7 +1,7 @@
 """Latent statistics: E[X0] per element and mean Var[X0] of a data set's video latents, for Analytic-Init.
 
-"Identifying and Solving Conditional Image Leakage in Image-to-Video Diffusion Model" (arXiv 2406.15735), Proposition 1,
-needs these two moments of the data. They are accumulated as a stream, merged exactly, and kept in one safetensors file.
+Proposition 1 of "Identifying and Solving Conditional Image Leakage in Image-to-Video Diffusion Model" (arXiv
+2406.15735) needs these two moments. They are accumulated as a stream, merged exactly, and kept in one safetensors file.
 """
 
 import json
@@ -30,7 +30,7 @@ _KEY = "unstill.statistics"
 _RELEASED = (("Expectation_X0", "Tr_Cov_d", "CFHW"), ("Expectation_x_0", "trCov_d", "FCHW"))
 
 Encode = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
-"""A clip (F, 3, H, W), float32 in [0, 1], to its video latents (1, C, F', h, w); posterior samples use the generator."""
+"""From a clip (F, 3, H, W), float32 in [0, 1], and a generator for posterior samples to latents (1, C, F', h, w)."""
 
 
 class LatentStatistics:
@@ -69,17 +69,17 @@ class LatentStatistics:
         """
         if latents.ndim != 5 or 0 in latents.shape:
             raise UnstillError(
-                f"Video latents are a batch (B, C, F, H, W), none of it empty; got {tuple(latents.shape)}."
+                f"Video latents are a batch (B, C, F, H, W), not empty, but got {tuple(latents.shape)}."
             )
         if not latents.is_floating_point():
             raise UnstillError(f"Video latents are float tensors, but got {latents.dtype}.")
-        x = latents.detach().to(torch.float64)
+        x = latents.detach().cpu().to(torch.float64)  # on the CPU: not every accelerator has float64
         if not bool(x.isfinite().all()):
             raise UnstillError(
-                "The video latents hold NaN or infinity; encode in float32 or bfloat16 and check the videos."
+                "The video latents hold NaN or infinity; encode in float32 or bfloat16, not in float16."
             )
         mean = x.mean(0)
-        self._add(len(x), mean.cpu(), (x - mean).square_().sum(0).cpu())
+        self._add(len(x), mean, (x - mean).square_().sum(0))
         return self
 
     def merge(self, other: "LatentStatistics") -> Self:
@@ -102,13 +102,13 @@ class LatentStatistics:
         if len(shape) != 3 or any(int(side) != side or side < 1 for side in shape):
             raise UnstillError(f"A latent shape is (frames, height, width), each at least 1, but got {tuple(shape)}.")
         mean, m2 = self._state()
-        new = LatentStatistics(
-            {**self.meta, "resized_from": list(mean.shape)} if mean.shape[1:] != shape else self.meta
-        )
+        if tuple(mean.shape[1:]) == tuple(shape):
+            return self
+        new = LatentStatistics({**self.meta, "resized_from": list(mean.shape)})
         new._count, new._mean, new._m2 = self._count, _resize(mean, shape), m2
-        if m2.ndim and mean.shape[1:] != shape:
+        if m2.ndim:  # published files hold one number
             spread = _resize(m2, shape)
-            new._m2 = spread * (m2.mean() / spread.mean()) if spread.mean() > 0 else spread
+            new._m2 = spread * (m2.mean() / spread.mean().clamp_min(torch.finfo(torch.float64).tiny))
         return new
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -152,10 +152,8 @@ class LatentStatistics:
             else:
                 tensors = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises almost anything on a damaged file
-            raise UnstillError(
-                f"{path} is not a statistics file that can be read safely ({type(error).__name__})."
-            ) from error
-        for mean_key, variance_key, layout in _RELEASED:
+            raise UnstillError(f"{path} cannot be read safely as statistics ({type(error).__name__}).") from error
+        for mean_key, variance_key, layout in _RELEASED:  # noqa: B007
             if isinstance(tensors, dict) and mean_key in tensors and variance_key in tensors:
                 break
         else:
@@ -193,8 +191,8 @@ class LatentStatistics:
             return
         if self._mean.shape != mean.shape:
             raise UnstillError(
-                f"These statistics are of latents {tuple(self._mean.shape)} (C, F, H, W), but got {tuple(mean.shape)}; "
-                "keep frames and size the same."
+                f"These statistics are of (C, F, H, W) = {tuple(self._mean.shape)}, but the new ones are of "
+                f"{tuple(mean.shape)}; keep frames and size the same."
             )
         total = self._count + count
         delta = mean - self._mean
@@ -225,8 +223,8 @@ def estimate(
 ) -> LatentStatistics:
     """The statistics of a data set, one clip in memory at a time, resumable and divisible.
 
-    Clip i is encoded with a generator seeded by (seed, i), whoever does it and when: an interrupted run that is started
-    again gives bit for bit the uninterrupted result, and the merged shards of any number give the whole.
+    Clip i is encoded with a generator seeded by (seed, i), whoever does it and when: an interrupted run that is
+    started again gives bit for bit the uninterrupted result, and the merged shards of any number give the whole.
 
     Args:
         encode: clip to video latents, for example `functools.partial(adapter.encode_video, pipe)`.

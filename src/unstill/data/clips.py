@@ -1,5 +1,6 @@
 """Clip data sets: a folder of videos becomes a sequence of clips, read one at a time."""
 
+import hashlib
 import logging
 import os
 import random
@@ -90,6 +91,13 @@ class ClipFolder:
                 yield self[index]
             except UnstillError as error:
                 log.warning("Skipping clip %d: %s", index, error)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal only for the same settings and files (names and sizes): resuming a run checks it."""
+        names = [(file.relative_to(self.folder).as_posix(), file.stat().st_size) for file in self.files]
+        settings = (self.frames, self.fps, self.size, self.clips_per_video, self.seed)
+        return hashlib.sha256(repr((settings, names)).encode()).hexdigest()
 
     def _start(self, file: Path, index: int) -> float:
         if self.seed is None:
