@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 
-from unstill.errors import UnstillError
+from .errors import UnstillError
 
 
 Kind = Literal["vp", "vp_sigma", "ve", "edm", "flow"]
@@ -75,7 +75,7 @@ class ForwardProcess:
     scheduler: Any
     kind: Kind
     prediction: Prediction
-    _abar: torch.Tensor | None = field(repr=False)  # (T,) float64 on the CPU; None without a training table
+    abar: torch.Tensor | None = field(repr=False)  # (T,) training table, float64 on the CPU; None without one
     _seen: "_Schedule | None" = field(default=None, init=False, repr=False)
 
     @classmethod
@@ -101,8 +101,8 @@ class ForwardProcess:
     def alpha_sigma(self, t: Timestep, step: int | None = None) -> tuple[float, float]:
         """(alpha, sigma) at timestep `t`; with `step`, at that index of the current schedule, and `t` is not read."""
         if self.kind == "vp":
-            assert self._abar is not None
-            abar = self._abar[int(t if step is None else self._schedule().timesteps[step])].item()
+            assert self.abar is not None
+            abar = self.abar[int(t if step is None else self._schedule().timesteps[step])].item()
             return math.sqrt(abar), math.sqrt(1 - abar)
         sigma = self._sigma(t, step)
         if self.kind == "vp_sigma":
@@ -189,9 +189,9 @@ class ForwardProcess:
         config = self.scheduler.config
         if _log_sigma_timesteps(config) or hasattr(self.scheduler, "precondition_noise"):
             return math.exp(4 * t)
-        if self._abar is None or self.kind == "flow":
+        if self.abar is None or self.kind == "flow":
             return t / config.num_train_timesteps
-        log_sigmas = ((1 - self._abar) / self._abar).log() / 2
+        log_sigmas = ((1 - self.abar) / self.abar).log() / 2
         low = min(int(t), len(log_sigmas) - 2)
         return math.exp(torch.lerp(log_sigmas[low], log_sigmas[low + 1], t - low).item())
 

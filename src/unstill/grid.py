@@ -1,0 +1,303 @@
+"""The noise levels one sampling run visits, and starting them lower.
+
+Starting at a level M keeps the number of steps and re-spaces them over [0, M] by the scheduler's own rule:
+
+- schedulers with a training table (DDIM, DDPM, Euler, DPM-Solver++, UniPC ...): the rule runs on the table cut at M, as in
+  the released code of Conditional Image Leakage (arXiv 2406.15735), whose grid builder gets M in place of T. `trailing`
+  and `linspace` then begin at M - 1. `leading` never begins at its top: it is stretched to M - 1 (`vp`) or replaced by
+  `linspace`. LCM and TCD pick evenly from the top of their distillation grid: below start=1 they are spaced `trailing`.
+- Karras, exponential and beta ramps: the same ramp from the asked sigma.
+- flow matching: shift, dynamic `mu` and terminal stretch are all Moebius maps of an even ramp, so three visited levels
+  determine the rule, whatever the pipeline passed to `set_timesteps`; the even ramp is begun later.
+
+Where a scheduler rounds timesteps to integers, sigmas stay exact and the timestep is the nearest one.
+"""
+
+import copy
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from .errors import UnstillError
+from .process import ForwardProcess
+
+
+# Further tables of two-evaluation solvers (KDPM2), index for index beside `sigmas`.
+_COMPANIONS = ("sigmas_interpol", "sigmas_up", "sigmas_down")
+_RAMPS = {
+    "use_karras_sigmas": "_convert_to_karras",
+    "use_exponential_sigmas": "_convert_to_exponential",
+    "use_beta_sigmas": "_convert_to_beta",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The levels one run visits, as its scheduler holds them.
+
+    Attributes:
+        timesteps: (n,) what the network is told, descending, in the scheduler's type and on its device.
+        sigmas: (n + 1,) the scheduler's sigmas, the last one where sampling ends; `None` for schedulers that step by
+            timesteps alone (kind `vp`).
+        order: model calls per level; at 2 the lists are interleaved as Heun and KDPM2 hold them.
+        companions: further tables of the scheduler beside `sigmas`, by attribute name.
+        own: the scheduler's own spacing, untouched. Otherwise DDIM-family steps are made exact by `before_step`.
+    """
+
+    timesteps: torch.Tensor
+    sigmas: torch.Tensor | None = None
+    order: int = 1
+    companions: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    own: bool = False
+
+    @classmethod
+    def of(cls, scheduler: Any) -> Self:
+        """What `scheduler` visits now, after its `set_timesteps`."""
+        companions = {name: getattr(scheduler, name) for name in _COMPANIONS if hasattr(scheduler, name)}
+        return cls(scheduler.timesteps, getattr(scheduler, "sigmas", None), scheduler.order, companions, own=True)
+
+    @property
+    def steps(self) -> int:
+        """Solver steps: levels, each counted once."""
+        return (len(self.timesteps) + self.order - 1) // self.order
+
+    @cached_property
+    def strides(self) -> list[int]:
+        """Training steps from each timestep to the next, from the last one to -1, which is past the table: clean."""
+        visited = self.timesteps.tolist()
+        return [t - following for t, following in zip(visited, [*visited[1:], -1], strict=True)]
+
+
+def level_of(
+    process: ForwardProcess, start: float | None = None, sigma: float | None = None
+) -> tuple[float, float, float]:
+    """(timestep, alpha, sigma) of an asked start.
+
+    `start` is a fraction of training time: a scheduler with a training table of T steps starts at timestep
+    round(start * T) - 1, a flow at sigma = start. `sigma` is the noise level itself: for VE, EDM and flow.
+
+    Raises `UnstillError` when not exactly one is given, when it is out of range, or when it is the unit of another kind.
+    """
+    name, config, table = type(process.scheduler).__name__, process.scheduler.config, _table(process)
+    if (start is None) == (sigma is None):
+        raise UnstillError(
+            "Give the level at which sampling starts either as start= or as sigma=, exactly one of them."
+        )
+    if start is not None and table is None and process.kind != "flow":
+        raise UnstillError(f"{name} counts noise levels in sigma: give sigma=, e.g. sigma=100.0, instead of start=.")
+    if sigma is not None and process.kind in ("vp", "vp_sigma"):
+        raise UnstillError(
+            f"{name} counts noise levels in training time: give start=, e.g. start=0.96, instead of sigma=."
+        )
+    asked, highest = (start, 1.0) if start is not None else (sigma, _highest_sigma(process, table))
+    assert asked is not None
+    if not 0 < asked <= highest:
+        unit = "start" if start is not None else "sigma"
+        raise UnstillError(f"{unit}={asked:g} is out of range: {name} starts above 0 and at most at {highest:g}.")
+    if process.kind == "flow":
+        return asked * config.num_train_timesteps, 1 - asked, asked
+    if start is not None:
+        assert table is not None
+        timestep = max(round(start * len(table)), 1) - 1
+        level = table[timestep].item()
+        if process.kind == "ve":
+            return timestep, 1.0, level
+        return timestep, 1 / math.hypot(1, level), (level / math.hypot(1, level) if math.isfinite(level) else 1.0)
+    if table is not None:
+        return (table.log() - math.log(asked)).abs().argmin().item(), 1.0, asked
+    return (
+        asked * config.num_train_timesteps if hasattr(process.scheduler, "scale_noise") else math.log(asked) / 4,
+        1.0,
+        asked,
+    )
+
+
+def respace(scheduler: Any, process: ForwardProcess, start: float | None = None, sigma: float | None = None) -> Grid:
+    """As many steps as `scheduler` has now, re-spaced by its own rule so that they begin exactly at the asked level.
+
+    `start=1.0` and the sigma at which the scheduler begins anyway return its own grid. For `start` and `sigma` see
+    `level_of`. The scheduler is not changed; see `install`.
+
+    Raises `UnstillError` where `level_of` does, and for schedulers that cannot be re-spaced exactly.
+    """
+    timestep, _, level = level_of(process, start, sigma)
+    own = Grid.of(scheduler)
+    name = type(scheduler).__name__
+    nodes = own.timesteps if own.sigmas is None else own.sigmas[:-1]
+    nodes = torch.cat([nodes[:1], nodes[own.order - 1 :: own.order]]) if own.order > 1 else nodes
+    nodes = nodes[: own.steps].to("cpu", torch.float64)
+    if not (nodes.diff() < 0).all() or getattr(scheduler, "solver_p", None) is not None:
+        raise UnstillError(
+            f"{name} does not visit every level once, downwards, so it cannot start lower; use e.g. DDIMScheduler."
+        )
+    if (start if start is not None else sigma) == 1.0 and (start is not None or process.kind == "flow"):
+        return own
+    if process.kind == "vp":
+        grid = Grid(_integer_timesteps(scheduler, int(timestep) + 1, own))
+    else:
+        top = level if process.kind != "vp_sigma" else _table(process)[int(timestep)].item()  # type: ignore[index]
+        if math.isclose(top, nodes[0].item(), rel_tol=1e-6):
+            return own
+        if hasattr(scheduler, "scale_noise") or (process.kind == "flow" and not scheduler.config.use_karras_sigmas):
+            grid = _flow_grid(scheduler, nodes, top, own)
+        else:
+            grid = _table_grid(scheduler, int(timestep) + 1, top, own)
+        assert grid.sigmas is not None
+        if not math.isclose(grid.sigmas[0].item(), top, rel_tol=1e-5):
+            raise UnstillError(f"{name} in this configuration cannot begin at {top:g}; use another scheduler.")
+    return grid
+
+
+def install(scheduler: Any, grid: Grid) -> None:
+    """Makes `scheduler` visit `grid`. Call it after the scheduler's own `set_timesteps`, which undoes it."""
+    more = (len(grid.timesteps) - len(scheduler.timesteps)) // grid.order
+    if more and hasattr(scheduler, "step_index"):
+        scheduler.num_inference_steps += more
+    scheduler.timesteps = grid.timesteps
+    if grid.sigmas is not None:
+        scheduler.sigmas = grid.sigmas
+    for name, table in grid.companions.items():
+        setattr(scheduler, name, table)
+
+
+def before_step(scheduler: Any, grid: Grid, step: int) -> None:
+    """Makes the next `scheduler.step` lead exactly to the next timestep of `grid`. Call it before every step.
+
+    DDIM, its relatives and CogVideoX ignore `timesteps` and step down by `num_train_timesteps // num_inference_steps`,
+    which is wrong on any grid but their own. A fractional number of steps makes that stride what it has to be. Other
+    schedulers look the next level up, and are left alone.
+    """
+    if grid.own or grid.sigmas is not None or hasattr(scheduler, "step_index"):
+        return
+    scheduler.num_inference_steps = Fraction(scheduler.config.num_train_timesteps, grid.strides[step])
+
+
+def _table(process: ForwardProcess) -> torch.Tensor | None:
+    """(T,) sigma / alpha over training time, ascending, float64; None for a scheduler that is not tied to one."""
+    config = process.scheduler.config
+    if process.kind == "flow" or process.abar is None or config.get("timestep_type") == "continuous":
+        return None
+    return ((1 - process.abar) / process.abar).sqrt()
+
+
+def _highest_sigma(process: ForwardProcess, table: torch.Tensor | None) -> float:
+    if process.kind == "flow":
+        return 1.0
+    return math.inf if table is None else table[-1].item()
+
+
+def _rule(scheduler: Any, **config: Any) -> Any:
+    """A stand-in for `scheduler` whose own rule can be run: of its importable class, without what was attached to it."""
+    stand_in = copy.copy(scheduler)
+    stand_in.__class__ = next(
+        base for base in type(scheduler).__mro__ if getattr(sys.modules[base.__module__], base.__name__, None) is base
+    )
+    stand_in.register_to_config(**config)  # replaces the configuration, so the scheduler keeps its own
+    return stand_in
+
+
+def _integer_timesteps(scheduler: Any, size: int, own: Grid) -> torch.Tensor:
+    """The scheduler's rule over training steps [0, size), for schedulers that step by timesteps alone."""
+    steps = len(own.timesteps)
+    if size < steps:
+        raise UnstillError(
+            f"A start at training step {size} leaves fewer noise levels than the {steps} sampling steps; "
+            "start higher or take fewer steps."
+        )
+    if "original_inference_steps" in scheduler.config:
+        timesteps = [round(Fraction(size * (steps - k), steps)) - 1 for k in range(steps)]
+        return torch.tensor(timesteps).to(own.timesteps)
+    rule = _rule(scheduler, num_train_timesteps=_without_float_tail(scheduler, size, steps))
+    rule.set_timesteps(steps, device=own.timesteps.device)
+    if scheduler.config.timestep_spacing == "leading":
+        last = rule.timesteps[-1].item()
+        return torch.linspace(size - 1, last, steps, dtype=torch.float64).round().to(own.timesteps)
+    return rule.timesteps
+
+
+def _table_grid(scheduler: Any, size: int, top: float, own: Grid) -> Grid:
+    """The scheduler's rule over sigmas up to `top`, the level of training step size - 1."""
+    config: dict[str, Any] = {}
+    if scheduler.config.get("sigma_max") is not None or scheduler.config.get("use_flow_sigmas"):
+        config["sigma_max"] = top / (1 - top) if scheduler.config.get("use_flow_sigmas") else top
+    else:
+        config["num_train_timesteps"] = _without_float_tail(scheduler, size, own.steps)
+        if scheduler.config.get("timestep_spacing") == "leading":
+            config["timestep_spacing"] = "linspace"
+    rule = _rule(scheduler, **config)
+    if "num_train_timesteps" in config:
+        rule.alphas_cumprod = scheduler.alphas_cumprod[:size].clone()
+        rule.alphas_cumprod[-1] = 1 / (1 + top**2)
+        if hasattr(scheduler, "lambda_t"):
+            rule.lambda_t = scheduler.lambda_t[:size]
+    rule.set_timesteps(own.steps, device=own.timesteps.device)
+    if not rule.timesteps.is_floating_point():
+        rule.timesteps[0] = size - 1  # some rules round towards zero
+    return replace(Grid.of(rule), own=False)
+
+
+def _without_float_tail(scheduler: Any, size: int, steps: int) -> float:
+    """`size`, or the float just below it for which diffusers' `trailing` has no extra entry at t = -1.
+
+    arange(size, 0, -size / steps) counts ceil(size / (size / steps)) entries, and the quotient can round to above
+    `steps`: for 50 steps at 920, the paper's own start of 0.92. Below float32 the difference would be lost in
+    DPM-Solver++.
+    """
+    number = np.float32(size)
+    if scheduler.config.get("timestep_spacing") != "trailing":
+        return size
+    while math.ceil(float(number) / (float(number) / steps)) > steps:
+        number = np.nextafter(number, np.float32(0))
+    return float(number)
+
+
+def _flow_grid(scheduler: Any, nodes: torch.Tensor, top: float, own: Grid) -> Grid:
+    """Flow-matching sigmas from `top` downwards, by the rule that spaced `nodes` (n,)."""
+    steps, config = len(nodes), scheduler.config
+    ramp = next((own_ramp for flag, own_ramp in _RAMPS.items() if config.get(flag)), None)
+    if ramp is not None:
+        last = nodes[-1].item()
+        rule = _rule(scheduler, sigma_max=top, sigma_min=last)
+        levels = getattr(rule, ramp)(in_sigmas=np.array([top, last]), num_inference_steps=steps)
+    elif steps < 3:
+        levels = nodes.numpy() * (top / nodes[0].item())
+    else:
+        # The first visited level is left out where possible: UniPC moves it off 1 by 1e-6.
+        index = np.array([min(1, steps - 3), steps // 2, steps - 1], dtype=np.float64)
+        visited = nodes[index.astype(int)].numpy()
+        if np.abs(_moebius(np.arange(1.0, steps), index, visited) - nodes[1:].numpy()).max() > 1e-4:
+            raise UnstillError(
+                f"The sigmas given to {type(scheduler).__name__} are not an evenly spaced, shifted ramp, "
+                "so they cannot be re-spaced; give the pipeline no sigmas of your own."
+            )
+        # Most ramps are half-open: one more step would end on 0 (or just above). The others end on their last level.
+        half_open = not config.get("shift_terminal") and _moebius(float(steps), index, visited) > -1e-4
+        even = np.linspace(_moebius(top, visited, index), steps if half_open else steps - 1, steps + half_open)
+        levels = _moebius(even[:steps], index, visited)
+        levels[0] = top
+    if not (np.diff(levels) < 0).all():
+        raise UnstillError(f"sigma={top:g} is not above the level where sampling ends ({nodes[-1]:g}); start higher.")
+    assert own.sigmas is not None
+    sigmas = torch.from_numpy(levels)
+    timesteps = sigmas * scheduler.config.num_train_timesteps
+    if not own.timesteps.is_floating_point():
+        timesteps = timesteps.round()
+    sigmas = torch.cat([sigmas, own.sigmas[-1:].to(sigmas)])
+    if own.order == 2:  # (s0, s1, s1, s2, s2, ..., end), (t0, t1, t1, t2, t2, ...)
+        sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]])
+        timesteps = torch.cat([timesteps[:1], timesteps[1:].repeat_interleave(2)])
+    return Grid(timesteps.to(own.timesteps), sigmas.to(own.sigmas), own.order)
+
+
+def _moebius(x: Any, xs: np.ndarray, ys: np.ndarray) -> Any:
+    """The map (a + b x) / (1 + c x) that takes the three `xs` to the three `ys`, by equality of cross ratios."""
+    (xa, xb, xc), (ya, yb, yc) = xs, ys
+    p, q = (x - xa) * (xb - xc), (x - xc) * (xb - xa)
+    return (ya * (yb - yc) * q - yc * (yb - ya) * p) / ((yb - yc) * q - (yb - ya) * p)
