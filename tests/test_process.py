@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, IPNDMScheduler, UniPCMultistepScheduler
-from tests.schedulers import CASES
 
+from tests.schedulers import CASES
 from unstill.errors import UnstillError
 from unstill.process import ForwardProcess, affine
 

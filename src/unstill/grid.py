@@ -2,20 +2,19 @@
 
 Starting at a level M keeps the number of steps and re-spaces them over [0, M] by the scheduler's own rule:
 
-- schedulers with a training table (DDIM, DDPM, Euler, DPM-Solver++, UniPC ...): the rule runs on the table cut at M, as in
-  the released code of Conditional Image Leakage (arXiv 2406.15735), whose grid builder gets M in place of T. `trailing`
-  and `linspace` then begin at M - 1. `leading` never begins at its top: it is stretched to M - 1 (`vp`) or replaced by
-  `linspace`. LCM and TCD pick evenly from the top of their distillation grid: below start=1 they are spaced `trailing`.
+- Schedulers with a training table (DDIM, DDPM, Euler, DPM-Solver++, UniPC ...): the rule runs on the table cut at M,
+  as in the released code of Conditional Image Leakage (arXiv 2406.15735), whose grid builder gets M in place of T.
+  `trailing` and `linspace` then begin at M - 1. `leading` never begins at its top: it is stretched to M - 1 (kind
+  `vp`) or becomes `linspace`. LCM and TCD, whose grids are evenly spaced from the top, become `trailing`.
 - Karras, exponential and beta ramps: the same ramp from the asked sigma.
-- flow matching: shift, dynamic `mu` and terminal stretch are all Moebius maps of an even ramp, so three visited levels
-  determine the rule, whatever the pipeline passed to `set_timesteps`; the even ramp is begun later.
+- Flow matching: shift, dynamic `mu` and terminal stretch are all Moebius maps of an even ramp, so three visited levels
+  determine the rule, whatever the pipeline passed to `set_timesteps`; the even ramp begins later.
 
-Where a scheduler rounds timesteps to integers, sigmas stay exact and the timestep is the nearest one.
+Where a scheduler rounds timesteps to integers its sigmas stay exact, and the first timestep is the nearest one.
 """
 
 import copy
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -68,6 +67,12 @@ class Grid:
         """Solver steps: levels, each counted once."""
         return (len(self.timesteps) + self.order - 1) // self.order
 
+    @property
+    def nodes(self) -> torch.Tensor:
+        """(steps,) the levels, each once, as the scheduler counts them (sigma, or timestep), float64 on the CPU."""
+        nodes = (self.timesteps if self.sigmas is None else self.sigmas[:-1]).to("cpu", torch.float64)
+        return torch.cat([nodes[:1], nodes[1 :: self.order]])[: self.steps]
+
     @cached_property
     def strides(self) -> list[int]:
         """Training steps from each timestep to the next, from the last one to -1, which is past the table: clean."""
@@ -81,77 +86,70 @@ def level_of(
     """(timestep, alpha, sigma) of an asked start.
 
     `start` is a fraction of training time: a scheduler with a training table of T steps starts at timestep
-    round(start * T) - 1, a flow at sigma = start. `sigma` is the noise level itself: for VE, EDM and flow.
+    round(start * T) - 1, a flow at sigma = start. `sigma` is the noise level itself, for VE, EDM and flow.
 
-    Raises `UnstillError` when not exactly one is given, when it is out of range, or when it is the unit of another kind.
+    Raises `UnstillError` unless exactly one is given, in the unit that the scheduler counts in, and in range.
     """
-    name, config, table = type(process.scheduler).__name__, process.scheduler.config, _table(process)
-    if (start is None) == (sigma is None):
-        raise UnstillError(
-            "Give the level at which sampling starts either as start= or as sigma=, exactly one of them."
-        )
-    if start is not None and table is None and process.kind != "flow":
-        raise UnstillError(f"{name} counts noise levels in sigma: give sigma=, e.g. sigma=100.0, instead of start=.")
-    if sigma is not None and process.kind in ("vp", "vp_sigma"):
-        raise UnstillError(
-            f"{name} counts noise levels in training time: give start=, e.g. start=0.96, instead of sigma=."
-        )
-    asked, highest = (start, 1.0) if start is not None else (sigma, _highest_sigma(process, table))
-    assert asked is not None
+    scheduler, table = process.scheduler, _table(process)
+    name = type(scheduler).__name__
+    if start is not None and sigma is None:
+        asked, unit, highest = start, "start", 1.0
+        if table is None and process.kind != "flow":
+            raise UnstillError(f"{name} counts noise levels in sigma: give sigma=, e.g. sigma=100, instead of start=.")
+    elif sigma is not None and start is None:
+        asked, unit, highest = sigma, "sigma", 1.0 if process.kind == "flow" else math.inf
+        if process.kind in ("vp", "vp_sigma"):
+            raise UnstillError(f"{name} counts noise levels in time: give start=, e.g. start=0.96, instead of sigma=.")
+        if table is not None:
+            highest = table[-1].item()
+    else:
+        raise UnstillError("Give the level at which sampling starts as start= or as sigma=, exactly one of them.")
     if not 0 < asked <= highest:
-        unit = "start" if start is not None else "sigma"
         raise UnstillError(f"{unit}={asked:g} is out of range: {name} starts above 0 and at most at {highest:g}.")
     if process.kind == "flow":
-        return asked * config.num_train_timesteps, 1 - asked, asked
-    if start is not None:
-        assert table is not None
-        timestep = max(round(start * len(table)), 1) - 1
-        level = table[timestep].item()
-        if process.kind == "ve":
-            return timestep, 1.0, level
-        return timestep, 1 / math.hypot(1, level), (level / math.hypot(1, level) if math.isfinite(level) else 1.0)
-    if table is not None:
+        return asked * scheduler.config.num_train_timesteps, 1 - asked, asked
+    if table is None:
+        by_log = not hasattr(scheduler, "scale_noise")
+        return math.log(asked) / 4 if by_log else asked * scheduler.config.num_train_timesteps, 1.0, asked
+    if start is None:
         return (table.log() - math.log(asked)).abs().argmin().item(), 1.0, asked
-    return (
-        asked * config.num_train_timesteps if hasattr(process.scheduler, "scale_noise") else math.log(asked) / 4,
-        1.0,
-        asked,
-    )
+    timestep = max(round(start * len(table)), 1) - 1
+    if process.kind == "ve":
+        return timestep, 1.0, table[timestep].item()
+    assert process.abar is not None
+    abar = process.abar[timestep].item()
+    return timestep, math.sqrt(abar), math.sqrt(1 - abar)
 
 
 def respace(scheduler: Any, process: ForwardProcess, start: float | None = None, sigma: float | None = None) -> Grid:
     """As many steps as `scheduler` has now, re-spaced by its own rule so that they begin exactly at the asked level.
 
-    `start=1.0` and the sigma at which the scheduler begins anyway return its own grid. For `start` and `sigma` see
+    `start=1.0`, and the level at which the scheduler begins anyway, return its own grid. For `start` and `sigma` see
     `level_of`. The scheduler is not changed; see `install`.
 
     Raises `UnstillError` where `level_of` does, and for schedulers that cannot be re-spaced exactly.
     """
-    timestep, _, level = level_of(process, start, sigma)
-    own = Grid.of(scheduler)
-    name = type(scheduler).__name__
-    nodes = own.timesteps if own.sigmas is None else own.sigmas[:-1]
-    nodes = torch.cat([nodes[:1], nodes[own.order - 1 :: own.order]]) if own.order > 1 else nodes
-    nodes = nodes[: own.steps].to("cpu", torch.float64)
+    timestep, alpha, level = level_of(process, start, sigma)
+    own, name = Grid.of(scheduler), type(scheduler).__name__
+    nodes = own.nodes
     if not (nodes.diff() < 0).all() or getattr(scheduler, "solver_p", None) is not None:
         raise UnstillError(
-            f"{name} does not visit every level once, downwards, so it cannot start lower; use e.g. DDIMScheduler."
+            f"{name} does not visit each level once, downwards: it cannot start lower; use DDIMScheduler."
         )
-    if (start if start is not None else sigma) == 1.0 and (start is not None or process.kind == "flow"):
+    if start == 1 or (sigma == 1 and process.kind == "flow"):
         return own
-    if process.kind == "vp":
-        grid = Grid(_integer_timesteps(scheduler, int(timestep) + 1, own))
+    if own.sigmas is None:
+        return Grid(_integer_timesteps(scheduler, int(timestep) + 1, own))
+    top = level / alpha if process.kind == "vp_sigma" else level  # as the scheduler counts sigma
+    if math.isclose(top, nodes[0].item(), rel_tol=1e-6):
+        return own
+    if hasattr(scheduler, "scale_noise") or (process.kind == "flow" and not scheduler.config.use_karras_sigmas):
+        grid = _flow_grid(scheduler, top, own)
     else:
-        top = level if process.kind != "vp_sigma" else _table(process)[int(timestep)].item()  # type: ignore[index]
-        if math.isclose(top, nodes[0].item(), rel_tol=1e-6):
-            return own
-        if hasattr(scheduler, "scale_noise") or (process.kind == "flow" and not scheduler.config.use_karras_sigmas):
-            grid = _flow_grid(scheduler, nodes, top, own)
-        else:
-            grid = _table_grid(scheduler, int(timestep) + 1, top, own)
-        assert grid.sigmas is not None
-        if not math.isclose(grid.sigmas[0].item(), top, rel_tol=1e-5):
-            raise UnstillError(f"{name} in this configuration cannot begin at {top:g}; use another scheduler.")
+        grid = _ramp_grid(scheduler, round(timestep) + 1, top, own)
+    assert grid.sigmas is not None
+    if not math.isclose(grid.sigmas[0].item(), top, rel_tol=1e-5):
+        raise UnstillError(f"{name} in this configuration cannot begin at {top:g}; use another scheduler.")
     return grid
 
 
@@ -187,20 +185,11 @@ def _table(process: ForwardProcess) -> torch.Tensor | None:
     return ((1 - process.abar) / process.abar).sqrt()
 
 
-def _highest_sigma(process: ForwardProcess, table: torch.Tensor | None) -> float:
-    if process.kind == "flow":
-        return 1.0
-    return math.inf if table is None else table[-1].item()
-
-
 def _rule(scheduler: Any, **config: Any) -> Any:
-    """A stand-in for `scheduler` whose own rule can be run: of its importable class, without what was attached to it."""
-    stand_in = copy.copy(scheduler)
-    stand_in.__class__ = next(
-        base for base in type(scheduler).__mro__ if getattr(sys.modules[base.__module__], base.__name__, None) is base
-    )
-    stand_in.register_to_config(**config)  # replaces the configuration, so the scheduler keeps its own
-    return stand_in
+    """A copy whose `set_timesteps` can be run; a shallow copy of a hooked scheduler is a plain one."""
+    rule = copy.copy(scheduler)
+    rule.register_to_config(**config)  # replaces the configuration, so the scheduler keeps its own
+    return rule
 
 
 def _integer_timesteps(scheduler: Any, size: int, own: Grid) -> torch.Tensor:
@@ -222,7 +211,7 @@ def _integer_timesteps(scheduler: Any, size: int, own: Grid) -> torch.Tensor:
     return rule.timesteps
 
 
-def _table_grid(scheduler: Any, size: int, top: float, own: Grid) -> Grid:
+def _ramp_grid(scheduler: Any, size: int, top: float, own: Grid) -> Grid:
     """The scheduler's rule over sigmas up to `top`, the level of training step size - 1."""
     config: dict[str, Any] = {}
     if scheduler.config.get("sigma_max") is not None or scheduler.config.get("use_flow_sigmas"):
@@ -258,21 +247,21 @@ def _without_float_tail(scheduler: Any, size: int, steps: int) -> float:
     return float(number)
 
 
-def _flow_grid(scheduler: Any, nodes: torch.Tensor, top: float, own: Grid) -> Grid:
-    """Flow-matching sigmas from `top` downwards, by the rule that spaced `nodes` (n,)."""
-    steps, config = len(nodes), scheduler.config
+def _flow_grid(scheduler: Any, top: float, own: Grid) -> Grid:
+    """Flow-matching sigmas from `top` downwards, by the rule that spaced `own`."""
+    nodes, steps, config = own.nodes.numpy(), own.steps, scheduler.config
     ramp = next((own_ramp for flag, own_ramp in _RAMPS.items() if config.get(flag)), None)
     if ramp is not None:
-        last = nodes[-1].item()
+        last = nodes[-1]
         rule = _rule(scheduler, sigma_max=top, sigma_min=last)
         levels = getattr(rule, ramp)(in_sigmas=np.array([top, last]), num_inference_steps=steps)
     elif steps < 3:
-        levels = nodes.numpy() * (top / nodes[0].item())
+        levels = nodes * (top / nodes[0])
     else:
         # The first visited level is left out where possible: UniPC moves it off 1 by 1e-6.
         index = np.array([min(1, steps - 3), steps // 2, steps - 1], dtype=np.float64)
-        visited = nodes[index.astype(int)].numpy()
-        if np.abs(_moebius(np.arange(1.0, steps), index, visited) - nodes[1:].numpy()).max() > 1e-4:
+        visited = nodes[index.astype(int)]
+        if np.abs(_moebius(np.arange(1.0, steps), index, visited) - nodes[1:]).max() > 1e-4:
             raise UnstillError(
                 f"The sigmas given to {type(scheduler).__name__} are not an evenly spaced, shifted ramp, "
                 "so they cannot be re-spaced; give the pipeline no sigmas of your own."
