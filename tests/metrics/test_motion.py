@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from unstill.errors import UnstillError
-from unstill.metrics import motion_score, optical_flow, pair_motion
+from unstill.metrics import is_dynamic, motion_response, motion_score, optical_flow, pair_motion, top_motion
 
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "metrics" / "motion.safetensors")
@@ -93,3 +93,37 @@ def test_bad_input_is_one_clear_sentence(video: torch.Tensor, arguments: dict, w
     with pytest.raises(UnstillError) as error:
         motion_score(video, **arguments)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("engine", ["farneback", "dis"])
+def test_top_motion_is_the_mean_of_the_largest_twentieth(engine: str) -> None:
+    top = top_motion(GOLDEN["dog.frames"], engine)
+    torch.testing.assert_close(top.float(), GOLDEN[f"dog.{engine}.top5"], rtol=1e-3, atol=0)
+
+
+def test_dynamic_degree_follows_its_thresholds() -> None:
+    """At 128 px a pair moves above 3 px; of 16 frames at least 4 pairs must."""
+
+    def moves(fast_pairs: int, magnitude: float, frames: int = 16, fps: float = 8) -> bool:
+        def engine(video: torch.Tensor):
+            for number in range(len(video) - 1):
+                yield torch.full((2, 128, 160), magnitude / 2**0.5 if number < fast_pairs else 0.0)
+
+        return is_dynamic(torch.zeros(frames, 3, 128, 160, dtype=torch.uint8), fps, engine)
+
+    assert moves(4, 3.01) and not moves(4, 2.99)
+    assert not moves(3, 9.0)
+    assert moves(4, 3.01, frames=32, fps=16) and not moves(3, 9.0, frames=32, fps=16)  # thinned to 16 frames
+    assert moves(8, 3.01, frames=32, fps=8) and not moves(7, 9.0, frames=32, fps=8)
+
+
+def test_motion_response_separates_error_bias_and_slope() -> None:
+    requested = torch.tensor([0.0, 1.0, 2.0])
+    follows = motion_response(requested, requested)
+    assert (follows.error, follows.bias, follows.slope) == (0, 0, 1)
+    offset = motion_response(requested, requested + 0.5)
+    assert (offset.error, offset.bias) == (0.5, 0.5) and offset.slope == pytest.approx(1)
+    deaf = motion_response(requested, torch.full((3,), 1.0))
+    assert deaf.slope == 0 and deaf.bias == pytest.approx(0) and deaf.error == pytest.approx(2 / 3)
+    with pytest.raises(UnstillError, match="per requested"):
+        motion_response(requested, torch.zeros(2))

@@ -7,15 +7,17 @@ from typing import Any
 
 
 _HOME = {
-    "motion_score": "motion",
-    "pair_motion": "motion",
-    "optical_flow": "flow",
-    "first_frame_error": "fidelity",
-    "proxy_coherence": "fidelity",
-    "proxy_colour_fidelity": "fidelity",
-    "proxy_edge_fidelity": "fidelity",
-    "proxy_structure_fidelity": "fidelity",
-    "ssim": "fidelity",
+    name: module
+    for module, names in {
+        "affinity": "affinity_coefficients motion_affinity motion_level",
+        "camera": "MotionParts fit_affine motion_parts",
+        "fidelity": "first_frame_error proxy_coherence proxy_colour_fidelity proxy_edge_fidelity "
+        "proxy_structure_fidelity ssim",
+        "flow": "flow_engine optical_flow",
+        "motion": "MotionResponse is_dynamic motion_response motion_score pair_motion top_motion",
+        "raft": "RAFT RaftFlow",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = sorted(_HOME)

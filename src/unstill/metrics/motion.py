@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -16,14 +18,17 @@ PAPER_SIZE = (450, 800)
 
 
 def pair_motion(
-    video: Tensor, flow: str | FlowEngine = "farneback", size: tuple[int, int] | None = PAPER_SIZE
+    video: Tensor,
+    flow: str | FlowEngine = "farneback",
+    size: tuple[int, int] | None = PAPER_SIZE,
+    weights: str | Path | None = None,
 ) -> Tensor:
     """Mean flow magnitude, in pixels of the resized frame, of every pair of neighbours: (F-1,) float64.
 
     Args: as `unstill.metrics.optical_flow`.
     """
     return torch.stack(
-        [field.norm(dim=0).mean(dtype=torch.float64).cpu() for field in optical_flow(video, flow, size)]
+        [field.norm(dim=0).mean(dtype=torch.float64).cpu() for field in optical_flow(video, flow, size, weights)]
     )
 
 
@@ -32,26 +37,87 @@ def motion_score(
     flow: str | FlowEngine = "farneback",
     size: tuple[int, int] | None = PAPER_SIZE,
     reduction: Reduction = "sum",
+    weights: str | Path | None = None,
 ) -> float:
     """How much a video moves: the mean flow magnitude between neighbouring frames, summed over the frames.
 
     The unit is pixels of the resized frame, so the score depends on `size`, on the frame rate and on the estimator:
-    compare only scores that share all three. Every estimator has a floor: a still video with
-    sensor noise reads above 0.
+    compare only scores that share all three. Farneback reads almost nothing on pictures that were enlarged several
+    times: for videos much smaller than `size` use `"dis"`, or `size=None`. Every estimator has a floor: a still video
+    with sensor noise reads above 0.
 
     Args:
         video: uint8 or float in [0, 1], (F, 3, H, W), F >= 2.
-        flow: `"farneback"`, `"dis"`, or any engine (see `unstill.metrics.flow`).
+        flow: `"farneback"`, `"dis"`, `"raft"` (the paper's), or any engine (see `unstill.metrics.flow`).
         size: (height, width) the frames are resized to; the paper's 450 x 800. None leaves them as they are.
         reduction: `"sum"` over the F-1 pairs, as the paper says; `"mean"` per pair; `"mean_times_frames"`, F times the
             mean: the numbers of the paper's tables are multiples of 0.16 = 16 frames x 0.01, which fits this reading.
+        weights: of RAFT: a checkpoint file, or the name of torchvision weights.
 
     Raises:
         UnstillError: for a video of one frame, a wrong shape or range, or an unknown estimator.
     """
     if reduction not in ("sum", "mean", "mean_times_frames"):
         raise UnstillError(f"Unknown reduction {reduction!r}; choose sum, mean or mean_times_frames.")
-    pairs = pair_motion(video, flow, size)
+    pairs = pair_motion(video, flow, size, weights)
     if reduction == "sum":
         return float(pairs.sum())
     return float(pairs.mean()) * (len(video) if reduction == "mean_times_frames" else 1)
+
+
+def top_motion(
+    video: Tensor, flow: str | FlowEngine = "raft", weights: str | Path | None = None, share: float = 0.05
+) -> Tensor:
+    """Mean of the largest `share` of the flow magnitudes of every pair of neighbours: (F-1,) float64."""
+    result = []
+    for field in optical_flow(video, flow, None, weights):
+        magnitudes = field.norm(dim=0).flatten()
+        largest = magnitudes.topk(max(int(len(magnitudes) * share), 1)).values
+        result.append(largest.mean(dtype=torch.float64).cpu())
+    return torch.stack(result)
+
+
+def is_dynamic(
+    video: Tensor, fps: float = 8, flow: str | FlowEngine = "raft", weights: str | Path | None = None
+) -> bool:
+    """Whether VBench counts a video as moving; the dynamic degree of a set is the fraction that does.
+
+    The video is thinned to about 8 frames/s. A pair moves if the top 5 % of its flow exceeds 6 px per 256 px of the
+    shorter side; the video, if at least round(F / 4) of its pairs do. VBench uses RAFT with the weights `raft-things`
+    and leaves the border that pads frames to multiples of 8 in; here it is cut off.
+
+    Args:
+        video: uint8 or float in [0, 1], (F, 3, H, W).
+        fps: frames per second of `video`.
+    """
+    if not fps > 0:
+        raise UnstillError(f"The frame rate must be above 0, got {fps}.")
+    thinned = video[:: max(1, round(fps / 8))]
+    threshold = 6 * min(video.shape[-2:]) / 256
+    moving = int((top_motion(thinned, flow, weights) > threshold).sum())
+    return moving >= round(4 * len(thinned) / 16)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionResponse:
+    """How a model answers to a requested motion level, from pairs of requested and measured motion scores."""
+
+    error: float
+    """Mean of |measured - requested|, the motion-score error."""
+    bias: float
+    """Mean of measured - requested: above 0, the model moves too much."""
+    slope: float
+    """Least-squares slope of measured on requested: 1 follows the request, 0 ignores it. NaN for a single level."""
+
+
+def motion_response(requested: Tensor, measured: Tensor) -> MotionResponse:
+    """Compare motion scores (n,) measured on generated videos with those that were asked for, in the same unit."""
+    requested, measured = requested.double(), measured.double()
+    if requested.shape != measured.shape or requested.ndim != 1 or not len(requested):
+        raise UnstillError(
+            f"One measured score (n,) per requested one is needed, got {tuple(measured.shape)} for "
+            f"{tuple(requested.shape)}."
+        )
+    gap, centred = measured - requested, requested - requested.mean()
+    slope = (centred * measured).sum() / centred.square().sum()
+    return MotionResponse(error=float(gap.abs().mean()), bias=float(gap.mean()), slope=float(slope))

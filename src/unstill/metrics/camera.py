@@ -1,0 +1,105 @@
+"""Camera against object motion: how much of a flow one affine motion of the whole picture explains.
+
+"It just zooms" is the complaint this answers. Panning, zooming, rolling and shearing are affine in the plane; what
+deviates from the best robust affine fit is counted as objects. A camera that moves through a deep scene makes
+parallax, which is not affine and therefore counts as objects as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unstill.metrics.flow import FlowEngine, optical_flow
+from unstill.metrics.motion import PAPER_SIZE
+
+
+_POINTS = 64  # the fit sees at most 64 x 64 positions
+_TRIPLES = 200  # at 40 % of outliers one in five triples is clean
+_REFINEMENTS = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionParts:
+    """Mean over pairs of frames; pixels of the frames that the flow was computed on."""
+
+    camera: float
+    """Mean magnitude of the affine part."""
+    objects: float
+    """Mean magnitude of the rest."""
+    pan: tuple[float, float]
+    """Motion of the picture's centre in pixels per frame, right and downwards; the camera pans the other way."""
+    zoom: float
+    """Growth of the picture per frame: 0.01 is one percent larger with every frame."""
+    roll: float
+    """Rotation in radians per frame, clockwise as seen."""
+
+    @property
+    def camera_share(self) -> float:
+        """camera / (camera + objects); 0 for a video that does not move."""
+        total = self.camera + self.objects
+        return self.camera / total if total else 0.0
+
+
+def fit_affine(flow: Tensor) -> Tensor:
+    """Robust affine fit of a flow (2, H, W): (2, 3) float64, flow = A (x, y, 1) with x, y in pixels from the centre.
+
+    Least median of squares over exact fits to three positions, which anything that covers less than half of the
+    picture cannot sway, then least squares with the Geman-McClure weight, which averages over all that agree.
+    """
+    height, width = flow.shape[1:]
+    rows, columns = slice(None, None, max(1, height // _POINTS)), slice(None, None, max(1, width // _POINTS))
+    motion = flow[:, rows, columns].double().flatten(1).T  # (p, 2)
+    positions = _positions(flow)[:, rows, columns].flatten(1).T
+    radius = max(height, width) / 2
+    design = torch.cat([positions / radius, torch.ones_like(positions[:, :1])], 1)  # (p, 3), well conditioned
+
+    generator = torch.Generator().manual_seed(0)
+    triples = torch.randint(len(design), (_TRIPLES, 3), generator=generator).to(flow.device)
+    corners = design[triples]  # (n, 3, 3)
+    corners = corners + 1e-6 * torch.eye(3, dtype=corners.dtype, device=corners.device)  # three positions on one line
+    fits = torch.linalg.solve(corners, motion[triples])  # (n, 3, 2)
+    medians = torch.stack([(motion - design @ fit).norm(dim=1).median() for fit in fits])
+    fit = fits[medians.argmin()]
+    for _ in range(_REFINEMENTS):
+        distance = (motion - design @ fit).norm(dim=1)
+        scale = (1.4826 * distance.median()).clamp_min(1e-2)  # no estimator is more accurate than 0.01 px
+        weight = 1 / (1 + (distance / (2 * scale)).square()).square()
+        fit = torch.linalg.solve(design.T @ (weight[:, None] * design), design.T @ (weight[:, None] * motion))
+    return torch.cat([fit[:2] / radius, fit[2:]]).T
+
+
+def _positions(flow: Tensor) -> Tensor:
+    height, width = flow.shape[1:]
+    rows = torch.arange(height, dtype=torch.float64, device=flow.device) - (height - 1) / 2
+    columns = torch.arange(width, dtype=torch.float64, device=flow.device) - (width - 1) / 2
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"))  # (2, H, W) as (x, y)
+
+
+def affine_flow(fit: Tensor, like: Tensor) -> Tensor:
+    """The flow (2, H, W) of an affine motion (2, 3), at the size and in the type of `like`."""
+    return (torch.einsum("ij,jhw->ihw", fit[:, :2], _positions(like)) + fit[:, 2, None, None]).to(like.dtype)
+
+
+def motion_parts(
+    video: Tensor,
+    flow: str | FlowEngine = "dis",
+    size: tuple[int, int] | None = PAPER_SIZE,
+    weights: str | Path | None = None,
+) -> MotionParts:
+    """Split the motion of a video into camera and objects. Args: as `unstill.metrics.optical_flow`.
+
+    `size` does not keep the aspect ratio: with it, a roll of the camera appears as roll and shear.
+    """
+    rows = []
+    for field in optical_flow(video, flow, size, weights):
+        fit = fit_affine(field)
+        camera = affine_flow(fit, field)
+        sizes = torch.stack([camera.norm(dim=0).mean(), (field - camera).norm(dim=0).mean()]).double()
+        growth, turn = (fit[0, 0] + fit[1, 1]) / 2, (fit[1, 0] - fit[0, 1]) / 2
+        rows.append(torch.cat([sizes, fit[:, 2], torch.stack([growth, turn])]))
+    camera_size, object_size, right, down, zoom, roll = torch.stack(rows).mean(0).tolist()
+    return MotionParts(camera=camera_size, objects=object_size, pan=(right, down), zoom=zoom, roll=roll)
