@@ -1,0 +1,89 @@
+"""
+Conditioning augmentation: the conditional image is noised by the model's own forward process.
+
+Ho et al., "Cascaded Diffusion Models for High Fidelity Image Generation", https://huggingface.co/papers/2106.15282.
+It is the baseline of Conditional Image Leakage whose noise does not depend on time (Fig. 9 there).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import UnstillError
+from .base import Method, Run, Target
+from .time_noise import Level, NoiseShape, check_noise, noise_like, per_clip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConditioningAugmentation(Method):
+    """
+    Image latents y0 become alpha(s) y0 + sigma(s) eps. In training s is uniform and told to the network; at inference
+    it is one fixed `level`, the smaller the more faithful. A model that was not trained for it reads the noise as part
+    of the picture: keep the level small there.
+
+    Args:
+        level: s at inference, a fraction of the training time in [0, 1]; 0 leaves the image as it is.
+        maximum: the largest s in training.
+        betas: first and last beta of the model's scaled-linear schedule of 1000 steps.
+        noise_shape: as in `TimeNoise`: `"element"`, `"frame"` or `"clip"`.
+    """
+
+    level: float = 0.02
+    maximum: float = 1.0
+    betas: tuple[float, float] = (0.00085, 0.012)
+    noise_shape: NoiseShape = "frame"
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.level <= 1 and 0 < self.maximum <= 1):
+            raise UnstillError(
+                "ConditioningAugmentation takes fractions of the training time, level in [0, 1], maximum in (0, 1]; "
+                f"got {self.level} and {self.maximum}."
+            )
+        check_noise(self.noise_shape)
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        Method.check(self, others, target)
+        if not target.condition:
+            raise UnstillError(
+                "ConditioningAugmentation noises the image latents that the denoiser sees, and "
+                f"{target.pipeline} shows it none."
+            )
+
+    def on_condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
+        if self.level == 0:
+            return image_latents
+        if self not in run.memory:
+            level = torch.full((len(image_latents),), self.level, device=image_latents.device)
+            noise = noise_like(image_latents, self.noise_shape, run.generator)
+            run.memory[self] = augment(image_latents, *vp(level, self.betas), noise)
+        return run.memory[self]
+
+    def corrupt(
+        self, image_latents: torch.Tensor, t: Level, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noises a batch of image latents for training; arguments and results as of `TimeNoise.corrupt`, levels s.
+
+        `t` is not used: that the level does not depend on it is what sets this apart from TimeNoise.
+        """
+        device = generator.device if generator is not None else image_latents.device
+        uniform = torch.rand(len(image_latents), generator=generator, device=device).to(image_latents.device)
+        level = self.maximum * uniform
+        noise = noise_like(image_latents, self.noise_shape, generator)
+        return augment(image_latents, *vp(level, self.betas), noise), level
+
+
+def vp(level: torch.Tensor, betas: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """alpha and sigma `(B,)` of a scaled-linear schedule after a share `level` `(B,)` of its 1000 steps."""
+    roots = torch.linspace(math.sqrt(betas[0]), math.sqrt(betas[1]), 1000, dtype=torch.float64, device=level.device)
+    table = torch.cat([roots.new_ones(1), torch.cumprod(1 - roots**2, dim=0)])
+    abar = table[(level * 1000).round().long()]
+    return abar.sqrt().float(), (1 - abar).sqrt().float()
+
+
+def augment(
+    image_latents: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """y_s = alpha(s) y0 + sigma(s) eps on `(B, C, F or 1, H, W)`, alpha and sigma `(B,)`."""
+    return (per_clip(alpha, noise) * image_latents + per_clip(sigma, noise) * noise).to(image_latents.dtype)

@@ -1,0 +1,89 @@
+"""
+FrameInit: the first latents have the low frequencies of the noised image, repeated over time, and noise above.
+
+Ren et al., "ConsistI2V: Enhancing Visual Consistency for Image-to-Video Generation",
+https://huggingface.co/papers/2402.04324.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..errors import UnstillError
+from ..process import ForwardProcess
+from .base import Method, Run, Target
+from .frequency import FilterKind, low_pass, mix
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameInit(Method):
+    """
+    Starts from latents whose layout is the image's, so that the video keeps it. Sampling begins where it always does.
+
+    Args:
+        level: how far the repeated image is noised, as a fraction of the training time in (0, 1].
+        filter: `"gaussian"`, `"butterworth"`, `"ideal"` or `"box"`.
+        spatial: stop frequency of height and width as a share of the highest; 0 leaves the noise as it is.
+        temporal: stop frequency of time, likewise.
+        order: steepness of the Butterworth filter.
+        parity: the released filters with their quirks, see `low_pass`.
+    """
+
+    level: float = 0.85
+    filter: FilterKind = "gaussian"
+    spatial: float = 0.25
+    temporal: float = 0.25
+    order: int = 4
+    parity: bool = False
+
+    owns: ClassVar[frozenset[str]] = frozenset({"latents"})
+    presets = {"paper": {}, "released": {"parity": True}}
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level <= 1:
+            raise UnstillError(f"level of FrameInit is a fraction of the training time in (0, 1], not {self.level}.")
+        low_pass((1, 1, 1), self.filter, self.spatial, self.temporal, self.order)  # raises for what is no filter
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        Method.check(self, others, target)
+        if not target.image_latents:
+            raise UnstillError(
+                f"FrameInit builds the first latents from the image, and {target.pipeline} has none; "
+                "give it with apply(pipe, ..., image=image)."
+            )
+        check_diffusable(target.process, self.level, "FrameInit")
+
+    def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
+        if self.spatial == 0 or self.temporal == 0:
+            return noise
+        assert run.image_latents is not None
+        mask = low_pass(noise.shape[2:], self.filter, self.spatial, self.temporal, self.order, self.parity)
+        image = run.image_latents[:, :, :1].expand_as(noise)
+        return mix(diffuse(run.process, image, noise, self.level), noise, mask)
+
+
+def diffuse(process: ForwardProcess, video: torch.Tensor, noise: torch.Tensor, level: float) -> torch.Tensor:
+    """
+    `video` noised up to the fraction `level` of the training time, in variance-preserving coordinates (those in which
+    pure noise is N(0, I)), whatever the coordinates of the sampler. `level=0.85` is timestep 850 of 1000.
+    """
+    if process.kind == "flow":
+        return (1 - level) * video + level * noise
+    table = process.scheduler.alphas_cumprod
+    abar = table[min(round(level * len(table)), len(table) - 1)].double()
+    return abar.sqrt().float() * video + (1 - abar).sqrt().float() * noise
+
+
+def check_diffusable(process: ForwardProcess, level: float, name: str) -> None:
+    """Raises `UnstillError` where `diffuse` has no meaning or would keep nothing of the video."""
+    scheduler = type(process.scheduler).__name__
+    if process.kind == "edm":
+        raise UnstillError(f"{name} noises by training time, which {scheduler} does not have; use AnalyticInit here.")
+    if process.kind == "flow" and level == 1:
+        raise UnstillError(
+            f"At level=1 {scheduler} keeps nothing of what it noises; give {name} a lower level, such as 0.95."
+        )

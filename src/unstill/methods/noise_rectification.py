@@ -1,0 +1,133 @@
+"""
+Noise rectification: the predicted noise is pulled towards the noise that the video was in fact made from.
+
+Li et al., "Tuning-Free Noise Rectification for High Fidelity Image-to-Video Generation",
+https://huggingface.co/papers/2403.02827.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import UnstillError
+from .base import Method, Run, Target
+
+
+if TYPE_CHECKING:
+    from ..grid import Grid
+
+# Below this share of signal in the sample, rounding errors of eps would come back a thousandfold in the output.
+SMALLEST_SIGNAL = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoiseRectification(Method):
+    """
+    Starts from the noised image on every frame and corrects the model towards the noise that was added to it. The
+    video stays close to its image; also a text-to-video model animates an image this way.
+
+    Predictions of every type are corrected, after guidance, by `output + gain * (eps' - eps)`. Where the sample holds
+    no signal (the first step of flow-matching and zero-terminal-SNR schedules) there is nothing to correct and the
+    step is left as it is. Such a start keeps nothing of the image either: begin lower, as `EarlyStart(sigma=0.95)`.
+
+    When another method makes the first latents (`AnalyticInit`, `FrameInit`), only the correction remains, towards the
+    noise that would have made these latents from the image.
+
+    Args:
+        period: first and last share of the steps that are corrected, step `i` of `N` where
+            `N * period[0] <= i < N * period[1]`. The longer, the more faithful.
+        weights: one per latent frame. The larger, the freer the frame; that of frame 0 has no effect. Without them
+            `frame_weights(F, *curve)`.
+        curve: `start` and `end` of `frame_weights`.
+    """
+
+    period: tuple[float, float] = (0.0, 0.6)
+    weights: Sequence[float] | None = None
+    curve: tuple[float, float] = (1.0, 0.5)
+
+    # The released code differs in its default only, which is not to rectify at all; the paper's period is used here.
+    presets = {"paper": {}, "released": {}}
+
+    def __post_init__(self) -> None:
+        first, last = self.period
+        if not 0 <= first < last <= 1:
+            raise UnstillError(f"period is a non-empty range of shares of the steps, as (0, 0.6), not {self.period}.")
+        if self.weights is not None:
+            object.__setattr__(self, "weights", tuple(map(float, self.weights)))
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        Method.check(self, others, target)
+        if not target.image_latents:
+            raise UnstillError(
+                f"NoiseRectification holds the video to its image, and {target.pipeline} has none; "
+                "give it with apply(pipe, ..., image=image)."
+            )
+
+    def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
+        if self.weights is not None and len(self.weights) != run.frames:
+            raise UnstillError(
+                f"NoiseRectification was given {len(self.weights)} weights for a video of {run.frames} latent frames; "
+                "give one per frame."
+            )
+        if any("latents" in method.owns for method in run.methods):
+            return latents
+        return run.process.add_noise(_image(run), run.noise, run.grid.timesteps[0], 0)  # Algorithm 1
+
+    def on_step(
+        self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
+    ) -> torch.Tensor:
+        if not self._due(run.step, run.grid) and self in run.memory:
+            return output
+        alpha, sigma = run.process.alpha_sigma(t, run.step)
+        if alpha <= SMALLEST_SIGNAL * math.hypot(alpha, sigma):
+            return output
+        if self not in run.memory:
+            noise = (sample - alpha * _image(run)) / sigma
+            run.memory[self] = noise, self._weights(run.frames).to(noise)
+        if not self._due(run.step, run.grid):
+            return output
+        noise, weights = run.memory[self]
+        eps = run.process.to_eps(output, sample, t, run.step)
+        return run.process.correct(output, rectify(eps, noise, weights) - eps, sample, t, run.step)
+
+    def _due(self, call: int, grid: Grid) -> bool:
+        # In steps, not model calls: a second-order solver calls the model twice per step.
+        steps = math.ceil(len(grid.timesteps) / grid.order)
+        first, last = self.period
+        return steps * first <= call // grid.order < steps * last
+
+    def _weights(self, frames: int) -> torch.Tensor:
+        return frame_weights(frames, *self.curve) if self.weights is None else torch.tensor(self.weights)
+
+
+def frame_weights(frames: int, start: float = 1.0, end: float = 0.5) -> torch.Tensor:
+    """
+    The default weights `(F,)`: from `start` to `end` over the first half of the frames, then flat. With an odd number
+    of frames the flat part is the longer one.
+    """
+    half = frames // 2
+    return torch.cat([torch.linspace(start, end, half), torch.full((frames - half,), float(end))])
+
+
+def rectify(eps: torch.Tensor, noise: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """
+    Eq. 8: `eps + w * gap[frame 0] + (1 - w) * gap` with `gap = noise - eps`. Frame 0 becomes the noise itself.
+
+    Args:
+        eps: predicted noise `(B, C, F, H, W)`, after guidance.
+        noise: the noise the video was made from, same shape.
+        weights: `(F,)`. 0 gives the noise itself (a still video), 1 moves every frame by the gap of frame 0.
+    """
+    gap = noise - eps
+    # eps + gap = noise, and what is left is the part that the weights give back.
+    return noise + weights.to(eps).view(-1, 1, 1) * (gap[:, :, :1] - gap)
+
+
+def _image(run: Run) -> torch.Tensor:
+    assert run.image_latents is not None  # `check` saw to it
+    return run.image_latents[:, :, :1]
