@@ -177,8 +177,9 @@ def test_before_step_leaves_the_schedulers_own_grid_alone() -> None:
         ("ddim", {"start": 960}, "out of range"),
         ("flow", {"sigma": 80.0}, "at most at 1"),
         ("euler", {"sigma": 80.0}, "at most at 14.6"),
-        ("pndm", {"start": 0.9}, "PNDMScheduler.*cannot start lower"),
-        ("ddim", {"start": 0.005}, "fewer noise levels than the 10"),
+        ("pndm", {"start": 0.9}, "PNDMScheduler.*no lower start"),
+        ("ddim", {"start": 0.005}, "Fewer than 10 levels"),
+        ("unipc", {"start": 0.005}, "Fewer than 10 levels"),
         ("flow-ltx", {"start": 0.05}, "start higher"),
     ],
 )

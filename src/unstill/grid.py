@@ -127,29 +127,31 @@ def respace(scheduler: Any, process: ForwardProcess, start: float | None = None,
     `start=1.0`, and the level at which the scheduler begins anyway, return its own grid. For `start` and `sigma` see
     `level_of`. The scheduler is not changed; see `install`.
 
-    Raises `UnstillError` where `level_of` does, and for schedulers that cannot be re-spaced exactly.
+    Raises `UnstillError` where `level_of` does, for schedulers that cannot be re-spaced exactly, and when fewer levels
+    than steps lie below the start.
     """
     timestep, alpha, level = level_of(process, start, sigma)
     own, name = Grid.of(scheduler), type(scheduler).__name__
-    nodes = own.nodes
-    if not (nodes.diff() < 0).all() or getattr(scheduler, "solver_p", None) is not None:
-        raise UnstillError(
-            f"{name} does not visit each level once, downwards: it cannot start lower; use DDIMScheduler."
-        )
+    if not (own.nodes.diff() < 0).all() or getattr(scheduler, "solver_p", None) is not None:
+        raise UnstillError(f"{name} does not visit each level once, going down, so it has no lower start; use DDIM.")
     if start == 1 or (sigma == 1 and process.kind == "flow"):
         return own
+    crowded = UnstillError(f"Fewer than {own.steps} levels lie below this start; start higher or take fewer steps.")
+    if _table(process) is not None and timestep + 1 < own.steps:
+        raise crowded
     if own.sigmas is None:
         return Grid(_integer_timesteps(scheduler, int(timestep) + 1, own))
     top = level / alpha if process.kind == "vp_sigma" else level  # as the scheduler counts sigma
-    if math.isclose(top, nodes[0].item(), rel_tol=1e-6):
+    if math.isclose(top, own.nodes[0].item(), rel_tol=1e-6):
         return own
     if hasattr(scheduler, "scale_noise") or (process.kind == "flow" and not scheduler.config.use_karras_sigmas):
         grid = _flow_grid(scheduler, top, own)
     else:
         grid = _ramp_grid(scheduler, round(timestep) + 1, top, own)
-    assert grid.sigmas is not None
-    if not math.isclose(grid.sigmas[0].item(), top, rel_tol=1e-5):
+    if not math.isclose(grid.nodes[0].item(), top, rel_tol=1e-5):
         raise UnstillError(f"{name} in this configuration cannot begin at {top:g}; use another scheduler.")
+    if not (grid.nodes.diff() < 0).all():
+        raise crowded
     return grid
 
 
@@ -195,11 +197,6 @@ def _rule(scheduler: Any, **config: Any) -> Any:
 def _integer_timesteps(scheduler: Any, size: int, own: Grid) -> torch.Tensor:
     """The scheduler's rule over training steps [0, size), for schedulers that step by timesteps alone."""
     steps = len(own.timesteps)
-    if size < steps:
-        raise UnstillError(
-            f"A start at training step {size} leaves fewer noise levels than the {steps} sampling steps; "
-            "start higher or take fewer steps."
-        )
     if "original_inference_steps" in scheduler.config:
         timesteps = [round(Fraction(size * (steps - k), steps)) - 1 for k in range(steps)]
         return torch.tensor(timesteps).to(own.timesteps)
@@ -252,9 +249,8 @@ def _flow_grid(scheduler: Any, top: float, own: Grid) -> Grid:
     nodes, steps, config = own.nodes.numpy(), own.steps, scheduler.config
     ramp = next((own_ramp for flag, own_ramp in _RAMPS.items() if config.get(flag)), None)
     if ramp is not None:
-        last = nodes[-1]
-        rule = _rule(scheduler, sigma_max=top, sigma_min=last)
-        levels = getattr(rule, ramp)(in_sigmas=np.array([top, last]), num_inference_steps=steps)
+        rule = _rule(scheduler, sigma_max=top, sigma_min=nodes[-1])
+        levels = getattr(rule, ramp)(in_sigmas=np.array([top, nodes[-1]]), num_inference_steps=steps)
     elif steps < 3:
         levels = nodes * (top / nodes[0])
     else:
@@ -271,8 +267,6 @@ def _flow_grid(scheduler: Any, top: float, own: Grid) -> Grid:
         even = np.linspace(_moebius(top, visited, index), steps if half_open else steps - 1, steps + half_open)
         levels = _moebius(even[:steps], index, visited)
         levels[0] = top
-    if not (np.diff(levels) < 0).all():
-        raise UnstillError(f"sigma={top:g} is not above the level where sampling ends ({nodes[-1]:g}); start higher.")
     assert own.sigmas is not None
     sigmas = torch.from_numpy(levels)
     timesteps = sigmas * scheduler.config.num_train_timesteps
