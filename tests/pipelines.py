@@ -140,7 +140,10 @@ def animatediff() -> Any:
             norm_num_groups=2,
         ),
         motion_adapter=diffusers.MotionAdapter(
-            block_out_channels=(8, 8), motion_layers_per_block=1, motion_norm_num_groups=2, motion_num_attention_heads=2
+            block_out_channels=(8, 8),
+            motion_layers_per_block=1,
+            motion_norm_num_groups=2,
+            motion_num_attention_heads=2,
         ),
         scheduler=diffusers.DDIMScheduler(**VP),
     )
@@ -239,7 +242,15 @@ CASES: dict[str, Case] = {
     ),
     "CogVideoXImageToVideoPipeline": Case(
         build=cogvideox,
-        call={"image": picture(), "height": 16, "width": 16, "num_frames": 9, "prompt": None, "max_sequence_length": 4, **embeddings(4, 8)},
+        call={
+            "image": picture(),
+            "height": 16,
+            "width": 16,
+            "num_frames": 9,
+            "prompt": None,
+            "max_sequence_length": 4,
+            **embeddings(4, 8),
+        },
         level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,

@@ -1,18 +1,16 @@
 """
-What unstill must know of each pipeline class: one adapter per family, one row of `ADAPTERS` per class.
+What unstill must know of a pipeline class: one adapter per family, one row of `ADAPTERS` per class.
 
-An adapter is stateless and gets the pipeline as an argument. Inside the library video latents are `(B, C, F, H, W)`; the
-adapter translates. `held_frames` are dropped before and put back after the hooks by `unstill.attach.apply`.
+An adapter has no state; it is handed the pipeline. Inside the library video latents are `(B, C, F, H, W)`: adapters
+translate, to and fro.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
 import torch
 
-from ..errors import UnstillError
-from ..process import Kind
+from unstill.errors import UnstillError
+from unstill.process import Kind
 
 
 class Adapter:
@@ -20,14 +18,14 @@ class Adapter:
     What holds for most pipelines; a family overrides what differs.
 
     Attributes:
-        kind: forward process, where the scheduler's class does not tell it (see `ForwardProcess.of`).
-        frames_first: whether the pipeline's latents are `(B, F, C, H, W)` instead of `(B, C, F, H, W)`.
-        captures: the method of the pipeline whose result holds the image latents; `None` if it has no image latents.
-        starts_at: the call of the pipeline after which the noise levels, the first latents and the image latents are all
-            known, and up to which nobody has read the first latents: here `on_start` hooks run.
-        denoisers: components that see image latents which can be changed (see `condition_view`), for `on_condition` hooks.
-        condition_input: name of the denoisers' argument that holds the image latents.
-        zero_unconditional: whether the unconditional half of the denoiser's batch sees zeros instead of the image.
+        kind: the forward process, where the scheduler does not tell it (see `ForwardProcess.of`).
+        frames_first: whether the pipeline's latents are `(B, F, C, H, W)`.
+        captures: the method of the pipeline whose result holds the image latents; `None`: it encodes no image.
+        starts_at: the last of `set_timesteps`, `prepare_latents` and `captures` that the pipeline calls. Until then it
+            has not read the first latents, so that they can be rewritten in place.
+        denoisers: the components whose input holds image latents; empty where that cannot be changed.
+        condition_input: the name of that input.
+        zero_unconditional: whether under guidance the first half of the batch sees zeros instead of the image.
     """
 
     kind: Kind | None = None
@@ -42,7 +40,7 @@ class Adapter:
         """Leading latent frames that the pipeline fills with the image and does not denoise."""
         return 0
 
-    # The first latents: what `prepare_latents` returns (or the first value of it), with the arguments of that call.
+    # The first latents: the (first) value of `prepare_latents`, with the arguments of that call.
     def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
         return latents.transpose(1, 2) if self.frames_first else latents
 
@@ -61,82 +59,83 @@ class Adapter:
         return getattr(pipe.scheduler, "init_noise_sigma", 1.0), 0.0  # flow matching schedulers have none
 
     def image_latents(self, pipe: Any, result: Any, batch: int, channels: int) -> torch.Tensor:
-        """From the result of the method `captures`: `(B, C, F or 1, H, W)`, normalised as the video latents."""
+        """From what `captures` has returned to `(B, C, 1, H, W)`, normalised as the video latents."""
         raise NotImplementedError
 
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
-        """The part of the denoiser's input that holds the image latents, as a view `(rows, C, F or 1, H, W)`."""
+        """The part of a denoiser's input that holds the image latents, as a view `(rows, C, F or 1, H, W)`."""
         raise NotImplementedError
 
     def condition_scale(self, pipe: Any) -> float:
-        """Image latents normalised as the video latents = this x image latents as the denoiser sees them."""
+        """Image latents normalised as the video latents, divided by those that the denoiser sees."""
         return 1.0
-
-    # Pixels.
-    def encode_video(self, pipe: Any, video: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """
-        The normalised video latents `(1, C, F', h, w)`, float32, of a clip `(F, 3, H, W)` in [0, 1], by the pipeline's own
-        VAE: a sample of the posterior drawn with `generator`, or its mode without one.
-
-        Raises `UnstillError` for a size that the VAE cannot take.
-        """
-        space, time = self.compression(pipe)
-        frames, _, height, width = video.shape
-        if height % space or width % space or (frames - 1) % time:
-            raise UnstillError(
-                f"{type(pipe).__name__} encodes clips of k * {time} + 1 frames whose sides are multiples of {space}, "
-                f"but this one has {frames} frames of {height}x{width}; cut or resize it."
-            )
-        vae = pipe.vae
-        dtype = vae.dtype
-        upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
-        if upcast:
-            vae.to(torch.float32)
-        with torch.no_grad():
-            latents = self.encode(pipe, (2 * video - 1).to(pipe._execution_device, vae.dtype), generator)
-        if upcast:
-            vae.to(dtype)
-        return latents
-
-    def decode_video(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
-        """The clip `(F, 3, H, W)` in [0, 1], float32, of normalised video latents `(1, C, F', h, w)`."""
-        with torch.no_grad():
-            video = self.decode(pipe, latents.to(pipe._execution_device, pipe.vae.dtype))
-        return (video[0].transpose(0, 1).float() / 2 + 0.5).clamp(0, 1)
 
     def compression(self, pipe: Any) -> tuple[int, int]:
         """Pixels per latent pixel, frames per latent frame."""
         return pipe.vae_scale_factor, 1
 
-    def encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    def encode_video(self, pipe: Any, video: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """
+        A clip through the pipeline's own VAE, to video latents as the pipeline normalises them.
+
+        Args:
+            video: `(F, 3, H, W)` in [0, 1].
+            generator: draws from the posterior; without it, its mode.
+
+        Returns:
+            `(1, C, F', h, w)`, float32.
+
+        Raises:
+            UnstillError: a length or size that the VAE does not take.
+        """
+        space, time = self.compression(pipe)
+        frames, _, height, width = video.shape
+        if height % space or width % space or (frames - 1) % time:
+            raise UnstillError(
+                f"{type(pipe).__name__} encodes clips of {time} n + 1 frames with sides that are multiples of {space}, "
+                f"but this one has {frames} frames of {height}x{width}; cut or resize it."
+            )
+        vae, dtype = pipe.vae, pipe.vae.dtype
+        upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
+        if upcast:  # as the pipelines do: some VAEs overflow in float16
+            vae.to(torch.float32)
+        with torch.no_grad():
+            latents = self._encode(pipe, (2 * video - 1).to(pipe._execution_device, vae.dtype), generator)
+        if upcast:
+            vae.to(dtype)
+        return latents
+
+    def decode_video(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Normalised video latents `(1, C, F', h, w)` to the clip `(F, 3, H, W)` in [0, 1], float32."""
+        with torch.no_grad():
+            video = self._decode(pipe, latents.to(pipe._execution_device, pipe.vae.dtype))
+        return (video[0].transpose(0, 1).float() / 2 + 0.5).clamp(0, 1)
+
+    def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         raise NotImplementedError
 
-    def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
 
-def _posterior(encoded: Any, generator: torch.Generator | None) -> torch.Tensor:
-    distribution = encoded.latent_dist
+def _posterior(pipe: Any, pixels: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    distribution = pipe.vae.encode(pixels).latent_dist
     return (distribution.mode() if generator is None else distribution.sample(generator)).float()
 
 
-class FrameVAE(Adapter):
-    """Pipelines on a Stable Diffusion VAE, which encodes frame by frame."""
+class FrameAdapter(Adapter):
+    """Pipelines on a VAE of Stable Diffusion, which encodes frame by frame. Without an image: AnimateDiff."""
 
-    def encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        latents = torch.cat([_posterior(pipe.vae.encode(frame[None]), generator) for frame in frames])  # F, C, h, w
+    def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        latents = torch.cat([_posterior(pipe, frame[None], generator) for frame in frames])  # (F, C, h, w)
         return latents.transpose(0, 1)[None] * pipe.vae.config.scaling_factor
 
-    def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         return pipe.decode_latents(latents)
 
 
-class AnimateDiff(FrameVAE):
-    """Text to video; `unstill.apply(..., image=...)` gives the image."""
-
-
-class StableVideoDiffusion(FrameVAE):
-    """Latents `(B, F, C, H, W)`; image latents not scaled, repeated over frames and concatenated to the channels."""
+class StableVideoDiffusion(FrameAdapter):
+    """Image latents, not scaled, are repeated over the frames and concatenated to the channels."""
 
     frames_first = True
     captures = "_encode_vae_image"
@@ -145,8 +144,7 @@ class StableVideoDiffusion(FrameVAE):
     zero_unconditional = True
 
     def image_latents(self, pipe: Any, result: Any, batch: int, channels: int) -> torch.Tensor:
-        # (2B, C, h, w) under guidance, and then the first B are zeros
-        return result[-batch:].unsqueeze(2) * self.condition_scale(pipe)
+        return result[-batch:].unsqueeze(2) * self.condition_scale(pipe)  # under guidance the first B are zeros
 
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
         return x[:, :, channels:].transpose(1, 2)
@@ -154,15 +152,42 @@ class StableVideoDiffusion(FrameVAE):
     def condition_scale(self, pipe: Any) -> float:
         return pipe.vae.config.scaling_factor
 
-    def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
-        return pipe.decode_latents(latents.transpose(1, 2), latents.shape[2], latents.shape[2])
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        return pipe.decode_latents(latents.transpose(1, 2), num_frames=latents.shape[2])
 
 
-class CogVideoX(Adapter):
-    """Latents `(B, F, C, H, W)`; the image is frame 0 of a second block of channels, whose other frames are zero."""
+class Pico(StableVideoDiffusion):
+    """The embedded model, in the manners of Stable Video Diffusion."""
+
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        return pipe.decode_latents(latents.transpose(1, 2))
+
+
+class VideoAdapter(Adapter):
+    """Pipelines on a causal video VAE."""
+
+    captures = "prepare_latents"
+
+    def compression(self, pipe: Any) -> tuple[int, int]:
+        return pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
+
+    def moments(self, pipe: Any) -> tuple[Any, Any]:
+        """(mean, deviation) by which the pipeline normalises latents of its VAE."""
+        return 0.0, 1 / pipe.vae.config.scaling_factor
+
+    def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        mean, deviation = self.moments(pipe)
+        return (_posterior(pipe, frames.transpose(0, 1)[None], generator) - mean) / deviation
+
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        mean, deviation = self.moments(pipe)
+        return pipe.vae.decode((latents * deviation + mean).to(latents.dtype)).sample
+
+
+class CogVideoX(VideoAdapter):
+    """The image is frame 0 of a second block of channels, whose other frames are zero."""
 
     frames_first = True
-    captures = "prepare_latents"
     denoisers = ("transformer",)
 
     def image_latents(self, pipe: Any, result: Any, batch: int, channels: int) -> torch.Tensor:
@@ -172,26 +197,17 @@ class CogVideoX(Adapter):
         return x[:, :1, channels:].transpose(1, 2)
 
     def condition_scale(self, pipe: Any) -> float:
-        # With invert_scale_latents (CogVideoX 1.5) the image is divided by the factor that videos are multiplied by.
-        return pipe.vae.config.scaling_factor**2 if pipe.vae.config.invert_scale_latents else 1.0
-
-    def compression(self, pipe: Any) -> tuple[int, int]:
-        return pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
-
-    def encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        return _posterior(pipe.vae.encode(frames.transpose(0, 1)[None]), generator) * pipe.vae.config.scaling_factor
-
-    def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
-        return pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+        # invert_scale_latents: the image is divided by the factor that videos are multiplied by
+        config = pipe.vae.config
+        return config.scaling_factor**2 if config.invert_scale_latents else 1.0
 
 
-class Wan(Adapter):
+class Wan(VideoAdapter):
     """
-    The image is encoded as a video whose other frames are empty, and concatenated behind a mask: channels C, 4, C. With
-    `expand_timesteps` (Wan 2.2 5B) it takes the place of frame 0 instead.
+    The image is encoded as a video whose other frames are empty, and concatenated behind a mask: channels C, 4, C.
+    With `expand_timesteps` (Wan 2.2 5B) it takes the place of frame 0 instead.
     """
 
-    captures = "prepare_latents"
     denoisers = ("transformer", "transformer_2")
 
     def held_frames(self, pipe: Any) -> int:
@@ -203,40 +219,27 @@ class Wan(Adapter):
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
         return x[:, -channels:, :1]
 
-    def compression(self, pipe: Any) -> tuple[int, int]:
-        return pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
-
-    def encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        mean, std = self._moments(pipe, frames.device)
-        return (_posterior(pipe.vae.encode(frames.transpose(0, 1)[None]), generator) - mean) / std
-
-    def decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
-        mean, std = self._moments(pipe, latents.device)
-        return pipe.vae.decode((latents * std + mean).to(pipe.vae.dtype)).sample
-
-    @staticmethod
-    def _moments(pipe: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        config = pipe.vae.config
-        return tuple(
+    def moments(self, pipe: Any) -> tuple[Any, Any]:
+        config, device = pipe.vae.config, pipe._execution_device
+        mean, deviation = (
             torch.tensor(values, device=device).view(1, -1, 1, 1, 1)
             for values in (config.latents_mean, config.latents_std)
         )
+        return mean, deviation
 
 
 ADAPTERS: dict[str, Adapter] = {
-    "StableVideoDiffusionPipeline": StableVideoDiffusion(),
-    "PicoPipeline": StableVideoDiffusion(),
-    "AnimateDiffPipeline": AnimateDiff(),
+    "AnimateDiffPipeline": FrameAdapter(),
     "CogVideoXImageToVideoPipeline": CogVideoX(),
+    "PicoPipeline": Pico(),
+    "StableVideoDiffusionPipeline": StableVideoDiffusion(),
     "WanImageToVideoPipeline": Wan(),
 }
 
 
 def adapter_for(pipe: Any) -> Adapter:
-    """The adapter of a pipeline's class, or of the nearest class that it inherits from; `UnstillError` if there is none."""
+    """The adapter of the pipeline's class, or of the nearest one it inherits from; without one `UnstillError`."""
     for cls in type(pipe).__mro__:
         if cls.__name__ in ADAPTERS:
             return ADAPTERS[cls.__name__]
-    raise UnstillError(
-        f"{type(pipe).__name__} is not a pipeline that unstill knows; it supports {', '.join(sorted(ADAPTERS))}."
-    )
+    raise UnstillError(f"{type(pipe).__name__} is not a supported pipeline; supported are {', '.join(ADAPTERS)}.")

@@ -1,124 +1,133 @@
 """`unstill.apply`: puts methods into a pipeline, and takes them out again."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from PIL import Image
 
-from ..data.images import resize_and_crop
-from ..errors import UnstillError
-from ..grid import Grid, before_step, install
-from ..methods.base import Method, NextSample, Run, Target
-from ..process import ForwardProcess
-from .adapters import Adapter, adapter_for
-from .scheduler import Arguments, hooked, is_hooked, step_result
+from unstill.attach.adapters import adapter_for
+from unstill.attach.scheduler import Arguments, hooked, is_hooked, skip_step
+from unstill.data.images import resize_and_crop
+from unstill.errors import UnstillError
+from unstill.grid import Grid, before_step, install
+from unstill.methods.base import Method, NextSample, Run, Target
+from unstill.process import ForwardProcess
 
 
-def apply(pipe: Any, *methods: Method, image: Any = None) -> Applied:
+def apply(pipe: Any, *methods: Method, image: Image.Image | None = None) -> "Applied":
     """
-    Puts `methods` into a diffusers pipeline; they act in the order given, on every later call of it.
+    Puts `methods` into a diffusers pipeline: they act, in the order given, on every later call of it.
 
     Args:
-        pipe: a pipeline of a supported class (or of a class that inherits from one).
-        methods: what to apply; without any the pipeline computes exactly what it does alone.
-        image (`PIL.Image.Image`, *optional*): the conditional image, for methods that need its latents on a pipeline that
-            does not encode an image itself (AnimateDiff).
+        pipe: a pipeline of a supported class, or of one that inherits from it.
+        methods: without any, the pipeline computes bit for bit what it computes alone.
+        image: the conditional image, for methods that need its latents on a pipeline that encodes none (AnimateDiff).
 
     Returns:
-        `Applied`: a handle and context manager. Leaving it, or `.remove()`, restores the pipeline.
+        `Applied`: a handle, and a context manager. Leaving it, or `remove()`, restores the pipeline.
 
     Raises:
-        `UnstillError`: unknown pipeline, methods that exclude each other or do not work here, a pipeline that has methods
-            already.
+        UnstillError: unknown pipeline, one that has methods already, or methods that do not work on it or together.
 
     Example:
         ```py
-        with unstill.apply(pipe, AnalyticInit(start=0.96, statistics=statistics), NoiseRectification()):
+        with unstill.apply(pipe, AnalyticInit(start=0.96, statistics="cars.safetensors"), NoiseRectification()):
             video = pipe(image, num_inference_steps=25, generator=generator).frames[0]
         ```
     """
     return Applied(pipe, methods, image)
 
 
+class _First(NamedTuple):
+    """What `prepare_latents` made: the tensor that the pipeline holds, and the arguments it came from."""
+
+    latents: torch.Tensor
+    arguments: Arguments
+
+
 class Applied:
     """
-    Methods in a pipeline. `run` is the state of the latest call of the pipeline, `None` before the first.
+    Methods in a pipeline. `run` is the state of the latest pipeline call, `None` before the first.
 
-    A pipeline call is seen through three of its own calls: `scheduler.set_timesteps` (the noise levels),
-    `prepare_latents` (the first latents) and the one that encodes the image. Their order differs between pipelines; after
-    the last one the run starts, and the first latents are rewritten in place.
+    Three calls that a pipeline makes itself tell all that methods need: `scheduler.set_timesteps` the noise levels,
+    `prepare_latents` the first latents, and one that differs between pipelines the image latents. So does their order;
+    after the last one (`Adapter.starts_at`) the run starts, and the first latents are rewritten in place.
     """
 
-    def __init__(self, pipe: Any, methods: tuple[Method, ...], image: Any = None) -> None:
+    def __init__(self, pipe: Any, methods: tuple[Method, ...], image: Image.Image | None = None) -> None:
         self.pipe = pipe
         self.methods = methods
-        self.image = image
         self.run: Run | None = None
         self._adapter = adapter_for(pipe)
+        self._image = image
         if is_hooked(pipe.scheduler):
             raise UnstillError(
-                f"This {type(pipe).__name__} has methods already; give all of them to one apply, or remove() those first."
+                f"This {type(pipe).__name__} has methods already; give all to one apply, or remove() those first."
             )
         if image is not None and self._adapter.captures is not None:
-            raise UnstillError(f"{type(pipe).__name__} encodes its image itself; give it to the call of the pipeline.")
-        self._original_scheduler = pipe.scheduler
+            raise UnstillError(
+                f"{type(pipe).__name__} encodes its image itself; give the image to the pipeline's call."
+            )
+        self._own_scheduler = pipe.scheduler
         self._scheduler = hooked(pipe.scheduler, self)
         self._process = ForwardProcess.of(self._scheduler, kind=self._adapter.kind)
         self._check()
 
         self._next = self._new_run()
-        self._captured: Any = None  # result of the pipeline's method that encodes the image
         self._first: _First | None = None
+        self._captured: Any = None  # what the method `Adapter.captures` has returned
         pipe.scheduler = self._scheduler
-        self._undo = [self._observe(name) for name in {"prepare_latents", self._adapter.captures} - {None}]
+        self._undo = [self._observe(name) for name in {"prepare_latents", self._adapter.captures or "prepare_latents"}]
         if self._having("on_condition"):
-            self._undo += [self._observe_denoiser(name) for name in self._adapter.denoisers]
+            denoisers = (getattr(pipe, name) for name in self._adapter.denoisers)
+            self._undo += [
+                denoiser.register_forward_pre_hook(self._on_denoiser, with_kwargs=True).remove
+                for denoiser in denoisers
+                if denoiser is not None  # Wan 2.1 has no transformer_2
+            ]
 
     def remove(self) -> None:
-        """Restores the pipeline: its scheduler, its methods, its denoisers. Does nothing the second time."""
-        if self.pipe.scheduler is self._scheduler:  # else the user has set another one since
-            self.pipe.scheduler = self._original_scheduler
+        """Restores the pipeline's scheduler, methods and denoisers; nothing the second time."""
+        if self.pipe.scheduler is self._scheduler:  # else someone has set another one, which stays
+            self.pipe.scheduler = self._own_scheduler
         while self._undo:
             self._undo.pop()()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.remove()
-
-    # --- at apply -------------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
         target = Target(
             pipeline=type(self.pipe).__name__,
             process=self._process,
             order=self._scheduler.order,
-            image_latents=self._adapter.captures is not None or self.image is not None,
+            image_latents=self._adapter.captures is not None or self._image is not None,
             condition=bool(self._adapter.denoisers),
             held_frames=self._adapter.held_frames(self.pipe),
         )
         for i, method in enumerate(self.methods):
             method.check(self.methods[:i] + self.methods[i + 1 :], target)
-        if self._having("on_condition") and not target.condition:
+        if (unseen := self._having("on_condition")) and not target.condition:
             raise UnstillError(
-                f"{type(self._having('on_condition')[0]).__name__} changes the image latents that the denoiser sees, but the "
-                f"denoiser of {target.pipeline} sees none."
+                f"{type(unseen[0]).__name__} changes the image latents that the denoiser sees, and that of "
+                f"{target.pipeline} sees none."
             )
 
     def _having(self, hook: str) -> list[Method]:
         return [method for method in self.methods if method.implements(hook)]
 
+    def _new_run(self) -> Run:
+        return Run(process=self._process, methods=self.methods, held=self._adapter.held_frames(self.pipe))
+
     def _observe(self, name: str) -> Callable[[], None]:
-        """Lets `_on_result` see, and change, what the pipeline's method `name` returns; gives the way back."""
+        """Lets `_on_result` see, and replace, what the pipeline's method `name` returns; gives the way back."""
         attributes = vars(self.pipe)
         before = {name: attributes[name]} if name in attributes else {}
         method = getattr(self.pipe, name)
@@ -135,24 +144,15 @@ class Applied:
         attributes[name] = observed
         return undo
 
-    def _observe_denoiser(self, name: str) -> Callable[[], None]:
-        denoiser = getattr(self.pipe, name)
-        if denoiser is None:  # Wan 2.1 has no transformer_2
-            return lambda: None
-        return denoiser.register_forward_pre_hook(self._on_denoiser, with_kwargs=True).remove
-
-    def _new_run(self) -> Run:
-        return Run(process=self._process, methods=self.methods, held=self._adapter.held_frames(self.pipe))
-
-    # --- during a call of the pipeline ----------------------------------------------------------------------------
+    # During a call of the pipeline, in the order of most pipelines.
 
     def on_set_timesteps(self, scheduler: Any) -> None:
         self._next.memory.clear()
-        _schedule(self._next, scheduler, self._having("on_schedule"))
-        self._arrived("set_timesteps")
+        _schedule(self._next, scheduler)
+        self._called("set_timesteps")
 
-    def copied(self) -> _ScheduleOnly:
-        return _ScheduleOnly(self._having("on_schedule"))
+    def copied(self) -> "_ScheduleOnly":
+        return _ScheduleOnly(self.methods)
 
     def _on_result(self, name: str, arguments: Arguments, result: Any) -> Any:
         if name == self._adapter.captures:
@@ -160,115 +160,114 @@ class Applied:
         if name == "prepare_latents":
             if self.pipe.scheduler is not self._scheduler:
                 raise UnstillError("The pipeline was given another scheduler after apply; remove() and apply again.")
+            if getattr(self.pipe, "free_init_enabled", False):
+                raise UnstillError(
+                    "Methods do not work inside enable_free_init(); use disable_free_init() and FreeInit."
+                )
             latents, *others = result if isinstance(result, tuple) else (result,)
-            latents = latents.clone()  # written in place later: it may be the user's own tensor
+            latents = latents.clone()  # it is rewritten in place, and may be the caller's own tensor
             self._first = _First(latents, arguments)
             result = (latents, *others) if isinstance(result, tuple) else latents
-        self._arrived(name)
+        self._called(name)
         return result
 
-    def _arrived(self, name: str) -> None:
-        """Starts the run after the last of the three calls that lead to it."""
-        if name != self._adapter.starts_at or self._first is None:
-            return
-        adapter, first, run = self._adapter, self._first, self._next
-        self.run, self._next, self._first = run, self._new_run(), None
+    def _called(self, name: str) -> None:
+        if name == self._adapter.starts_at and self._first is not None:
+            self.run, self._next = self._next, self._new_run()
+            first, self._first = self._first, None
+            self._start(self.run, first)
+            self._captured = None
 
+    def _start(self, run: Run, first: _First) -> None:
+        adapter = self._adapter
         video = adapter.first_to_video(self.pipe, first.latents, first.arguments).float()
         batch, channels = video.shape[:2]
         if adapter.captures is not None:
             run.image_latents = adapter.image_latents(self.pipe, self._captured, batch, channels).float()
-            self._captured = None
-        elif self.image is not None:
-            run.image_latents = self._encode_image(video)
+        elif self._image is not None:
+            run.image_latents = self._encode_image(self._image, video)
         run.generator = first.arguments.get("generator")
+
         scale, offset = adapter.first_scale(self.pipe, run.image_latents)
-        noise = run.noise = ((video - offset) / scale)[:, :, run.held :]
-        latents = given = video[:, :, run.held :]
-        run.frames = latents.shape[2]
+        latents = own = video[:, :, run.held :]
+        run.noise = noise = ((video - offset) / scale)[:, :, run.held :]
+        run.frames = own.shape[2]
         for method in self._having("on_noise"):
             run.noise = method.on_noise(run, run.noise)
         if run.noise is not noise:
-            latents = (scale * run.noise + offset).to(given)
+            latents = (scale * torch.cat([video[:, :, : run.held], run.noise], 2) + offset)[:, :, run.held :]
         for method in self._having("on_start"):
             latents = method.on_start(run, latents)
-        if latents is not given:
-            video = torch.cat([video[:, :, : run.held], latents.to(video)], dim=2)
+        if latents is not own:
+            video = torch.cat([video[:, :, : run.held], latents.to(video)], 2)
             first.latents.copy_(adapter.first_from_video(self.pipe, video, first.arguments))
 
-    def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
-        run = self.run
-        if run is None:
-            raise UnstillError(f"{type(self.pipe).__name__} takes a step but was not seen to start; call the pipeline itself.")
-        adapter = self._adapter
-        output, sample = (adapter.step_to_video(arguments[name], run.frames) for name in ("model_output", "sample"))
-        held = output.shape[2] - run.frames  # some pipelines drop the held frames before the step, some after it
-        seen = output[:, :, held:].float()
-        result: torch.Tensor | NextSample = seen
-        for method in self._having("on_step"):
-            result = method.on_step(run, result, sample[:, :, held:].float(), arguments["timestep"])
-            if isinstance(result, NextSample):
-                break
-        run.step += 1
-        if isinstance(result, NextSample):
-            video = torch.cat([sample[:, :, :held], result.sample.to(sample)], dim=2)
-            return step_result(scheduler, arguments, adapter.step_from_video(video), run.step)
-        if result is not seen:
-            video = torch.cat([output[:, :, :held], result.to(output)], dim=2)
-            arguments["model_output"] = adapter.step_from_video(video)
-        before_step(scheduler, run.grid, run.step - 1)
-        return call()
-
-    def _on_denoiser(
-        self, denoiser: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        run, adapter = self.run, self._adapter
-        if run is None:
-            return args, kwargs
-        name = adapter.condition_input
-        x = (kwargs[name] if name in kwargs else args[0]).clone()
-        batch, channels = run.noise.shape[:2]
-        view = adapter.condition_view(x, channels)
-        rows = view[-batch:] if adapter.zero_unconditional else view
-        scale = adapter.condition_scale(self.pipe)
-        clean = rows[:batch].float() * scale
-        edited = clean
-        for method in self._having("on_condition"):
-            edited = method.on_condition(run, edited)
-        if edited is clean:
-            return args, kwargs
-        for part in rows.split(batch):
-            part.copy_(edited / scale)
-        if name in kwargs:
-            return args, {**kwargs, name: x}
-        return (x, *args[1:]), kwargs
-
-    def _encode_image(self, video: torch.Tensor) -> torch.Tensor:
-        """Latents of the image given to `apply`, at the size of the video latents."""
+    def _encode_image(self, image: Image.Image, video: torch.Tensor) -> torch.Tensor:
+        """Latents of the image given to `apply`, `(B, C, 1, H, W)` at the size of the video latents."""
         space, _ = self._adapter.compression(self.pipe)
-        picture = resize_and_crop(self.image.convert("RGB"), (video.shape[3] * space, video.shape[4] * space))
+        picture = resize_and_crop(image.convert("RGB"), (video.shape[3] * space, video.shape[4] * space))
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
         return self._adapter.encode_video(self.pipe, pixels).to(video).expand(len(video), -1, -1, -1, -1)
 
+    def _on_denoiser(self, denoiser: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A forward pre-hook: rewrites the image latents in the denoiser's input."""
+        run, adapter = self.run, self._adapter
+        if run is None:  # called outside of the pipeline
+            return None
+        name = adapter.condition_input
+        x = (kwargs[name] if name in kwargs else args[0]).clone()
+        batch, channels = run.noise.shape[:2]
+        rows = adapter.condition_view(x, channels)
+        if adapter.zero_unconditional:
+            rows = rows[-batch:]
+        scale = adapter.condition_scale(self.pipe)
+        edited = clean = rows[:batch].float() * scale
+        for method in self._having("on_condition"):
+            edited = method.on_condition(run, edited)
+        if edited is clean:
+            return None
+        for part in rows.split(batch):
+            part.copy_(edited / scale)
+        return (args, {**kwargs, name: x}) if name in kwargs else ((x, *args[1:]), kwargs)
 
-class _First:
-    """The tensor of first latents that the pipeline holds, and the arguments `prepare_latents` was called with."""
-
-    def __init__(self, latents: torch.Tensor, arguments: Arguments) -> None:
-        self.latents = latents
-        self.arguments = arguments
+    def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
+        run, adapter = self.run, self._adapter
+        if run is None:
+            raise UnstillError(f"{type(self.pipe).__name__} was not seen to start; call the pipeline as a whole.")
+        if run.step == 0 and arguments["timestep"] != run.grid.timesteps[0]:
+            raise UnstillError(
+                f"{type(self.pipe).__name__} does not begin at the scheduler's first noise level; call it with strength=1."
+            )
+        if methods := self._having("on_step"):
+            output, sample = (
+                adapter.step_to_video(arguments[name], run.frames) for name in ("model_output", "sample")
+            )
+            held = output.shape[2] - run.frames  # some pipelines drop the held frames before the step, some after it
+            corrected = own = output[:, :, held:].float()
+            for method in methods:
+                result = method.on_step(run, corrected, sample[:, :, held:].float(), arguments["timestep"])
+                if isinstance(result, NextSample):
+                    run.step += 1
+                    video = torch.cat([sample[:, :, :held], result.sample.to(sample)], 2)
+                    return skip_step(scheduler, arguments, adapter.step_from_video(video), run.step)
+                corrected = result
+            if corrected is not own:
+                video = torch.cat([output[:, :, :held], corrected.to(output)], 2)
+                arguments["model_output"] = adapter.step_from_video(video)
+        before_step(scheduler, run.grid, run.step)
+        run.step += 1
+        return call()
 
 
 class _ScheduleOnly:
-    """Hooks of a scheduler that the pipeline copied from the hooked one: the copy visits the same noise levels."""
+    """Hooks of a scheduler that a pipeline has copied from the hooked one: the copy visits the same noise levels."""
 
-    def __init__(self, methods: list[Method]) -> None:
+    def __init__(self, methods: tuple[Method, ...]) -> None:
         self._methods = methods
-        self._run: Run | None = None
 
     def on_set_timesteps(self, scheduler: Any) -> None:
-        self._run = Run(process=ForwardProcess.of(scheduler))
-        _schedule(self._run, scheduler, self._methods)
+        self._run = Run(process=ForwardProcess.of(scheduler), methods=self._methods)
+        _schedule(self._run, scheduler)
 
     def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
         before_step(scheduler, self._run.grid, self._run.step)
@@ -279,10 +278,10 @@ class _ScheduleOnly:
         return type(self)(self._methods)
 
 
-def _schedule(run: Run, scheduler: Any, methods: list[Method]) -> None:
-    """Runs `schedule` hooks on what `scheduler.set_timesteps` has just set, and makes the scheduler visit the result."""
-    given = run.grid = Grid.of(scheduler)
-    for method in methods:
+def _schedule(run: Run, scheduler: Any) -> None:
+    """Lets the methods change what `scheduler.set_timesteps` has just set, and the scheduler visit the result."""
+    own = run.grid = Grid.of(scheduler)
+    for method in run.methods:
         run.grid = method.on_schedule(run, run.grid)
-    if run.grid is not given:
+    if run.grid is not own:
         install(scheduler, run.grid)

@@ -2,20 +2,17 @@
 A scheduler with hooks: a subclass, made at run time, of the scheduler's own class.
 
 A proxy object would hide `eta` and `generator` from pipelines that look for them in the signature of `step`, fail
-`isinstance`, and could not be saved. The subclass carries the name and module of its base, so that a pipeline saves and
-reports the scheduler it was built with.
+`isinstance`, and could not be saved. The subclass has the name and the module of its base: a pipeline saves, and
+reports, the scheduler it was built with.
 """
-
-from __future__ import annotations
 
 import copy
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
-from diffusers import SchedulerMixin
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 
@@ -23,45 +20,47 @@ Arguments = dict[str, Any]
 
 
 class SchedulerHooks(Protocol):
-    """What a hooked scheduler calls. `copied` gives the hooks of a copy of the scheduler."""
+    """What a hooked scheduler calls."""
 
-    def on_set_timesteps(self, scheduler: SchedulerMixin) -> None:
+    def on_set_timesteps(self, scheduler: Any) -> None:
         """After the scheduler's own `set_timesteps`."""
 
-    def on_step(self, scheduler: SchedulerMixin, arguments: Arguments, call: Callable[[], Any]) -> Any:
-        """Instead of the scheduler's own `step`, which is `call()` with `arguments` (by name, to be changed in place)."""
+    def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
+        """Instead of the scheduler's own `step`: that is `call()`, with `arguments` (by name; changed in place)."""
 
-    def copied(self) -> SchedulerHooks: ...
+    def copied(self) -> Self | None:
+        """The hooks that a deep copy of the scheduler gets."""
 
 
-def hooked(scheduler: SchedulerMixin, hooks: SchedulerHooks) -> SchedulerMixin:
-    """A copy of `scheduler` in the same state whose `set_timesteps` and `step` go through `hooks`; the original is not touched."""
+def hooked(scheduler: Any, hooks: Any) -> Any:
+    """A copy of `scheduler`, in the same state, that calls `hooks`."""
     new = copy.deepcopy(scheduler)
-    new.__class__ = _subclass(type(scheduler))
+    base: Any = type(scheduler)
+    new.__class__ = _subclass(base)
     new._unstill_hooks = hooks
     return new
 
 
-def is_hooked(scheduler: SchedulerMixin) -> bool:
+def is_hooked(scheduler: Any) -> bool:
     return getattr(scheduler, "_unstill_hooks", None) is not None
 
 
-def step_result(scheduler: SchedulerMixin, arguments: Arguments, sample: torch.Tensor, index: int) -> Any:
+def skip_step(scheduler: Any, arguments: Arguments, sample: torch.Tensor, index: int) -> Any:
     """
-    What `scheduler.step` returns when `sample` is the next sample and the solver is not run: the scheduler moves on to
-    `index`, its multistep history stays empty.
+    What `scheduler.step` returns when the next sample is already known. The solver does not run, so its multistep
+    history stays as it is; the scheduler stands at step `index` afterwards.
     """
     if hasattr(scheduler, "_step_index"):
         scheduler._step_index = index
     if arguments.get("return_dict", True):
         return SchedulerOutput(prev_sample=sample)
-    # CogVideoXDPMScheduler's second value is the previous x0, which the pipeline hands back: None makes the next step
-    # first order. The other schedulers' second value, where there is one, is not read by any pipeline.
-    return (sample, None)
+    # The second value is an x0 that pipelines ignore; CogVideoXDPMScheduler's they hand back to the next step, which
+    # None makes first order.
+    return sample, None
 
 
 @functools.cache
-def _subclass(base: type[SchedulerMixin]) -> type[SchedulerMixin]:
+def _subclass(base: Any) -> Any:
     namespace = {
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
@@ -76,7 +75,7 @@ def _subclass(base: type[SchedulerMixin]) -> type[SchedulerMixin]:
 
 
 def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
-    """LTX2 copies its scheduler for the audio, SkyReels V2 DF one for every frame: the hooks say what they do there."""
+    """Pipelines copy schedulers to have one per stream (LTX2: audio) or per frame (SkyReels V2 DF)."""
     new = object.__new__(type(self))
     vars(new).update({k: copy.deepcopy(v, memo) for k, v in vars(self).items() if k != "_unstill_hooks"})
     new._unstill_hooks = self._unstill_hooks and self._unstill_hooks.copied()
@@ -90,7 +89,7 @@ def _reduce(self: Any, protocol: int) -> tuple[Any, ...]:
 
 
 def _set_timesteps(method: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(method)  # retrieve_timesteps looks for `sigmas`, `timesteps`, `mu` in the signature
+    @functools.wraps(method)  # pipelines look for `sigmas`, `timesteps` and `mu` in the signature
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
         method(self, *args, **kwargs)
         if self._unstill_hooks is not None:
@@ -106,8 +105,7 @@ def _step(method: Callable[..., Any]) -> Callable[..., Any]:
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self._unstill_hooks is None:
             return method(self, *args, **kwargs)
-        # By name: CogVideoXDPMScheduler takes its arguments in another order.
-        bound = signature.bind(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs)  # by name: CogVideoXDPMScheduler has another order
         return self._unstill_hooks.on_step(self, bound.arguments, lambda: method(*bound.args, **bound.kwargs))
 
     return step

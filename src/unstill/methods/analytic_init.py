@@ -1,8 +1,8 @@
 """
 Analytic-Init: an early start from latents that are distributed like noisy videos.
 
-Of all isotropic Gaussians N(m, s^2 I), the one nearest (in KL) to the noisy data at a level has the mean and the mean variance of
-noisy data. "Identifying and Solving Conditional Image Leakage in Image-to-Video Diffusion Model",
+Of all Gaussians N(m, s^2 I), the one nearest to the noisy data of a level (least KL divergence) has the mean and the mean
+variance of noisy data. "Identifying and Solving Conditional Image Leakage in Image-to-Video Diffusion Model",
 https://huggingface.co/papers/2406.15735, Section 3.2, Proposition 1 and Eq. 5.
 """
 
@@ -23,16 +23,16 @@ class AnalyticInit(Method):
     Begins sampling at a chosen noise level, from alpha E[X0] + sqrt(sigma^2 + alpha^2 Var[X0]) noise.
 
     Args:
-        statistics: E[X0] and Var[X0] of videos like those the model was trained on, in the pipeline's own latents; or the
-            file they were saved to (see `unstill statistics`).
+        statistics: E[X0] and Var[X0] of videos like those the model was trained on, in the pipeline's own latents, or
+            the file that holds them (`unstill statistics` makes it).
         start: the level as a fraction of the training time, in (0, 1]. Paper: 0.96 and 0.92 for DynamiCrafter.
-        sigma: the level as a sigma, for schedulers that count in sigmas. Paper: 100 for Stable Video Diffusion. Exactly
-            one of both is given.
-        resize: whether statistics of another number of frames or another size are interpolated to the latents.
-        data_scale: what the model was trained to multiply videos by at this level. DynamiCrafter's "dynamic rescale" is 0.7
-            (512) or 0.3 (1024), which neither paper nor released code takes into account here.
-        extra_variance: added to Var[X0]. The released code for Stable Video Diffusion takes sigma^2 + 1 for sigma^2, which
-            counts the variance of the data twice.
+        sigma: the level as a sigma, for schedulers that count in sigmas. Paper: 100 for Stable Video Diffusion.
+            Exactly one of both is given.
+        resize: whether statistics of another size or number of frames are interpolated.
+        data_scale: what the model was trained to multiply videos by at this level: DynamiCrafter's dynamic rescale is
+            0.7 (512) and 0.3 (1024). Paper and released code do not take it into account.
+        extra_variance: added to Var[X0]. The released code for Stable Video Diffusion takes sigma^2 + 1 for sigma^2,
+            which counts the variance of the data twice.
     """
 
     statistics: LatentStatistics | str | os.PathLike[str]
@@ -46,7 +46,7 @@ class AnalyticInit(Method):
     presets = {
         "paper": {"start": 0.96},
         "paper-svd": {"sigma": 100.0},
-        "released": {"start": 0.94},
+        "released": {"start": 0.94},  # DynamiCrafter and VideoCrafter as published, without fine-tuning
         "released-svd": {"sigma": 100.0, "extra_variance": 1.0},
     }
 
@@ -59,28 +59,30 @@ class AnalyticInit(Method):
         return respace(run.process.scheduler, run.process, start=self.start, sigma=self.sigma)
 
     def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
+        channels, _, height, width = latents.shape[1:]
+        statistics = self._of_shape((channels, run.held + run.frames, height, width))
+        mean = self.data_scale * statistics.mean[:, run.held :].to(latents)
+        variance = self.data_scale**2 * float(statistics.variance) + self.extra_variance
         alpha, sigma = run.process.alpha_sigma(run.grid.timesteps[0], step=0)
-        mean = self._mean((latents.shape[1], run.held + run.frames, *latents.shape[3:]))[:, run.held :].to(latents)
-        variance = self.data_scale**2 * self.statistics.variance + self.extra_variance
-        return initial_latents(self.data_scale * mean, variance, alpha, sigma, run.noise)
+        return initial_latents(mean, variance, alpha, sigma, run.noise)
 
-    def _mean(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """E[X0] as `(C, F, H, W)` of the asked shape."""
-        mean = self.statistics.mean
-        if tuple(mean.shape) == shape:
-            return mean
-        have, want = ("x".join(map(str, s)) for s in (mean.shape, shape))
-        if mean.shape[0] != shape[0]:
+    def _of_shape(self, shape: tuple[int, int, int, int]) -> LatentStatistics:
+        statistics = self.statistics
+        assert isinstance(statistics, LatentStatistics)
+        if statistics.mean.shape[0] != shape[0]:
             raise UnstillError(
-                f"The statistics have {mean.shape[0]} latent channels, the pipeline {shape[0]}; make statistics with this "
-                "pipeline's own VAE."
+                f"The statistics are of latents with {statistics.mean.shape[0]} channels, but this pipeline's have "
+                f"{shape[0]}; make them with the pipeline's own VAE."
             )
-        if not self.resize:
+        if self.resize:
+            return statistics.resized(shape[1:])
+        if tuple(statistics.mean.shape) != shape:
+            have, want = ("x".join(map(str, s)) for s in (statistics.mean.shape[1:], shape[1:]))
             raise UnstillError(
-                f"The statistics are of latents of {have} (channels, frames, height, width), but this call samples {want}; ask for that "
-                "number of frames and size, make statistics of this one, or pass resize=True."
+                f"The statistics are of {have} latents (frames, height, width), but this call makes {want}; ask the "
+                "pipeline for that size, make statistics of this one, or pass resize=True."
             )
-        return torch.nn.functional.interpolate(mean[None], size=shape[1:], mode="trilinear")[0]
+        return statistics
 
 
 def initial_latents(
@@ -91,12 +93,12 @@ def initial_latents(
     noise: torch.Tensor,
 ) -> torch.Tensor:
     """
-    alpha * mean + sqrt(sigma^2 + alpha^2 * variance) * noise (Eq. 5): the Gaussian nearest to noisy data (Prop. 1).
+    alpha * mean + sqrt(sigma^2 + alpha^2 * variance) * noise (Prop. 1, Eq. 5).
 
     Args:
-        mean: E[X0], `(C, F, H, W)` or what broadcasts to `noise`.
-        variance: Var[X0], averaged over elements.
+        mean: E[X0], `(C, F, H, W)`.
+        variance: Var[X0], its mean over all elements.
         alpha, sigma: of the level x = alpha x0 + sigma eps at which sampling begins; VP, VE (alpha = 1) and flow alike.
-        noise: unit noise `(B, C, F, H, W)`.
+        noise: N(0, I), `(B, C, F, H, W)`.
     """
     return alpha * mean + (sigma**2 + alpha**2 * variance) ** 0.5 * noise

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import torch
 
-from ..errors import UnstillError
+from unstill.errors import UnstillError
 
 
 if TYPE_CHECKING:
-    from ..grid import Grid
-    from ..process import ForwardProcess
+    from unstill.grid import Grid
+    from unstill.process import ForwardProcess
 
 
 @dataclass(slots=True)
@@ -24,12 +24,12 @@ class Run:
     Attributes:
         process (`ForwardProcess`): alpha, sigma and conversions, in the coordinates of the sample that `scheduler.step`
             receives; `process.scheduler` is the scheduler that samples.
-        grid (`Grid`, *optional*): the noise levels of this call; known to every hook but to the first `on_schedule`.
+        grid (`Grid`): the noise levels of this call, as the `on_schedule` hooks have left them so far.
         step (`int`): how many calls of `scheduler.step` came before this one.
-        noise (`torch.Tensor` of shape `(B, C, F, H, W)`, *optional*): unit noise of the first latents, float32, as the
-            `on_noise` hooks have left it.
-        image_latents (`torch.Tensor` of shape `(B, C, F, H, W)` or `(B, C, 1, H, W)`, *optional*): the clean latents of the
-            conditional image, normalised as the video latents are; `None` where the pipeline has none.
+        noise (`torch.Tensor` of shape `(B, C, F, H, W)`): unit noise of the first latents, float32, as the `on_noise`
+            hooks have left it so far; unset (`None`) while the schedule is made.
+        image_latents (`torch.Tensor` of shape `(B, C, F or 1, H, W)`, *optional*): the clean latents of the conditional
+            image, normalised as the video latents are; `None` where the pipeline has none.
         generator: the generator (or list of them) the caller gave to the pipeline.
         frames (`int`): latent frames F that hooks see.
         held (`int`): leading latent frames that the pipeline fills with the image instead of denoising them. They are not
@@ -40,9 +40,9 @@ class Run:
     """
 
     process: ForwardProcess
-    grid: Grid | None = None
+    grid: Grid = cast("Grid", None)
     step: int = 0
-    noise: torch.Tensor | None = None
+    noise: torch.Tensor = cast(torch.Tensor, None)
     image_latents: torch.Tensor | None = None
     generator: torch.Generator | list[torch.Generator] | None = None
     frames: int = 0
