@@ -1,4 +1,4 @@
-"""`python -m unstill`: the command line, for `accelerate launch -m unstill ...` and machines without the script on the path."""
+"""`python -m unstill` is the command line too, as `accelerate launch -m unstill ...` needs it."""
 
 from unstill.cli import main
 

@@ -29,7 +29,7 @@ def test_values_get_the_type_of_the_annotation(text):
         ("early_strat", "did you mean 'early_start'?"),
         ("early_start:strat=0.9", "no parameter 'strat'; did you mean 'start'?"),
         ("early_start:start=high", "early_start:start takes a number, not 'high'"),
-        ("early_start:0.9", "neither key=value nor a preset"),
+        ("early_start:0.9", "not a setting of early_start"),
         ("early_start:start=2", "in (0, 1]"),
         ("early_start:start=0.9,sigma=3", "exactly one"),
         ("analytic_init:start=0.9", "needs statistics"),

@@ -12,7 +12,12 @@ from typer.core import TyperGroup
 
 from unstill.cli.animate import animate
 from unstill.cli.listing import methods, models
+from unstill.cli.statistics import statistics
+from unstill.cli.train import train
 from unstill.errors import UnstillError
+
+
+DISK_FULL = "The disk is full: free some space, or write somewhere else with --out."
 
 
 class Verbs(TyperGroup):
@@ -27,22 +32,29 @@ class Verbs(TyperGroup):
             if error.errno in (None, errno.EPIPE):
                 raise
             sentence, code = _about(error), 2
-        except KeyboardInterrupt:
-            sentence, code = "Stopped before it was done; nothing half-written was left behind.", 130
-        except RuntimeError as error:
-            # torch.OutOfMemoryError is a RuntimeError of its own; on the CPU the allocator raises a plain one.
-            if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+        except KeyboardInterrupt as stop:
+            sentence, code = str(stop) or "Stopped; nothing half-written was left behind.", 130
+        except RuntimeError as error:  # torch's own words for what an OSError or MemoryError says elsewhere
+            sentence, code = _of_torch(error), 2
+            if not sentence:
                 raise
-            sentence, code = "Not enough memory: take a smaller --size, fewer --frames, or --offload.", 2
         typer.echo(sentence, err=True)
         raise typer.Exit(code)
 
 
 def _about(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return "The disk is full: free some space, or write somewhere else with --out."
+        return DISK_FULL
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror}."
+
+
+def _of_torch(error: RuntimeError) -> str:
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return "Not enough memory: take a smaller --size, fewer --frames, or --offload."
+    if "PytorchStreamWriter" in str(error):
+        return DISK_FULL
+    return ""
 
 
 app = typer.Typer(
@@ -59,6 +71,8 @@ app = typer.Typer(
 
 for verb, example in (
     (animate, "unstill animate photo.jpg --motion 0.8 --compare --out walk.mp4"),
+    (statistics, "unstill statistics clips/ --model svd --out svd.safetensors"),
+    (train, "unstill train pico:steps=2000 --out runs/pico"),
     (models, "unstill models --json"),
     (methods, "unstill methods"),
 ):

@@ -79,6 +79,7 @@ def animate(
     if cls is not None:
         arguments(cls, **asked)
 
+    output.hush()
     with output.staging(out) as folder:
         clock = _Clock()
         with clock("load"):
@@ -97,7 +98,8 @@ def animate(
             "image": image and {"path": str(image), "sha256": output.sha256(image)},
             "model": {"name": model, "pipeline": type(pipe).__name__, "weights": entry and entry.weights},
             "methods": [describe_method(one) for one in methods],
-            "call": {key: value for key, value in call.items() if key not in ("image", "output_type")},
+            "scheduler": {"class": type(pipe.scheduler).__name__, **pipe.scheduler.config},
+            "call": {**_defaults(pipe), **{key: value for key, value in call.items() if key != "image"}},
             "size": {"height": shape[0], "width": shape[1]},
             "seed": seed,
             "device": str(pipe._execution_device),
@@ -113,6 +115,14 @@ def animate(
         typer.echo(json.dumps(settings, indent=2))
     else:
         _tell(scores, settings, out)
+
+
+def _defaults(pipe: Any) -> dict[str, Any]:
+    """What the call leaves to the pipeline."""
+    from unstill.models.calling import parameters
+
+    values = {name: one.default for name, one in parameters(type(pipe)).items()}
+    return {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
 
 
 class _Clock:

@@ -65,36 +65,49 @@ def parse_method(text: str, defaults: dict[str, Any] | None = None) -> Method:
     if name not in known:
         raise UnstillError(f"There is no method {name!r}{_did_you_mean(name, known)}")
     cls = known[name]
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, cls))}
-    preset: str | None = None
-    values: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in rest.split(","))):
-        key, equals, value = part.partition("=")
-        if not equals and key in cls.presets:
-            preset = key
-        elif not equals:
-            raise UnstillError(
-                f"{part!r} in --method {text} is neither key=value nor a preset of {name} "
-                f"({', '.join(cls.presets)}); write for example --method {name}:{next(iter(fields), 'key')}=..."
-            )
-        elif key not in fields:
-            raise UnstillError(f"The method {name} has no parameter {key!r}{_did_you_mean(key, fields)}")
-        else:
-            values[key] = _parse(value, fields[key], f"{name}:{key}")
-    level_given = preset is not None or not LEVELS.isdisjoint(values)
-    for key, value in (defaults or {}).items():
-        if key in fields and key not in values and not (key in LEVELS and level_given):
-            values[key] = value
+    values, presets = parse_values(cls, name, rest, cls.presets)
+    if len(presets) > 1:
+        raise UnstillError(f"--method {text} names {len(presets)} presets ({', '.join(presets)}); name one.")
+    preset = cls.presets[presets[0]] if presets else {}
+    given = {**preset, **values}
+    fields = dataclasses.fields(typing.cast(Any, cls))
+    for field in fields:
+        if field.name in (defaults or {}) and field.name not in given:
+            if field.name not in LEVELS or LEVELS.isdisjoint(given):
+                given[field.name] = (defaults or {})[field.name]
     required = [
         field.name
-        for field in dataclasses.fields(typing.cast(Any, cls))
-        if field.default is field.default_factory is dataclasses.MISSING
-        and field.name not in {**values, **(cls.presets[preset] if preset else {})}
+        for field in fields
+        if field.default is field.default_factory is dataclasses.MISSING and field.name not in given
     ]
     if required:
         raise UnstillError(f"The method {name} needs {' and '.join(required)}: --method {name}:{required[0]}=...")
-    return cls.preset(preset, **values) if preset else cls(**values)
+    return cls(**given)
+
+
+def parse_values(cls: type, name: str, text: str, words: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """
+    Fields of the dataclass `cls` from `key=value,key=value`, and those of the known `words` that stand between them.
+
+    Raises:
+        UnstillError: an unknown key or word, or a value that the field's annotation does not allow.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    values: dict[str, Any] = {}
+    found: list[str] = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, value = (side.strip() for side in part.partition("="))
+        if not equals and key in words:
+            found.append(key)
+        elif not equals:
+            presets = f" nor one of its presets ({', '.join(words)})" if words else ""
+            raise UnstillError(f"{part!r} is not a setting of {name}, such as {next(iter(fields))}=...{presets}.")
+        elif key not in fields:
+            raise UnstillError(f"{name} has no parameter {key!r}{_did_you_mean(key, fields)}")
+        else:
+            values[key] = _parse(value, fields[key], f"{name}:{key}")
+    return values, found
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -145,7 +158,9 @@ def describe_method(method: Method) -> dict[str, Any]:
     parameters = {}
     for field in dataclasses.fields(typing.cast(Any, method)):
         value = getattr(method, field.name)
-        parameters[field.name] = value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+        if type(value).__name__ == "LatentStatistics":
+            value = {"count": value.count, "shape": list(value.mean.shape), "variance": float(value.variance)}
+        parameters[field.name] = value if isinstance(value, (str, int, float, bool, dict, type(None))) else str(value)
     return {"name": name, "parameters": parameters}
 
 

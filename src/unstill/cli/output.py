@@ -49,6 +49,25 @@ def staging(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_writable(out: Path) -> None:
+    """Makes the folder of `out` and tries to write there; raises `UnstillError` if that fails."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise UnstillError(f"{out} cannot be written ({error.strerror}); name another place.") from error
+
+
+def hush() -> None:
+    """Leaves standard error to this program: no warnings and bars of diffusers and transformers."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
 def check_video_name(out: Path) -> None:
     """Raises `UnstillError` if `out` cannot become a video: unknown suffix, or a name taken by something else."""
     from unstill.data.encode import ENCODERS

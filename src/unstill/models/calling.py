@@ -37,6 +37,12 @@ def native_size(pipe: Any) -> tuple[int, int]:
     return height * factor, width * factor
 
 
+def native_frames(pipe: Any) -> int:
+    """Frames the pipeline makes unless it is told otherwise."""
+    default = parameters(type(pipe))["num_frames"].default
+    return default if isinstance(default, int) else pipe.unet.config.num_frames
+
+
 def arguments(
     cls: type,
     *,

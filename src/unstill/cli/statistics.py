@@ -1,0 +1,134 @@
+"""`unstill statistics`: mean and variance of a data set's video latents, for Analytic-Init."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+
+if TYPE_CHECKING:
+    from unstill.statistics import LatentStatistics
+
+
+def statistics(
+    videos: Annotated[Path, typer.Argument(help="A folder of videos, like those the model was trained on.")],
+    model: Annotated[
+        str, typer.Option(help="The model whose latents are meant: a name, a diffusers folder, or a hub id.")
+    ] = "pico",
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("statistics.safetensors"),
+    clips: Annotated[int, typer.Option(min=1, help="Clips from each video, at random places.")] = 1,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip. Default: the model's.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=0.1, help="Frames per second to read at. Default: the model's.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT to fill. Default: the model's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the places, and of what the encoder draws.")] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """
+    Measure the latents of a folder of videos, for Analytic-Init.
+
+    Reads one clip at a time. Stopped, it goes on where it was when the same command is given again. Several processes
+    share the work: accelerate launch -m unstill statistics ...
+    """
+    from unstill.cli import output
+    from unstill.cli.options import parse_size
+    from unstill.data.clips import ClipFolder, video_files
+    from unstill.models import registry
+
+    entry = registry.find(model)
+    wanted = None if size is None else parse_size(size)
+    registry.pipeline_class(model)
+    output.check_writable(out)
+    video_files(videos)  # nothing is loaded for a folder without any
+    output.hush()
+    from unstill.attach import adapter_for
+    from unstill.cli.progress import Report
+    from unstill.models.calling import native_frames, native_size
+    from unstill.statistics import estimate
+
+    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))  # accelerate launch
+    pipe = registry.load(model, device=device)
+    shape = wanted or (entry.size if entry else native_size(pipe))
+    folder = ClipFolder(
+        folder=videos,
+        frames=frames or (entry.frames if entry else native_frames(pipe)),
+        fps=fps or (entry.fps if entry else None),
+        size=shape,
+        clips_per_video=clips,
+        seed=seed,
+    )
+    encode = functools.partial(adapter_for(pipe).encode_video, pipe)
+    meta = {
+        "model": {"name": model, "pipeline": type(pipe).__name__, "weights": entry and entry.weights},
+        "videos": len(folder.files),
+        "clips_per_video": clips,
+        "frames": folder.frames,
+        "fps": folder.fps,
+        "size": {"height": shape[0], "width": shape[1]},
+        "seed": seed,
+    }
+    try:
+        with Report(quiet=as_json or rank > 0) as report:
+            progress = functools.partial(report, "clips")
+            if processes == 1:
+                measured = estimate(encode, folder, out=out, meta=meta, seed=seed, progress=progress)
+            else:
+                measured = _together(estimate, encode, folder, out, meta, seed, progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Stopped; the same command goes on from here.") from None
+    if rank > 0:
+        return
+    result = {
+        **output.provenance(),
+        **meta,
+        "count": measured.count,
+        "shape": list(measured.mean.shape),
+        "variance": float(measured.variance),
+        "file": str(out),
+    }
+    output.write_json(out.with_name(f"{out.stem}.json"), result)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    left_out = len(folder) - (measured.count or 0)
+    typer.echo(
+        f"Wrote {out}: {measured.count} clips"
+        + (f" ({left_out} could not be read)" if left_out else "")
+        + f", latents {'x'.join(map(str, measured.mean.shape))} (channels, frames, height, width), "
+        f"mean variance {float(measured.variance):.4f}."
+    )
+
+
+def _together(
+    estimate: Any, encode: Any, folder: Any, out: Path, meta: dict[str, Any], seed: int, progress: Any
+) -> LatentStatistics:
+    """Every process measures its share into a file of its own; the first one merges them."""
+    from accelerate import PartialState
+
+    state = PartialState()
+
+    def share(index: int) -> Path:
+        return out.with_name(f"{out.name}.{index}-of-{state.num_processes}")
+
+    shard = (state.process_index, state.num_processes)
+    measured: LatentStatistics = estimate(
+        encode, folder, out=share(state.process_index), meta=meta, seed=seed, shard=shard, progress=progress
+    )
+    state.wait_for_everyone()
+    if state.is_main_process:
+        for index in range(1, state.num_processes):
+            measured.merge(type(measured).load(share(index)))
+        measured.save(out)
+        for index in range(state.num_processes):
+            share(index).unlink()
+    state.destroy_process_group()
+    return measured

@@ -1,0 +1,193 @@
+"""`unstill animate` on a random pipeline: what is written, what is said, and what never happens."""
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unstill.data.video import read_video
+from unstill.errors import UnstillError
+from unstill.models import registry
+
+
+QUICK = ("--steps", 1, "--frames", 3, "--method", "early_start:sigma=6")
+
+
+def names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+def test_writes_both_videos_the_comparison_and_the_settings(unstill, model, photo, tmp_path):
+    out = tmp_path / "made" / "walk.mp4"
+    result = unstill("animate", photo, "--model", model, *QUICK, "--out", out, "--compare", "--seed", 3, "--fps", 6)
+    assert result.exit_code == 0, result.stderr
+    assert names(out.parent) == {"walk.mp4", "walk_plain.mp4", "walk_compare.mp4", "walk.json"}
+    improved, compared = read_video(out), read_video(out.with_name("walk_compare.mp4"))
+    assert improved.frames.shape == (3, 3, 256, 256) and improved.fps == 6
+    assert len(compared) == 3 and compared.frames.shape[-1] > 2 * 256
+    assert not np.array_equal(improved.frames, read_video(out.with_name("walk_plain.mp4")).frames)
+    settings = json.loads((out.parent / "walk.json").read_text())
+    assert settings["seed"] == 3 and settings["call"]["num_inference_steps"] == 1
+    assert settings["methods"] == [{"name": "early_start", "parameters": {"start": None, "sigma": 6.0}}]
+    assert settings["image"]["sha256"] == hashlib.sha256(photo.read_bytes()).hexdigest()
+    assert settings["scheduler"]["class"] == "EulerDiscreteScheduler"
+    assert settings["scores"].keys() == {"plain", "improved"}
+    for words in ("plain", "improved", "moves", "first frame", "walk.mp4", "walk.json"):
+        assert words in result.stdout
+
+
+@pytest.mark.parametrize(("name", "made"), [("a.gif", "a.gif"), ("a.webp", "a.webp"), ("frames", "frames")])
+def test_every_kind_of_output_can_be_read_again(unstill, model, photo, tmp_path, name, made):
+    out = tmp_path / name
+    for _ in range(2):  # the second run replaces the first
+        assert unstill("animate", photo, "--model", model, *QUICK, "--no-plain", "--out", out).exit_code == 0
+    assert len(read_video(tmp_path / made)) == 3
+    assert names(tmp_path) == {"photo.png", made, f"{out.stem}.json"}
+
+
+def test_json_is_all_that_is_printed_and_the_same_seed_gives_the_same(unstill, model, photo, tmp_path):
+    made = []
+    for seed, name in ((1, "a.gif"), (1, "b.gif"), (2, "c.gif")):
+        result = unstill(
+            "animate", photo, "--model", model, *QUICK, "--seed", seed, "--out", tmp_path / name, "--json"
+        )
+        told = json.loads(result.stdout)
+        assert result.stderr == "" and told == json.loads((tmp_path / name).with_suffix(".json").read_text())
+        made.append((told["scores"], (tmp_path / name).read_bytes()))
+    assert made[0] == made[1] and made[0][1] != made[2][1]
+
+
+def pictures(folder: Path) -> dict[str, Path]:
+    """Ordinary and odd pictures."""
+    rng = np.random.default_rng(0)
+    colour = Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    save = {
+        "turned.jpg": lambda path: colour.save(path, exif=turned),
+        "rgba.png": lambda path: colour.convert("RGBA").save(path),
+        "deep.png": lambda path: Image.fromarray(rng.integers(0, 65535, (40, 60), dtype=np.uint16)).save(path),
+        "cmyk.jpg": lambda path: colour.convert("CMYK").save(path),
+        "grey.png": lambda path: colour.convert("L").save(path),
+        "moving.gif": lambda path: colour.save(path, save_all=True, append_images=[colour.convert("L")]),
+        "tiny.png": lambda path: colour.resize((3, 5)).save(path),
+    }
+    for name, write in save.items():
+        write(folder / name)
+    return {name: folder / name for name in save}
+
+
+def test_ordinary_and_odd_pictures(unstill, model, tmp_path):
+    for name, path in pictures(tmp_path).items():
+        out = tmp_path / f"{path.stem}.mp4"
+        result = unstill("animate", path, "--model", model, *QUICK, "--no-plain", "--out", out, "--upscale", 1)
+        assert result.exit_code == 0, (name, result.stderr)
+        assert read_video(out).frames.shape == (3, 3, 64, 64)
+
+
+@pytest.fixture
+def never_loads(monkeypatch):
+    def load(*args, **options):
+        pytest.fail("a model was loaded before the mistake was found")
+
+    monkeypatch.setattr(registry, "load", load)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--method", "foo"], "no method 'foo'"),
+        (["--method", "early_start:sigma=-1"], "above 0"),
+        (["--size", "big"], "WIDTHxHEIGHT"),
+        (["--motion", "3"], "from 0 (still) to 1 (lively)"),
+        (["--prompt", "a boat"], "takes no prompt"),
+        (["--out", "a.avi"], ".mp4, .gif, .webp"),
+        (["--out", "taken"], "is a folder of other things"),
+        (["--out", "taken/x.mp4/y.mp4"], "cannot be written"),
+        (["--compare", "--no-plain"], "--compare needs the plain video"),
+    ],
+)
+@pytest.mark.usefixtures("never_loads")
+def test_mistakes_in_options_are_found_before_a_model_is_loaded(
+    unstill, model, photo, tmp_path, monkeypatch, words, says
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "x.mp4").write_text("mine")
+    result = unstill("animate", photo, "--model", model, *words)
+    assert result.exit_code == 2 and says in result.stderr
+    assert result.stderr.count("\n") == 1 and result.stdout == ""
+    assert names(tmp_path) == {"photo.png", "taken"} and names(tmp_path / "taken") == {"x.mp4"}
+
+
+@pytest.mark.usefixtures("never_loads")
+def test_what_is_no_picture_is_said_in_one_sentence(unstill, model, photo, tmp_path):
+    whole = photo.read_bytes()
+    wrong = {
+        "corrupt.png": (whole[: len(whole) // 2], "damaged"),
+        "empty.jpg": (b"", "empty"),
+        "text.jpg": (b"not a picture", "not a picture"),
+    }
+    for name, (content, says) in wrong.items():
+        (tmp_path / name).write_bytes(content)
+        result = unstill("animate", tmp_path / name, "--model", model, "--out", tmp_path / "x.mp4")
+        assert result.exit_code == 2 and says in result.stderr and result.stderr.count("\n") == 1, name
+    for path, says in ((tmp_path, "folder"), (tmp_path / "missing.png", "no picture at")):
+        result = unstill("animate", path, "--model", model, "--out", tmp_path / "x.mp4")
+        assert result.exit_code == 2 and says in result.stderr
+    assert names(tmp_path) == {"photo.png", *wrong}
+
+
+def test_a_full_disk_leaves_nothing_behind(unstill, model, photo, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("unstill.cli.output.write_json", full)  # the last thing that is written
+    result = unstill("animate", photo, "--model", model, *QUICK, "--out", tmp_path / "x.mp4")
+    assert result.exit_code == 2 and "No space left" in result.stderr and result.stderr.count("\n") == 1
+    assert names(tmp_path) == {"photo.png"}
+
+
+def test_a_bug_keeps_its_traceback(unstill, model, photo, tmp_path, monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(registry, "load", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        unstill("animate", photo, "--model", model, "--out", tmp_path / "x.mp4")
+    assert names(tmp_path) == {"photo.png"}
+
+
+def test_ctrl_c_ends_with_one_sentence_and_nothing_behind(model, photo, tmp_path):
+    out = tmp_path / "out"
+    words = ["animate", photo, "--model", model, "--steps", 100000, "--out", out / "x.mp4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unstill", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    waited = time.monotonic() + 120
+    while not (out.is_dir() and names(out)) and time.monotonic() < waited:
+        time.sleep(0.05)
+    time.sleep(1.0)  # into the sampling
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.strip().splitlines()[-1].startswith("Stopped") and "Traceback" not in stderr and stdout == ""
+    assert names(out) == set()
+
+
+def test_errors_of_the_library_are_errors_of_the_command(unstill, model, photo, tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise UnstillError("One sentence.")
+
+    monkeypatch.setattr(registry, "load", refuse)
+    result = unstill("animate", photo, "--model", model, "--out", tmp_path / "x.mp4")
+    assert (result.exit_code, result.stderr, result.stdout) == (2, "One sentence.\n", "")

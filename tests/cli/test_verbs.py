@@ -1,0 +1,113 @@
+"""The other verbs, the help, and what the command line costs before it does anything."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from unstill.cli import app
+from unstill.data.video import write_video
+from unstill.models.registry import MODELS, load
+from unstill.statistics import LatentStatistics
+
+
+VERBS = [command.callback.__name__ for command in app.registered_commands]
+
+
+def test_help_costs_no_heavy_import():
+    probe = "import sys, unstill.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "PIL", "diffusers", "transformers", "av", "cv2", "pydantic"} & set(loaded)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_an_example_and_json(unstill, verb):
+    result = unstill(verb, "--help")
+    assert result.exit_code == 0 and f"Example: unstill {verb}" in result.stdout and "--json" in result.stdout
+
+
+def test_models_and_methods(unstill):
+    assert [model["name"] for model in json.loads(unstill("models", "--json").stdout)] == [m.name for m in MODELS]
+    methods = {method["name"]: method for method in json.loads(unstill("methods", "--json").stdout)}
+    assert methods["early_start"]["parameters"] == {"start": None, "sigma": None}
+    assert methods["analytic_init"]["parameters"]["statistics"] == "required"
+    assert "pico" in unstill("models").stdout and "early_start" in unstill("methods").stdout
+
+
+def test_unknown_verbs_and_options_exit_2(unstill):
+    assert unstill("animat").exit_code == 2
+    assert unstill("animate", "--colour", "red").exit_code == 2
+    assert unstill("animate", "--steps", "0").exit_code == 2
+
+
+@pytest.fixture
+def clips(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for index in range(3):
+        video = torch.randint(0, 255, (12, 3, 64, 64), generator=generator, dtype=torch.uint8)
+        write_video(tmp_path / "clips" / f"{index}.mp4", video, 8)
+    return tmp_path / "clips"
+
+
+def test_statistics_are_those_of_the_pipelines_own_latents(unstill, model, clips, tmp_path):
+    out = tmp_path / "s.safetensors"
+    words = ("statistics", clips, "--model", model, "--frames", 4, "--out", out)
+    told = json.loads(unstill(*words, "--json").stdout)
+    saved = LatentStatistics.load(out)
+    assert told == json.loads(out.with_suffix(".json").read_text())
+    assert (told["count"], told["shape"]) == (3, list(saved.mean.shape)) and saved.mean.shape[1] == 4
+    assert told["variance"] == pytest.approx(float(saved.variance))
+    side = load(model).unet.config.sample_size
+    assert saved.mean.shape[2:] == (side, side)
+    assert "3 clips" in unstill(*words).stdout
+    assert {entry.name for entry in tmp_path.iterdir()} == {"clips", "s.safetensors", "s.json"}
+
+
+def test_statistics_of_unreadable_videos(unstill, model, clips, tmp_path):
+    (clips / "broken.mp4").write_bytes(b"nothing")
+    out = tmp_path / "s.safetensors"
+    result = unstill("statistics", clips, "--model", model, "--frames", 4, "--out", out)
+    assert result.exit_code == 0 and "3 clips (1 could not be read)" in result.stdout
+    result = unstill("statistics", clips, "--model", model, "--frames", 400, "--out", tmp_path / "t.safetensors")
+    assert (
+        result.exit_code == 2 and "None of the 4 clips" in result.stderr and not (tmp_path / "t.safetensors").exists()
+    )
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "."])
+def test_statistics_of_no_videos(unstill, model, tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    result = unstill("statistics", folder, "--model", model)
+    assert result.exit_code == 2 and folder in result.stderr and not list(tmp_path.iterdir())
+
+
+def test_analytic_init_from_measured_statistics(unstill, model, photo, clips, tmp_path):
+    out = tmp_path / "s.safetensors"
+    unstill("statistics", clips, "--model", model, "--frames", 3, "--out", out)
+    words = ("--method", f"analytic_init:statistics={out},sigma=6", "--steps", 1, "--frames", 3)
+    result = unstill("animate", photo, "--model", model, *words, "--out", tmp_path / "x.mp4", "--json")
+    told = json.loads(result.stdout)["methods"][0]["parameters"]["statistics"]
+    assert (told["count"], told["shape"]) == (3, [6, 3, 16, 16])
+
+
+def test_train_makes_a_pipeline_that_loads(unstill, tmp_path):
+    recipe = "pico:steps=2,autoencoder_steps=2,clips=8,batch=2"
+    result = unstill("train", recipe, "--out", tmp_path / "run", "--seed", 5, "--json")
+    made = json.loads(result.stdout)
+    assert (made["recipe"]["steps"], made["recipe"]["seed"]) == (2, 5) and result.stderr == ""
+    assert made["pipeline"] == str(tmp_path / "run" / "pipeline")
+    assert type(load(made["pipeline"])).__name__ == "PicoPipeline"
+
+
+def test_train_mistakes(unstill, tmp_path):
+    for recipe, says in (
+        ("tiny", "no recipe 'tiny'"),
+        ("pico:step=3", "did you mean 'steps'"),
+        ("pico:steps=x", "whole"),
+    ):
+        result = unstill("train", recipe, "--out", tmp_path / "run")
+        assert result.exit_code == 2 and says in result.stderr and not (tmp_path / "run").exists()
+    told = json.loads(unstill("train", "pico:steps=7", "--settings").stdout)
+    assert told["steps"] == 7
