@@ -67,7 +67,7 @@ def animate(
     if image is None and entry is not None and entry.name == "pico":
         image = registry.bundled_picture()
     source = None if image is None else read_image(image)
-    asked = {
+    asked: dict[str, Any] = {
         "image": source,
         "prompt": prompt,
         "motion": motion,

@@ -2,61 +2,58 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def models(as_json: Json = False) -> None:
     """List the models that go by a name; any diffusers folder or hub id works too."""
-    import dataclasses
-
     from unstill.models.registry import MODELS
 
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(model) for model in MODELS], indent=2))
         return
-    rows = [
-        (m.name, m.input, m.parameters, f"{m.size[1]}x{m.size[0]}, {m.frames} frames", m.needs, m.licence)
-        for m in MODELS
-    ]
-    _table(("model", "takes", "denoiser", "clip", "needs", "licence of the weights"), rows)
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model", no_wrap=True)
+    for column in ("takes", "makes", "needs", "licence of the weights"):
+        table.add_column(column)
+    for m in MODELS:
+        table.add_row(m.name, m.input, f"{m.frames} frames, {m.size[1]}x{m.size[0]}", m.needs, m.licence)
+    Console().print(table)
 
 
 def methods(as_json: Json = False) -> None:
     """List the methods, their parameters and defaults."""
-    import dataclasses
-    import inspect
-    from typing import Any, cast
-
     from unstill.cli.options import method_classes
 
-    found = []
+    found: list[dict[str, Any]] = []
     for name, cls in method_classes().items():
         parameters = {}
         for field in dataclasses.fields(cast(Any, cls)):
-            default = field.default if field.default is not dataclasses.MISSING else "required"
-            parameters[field.name] = (
-                default if isinstance(default, (str, int, float, bool, type(None))) else str(default)
-            )
+            plain = isinstance(field.default, (str, int, float, bool, type(None)))
+            required = field.default is dataclasses.MISSING
+            parameters[field.name] = "required" if required else field.default if plain else str(field.default)
         about = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
         found.append({"name": name, "about": about, "parameters": parameters, "presets": list(cls.presets)})
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    rows = [(m["name"], m["about"], ", ".join(f"{k}={v}" for k, v in m["parameters"].items())) for m in found]
-    _table(("--method", "what it does", "parameters and defaults"), rows)
-
-
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    console = Console(highlight=False)
+    for method in found:
+        console.print(f"[bold]{method['name']}[/bold]")
+        console.print(Padding(method["about"], (0, 0, 0, 2)))
+        settings = ", ".join(f"{key}={value}" for key, value in method["parameters"].items())
+        console.print(Padding(f"{settings}; presets: {', '.join(method['presets'])}", (0, 0, 1, 2)), style="dim")

@@ -43,8 +43,9 @@ class Report:
         if not self._bars.disable:
             if stage not in self._tasks:
                 self._tasks[stage] = self._bars.add_task(stage, total=total, figures=figures)
-            shown = {"figures": figures} if figures else {}
-            self._bars.update(self._tasks[stage], completed=min(done, total), **shown)
+            self._bars.update(self._tasks[stage], completed=min(done, total))
+            if figures:
+                self._bars.update(self._tasks[stage], figures=figures)
         elif not self._quiet:
             now = time.monotonic()
             if done >= total or now - self._last >= SECONDS_BETWEEN_LINES:

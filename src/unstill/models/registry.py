@@ -153,6 +153,9 @@ MODELS: tuple[Model, ...] = (
 )
 
 
+PICO = Path(__file__).parent / "pico" / "weights"
+
+
 def find(name_or_path: str) -> Model | None:
     """
     The entry of a name; `None` for a hub id or a local diffusers folder, of which nothing is known but itself.
@@ -190,7 +193,7 @@ def pipeline_name(name_or_path: str) -> str | None:
     return None
 
 
-def pipeline_class(name_or_path: str) -> type | None:
+def pipeline_class(name_or_path: str) -> type[DiffusionPipeline] | None:
     """As `pipeline_name`, but the class itself; its modules are imported, no weights are read."""
     name = pipeline_name(name_or_path)
     if name is None:
@@ -203,7 +206,7 @@ def pipeline_class(name_or_path: str) -> type | None:
 
     if not hasattr(diffusers, name):
         raise UnstillError(f"{name_or_path} needs the class {name}, which this diffusers does not have; update it.")
-    cls: type = getattr(diffusers, name)
+    cls: type[DiffusionPipeline] = getattr(diffusers, name)
     return cls
 
 
@@ -211,22 +214,23 @@ def defaults_of(name_or_path: str) -> dict[str, Any]:
     """
     Method parameters that suit a model: its level of `start` or `sigma`, and its `statistics` where they are shipped.
 
-    A local folder takes those of its pipeline class; statistics belong to one set of weights and are never borrowed.
+    A local folder has the level of its pipeline class, and statistics only if a `statistics.safetensors` lies in it.
     """
     entry = find(name_or_path)
     pipeline = pipeline_name(name_or_path)
     level = next((model.start for model in ((entry,) if entry else MODELS) if model.pipeline == pipeline), None)
     defaults: dict[str, Any] = dict([level or ("start", 0.96)])
-    if entry and entry.name == "pico":
-        from unstill.models.pico import statistics
+    measured = (PICO if entry and entry.weights is None else Path(name_or_path)) / "statistics.safetensors"
+    if measured.is_file():
+        from unstill.statistics import LatentStatistics
 
-        defaults["statistics"] = statistics()
+        defaults["statistics"] = LatentStatistics.load(measured)
     return defaults
 
 
 def bundled_picture() -> Path:
     """The picture that comes with the package."""
-    return Path(__file__).parent / "pico" / "bundled.png"
+    return PICO / "bundled.png"
 
 
 def load(
@@ -255,8 +259,7 @@ def load(
     model = find(name_or_path)
     target = _device(device)
     if dtype is None:
-        on_cpu = target.type == "cpu" or model is None
-        dtype = torch.float32 if on_cpu else getattr(torch, model.dtype)
+        dtype = getattr(torch, model.dtype) if model and target.type != "cpu" else torch.float32
     pipe = _from_pretrained(name_or_path, model, dtype, options)
     if offload and target.type != "cpu":
         pipe.enable_model_cpu_offload(device=target)
