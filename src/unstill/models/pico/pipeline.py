@@ -197,12 +197,13 @@ class PicoPipeline(DiffusionPipeline):
             generator,
             latents,
         )
+        process = ForwardProcess.of(self.scheduler)
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for i, t in enumerate(self.scheduler.timesteps):
                 noisy = torch.cat([latents] * 2) if guided else latents
                 noisy = self.scheduler.scale_model_input(noisy, t)
                 model_input = torch.cat([noisy.to(image_latents.dtype), image_latents], 2)
-                output = self.unet(model_input, self._noise_label(t), None, ids, return_dict=False)[0]
+                output = self.unet(model_input, noise_label(*process.alpha_sigma(t, i)), None, ids, return_dict=False)[0]
                 if guided:
                     without, given = output.chunk(2)
                     output = without + guidance_scale * (given - without)
@@ -218,10 +219,10 @@ class PicoPipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         return PicoPipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def _noise_label(self, t: Tensor) -> float:
-        """What the network is told of the noise: 0.25 ln(sigma / alpha), at most that of its highest training level."""
-        alpha, sigma = ForwardProcess.of(self.scheduler).alpha_sigma(t)
-        return 0.25 * math.log(min(sigma / max(alpha, 1e-12), 700.0))
+
+def noise_label(alpha: float, sigma: float) -> float:
+    """What the network is told of the noise: 0.25 ln(sigma / alpha), at most that of its highest training level."""
+    return 0.25 * math.log(min(sigma / max(alpha, 1e-12), 700.0))
 
 
 def motion_bucket(motion: Tensor | float) -> Any:

@@ -1,0 +1,233 @@
+"""What the embedded model does, measured: how well it follows the requested motion, what an early start changes, where it leaks.
+
+    python benchmarks/pico_report.py --out docs/pico            # about 12 minutes on one core
+    python benchmarks/pico_report.py --out /tmp/x --images 8    # a quick look
+
+Writes leak.json, motion.json, their plots and contact sheets. Every interval is 95 %, over images, by the normal approximation; differences
+are paired (same image, same noise).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+import unstill
+from unstill.data import world
+from unstill.data.sheets import contact_sheet
+from unstill.lab.bayes import candidates, explained_motion, posterior_mean
+from unstill.metrics import motion_score
+from unstill.models.pico import PicoPipeline, motion_bucket
+from unstill.models.pico.pipeline import FPS
+
+
+LEVELS = (0.1, 0.3, 0.6, 1.0)  # requested motion
+SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 200.0)
+STARTS = (200.0, 50.0, 20.0, 10.0, 5.0)
+
+
+def flow(video: Tensor) -> float:
+    """Motion of one clip (F, 3, H, W) in [0, 1] as an estimator sees it, in the units of the requested level."""
+    pixels = motion_score(video, flow="dis", size=(256, 256), reduction="mean")
+    return pixels / 256 / world.SCORE_UNIT
+
+
+def interval(values: list[float] | Tensor) -> dict[str, float]:
+    x = torch.as_tensor(values, dtype=torch.float64)
+    return {"mean": x.mean().item(), "half_width": (1.96 * x.std() / len(x) ** 0.5).item()}
+
+
+def held_out(n: int, seed: int = 77_000, **kwargs) -> tuple[world.Scene, world.Motion]:
+    """Clips that no training run has seen: training seeds are hashes of small numbers, this one is not."""
+    g = torch.Generator().manual_seed(seed)
+    scene = world.sample_scene(n, g, **kwargs)
+    return scene, world.sample_motion(scene, g)
+
+
+def animate(pipe, frames: Tensor, motion: float, methods=(), steps: int = 25) -> Tensor:
+    """(N, 3, 64, 64) to (N, F, 3, 64, 64); image i always gets the noise of seed i."""
+    noise = torch.cat([torch.randn(1, 8, 6, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(len(frames))])
+    made = []
+    with unstill.apply(pipe, *methods):
+        for part, latents in zip(frames.split(8), noise.split(8), strict=True):
+            made.append(pipe(part, motion=motion, latents=latents, num_inference_steps=steps, output_type="pt").frames)
+    return torch.cat(made)
+
+
+def methods_for(sigma: float, kind: str, statistics) -> tuple:
+    if kind == "plain":
+        return ()
+    if kind == "early start":
+        return (unstill.EarlyStart(sigma=sigma),)
+    return (unstill.AnalyticInit(sigma=sigma, statistics=statistics),)
+
+
+def motion_table(pipe, statistics, n: int, starts=STARTS) -> dict:
+    scene, motion = held_out(n)
+    truth = world.render(scene, motion)
+    images = truth.video[:, 0]
+    settings = [("plain", 200.0), *(("early start", s) for s in starts[1:]), *(("Analytic-Init", s) for s in starts[1:])]
+    rows = []
+    plain: dict[float, Tensor] = {}
+    for kind, sigma in settings:
+        for level in LEVELS:
+            videos = animate(pipe, images, level, methods_for(sigma, kind, statistics))
+            measured = torch.tensor([flow(v) for v in videos], dtype=torch.float64)
+            first = (videos[:, 0] - images).square().mean((1, 2, 3)).sqrt()
+            plain.setdefault(level, measured)
+            row = {"start": kind, "sigma": sigma, "requested": level, "measured": interval(measured)}
+            row |= {"more_than_plain": interval(measured - plain[level]), "first_frame_rms": interval(first)}
+            rows.append(row)
+            print(f"{kind:14s} {sigma:6.1f} asked {level:.1f}: {row['measured']['mean']:.3f} +- {row['measured']['half_width']:.3f}", flush=True)
+    readings = torch.tensor([flow(v) for v in truth.video], dtype=torch.float64)
+    exact = truth.motion.double()
+    slope = (readings * exact).sum() / exact.square().sum()
+    still = torch.tensor([flow(v[:1].expand(8, -1, -1, -1)) for v in truth.video])
+    estimator = {
+        "slope": slope.item(),
+        "correlation": torch.corrcoef(torch.stack([readings, exact]))[0, 1].item(),
+        "reading_of_a_still": still.max().item(),
+        "coding_only": interval([flow(v) for v in coded(pipe, truth.video[:16])]),
+        "coding_only_truth": interval(readings[:16]),
+    }
+    return {"images": n, "estimator": estimator, "rows": rows}
+
+
+@torch.no_grad()
+def coded(pipe, videos: Tensor) -> Tensor:
+    return torch.stack([pipe.vae(v * 2 - 1).clamp(-1, 1) / 2 + 0.5 for v in videos])
+
+
+@torch.no_grad()
+def leak_table(pipe, clips: int, n: int = 320) -> dict:
+    """One-step predictions at each noise level, of the model and of the Bayes reference, on the same noisy clips of one toy."""
+    g = torch.Generator().manual_seed(5)
+    rows: dict[float, list[dict[str, float]]] = {s: [] for s in SIGMAS}
+    used = 0
+    while used < clips:
+        scene, motion = held_out(1, seed=int(torch.randint(1 << 40, (), generator=g)), toys=1, collage=0.0)
+        truth = world.render(scene, motion)
+        if not 0.15 < truth.motion.item() < 1.2:
+            continue
+        used += 1
+        options = candidates(scene, motion, g, n)
+        z = pipe.vae.encoder((options.video * 2 - 1).flatten(0, 1)).unflatten(0, options.video.shape[:2])
+        true_flow = flow(truth.video[0])
+        ids = torch.tensor([[FPS - 1.0, motion_bucket(truth.motion.item()), 0.0]])
+        for s in SIGMAS:
+            noisy = z[:1] + s * torch.randn(z[:1].shape, generator=g)
+            model_input = torch.cat([noisy / (1 + s * s) ** 0.5, z[:1, :1].expand_as(noisy)], 2)
+            v = pipe.unet(model_input, 0.25 * torch.tensor(s).log(), None, ids).sample
+            made = noisy / (1 + s * s) - s / (1 + s * s) ** 0.5 * v
+            best, weight = posterior_mean(noisy[0], z, s)
+            row = {"candidates": float(len(z)), "truth_probability": weight[0].item()}
+            for name, x0 in (("model", made), ("bayes", best[None])):
+                video = (pipe.vae.decoder(x0[0]).clamp(-1, 1) + 1) / 2
+                row[f"{name}_explained"] = explained_motion(x0, z[:1]).item()
+                row[f"{name}_flow"] = flow(video) / true_flow
+                row[f"{name}_first_rms"] = (video[0] - truth.video[0, 0]).square().mean().sqrt().item()
+            rows[s].append(row)
+    table = [{"sigma": s} | {k: interval([r[k] for r in rs]) for k in rs[0]} for s, rs in rows.items()]
+    for row in table:
+        print(f"sigma {row['sigma']:6.1f} explained: model {row['model_explained']['mean']:.2f}, best possible {row['bayes_explained']['mean']:.2f}")
+    return {"clips": clips, "rows": table}
+
+
+def plot_leak(table: dict, path: Path) -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
+    for axis, key, title in zip(axes, ("explained", "flow"), ("Explained motion (R²)", "Flow / true flow"), strict=True):
+        for name, label, colour in (("bayes", "best possible", "#2a9d8f"), ("model", "pico", "#e76f51")):
+            x = [r["sigma"] for r in table["rows"]]
+            y = torch.tensor([r[f"{name}_{key}"]["mean"] for r in table["rows"]])
+            h = torch.tensor([r[f"{name}_{key}"]["half_width"] for r in table["rows"]])
+            axis.plot(x, y, color=colour, marker="o", markersize=4, label=label)
+            axis.fill_between(x, y - h, y + h, color=colour, alpha=0.15, linewidth=0)
+        axis.set(xscale="log", xlabel="noise level sigma", title=title)
+        axis.axhline(0 if key == "explained" else 1, color="0.7", linewidth=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_motion(table: dict, path: Path) -> None:
+    figure, axis = plt.subplots(figsize=(5, 4), constrained_layout=True)
+    kinds = [("plain", 200.0), *(("Analytic-Init", s) for s in STARTS[1:])]
+    colours = plt.get_cmap("viridis")
+    for i, (kind, sigma) in enumerate(kinds):
+        rows = [r for r in table["rows"] if r["start"] == kind and r["sigma"] == sigma]
+        axis.errorbar(
+            [r["requested"] for r in rows],
+            [r["measured"]["mean"] for r in rows],
+            [r["measured"]["half_width"] for r in rows],
+            label=f"{kind}, sigma {sigma:g}",
+            color=colours(i / len(kinds)),
+            marker="o",
+            markersize=4,
+            capsize=2,
+        )
+    slope = table["estimator"]["slope"]
+    axis.plot([0, 1], [0, slope], color="0.7", linestyle="--", label="as requested")
+    axis.set(xlabel="requested motion", ylabel="measured motion")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def sheets(pipe, statistics, out: Path, sigma: float, n: int = 4) -> None:
+    scene, motion = held_out(40)
+    truth = world.render(scene, motion)
+    chosen = [i for i in range(40) if scene.background[i] == 0][:n] + [i for i in range(40) if scene.background[i] == 1][:1]
+    images = truth.video[chosen, 0]
+    rows, labels = [], []
+    by_level = {level: animate(pipe, images, level) for level in LEVELS}
+    for i in range(len(images)):
+        for level in LEVELS:
+            rows.append(by_level[level][i])
+            labels.append(f"motion {level:g}")
+    contact_sheet(rows[: 4 * 3], labels[: 4 * 3], frames=8, panel=96).save(out / "levels.png")
+    rows, labels = [], []
+    by_start = {kind: animate(pipe, images, 0.6, methods_for(sigma, kind, statistics)) for kind in ("plain", "early start", "Analytic-Init")}
+    for i in range(len(images)):
+        for kind, videos in by_start.items():
+            rows.append(videos[i])
+            labels.append(kind)
+    contact_sheet(rows, labels, frames=8, panel=96).save(out / "starts.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("docs/pico"))
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--sheet-sigma", type=float, default=10.0)
+    parser.add_argument("--pipeline", type=Path, help="a folder written by 'unstill train pico'; default: the embedded weights")
+    parser.add_argument("--only", choices=("sheets", "leak", "motion"))
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    pipe = PicoPipeline.from_pretrained(chosen.pipeline) if chosen.pipeline else PicoPipeline.embedded()
+    pipe.set_progress_bar_config(disable=True)
+    statistics = unstill.LatentStatistics.load(Path(pipe.config._name_or_path) / "statistics.safetensors")
+    if chosen.only in (None, "sheets"):
+        sheets(pipe, statistics, chosen.out, chosen.sheet_sigma)
+    if chosen.only in (None, "leak"):
+        table = leak_table(pipe, chosen.clips)
+        (chosen.out / "leak.json").write_text(json.dumps(table, indent=1))
+        plot_leak(table, chosen.out / "leak.png")
+    if chosen.only in (None, "motion"):
+        table = motion_table(pipe, statistics, chosen.images)
+        (chosen.out / "motion.json").write_text(json.dumps(table, indent=1))
+        plot_motion(table, chosen.out / "motion.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The lab: measuring the leak."""
