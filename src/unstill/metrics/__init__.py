@@ -10,10 +10,14 @@ _HOME = {
     name: module
     for module, names in {
         "affinity": "affinity_coefficients motion_affinity motion_level",
+        "c3d": "C3D",
         "camera": "MotionParts fit_affine motion_parts",
+        "features": "ProxyFeatures VideoFeatures cached_features",
         "fidelity": "first_frame_error proxy_coherence proxy_colour_fidelity proxy_edge_fidelity "
         "proxy_structure_fidelity ssim",
         "flow": "flow_engine optical_flow",
+        "frechet": "frechet_distance frechet_from_moments inception_score",
+        "i3d": "I3D",
         "motion": "MotionResponse is_dynamic motion_response motion_score pair_motion top_motion",
         "raft": "RAFT RaftFlow",
     }.items()

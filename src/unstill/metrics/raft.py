@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from unstill.errors import UnstillError
 from unstill.metrics.pixels import as_uint8
+from unstill.metrics.weights import read_weights
 
 
 _LEVELS = 4  # correlation pyramid, both sizes
@@ -252,26 +253,6 @@ class RAFT(nn.Module):
                 "as raft-things.pth, or of torchvision's raft_large or raft_small."
             ) from error
         return model.eval().requires_grad_(False)
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or a torch checkpoint (read with `weights_only`)."""
-    path = Path(path)
-    if not path.is_file():
-        raise UnstillError(f"There is no weights file {path}.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UnstillError(f"{path} cannot be read as network weights: {type(error).__name__}.") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UnstillError(f"{path} does not hold a table of named tensors; expected a state dict.")
-    return content
 
 
 _TORCHVISION = [

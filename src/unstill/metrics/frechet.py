@@ -1,0 +1,94 @@
+"""Frechet distance between two sets of features, and the inception score."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unstill.errors import UnstillError
+
+
+def frechet_distance(x: Tensor, y: Tensor, unbiased: bool = True) -> float:
+    """|m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)) of the Gaussians fitted to two sets of features, in float64.
+
+    The trace of the square root is the nuclear norm of X Y^T for centred features X, Y (over the root of their counts),
+    which needs no matrix square root: it is exact also where a set has fewer features than dimensions and covariances
+    are singular, a case in which `sqrtm` of their product errs from the sixth digit on.
+
+    Args:
+        x, y: (n, d) and (m, d), n, m >= 2.
+        unbiased: divide the covariances by n - 1 (TATS, VideoGPT, common practice); False: by n (StyleGAN-V's code).
+    """
+    for features in (x, y):
+        if features.ndim != 2 or len(features) < 2:
+            raise UnstillError(f"Features must be (n, d) with n of at least 2, got {tuple(features.shape)}.")
+        if not features.isfinite().all():
+            raise UnstillError("Some features are not finite; leave these videos out.")
+    if x.shape[1] != y.shape[1]:
+        raise UnstillError(f"The two sets have {x.shape[1]} and {y.shape[1]} features; use one extractor for both.")
+    x, y = x.double(), y.double()
+    means = (x.mean(0), y.mean(0))
+    x, y = x - means[0], y - means[1]
+    x, y = x / (len(x) - unbiased) ** 0.5, y / (len(y) - unbiased) ** 0.5  # now C = X^T X
+    cross = _sum_of_roots(x, y)
+    distance = (means[0] - means[1]).square().sum() + x.square().sum() + y.square().sum() - 2 * cross
+    return max(float(distance), 0.0)
+
+
+def _sum_of_roots(x: Tensor, y: Tensor) -> Tensor:
+    """tr (C_x C_y)^(1/2) for C = X^T X, that is the sum of the singular values of X Y^T."""
+    dimensions = x.shape[1]
+    if min(len(x), len(y)) > dimensions:
+        # With C_x = L L^T the eigenvalues of C_x C_y are those of the symmetric L^T C_y L: several times as fast as
+        # QR, and as exact while C_x is far from singular.
+        lower, failed = torch.linalg.cholesky_ex(x.T @ x)
+        diagonal = lower.diagonal()
+        if not failed and diagonal.min() > 1e-5 * diagonal.max():
+            half = y @ lower
+            return torch.linalg.eigvalsh(half.T @ half).clamp_min(0).sqrt().sum()
+    # X = Q_x R_x and Y = Q_y R_y: the orthogonal factors leave singular values alone.
+    x = torch.linalg.qr(x, mode="r").R if len(x) > dimensions else x
+    y = torch.linalg.qr(y, mode="r").R if len(y) > dimensions else y
+    return torch.linalg.svdvals(x @ y.T).sum()
+
+
+def frechet_from_moments(mean_x: Tensor, covariance_x: Tensor, mean_y: Tensor, covariance_y: Tensor) -> float:
+    """The same distance where only means (d,) and covariances (d, d) are known. Less exact if one is singular."""
+    covariance_x, covariance_y = covariance_x.double(), covariance_y.double()
+    values, vectors = torch.linalg.eigh(covariance_x)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ covariance_y @ root).clamp_min(0).sqrt().sum()
+    gap = (mean_x.double() - mean_y.double()).square().sum()
+    return max(float(gap + covariance_x.trace() + covariance_y.trace() - 2 * cross), 0.0)
+
+
+def inception_score(probabilities: Tensor, splits: int = 10, shuffle_seed: int | None = None) -> tuple[float, float]:
+    """exp of the mean Kullback-Leibler divergence of class probabilities from their average: mean and std over splits.
+
+    Args:
+        probabilities: (n, classes), each row summing to 1.
+        splits: number of contiguous parts; 10 is common, tgan2's script scores 1 part of 2,048 and repeats ten times.
+        shuffle_seed: shuffle first with `numpy.random.RandomState(seed)`; StyleGAN-V uses 42. A data set ordered by
+            class scores too low without.
+    """
+    if probabilities.ndim != 2 or not 1 <= splits <= len(probabilities):
+        raise UnstillError(
+            f"The inception score needs (n, classes) with at least one row for each of {splits} splits, "
+            f"got {tuple(probabilities.shape)}."
+        )
+    rows = probabilities.double()
+    if not torch.allclose(rows.sum(1), rows.new_ones(len(rows)), atol=1e-3):
+        raise UnstillError("The rows are not probabilities (they do not sum to 1); take the softmax of the logits.")
+    if shuffle_seed is not None:
+        order = np.arange(len(rows))
+        np.random.RandomState(shuffle_seed).shuffle(order)
+        rows = rows[torch.from_numpy(order)]
+    scores = []
+    for number in range(splits):
+        part = rows[number * len(rows) // splits : (number + 1) * len(rows) // splits]
+        # x log x is 0 at 0, where x (log x) is not a number
+        divergence = torch.special.xlogy(part, part) - torch.special.xlogy(part, part.mean(0))
+        scores.append(divergence.sum(1).mean().exp())
+    stacked = torch.stack(scores)
+    return float(stacked.mean()), float(stacked.std(correction=0))
