@@ -49,6 +49,17 @@ def test_begins_exactly_at_the_asked_level_with_as_many_steps(name: str, level: 
     assert all(s / a > t / b for (a, s), (b, t) in zip(levels, levels[1:], strict=False))
 
 
+@pytest.mark.parametrize("sigma", [3.0, 0.7])
+@pytest.mark.parametrize("name", ["euler", "euler-trailing", "euler-karras-v", "euler-ancestral", "heun", "kdpm2"])
+def test_sigmas_between_training_steps_are_exact(name: str, sigma: float) -> None:
+    scheduler = CASES[name].build(12)
+    process = ForwardProcess.of(scheduler)
+    grid = respace(scheduler, process, sigma=sigma)
+    assert grid.sigmas is not None and grid.sigmas[0].item() == pytest.approx(sigma, rel=1e-6)
+    trained = process.alpha_sigma(grid.timesteps[0])[1]  # the nearest training step is what the network is told
+    assert grid.timesteps[0] == round(grid.timesteps[0].item()) and trained == pytest.approx(sigma, rel=5e-3)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_start_one_and_the_first_sigma_are_the_identity(name: str) -> None:
     if name in NO_START:

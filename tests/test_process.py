@@ -163,6 +163,12 @@ def test_a_new_schedule_is_noticed() -> None:
     assert process.alpha_sigma(0, step=3) == (0.875, 0.125)
 
 
+def test_inside_inference_mode() -> None:
+    with torch.inference_mode():
+        scheduler = CASES["flow"].build(10)
+        assert ForwardProcess.of(scheduler).alpha_sigma(0, step=3)[1] == scheduler.sigmas[3].item()
+
+
 def test_gain_diverges_with_one_over_alpha() -> None:
     assert affine("v_prediction", 0.6, 0.8).eps_output == pytest.approx(0.6)
     scheduler = CASES["ddim-v-zsnr"].build()

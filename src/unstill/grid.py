@@ -70,7 +70,7 @@ class Grid:
     @property
     def nodes(self) -> torch.Tensor:
         """(steps,) the levels, each once, as the scheduler counts them (sigma, or timestep), float64 on the CPU."""
-        nodes = (self.timesteps if self.sigmas is None else self.sigmas[:-1]).to("cpu", torch.float64)
+        nodes = (self.timesteps if self.sigmas is None else self.sigmas[:-1]).cpu().double()
         return torch.cat([nodes[:1], nodes[1 :: self.order]])[: self.steps]
 
     @cached_property

@@ -93,7 +93,7 @@ class ForwardProcess:
             raise UnstillError(f"{kind!r} is not a kind of forward process; use one of {', '.join(get_args(Kind))}.")
         abar = getattr(scheduler, "alphas_cumprod", None)
         if abar is not None:
-            abar = abar.detach().to("cpu", torch.float64)
+            abar = abar.cpu().double()
         elif kind in ("vp", "vp_sigma"):
             raise UnstillError(f"{type(scheduler).__name__} has no alphas_cumprod, so it cannot be of kind {kind!r}.")
         return cls(scheduler, kind, _prediction_of(scheduler, kind), abar)
@@ -241,7 +241,8 @@ class _Schedule:
 
     @staticmethod
     def _key_of(tensors: tuple[torch.Tensor | None, ...]) -> tuple[tuple[int, int], ...]:
-        return tuple((id(x), x._version) for x in tensors if x is not None)  # _version: changed in place
+        # _version tells of changes in place (Cosmos 2 makes one); tensors of inference_mode keep none.
+        return tuple((id(x), 0 if x.is_inference() else x._version) for x in tensors if x is not None)
 
 
 def _kind_of(scheduler: Any) -> Kind:
