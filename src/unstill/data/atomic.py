@@ -35,7 +35,10 @@ def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
     try:
         if folder and path.is_dir() and not all(_OURS.fullmatch(entry.name) for entry in os.scandir(path)):
             raise UnstillError(f"The folder {path} holds other files than frames; choose a new or empty folder.")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise UnstillError(f"{path} cannot be written: {path.parent} is a file; choose another folder.") from error
         if folder:
             temporary.mkdir()
         yield temporary
@@ -52,5 +55,5 @@ def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        elif temporary.exists():
+            temporary.unlink()

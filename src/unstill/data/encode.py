@@ -9,7 +9,7 @@ import av
 import av.filter
 import av.filter.context
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from PIL import Image, PngImagePlugin
 
 from unstill.data.atomic import PICTURE_NAME
@@ -19,6 +19,7 @@ from unstill.errors import UnstillError
 
 Pictures = Sequence[Callable[[], Image.Image]]
 """Frames made on demand, so that a long enlarged video never lies in memory whole."""
+_CONVERSION = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 
 
 def write_mp4(path: Path, pictures: Pictures, fps: float) -> None:
@@ -37,7 +38,7 @@ def write_mp4(path: Path, pictures: Pictures, fps: float) -> None:
                 format="yuv420p",
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
-                interpolation="BICUBIC",
+                interpolation=int(_CONVERSION),
             )
             container.mux(stream.encode(yuv))
         container.mux(stream.encode())

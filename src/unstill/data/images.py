@@ -47,7 +47,7 @@ def read_image(path: str | os.PathLike[str], size: Size | None = None) -> Image.
         try:
             picture = to_rgb(image)
         except DAMAGED as error:
-            raise UnstillError(f"{path} is damaged ({error}); save the picture again and retry.") from error
+            raise UnstillError(f"{path} is damaged ({error}); save it again and retry.") from error
     return picture if size is None else resize_and_crop(picture, size)
 
 
@@ -63,7 +63,7 @@ def open_picture(path: Path) -> Image.Image:
         raise UnstillError(f"{path} is a folder, not a picture; name one picture inside it.")
     try:
         if path.stat().st_size == 0:
-            raise UnstillError(f"{path} is empty (0 bytes); save the picture again and retry.")
+            raise UnstillError(f"{path} is empty (0 bytes); save it again and retry.")
         with warnings.catch_warnings():  # Pillow warns from 89 megapixels on, and refuses from 178
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(path, formats=FORMATS)
@@ -76,7 +76,7 @@ def open_picture(path: Path) -> Image.Image:
     except UnstillError:
         raise
     except DAMAGED as error:
-        raise UnstillError(f"{path} is damaged ({error}); save the picture again and retry.") from error
+        raise UnstillError(f"{path} is damaged ({error}); save it again and retry.") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -165,10 +165,12 @@ def _not_a_picture(path: Path) -> str:
 
     try:
         with av.open(str(path)) as container:
-            is_video = bool(container.streams.video) and container.format.name not in ("tty", "image2")
+            kind = container.format.name if container.streams.video else ""
     except (OSError, av.FFmpegError, ValueError):
-        is_video = False
-    if is_video:
+        kind = ""
+    if kind.endswith("_pipe"):  # FFmpeg knows a picture by its first bytes, and Pillow could not go on from there
+        return f"{path} is damaged; save it again and retry."
+    if kind not in ("", "tty"):  # tty: any text file
         return f"{path} is a video, not a picture; save one of its frames as a PNG and pass that."
     if path.suffix.lower() in (".heic", ".heif", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl"):
         return f"{path} is of a kind that cannot be read ({path.suffix}); convert it to PNG or JPEG."
