@@ -1,5 +1,6 @@
 """
-Tiny pipelines with random weights, one row per supported class: no network, no text encoders (prompts come as embeddings).
+Tiny pipelines with random weights, one row per supported class: no network, no text encoders (prompts come as
+embeddings).
 
 They show that methods reach the pipeline, not that videos get better.
 """

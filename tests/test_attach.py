@@ -1,20 +1,24 @@
 """Methods in real diffusers pipelines (tiny, random): what reaches the sampler, what is restored, what is refused."""
 
 import copy
+import inspect
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
 import unstill
-from tests.pipelines import CASES, Case, pipeline, sample
+from tests.pipelines import CASES, picture, pipeline, sample
 from unstill.attach import adapter_for
-from unstill.attach.scheduler import hooked, is_hooked
+from unstill.attach.scheduler import is_hooked
 from unstill.errors import UnstillError
 from unstill.grid import level_of
 from unstill.methods.base import Method, NextSample, Run, Target
@@ -331,3 +335,185 @@ def test_early_start_begins_exactly_at_the_level(name: str, variant: str | None)
 
 def unguided(name: str) -> dict[str, float]:
     return {"max_guidance_scale": 1.0} if name == "StableVideoDiffusionPipeline" else {"guidance_scale": 1.0}
+
+
+# --- a hooked scheduler is still the scheduler -----------------------------------------------------------------------
+
+
+@every_pipeline
+def test_a_hooked_scheduler_looks_like_its_own_class(name: str, pipe: Any, tmp_path: Any) -> None:
+    case, scheduler = CASES[name], pipe.scheduler
+    cls = type(scheduler)
+    with unstill.apply(pipe, EarlyStart(**case.level)):
+        hooked = pipe.scheduler
+        assert is_hooked(hooked) and isinstance(hooked, cls)
+        assert (type(hooked).__name__, type(hooked).__module__) == (cls.__name__, cls.__module__)
+        for method in ("step", "set_timesteps"):
+            assert inspect.signature(getattr(hooked, method)) == inspect.signature(getattr(scheduler, method))
+        assert dict(hooked.config) == dict(scheduler.config)
+
+        sample(case, pipe)
+        pickled = pickle.loads(pickle.dumps(hooked))
+        assert type(pickled) is cls and torch.equal(pickled.timesteps, hooked.timesteps)
+        assert type(copy.copy(hooked)) is cls
+
+        pipe.scheduler.save_pretrained(tmp_path / "scheduler")
+        assert json.loads((tmp_path / "scheduler/scheduler_config.json").read_text())["_class_name"] == cls.__name__
+        assert type(cls.from_pretrained(tmp_path / "scheduler")) is cls
+        assert type(pipe.scheduler).from_config(pipe.scheduler.config).set_timesteps(2) is None  # a plain one
+
+
+def test_a_saved_pipeline_is_the_plain_pipeline(tmp_path: Any) -> None:
+    name = "StableVideoDiffusionPipeline"
+    case, pipe = CASES[name], pipeline(name)
+    with unstill.apply(pipe, EarlyStart(**case.level)):
+        pipe.save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["scheduler"] == ["diffusers", type(pipe.scheduler).__name__]
+    again = diffusers.DiffusionPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    torch.testing.assert_close(sample(case, again), sample(case, pipe))
+
+
+def test_a_deep_copy_visits_the_same_levels_and_takes_no_corrections() -> None:
+    """As LTX2 does for its audio."""
+    pipe = pipeline("AnimateDiffPipeline")
+    output, x = torch.randn(2, 1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with unstill.apply(pipe, EarlyStart(start=0.5), Add(value=1.0)):
+        twin = copy.deepcopy(pipe.scheduler)
+        for scheduler in (twin, pipe.scheduler):
+            scheduler.set_timesteps(4)
+        assert torch.equal(twin.timesteps, pipe.scheduler.timesteps) and twin.timesteps[0] == 499
+        stepped = twin.step(output, twin.timesteps[0], x).prev_sample
+    # DDIM (eta = 0) to the next visited timestep
+    now, after = (twin.alphas_cumprod[t] for t in twin.timesteps[:2])
+    x0 = (x - (1 - now) ** 0.5 * output) / now**0.5
+    torch.testing.assert_close(stepped, after**0.5 * x0 + (1 - after) ** 0.5 * output)
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_pipeline_is_refused_by_name() -> None:
+    class Other(diffusers.DiffusionPipeline):
+        pass
+
+    with pytest.raises(UnstillError, match=r"Other is not a supported pipeline.*AnimateDiffPipeline"):
+        unstill.apply(Other())
+
+
+def test_a_subclass_of_a_known_pipeline_works() -> None:
+    class Mine(diffusers.AnimateDiffPipeline):
+        pass
+
+    pipe = Mine(**pipeline("AnimateDiffPipeline").components)
+    pipe.set_progress_bar_config(disable=True)
+    with unstill.apply(pipe, Fill(value=0.0)):
+        sample(CASES["AnimateDiffPipeline"], pipe)
+
+
+def test_applying_twice_is_refused_and_changes_nothing() -> None:
+    pipe = pipeline("AnimateDiffPipeline")
+    with unstill.apply(pipe) as handle:
+        hooked = pipe.scheduler
+        with pytest.raises(UnstillError, match="has methods already"):
+            unstill.apply(pipe, EarlyStart(start=0.9))
+        assert pipe.scheduler is hooked
+        handle.remove()
+        unstill.apply(pipe).remove()
+
+
+@pytest.mark.parametrize(
+    ("methods", "reason"),
+    [
+        ([EarlyStart(start=0.9), EarlyStart(start=0.8)], "twice"),
+        ([Fill(value=0.0), Picky()], "no"),
+    ],
+)
+def test_a_refused_combination_leaves_the_pipeline_as_it_was(methods: list[Method], reason: str) -> None:
+    pipe = pipeline("AnimateDiffPipeline")
+    scheduler = pipe.scheduler
+    with pytest.raises(UnstillError, match=reason):
+        unstill.apply(pipe, *methods)
+    assert pipe.scheduler is scheduler and "prepare_latents" not in vars(pipe)
+
+
+def test_a_scheduler_set_after_apply_is_reported_and_kept() -> None:
+    case, pipe = CASES["AnimateDiffPipeline"], copy.copy(pipeline("AnimateDiffPipeline"))
+    with unstill.apply(pipe, EarlyStart(start=0.9)):
+        pipe.scheduler = new = case.schedulers["UniPC"]()
+        with pytest.raises(UnstillError, match="another scheduler"):
+            sample(case, pipe)
+    assert pipe.scheduler is new
+
+
+def test_the_free_init_of_diffusers_is_refused() -> None:
+    pipe = copy.copy(pipeline("AnimateDiffPipeline"))
+    pipe.enable_free_init()
+    with unstill.apply(pipe), pytest.raises(UnstillError, match="disable_free_init"):
+        sample(CASES["AnimateDiffPipeline"], pipe)
+
+
+# --- pixels ----------------------------------------------------------------------------------------------------------
+
+
+@every_pipeline
+def test_encode_and_decode_are_those_of_the_pipeline(name: str, pipe: Any) -> None:
+    case, adapter = CASES[name], adapter_for(pipe)
+    clip = torch.rand(case.encoded, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    latents = adapter.encode_video(pipe, clip)
+    assert latents.shape == (1, *case.latents) and latents.dtype == torch.float32
+    drawn = [adapter.encode_video(pipe, clip, torch.Generator().manual_seed(2)) for _ in range(2)]
+    assert torch.equal(*drawn) and not torch.equal(drawn[0], latents)
+
+    # the pipeline's own decoding of the latents that it would have sampled
+    given = sample(case, pipe)
+    with unstill.apply(pipe, Constant(value=0.25, until=2)):
+        shown = sample(case, pipe, output_type="pt")[0]
+    constant = torch.full_like(adapter.first_to_video(pipe, given, {}), 0.25)
+    if not case.held:
+        torch.testing.assert_close(adapter.decode_video(pipe, constant), shown.float(), atol=1e-5, rtol=1e-4)
+
+
+@every_pipeline
+def test_image_latents_are_normalised_as_video_latents(name: str, pipe: Any) -> None:
+    """The image, encoded as a video of one frame by the same VAE."""
+    case, adapter = CASES[name], adapter_for(pipe)
+    pixels = torch.from_numpy(np.array(picture())).permute(2, 0, 1)[None] / 255
+    arguments = {"noise_aug_strength": 0.0} if name == "StableVideoDiffusionPipeline" else {}
+    with unstill.apply(pipe, **({} if case.image else {"image": picture()})) as handle:
+        sample(case, pipe, **arguments)
+        ours = handle.run.image_latents
+    expected = adapter.encode_video(pipe, pixels, generator=None)
+    if name == "CogVideoXImageToVideoPipeline":  # draws from the posterior
+        assert (ours - expected).abs().mean() < 0.5 * expected.abs().mean() + pipe.vae.config.scaling_factor
+    else:
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_inverted_scale_of_cogvideox_is_undone() -> None:
+    pipe = pipeline("CogVideoXImageToVideoPipeline")
+    case = CASES["CogVideoXImageToVideoPipeline"]
+    seen = {}
+    for inverted in (False, True):
+        pipe.vae.register_to_config(invert_scale_latents=inverted)
+        with unstill.apply(pipe) as handle:
+            sample(case, pipe)
+        seen[inverted] = handle.run.image_latents
+    pipe.vae.register_to_config(invert_scale_latents=False)
+    torch.testing.assert_close(seen[True], seen[False])
+
+
+def test_a_clip_that_does_not_fit_the_vae_is_refused() -> None:
+    pipe = pipeline("WanImageToVideoPipeline")
+    with pytest.raises(UnstillError, match=r"4 n \+ 1 frames"):
+        adapter_for(pipe).encode_video(pipe, torch.rand(8, 3, 16, 16))
+
+
+def test_importing_is_cheap_and_lazy() -> None:
+    code = (
+        "import sys, time; t = time.perf_counter(); import unstill; t = time.perf_counter() - t;"
+        "assert not {'torch', 'transformers', 'diffusers'} & set(sys.modules), sys.modules.keys();"
+        "assert t < 0.05, t; print(unstill.__version__); unstill.apply, unstill.AnalyticInit"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -92,7 +92,7 @@ class Adapter:
         frames, _, height, width = video.shape
         if height % space or width % space or (frames - 1) % time:
             raise UnstillError(
-                f"{type(pipe).__name__} encodes clips of {time} n + 1 frames with sides that are multiples of {space}, "
+                f"{type(pipe).__name__} encodes clips of {time} n + 1 frames and sides that are multiples of {space}, "
                 f"but this one has {frames} frames of {height}x{width}; cut or resize it."
             )
         vae, dtype = pipe.vae, pipe.vae.dtype

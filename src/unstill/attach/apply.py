@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -40,6 +41,11 @@ def apply(pipe: Any, *methods: Method, image: Image.Image | None = None) -> "App
         ```
     """
     return Applied(pipe, methods, image)
+
+
+def applied_to(pipe: Any) -> "Applied | None":
+    """The methods that are in a pipeline now."""
+    return getattr(pipe.scheduler, "_unstill_hooks", None)
 
 
 class _First(NamedTuple):
@@ -80,6 +86,7 @@ class Applied:
         self._next = self._new_run()
         self._first: _First | None = None
         self._captured: Any = None  # what the method `Adapter.captures` has returned
+        self._latest: torch.Tensor | None = None  # what `scheduler.step` has returned
         pipe.scheduler = self._scheduler
         self._undo = [self._observe(name) for name in {"prepare_latents", self._adapter.captures or "prepare_latents"}]
         if self._having("on_condition"):
@@ -119,6 +126,17 @@ class Applied:
                 f"{type(unseen[0]).__name__} changes the image latents that the denoiser sees, and that of "
                 f"{target.pipeline} sees none."
             )
+
+    @contextmanager
+    def also(self, method: Method) -> Iterator[None]:
+        """One more method, last in order, for as long as the context lasts."""
+        before = self.methods
+        try:
+            self.methods = self._next.methods = (*before, method)
+            self._check()
+            yield
+        finally:
+            self.methods = self._next.methods = before
 
     def _having(self, hook: str) -> list[Method]:
         return [method for method in self.methods if method.implements(hook)]
@@ -236,7 +254,7 @@ class Applied:
             raise UnstillError(f"{type(self.pipe).__name__} was not seen to start; call the pipeline as a whole.")
         if run.step == 0 and arguments["timestep"] != run.grid.timesteps[0]:
             raise UnstillError(
-                f"{type(self.pipe).__name__} does not begin at the scheduler's first noise level; call it with strength=1."
+                f"{type(self.pipe).__name__} skips the first noise level of its scheduler; call it with strength=1."
             )
         if methods := self._having("on_step"):
             output, sample = (
@@ -256,7 +274,16 @@ class Applied:
                 arguments["model_output"] = adapter.step_from_video(video)
         before_step(scheduler, run.grid, run.step)
         run.step += 1
-        return call()
+        result = call()
+        self._latest = result[0] if isinstance(result, tuple) else result.prev_sample
+        return result
+
+    @property
+    def sample(self) -> torch.Tensor:
+        """The sample after the latest step, `(B, C, F, H, W)` without held frames: after a call, the clean latents."""
+        assert self.run is not None and self._latest is not None
+        video = self._adapter.step_to_video(self._latest, self.run.frames)
+        return video[:, :, video.shape[2] - self.run.frames :].float()
 
 
 class _ScheduleOnly:

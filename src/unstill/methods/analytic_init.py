@@ -1,8 +1,8 @@
 """
 Analytic-Init: an early start from latents that are distributed like noisy videos.
 
-Of all Gaussians N(m, s^2 I), the one nearest to the noisy data of a level (least KL divergence) has the mean and the mean
-variance of noisy data. "Identifying and Solving Conditional Image Leakage in Image-to-Video Diffusion Model",
+Of all Gaussians N(m, s^2 I), the one nearest to the noisy data of a level (least KL divergence) has the mean and the
+mean variance of noisy data. "Identifying and Solving Conditional Image Leakage in Image-to-Video Diffusion Model",
 https://huggingface.co/papers/2406.15735, Section 3.2, Proposition 1 and Eq. 5.
 """
 
@@ -98,7 +98,7 @@ def initial_latents(
     Args:
         mean: E[X0], `(C, F, H, W)`.
         variance: Var[X0], its mean over all elements.
-        alpha, sigma: of the level x = alpha x0 + sigma eps at which sampling begins; VP, VE (alpha = 1) and flow alike.
+        alpha, sigma: of the level x = alpha x0 + sigma eps at which sampling begins (VE: alpha = 1).
         noise: N(0, I), `(B, C, F, H, W)`.
     """
     return alpha * mean + (sigma**2 + alpha**2 * variance) ** 0.5 * noise

@@ -22,21 +22,21 @@ class Run:
     The state of one pipeline call, made anew for every call and handed to every hook.
 
     Attributes:
-        process (`ForwardProcess`): alpha, sigma and conversions, in the coordinates of the sample that `scheduler.step`
-            receives; `process.scheduler` is the scheduler that samples.
+        process (`ForwardProcess`): alpha, sigma and conversions, in the coordinates of the sample that
+            `scheduler.step` receives; `process.scheduler` is the scheduler that samples.
         grid (`Grid`): the noise levels of this call, as the `on_schedule` hooks have left them so far.
         step (`int`): how many calls of `scheduler.step` came before this one.
         noise (`torch.Tensor` of shape `(B, C, F, H, W)`): unit noise of the first latents, float32, as the `on_noise`
             hooks have left it so far; unset (`None`) while the schedule is made.
-        image_latents (`torch.Tensor` of shape `(B, C, F or 1, H, W)`, *optional*): the clean latents of the conditional
-            image, normalised as the video latents are; `None` where the pipeline has none.
+        image_latents (`torch.Tensor` of shape `(B, C, F or 1, H, W)`, *optional*): the clean latents of the
+            conditional image, normalised as the video latents are; `None` where the pipeline has none.
         generator: the generator (or list of them) the caller gave to the pipeline.
         frames (`int`): latent frames F that hooks see.
-        held (`int`): leading latent frames that the pipeline fills with the image instead of denoising them. They are not
-            among the F frames that hooks see; `image_latents` holds them.
+        held (`int`): leading latent frames that the pipeline fills with the image instead of denoising them. They are
+            not among the F frames that hooks see; `image_latents` holds them.
         methods (`tuple` of `Method`): all methods of this call, in the order given to `apply`.
-        memory (`dict`): what a method keeps from one hook to the next within this call: `run.memory[self] = ...`. A method
-            with fields that cannot be hashed (tensors) is declared with `eq=False`.
+        memory (`dict`): what a method keeps from one hook to the next within this call: `run.memory[self] = ...`. A
+            method with fields that cannot be hashed (tensors) is declared with `eq=False`.
     """
 
     process: ForwardProcess
@@ -60,7 +60,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class NextSample:
-    """Returned by an `on_step` hook: "the next sample is this": the solver, and the methods after this one, are skipped."""
+    """
+    Returned by an `on_step` hook: "the next sample is this": the solver, and the methods after this one, are skipped.
+    """
 
     sample: torch.Tensor
 
@@ -93,10 +95,12 @@ class Method:
     defaults are the paper's, and overrides only the hooks it needs; all tensors are `(B, C, F, H, W)`.
 
     Hooks are called in the order in which the methods were given to `unstill.apply`, each with the result of the one
-    before. What is not overridden is never called. They are named `on_...` because fields have the bare names (`start=0.96`).
+    before. What is not overridden is never called. They are named `on_...` because fields have the bare names
+    (`start=0.96`).
 
-    `owns` names what a method decides alone: `"levels"` (where the schedule begins) or `"latents"` (what the first latents
-    are made of). Two methods that own the same thing exclude each other. `presets` are named sets of parameters.
+    `owns` names what a method decides alone: `"levels"` (where the schedule begins) or `"latents"` (what the first
+    latents are made of). Two methods that own the same thing exclude each other. `presets` are named sets of
+    parameters.
     """
 
     __slots__ = ()
@@ -105,7 +109,9 @@ class Method:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """The method with a named set of parameters, e.g. `"paper"` or `"released"`; `changes` override single ones."""
+        """
+        The method with a named set of parameters, e.g. `"paper"` or `"released"`; `changes` override single ones.
+        """
         if name not in cls.presets:
             raise UnstillError(f"{cls.__name__} has no preset {name!r}; it has {', '.join(map(repr, cls.presets))}.")
         return cls(**{**cls.presets[name], **changes})
@@ -129,13 +135,15 @@ class Method:
 
     def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
         """
-        What takes the place of the pipeline's unit noise, float32. All `on_noise` hooks come before all `on_start` hooks,
-        and the first latents follow: what the pipeline scales its noise by (`init_noise_sigma`) scales the new one.
+        What takes the place of the pipeline's unit noise, float32. All `on_noise` hooks come before all `on_start`
+        hooks, and the first latents follow: the pipeline's own scale (`init_noise_sigma`) is applied to the new noise.
         """
         return noise
 
     def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
-        """The first latents, in the coordinates of the sample that `scheduler.step` receives (initial scaling included)."""
+        """
+        The first latents, in the coordinates of the sample that `scheduler.step` receives (initial scaling included).
+        """
         return latents
 
     def on_step(
@@ -146,8 +154,9 @@ class Method:
 
     def on_condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
         """
-        The image latents as the denoiser sees them at `run.step`. Called before every model call with the clean ones: what
-        is random must be drawn once and kept in `run.memory`. Returning the argument itself leaves the input as it is.
+        The image latents as the denoiser sees them at `run.step`. Called before every model call with the clean ones:
+        what is random must be drawn once and kept in `run.memory`. Returning the argument itself leaves the input as
+        it is.
         """
         return image_latents
 
@@ -157,7 +166,7 @@ class Method:
 
 
 def check_level(start: float | None, sigma: float | None) -> None:
-    """Raises `UnstillError` unless exactly one of `start` (fraction of the training time, in (0, 1]) and `sigma` is given."""
+    """Raises `UnstillError` unless exactly one of `start` (a fraction of the training time) and `sigma` is given."""
     if (start is None) == (sigma is None):
         raise UnstillError("Give exactly one noise level: start=0.96 (fraction of the training time) or sigma=100.0.")
     if start is not None and not 0.0 < start <= 1.0:

@@ -1,9 +1,9 @@
 """
 Early start: sampling begins below the highest noise level of training.
 
-At the highest levels the noisy video says almost nothing and the image almost everything, so the model copies it and the
-video stands still; levels that are not visited cannot be copied at. "Identifying and Solving Conditional Image Leakage in
-Image-to-Video Diffusion Model", https://huggingface.co/papers/2406.15735, Section 3.2.
+At the highest levels the noisy video says almost nothing and the image almost everything, so the model copies it and
+the video stands still; no copying happens at levels that are not visited. "Identifying and Solving Conditional Image
+Leakage in Image-to-Video Diffusion Model", https://huggingface.co/papers/2406.15735, Section 3.2.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ class EarlyStart(Method):
     """
     Begins sampling at a chosen noise level, with as many steps as the pipeline was asked for.
 
-    The first latents stay the pipeline's own, scaled for that level: N(0, I) for variance-preserving and flow schedulers;
-    for the Euler family N(0, sigma^2 + 1) or N(0, sigma^2), as its `timestep_spacing` has it. Noisy data are not quite
-    distributed like that, the less so the lower the level: `AnalyticInit` closes the gap.
+    The first latents stay the pipeline's own, scaled for that level: N(0, I) for variance-preserving and flow
+    schedulers; for the Euler family N(0, sigma^2 + 1) or N(0, sigma^2), as its `timestep_spacing` has it. Noisy data
+    are not quite distributed like that, the less so the lower the level: `AnalyticInit` closes the gap.
 
     Args:
         start: the level as a fraction of the training time, in (0, 1]. Paper: 0.96 and 0.92 for DynamiCrafter.
-        sigma: the level as a sigma, for schedulers that count in sigmas. Paper: 100 for Stable Video Diffusion. Exactly
-            one of both is given.
+        sigma: the level as a sigma, for schedulers that count in sigmas. Paper: 100 for Stable Video Diffusion.
+            Exactly one of both is given.
     """
 
     start: float | None = None
