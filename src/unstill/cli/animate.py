@@ -64,7 +64,7 @@ def animate(
     output.check_video_name(out)
     if compare and not plain:
         raise UnstillError("--compare needs the plain video: leave out --no-plain.")
-    if image is None and entry is not None and entry.name == "pico":
+    if image is None and registry.pipeline_name(model) == "PicoPipeline":
         image = registry.bundled_picture()
     source = None if image is None else read_image(image)
     asked: dict[str, Any] = {
@@ -75,11 +75,11 @@ def animate(
         "steps": steps or (entry.steps if entry else None),
         "fps": fps or (entry.fps if entry else None),
     }
+    output.hush()
     cls = registry.pipeline_class(model)  # of a hub id it is known only when it is loaded
     if cls is not None:
         arguments(cls, **asked)
 
-    output.hush()
     with output.staging(out) as folder:
         clock = _Clock()
         with clock("load"):

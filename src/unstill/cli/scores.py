@@ -11,6 +11,9 @@ from unstill.metrics import first_frame_error, motion_score, proxy_colour_fideli
 
 
 FLOW_SIDE = 128  # optical flow of smaller frames is unreliable: they are enlarged, and the score scaled back
+STILL = (
+    0.0015  # share of the shorter side per frame below which nobody sees motion; estimators read this much from noise
+)
 
 
 def measure(video: torch.Tensor, picture: torch.Tensor | None) -> dict[str, float]:
@@ -20,13 +23,15 @@ def measure(video: torch.Tensor, picture: torch.Tensor | None) -> dict[str, floa
         picture: uint8 (3, H, W) at the size of the video; `None` compares with frame 0.
 
     Returns:
-        `motion`: mean optical flow (DIS) in pixels per frame; `first_frame_error`: RMS difference of frame 0 and
+        `motion`: mean optical flow (DIS) in pixels per frame, `motion_share`: as a share of the shorter side; `first_frame_error`: RMS difference of frame 0 and
         picture in [0, 1]; `colour`, `detail`: weight-free proxies of fidelity in [0, 1].
     """
     height, width = video.shape[-2:]
     scale = math.ceil(max(1, FLOW_SIDE / min(height, width)))
+    motion = motion_score(video, flow="dis", size=(height * scale, width * scale), reduction="mean") / scale
     scores = {
-        "motion": motion_score(video, flow="dis", size=(height * scale, width * scale), reduction="mean") / scale,
+        "motion": motion,
+        "motion_share": motion / min(height, width),
         "colour": proxy_colour_fidelity(video, picture),
         "detail": proxy_edge_fidelity(video, picture),
     }
@@ -56,6 +61,10 @@ def table(scores: dict[str, dict[str, float]]) -> Table:
 
 def verdict(plain: dict[str, float], improved: dict[str, float]) -> str:
     """One sentence: how much more, and at what price."""
+    if max(plain["motion_share"], improved["motion_share"]) < STILL:
+        return "Both videos stand nearly still."
+    if plain["motion_share"] < STILL:
+        return "The plain video stands nearly still, the improved one moves."
     ratio = improved["motion"] / max(plain["motion"], 1e-6)
     if ratio >= 1.05:
         moved = f"The improved video moves {ratio:.1f} times as much as the plain one"

@@ -46,10 +46,10 @@ def statistics(
 
     entry = registry.find(model)
     wanted = None if size is None else parse_size(size)
+    output.hush()
     registry.pipeline_class(model)
     output.check_writable(out)
     video_files(videos)  # nothing is loaded for a folder without any
-    output.hush()
     from unstill.attach import adapter_for
     from unstill.cli.progress import Report
     from unstill.models.calling import native_frames, native_size
