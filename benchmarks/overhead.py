@@ -1,7 +1,7 @@
 """What `unstill.apply` costs per sampling step, against the same pipeline without it, call by call in turns.
 
-The denoiser is a stub that returns its first half of channels, so that only the pipeline, the scheduler and the hooks are timed; the
-share of a real step is given for the embedded model's network.
+The denoiser is a stub that returns its first half of channels, so that only the pipeline, the scheduler and the hooks
+are timed; the share of a real step is given for the embedded model's network.
 """
 
 import argparse

@@ -1,15 +1,15 @@
 """Latent statistics: E[X0] per element and mean Var[X0] of a data set's video latents, for Analytic-Init.
 
 Proposition 1 of "Identifying and Solving Conditional Image Leakage in Image-to-Video Diffusion Model" (arXiv
-2406.15735) needs these two moments. They are accumulated as a stream, merged exactly, and kept in one safetensors file.
+2406.15735) needs these two moments. They are accumulated as a stream, merge exactly, and live in one safetensors file.
 """
 
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,6 +31,13 @@ _RELEASED = (("Expectation_X0", "Tr_Cov_d", "CFHW"), ("Expectation_x_0", "trCov_
 
 Encode = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """From a clip (F, 3, H, W), float32 in [0, 1], and a generator for posterior samples to latents (1, C, F', h, w)."""
+
+
+class Clips(Protocol):
+    """A sequence of clips, by length and index."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> "Clip": ...
 
 
 class LatentStatistics:
@@ -212,7 +219,7 @@ class LatentStatistics:
 
 def estimate(
     encode: Encode,
-    clips: "Sequence[Clip]",
+    clips: Clips,
     *,
     out: str | os.PathLike[str] | None = None,
     meta: dict[str, Any] | None = None,
