@@ -202,8 +202,16 @@ def test_errors(name: str, asked: dict[str, float], message: str) -> None:
         respace(scheduler, ForwardProcess.of(scheduler), **asked)
 
 
-def test_sigmas_of_the_callers_own_making_are_refused() -> None:
-    scheduler = FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(sigmas=[1.0, 0.9, 0.3, 0.28, 0.1])
-    with pytest.raises(UnstillError, match="not an evenly spaced"):
-        respace(scheduler, ForwardProcess.of(scheduler), start=0.8)
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("flow", [1.0, 0.9, 0.3, 0.28, 0.1]),
+        ("euler", [10.0, 8.0, 1.0, 0.5, 0.0]),
+        ("euler-svd", [700.0, 80.0, 1.0, 0.0]),
+    ],
+)
+def test_sigmas_of_the_callers_own_making_are_refused(name: str, given: list[float]) -> None:
+    scheduler = CASES[name].fresh()
+    scheduler.set_timesteps(sigmas=given)
+    with pytest.raises(UnstillError, match="its own rule does not make"):
+        respace(scheduler, ForwardProcess.of(scheduler), sigma=0.8)

@@ -194,6 +194,13 @@ def _rule(scheduler: Any, **config: Any) -> Any:
     return rule
 
 
+def _not_own_rule(scheduler: Any) -> UnstillError:
+    return UnstillError(
+        f"{type(scheduler).__name__} was given timesteps or sigmas that its own rule does not make, so they cannot be "
+        "re-spaced; give the pipeline only a number of steps, or no start."
+    )
+
+
 def _integer_timesteps(scheduler: Any, size: int, own: Grid) -> torch.Tensor:
     """The scheduler's rule over training steps [0, size), for schedulers that step by timesteps alone."""
     steps = len(own.timesteps)
@@ -210,6 +217,11 @@ def _integer_timesteps(scheduler: Any, size: int, own: Grid) -> torch.Tensor:
 
 def _ramp_grid(scheduler: Any, size: int, top: float, own: Grid) -> Grid:
     """The scheduler's rule over sigmas up to `top`, the level of training step size - 1."""
+    assert own.sigmas is not None
+    rule = _rule(scheduler)
+    rule.set_timesteps(own.steps)
+    if not torch.equal(rule.sigmas, own.sigmas.cpu()):
+        raise _not_own_rule(scheduler)
     config: dict[str, Any] = {}
     if scheduler.config.get("sigma_max") is not None or scheduler.config.get("use_flow_sigmas"):
         config["sigma_max"] = top / (1 - top) if scheduler.config.get("use_flow_sigmas") else top
@@ -258,10 +270,7 @@ def _flow_grid(scheduler: Any, top: float, own: Grid) -> Grid:
         index = np.array([min(1, steps - 3), steps // 2, steps - 1], dtype=np.float64)
         visited = nodes[index.astype(int)]
         if np.abs(_moebius(np.arange(1.0, steps), index, visited) - nodes[1:]).max() > 1e-4:
-            raise UnstillError(
-                f"The sigmas given to {type(scheduler).__name__} are not an evenly spaced, shifted ramp, "
-                "so they cannot be re-spaced; give the pipeline no sigmas of your own."
-            )
+            raise _not_own_rule(scheduler)
         # Most ramps are half-open: one more step would end on 0 (or just above). The others end on their last level.
         half_open = not config.get("shift_terminal") and _moebius(float(steps), index, visited) > -1e-4
         even = np.linspace(_moebius(top, visited, index), steps if half_open else steps - 1, steps + half_open)
