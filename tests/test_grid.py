@@ -177,6 +177,29 @@ def test_before_step_leaves_the_schedulers_own_grid_alone() -> None:
     assert scheduler.num_inference_steps == 7
 
 
+@pytest.mark.parametrize("name", ["dpm++single", "lcm", "euler", "unipc-flow"])
+def test_a_longer_grid_runs_to_its_end(name: str) -> None:
+    """As a method makes it that visits the first levels twice, and begins the solver at the second visit."""
+    scheduler, again = CASES[name].build(8), 2
+    own = Grid.of(scheduler)
+    grid = Grid(
+        torch.cat([own.timesteps[:again], own.timesteps]),
+        None if own.sigmas is None else torch.cat([own.sigmas[:again], own.sigmas]),
+    )
+    plain, begun_later = copy.deepcopy(scheduler), scheduler
+    install(begun_later, grid)
+    begun_later._step_index = again
+    x = y = torch.ones(1, 2, 1, 1)
+    for t in own.timesteps:
+        x = plain.step(x, t, x, return_dict=False, **seeded(name))[0]
+        y = begun_later.step(y, t, y, return_dict=False, **seeded(name))[0]
+    torch.testing.assert_close(x, y)
+
+
+def seeded(name: str) -> dict[str, torch.Generator]:
+    return {"generator": torch.Generator().manual_seed(0)} if name == "lcm" else {}
+
+
 @pytest.mark.parametrize(
     ("name", "asked", "message"),
     [

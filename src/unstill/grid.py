@@ -160,6 +160,8 @@ def install(scheduler: Any, grid: Grid) -> None:
     more = (len(grid.timesteps) - len(scheduler.timesteps)) // grid.order
     if more and hasattr(scheduler, "step_index"):
         scheduler.num_inference_steps += more
+        if hasattr(scheduler, "order_list"):  # one entry per step: DPM-Solver++ single-step
+            scheduler.order_list = scheduler.get_order_list(scheduler.num_inference_steps)
     scheduler.timesteps = grid.timesteps
     if grid.sigmas is not None:
         scheduler.sigmas = grid.sigmas
@@ -248,9 +250,9 @@ def _without_float_tail(scheduler: Any, size: int, steps: int) -> float:
     `steps`: for 50 steps at 920, the paper's own start of 0.92. Below float32 the difference would be lost in
     DPM-Solver++.
     """
-    number = np.float32(size)
     if scheduler.config.get("timestep_spacing") != "trailing":
         return size
+    number = np.float32(size)
     while math.ceil(float(number) / (float(number) / steps)) > steps:
         number = np.nextafter(number, np.float32(0))
     return float(number)
@@ -263,7 +265,7 @@ def _flow_grid(scheduler: Any, top: float, own: Grid) -> Grid:
     if ramp is not None:
         rule = _rule(scheduler, sigma_max=top, sigma_min=nodes[-1])
         levels = getattr(rule, ramp)(in_sigmas=np.array([top, nodes[-1]]), num_inference_steps=steps)
-    elif steps < 3:
+    elif steps < 3:  # too few to tell the rule
         levels = nodes * (top / nodes[0])
     else:
         # The first visited level is left out where possible: UniPC moves it off 1 by 1e-6.
