@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from unstill.errors import UnstillError
 
 
@@ -24,7 +26,8 @@ def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
         folder: `path` is a folder of written frames. One that holds anything else is never replaced.
 
     Raises:
-        UnstillError: the place cannot be written, whatever the block raised OSError for (full disk, permissions ...).
+        UnstillError: the place cannot be written, whatever the block raised OSError for (full disk, permissions ...),
+            or safetensors and torch.save their own errors.
     """
     if folder and path.exists() and not path.is_dir():
         raise UnstillError(f"{path} is a file, but a folder of pictures was to be written there; choose another name.")
@@ -49,8 +52,10 @@ def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
             shutil.rmtree(aside)
         else:
             os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise  # torch.save has no error class of its own for a full disk
+        reason = getattr(error, "strerror", None) or error
         raise UnstillError(f"{path} cannot be written ({reason}); nothing was left behind.") from error
     finally:
         if temporary.is_dir():

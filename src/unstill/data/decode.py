@@ -93,8 +93,9 @@ def open_video(path: Path, folder_fps: float | None = None) -> Iterator[Source]:
             raise UnstillError(f"{path} is not a video that can be read; it is a text file.")
         streams = [stream for stream in container.streams.video if not _is_cover(stream)]
         if not streams:
-            held = "only sound" if container.streams.audio else "no picture stream"
-            raise UnstillError(f"{path} holds {held}; pass a file with a video stream.")
+            if container.streams.audio:
+                raise UnstillError(f"{path} holds only sound; pass a file with a video stream.")
+            raise UnstillError(f"{path} holds no video stream; it is damaged or of another kind.")
         yield _file(path, container, streams[0])
 
 
@@ -123,9 +124,7 @@ def _file(path: Path, container: av.container.InputContainer, stream: av.video.s
         try:
             pictures = container.decode(stream)
             first = next(pictures, None)
-            zero = (
-                first.pts if first is not None and first.pts is not None else 0
-            )  # in AVI not the stream's start_time
+            zero = (first.pts or 0) if first is not None else 0  # AVI's start_time is not that of its first frame
             if start > 1.0 and duration and tick and first is not None:
                 container.seek(int(start / tick) + zero, stream=stream)
                 pictures, first = container.decode(stream), None

@@ -67,7 +67,7 @@ def read_video(
     """Read a clip from a video file, an animated GIF/WebP/PNG or a folder of pictures.
 
     With `fps`, output frame k is the stored frame that a player shows at `start + k / fps`: the latest one whose time
-    stamp is not after that instant (up to half a tick of the file's clock, which rounds). This holds for variable
+    stamp is not after that instant (within half a tick where the file's clock rounds). This holds for variable
     frame rates too. Without `fps` every stored frame is taken once. Rotation and non-square pixels are applied.
     Decoding stops at the last frame needed, and only the frames returned are converted and kept.
 
@@ -119,8 +119,11 @@ def _sample(
     path: Path, source: Source, fps: float | None, count: int | None, size: Size | None, start: float
 ) -> list[np.ndarray]:
     """The sampling rule of `read_video`: a list of (H, W, 3) uint8 arrays, at most `count`."""
-    # Capped, because in a coarse clock (one tick per frame) half a tick would be half a frame.
-    slack = min(source.tick / 2, 0.25 / source.fps) + 1e-6
+    slack = 1e-6
+    if source.tick:
+        interval = 1 / (source.fps * source.tick)
+        if abs(interval - round(interval)) > 1e-3:  # the clock rounds: milliseconds for 30 fps and the like
+            slack += min(source.tick / 2, 0.25 / source.fps)
     taken: list[np.ndarray] = []
     used = 0
 
