@@ -163,14 +163,15 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 def _not_a_picture(path: Path) -> str:
     import av  # only on the way to an error: pictures alone need no video library
 
+    with path.open("rb") as file:
+        if file.read(4).startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")):
+            return f"{path} is damaged; save it again and retry."
     try:
         with av.open(str(path)) as container:
             kind = container.format.name if container.streams.video else ""
     except (OSError, av.FFmpegError, ValueError):
         kind = ""
-    if kind.endswith("_pipe"):  # FFmpeg knows a picture by its first bytes, and Pillow could not go on from there
-        return f"{path} is damaged; save it again and retry."
-    if kind not in ("", "tty"):  # tty: any text file
+    if kind not in ("", "tty", "image2") and not kind.endswith("_pipe"):  # these go by the file's name alone
         return f"{path} is a video, not a picture; save one of its frames as a PNG and pass that."
     if path.suffix.lower() in (".heic", ".heif", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl"):
         return f"{path} is of a kind that cannot be read ({path.suffix}); convert it to PNG or JPEG."
