@@ -12,6 +12,9 @@ _HOME = {
         "affinity": "affinity_coefficients motion_affinity motion_level",
         "c3d": "C3D",
         "camera": "MotionParts fit_affine motion_parts",
+        "consistency": "frame_consistency image_consistency image_fidelity temporal_coherence temporal_flickering "
+        "text_alignment",
+        "encoders": "FrameEncoder aesthetic_quality",
         "features": "ProxyFeatures VideoFeatures cached_features",
         "fidelity": "first_frame_error proxy_coherence proxy_colour_fidelity proxy_edge_fidelity "
         "proxy_structure_fidelity ssim",
@@ -20,6 +23,7 @@ _HOME = {
         "i3d": "I3D",
         "motion": "MotionResponse is_dynamic motion_response motion_score pair_motion top_motion",
         "raft": "RAFT RaftFlow",
+        "vbench": "VBenchTotal vbench_total",
     }.items()
     for name in names.split()
 }

@@ -12,7 +12,7 @@ from unstill.errors import UnstillError
 def frechet_distance(x: Tensor, y: Tensor, unbiased: bool = True) -> float:
     """|m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)) of the Gaussians fitted to two sets of features, in float64.
 
-    The trace of the square root is the nuclear norm of X Y^T for centred features X, Y (over the root of their counts),
+    The trace of the square root is the nuclear norm of X Y^T for centred X, Y (over the root of their counts),
     which needs no matrix square root: it is exact also where a set has fewer features than dimensions and covariances
     are singular, a case in which `sqrtm` of their product errs from the sixth digit on.
 

@@ -1,0 +1,78 @@
+"""How much frames stay themselves, their image and their text, from features of any image encoder.
+
+All functions take features of one video, (F, d) with any norm, and are the formulas alone; the encoders that make the
+features are in `unstill.metrics.encoders`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unstill.errors import UnstillError
+from unstill.metrics.pixels import as_uint8
+
+
+def _cosine(x: Tensor, y: Tensor) -> Tensor:
+    return functional.cosine_similarity(x.double(), y.double(), dim=-1)
+
+
+def _several(frames: Tensor) -> None:
+    if frames.ndim != 2 or len(frames) < 2:
+        raise UnstillError(f"Features of at least 2 frames (F, d) are needed, got {tuple(frames.shape)}.")
+
+
+def image_fidelity(frames: Tensor, image: Tensor) -> float:
+    """Mean cosine of the frames (F, d) with the conditional image (d,), frame 0 included (noise rectification's)."""
+    return float(_cosine(frames, image[None]).mean())
+
+
+def text_alignment(frames: Tensor, text: Tensor) -> float:
+    """Mean cosine of the frames (F, d) with the prompt (d,). VBench's `appearance_style` is this, for a style."""
+    return float(_cosine(frames, text[None]).mean())
+
+
+def temporal_coherence(frames: Tensor, pairs: Literal["neighbours", "all"] = "neighbours") -> float:
+    """Mean cosine between frames (F, d): of neighbours, or of all pairs. Papers often do not say which they mean."""
+    _several(frames)
+    if pairs == "neighbours":
+        return float(_cosine(frames[:-1], frames[1:]).mean())
+    if pairs != "all":
+        raise UnstillError(f"Unknown pairs {pairs!r}; choose neighbours or all.")
+    unit = functional.normalize(frames.double(), dim=1)
+    n = len(unit)
+    return float(((unit @ unit.T).sum() - n) / (n * (n - 1)))
+
+
+def frame_consistency(frames: Tensor) -> Tensor:
+    """VBench's subject (DINO) and background (CLIP) consistency of the frames after the first: (F-1,) in [0, 1].
+
+    Each is the mean of its cosines with the frame before and with the first frame, negative ones counted as 0. VBench
+    averages over all frames of all videos, so long videos count for more: average these values, not video means.
+    """
+    _several(frames)
+    before, first = _cosine(frames[1:], frames[:-1]), _cosine(frames[1:], frames[:1])
+    return (before.clamp_min(0) + first.clamp_min(0)) / 2
+
+
+def image_consistency(frames: Tensor, image: Tensor) -> float:
+    """VBench-I2V's `i2v_subject` (DINO): 0.4 best cosine with the image + 0.3 mean and 0.3 least of neighbours'."""
+    _several(frames)
+    to_image = _cosine(frames, image[None]).clamp_min(0)
+    neighbours = _cosine(frames[1:], frames[:-1]).clamp_min(0)
+    return float(0.4 * to_image.max() + 0.3 * neighbours.mean() + 0.3 * neighbours.min())
+
+
+def temporal_flickering(video: Tensor) -> float:
+    """VBench's temporal flickering, exactly: 1 - mean |difference of neighbouring frames| / 255. Higher is steadier.
+
+    VBench scores static videos only (it filters with RAFT first); on moving video the value falls with motion as well.
+
+    Args:
+        video: uint8 or float in [0, 1], (F, 3, H, W), F >= 2.
+    """
+    frames = as_uint8(video, frames=2).to(torch.int16)
+    return 1 - float((frames[1:] - frames[:-1]).abs().double().mean()) / 255

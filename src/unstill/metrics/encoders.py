@@ -1,0 +1,104 @@
+"""Image and text encoders that transformers can load: any CLIP, and DINO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from unstill.errors import UnstillError
+from unstill.metrics.pixels import as_float
+from unstill.metrics.weights import read_weights
+
+
+CLIP_DEFAULT = "openai/clip-vit-base-patch32"  # papers rarely name theirs; VBench uses this one
+DINO_DEFAULT = "facebook/dino-vitb16"
+_CLIP_COLOURS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_IMAGENET_COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_BATCH = 16
+
+
+class FrameEncoder:
+    """Turns frames, and for CLIP texts, into features of unit length. `name` says which network it is."""
+
+    def __init__(self, model: Any, name: str, *, clip: bool, antialias: bool, tokenizer: Any = None) -> None:
+        self.model, self.name, self.clip, self.antialias = model.eval(), name, clip, antialias
+        self.tokenizer = tokenizer
+        self.side: int = model.config.vision_config.image_size if clip else model.config.image_size
+
+    @classmethod
+    def load_clip(cls, name: str = CLIP_DEFAULT, device: str = "cpu", antialias: bool = True) -> FrameEncoder:
+        """A CLIP of transformers by name or folder. `antialias=False` resizes as VBench does."""
+        from transformers import AutoTokenizer, CLIPModel
+
+        model = _pretrained(CLIPModel, name).to(device)
+        return cls(model, name, clip=True, antialias=antialias, tokenizer=_pretrained(AutoTokenizer, name))
+
+    @classmethod
+    def load_dino(cls, name: str = DINO_DEFAULT, device: str = "cpu", antialias: bool = False) -> FrameEncoder:
+        """A DINO or DINOv2 of transformers by name or folder; its class token, as VBench takes it."""
+        from transformers import AutoModel
+
+        return cls(_pretrained(AutoModel, name).to(device), name, clip=False, antialias=antialias)
+
+    def preprocess(self, video: Tensor) -> Tensor:
+        """(F, 3, H, W) to the network's input. CLIP: shorter side, centre crop; DINO: shorter side, no crop."""
+        pixels = as_float(video).to(self.model.device)
+        height, width = pixels.shape[2:]
+        scale = self.side / min(height, width)
+        size = (max(self.side, int(height * scale)), max(self.side, int(width * scale)))
+        mode: Literal["bicubic", "bilinear"] = "bicubic" if self.clip else "bilinear"
+        pixels = functional.interpolate(pixels, size, mode=mode, align_corners=False, antialias=self.antialias)
+        if self.clip:
+            top, left = round((size[0] - self.side) / 2), round((size[1] - self.side) / 2)
+            pixels = pixels[:, :, top : top + self.side, left : left + self.side]
+        mean, deviation = _CLIP_COLOURS if self.clip else _IMAGENET_COLOURS
+        return (pixels - pixels.new_tensor(mean)[:, None, None]) / pixels.new_tensor(deviation)[:, None, None]
+
+    @torch.no_grad()
+    def images(self, video: Tensor) -> Tensor:
+        """Features of a video (F, 3, H, W), uint8 or float in [0, 1]: (F, d), float32 on the CPU, of unit length."""
+        rows = []
+        for part in self.preprocess(video).to(self.model.dtype).split(_BATCH):
+            if self.clip:
+                rows.append(self.model.get_image_features(pixel_values=part).pooler_output)
+            else:
+                found = self.model(pixel_values=part, interpolate_pos_encoding=True)
+                rows.append(found.last_hidden_state[:, 0])
+        return functional.normalize(torch.cat(rows).float().cpu(), dim=1)
+
+    @torch.no_grad()
+    def text(self, prompt: str) -> Tensor:
+        """Features of a prompt: (d,), of unit length."""
+        if not self.clip:
+            raise UnstillError(f"{self.name} has no text encoder; text alignment needs a CLIP.")
+        tokens = self.tokenizer([prompt], padding=True, truncation=True, return_tensors="pt").to(self.model.device)
+        return functional.normalize(self.model.get_text_features(**tokens).pooler_output[0].float().cpu(), dim=0)
+
+
+def aesthetic_quality(frames: Tensor, head: str | Path) -> float:
+    """VBench's aesthetic quality of CLIP ViT-L/14 features (F, 768) of unit length: LAION's linear head, over 10.
+
+    Args:
+        head: `sa_0_4_vit_l_14_linear.pth` of LAION-AI/aesthetic-predictor.
+    """
+    weights = read_weights(head)
+    if set(weights) != {"weight", "bias"} or weights["weight"].shape != (1, frames.shape[1]):
+        raise UnstillError(
+            f"{head} is not a linear head for features of width {frames.shape[1]}; the LAION head of VBench is "
+            "sa_0_4_vit_l_14_linear.pth and belongs to openai/clip-vit-large-patch14."
+        )
+    return float(functional.linear(frames.float(), weights["weight"].float(), weights["bias"].float()).mean() / 10)
+
+
+def _pretrained(kind: Any, name: str) -> Any:
+    try:
+        return kind.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UnstillError(
+            f"{name!r} could not be loaded by transformers; pass the folder of a downloaded model, or a name with a "
+            "connection to the Hugging Face Hub."
+        ) from error

@@ -1,0 +1,181 @@
+"""Consistency formulas, encoders with tiny random networks, VBench's totals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
+
+from unstill.errors import UnstillError
+from unstill.metrics import (
+    FrameEncoder,
+    aesthetic_quality,
+    frame_consistency,
+    image_consistency,
+    image_fidelity,
+    temporal_coherence,
+    temporal_flickering,
+    text_alignment,
+    vbench_total,
+)
+from unstill.metrics.vbench import DIMENSIONS, normalised, not_offered
+
+
+def rows(n: int = 5, d: int = 6, seed: int = 0) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+def cosine(x: Tensor, y: Tensor) -> float:
+    return float(x.double() @ y.double() / (x.double().norm() * y.double().norm()))
+
+
+def test_formulas_against_loops() -> None:
+    frames, image = rows(), rows(1, seed=1)[0]
+    assert image_fidelity(frames, image) == pytest.approx(np.mean([cosine(f, image) for f in frames]))
+    assert text_alignment(3 * frames, image) == pytest.approx(np.mean([cosine(f, image) for f in frames]))
+    near = [cosine(frames[i], frames[i + 1]) for i in range(4)]
+    assert temporal_coherence(frames) == pytest.approx(np.mean(near))
+    pairs = [cosine(frames[i], frames[j]) for i in range(5) for j in range(i)]
+    assert temporal_coherence(frames, "all") == pytest.approx(np.mean(pairs))
+    expected = [(max(0, near[i - 1]) + max(0, cosine(frames[0], frames[i]))) / 2 for i in range(1, 5)]
+    assert frame_consistency(frames).tolist() == pytest.approx(expected)
+    best = max(max(0, cosine(f, image)) for f in frames)
+    clipped = [max(0, c) for c in near]
+    assert image_consistency(frames, image) == pytest.approx(0.4 * best + 0.3 * np.mean(clipped) + 0.3 * min(clipped))
+
+
+def test_a_copy_is_perfect() -> None:
+    frames = rows(1).repeat(4, 1)
+    assert image_fidelity(frames, frames[0]) == pytest.approx(1)
+    assert temporal_coherence(frames, "all") == temporal_coherence(frames) == pytest.approx(1)
+    assert frame_consistency(frames).tolist() == pytest.approx([1, 1, 1])
+    assert image_consistency(frames, frames[0]) == pytest.approx(1)
+
+
+def test_flickering_is_vbenchs_formula() -> None:
+    video = torch.randint(256, (4, 3, 8, 9), generator=torch.Generator().manual_seed(0)).byte()
+    floats = video.numpy().astype(np.float32)
+    maes = [np.mean(np.abs(floats[i] - floats[i + 1])) for i in range(3)]
+    assert temporal_flickering(video) == pytest.approx((255.0 - np.mean(maes)) / 255.0, rel=1e-6)
+    assert temporal_flickering(video[:1].repeat(3, 1, 1, 1)) == 1
+    black_and_white = torch.tensor([0, 255, 0], dtype=torch.uint8)[:, None, None, None].expand(3, 3, 4, 4)
+    assert temporal_flickering(black_and_white) == 0
+
+
+def test_errors_are_sentences() -> None:
+    with pytest.raises(UnstillError, match="at least 2 frames"):
+        temporal_coherence(rows(1))
+    with pytest.raises(UnstillError, match="neighbours or all"):
+        temporal_coherence(rows(), "some")  # type: ignore[arg-type]
+    with pytest.raises(UnstillError, match="at least 2 frames"):
+        temporal_flickering(torch.zeros(1, 3, 4, 4))
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP of random weights with a tokenizer of five words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    words = {word: number for number, word in enumerate(["<pad>", "<unk>", "<end>", "a", "dog", "boat"])}
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 2}
+    config = CLIPConfig(
+        text_config=small | ids | {"vocab_size": len(words), "max_position_embeddings": 8},
+        vision_config=small | {"image_size": 32, "patch_size": 8},
+        projection_dim=12,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<end>", model_max_length=8
+    ).save_pretrained(folder)
+    return folder
+
+
+def video(height: int = 40, width: int = 70) -> Tensor:
+    y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 5, width), indexing="ij")
+    frames = [torch.stack([(x + f).sin(), (y - f).cos(), (x * y + f).sin()]) for f in range(3)]
+    return ((torch.stack(frames) + 1) * 127.5).byte()
+
+
+def test_clip_matches_transformers_own_path(clip_folder: Path) -> None:
+    encoder = FrameEncoder.load_clip(str(clip_folder))
+    found = encoder.images(video())
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
+    pictures = [frame.permute(1, 2, 0).numpy() for frame in video()]
+    inputs = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(encoder.preprocess(video()), inputs, rtol=0, atol=0.03)  # PIL rounds to whole levels
+    with torch.no_grad():
+        expected = encoder.model.get_image_features(pixel_values=inputs).pooler_output
+        ids = torch.tensor([[3, 4]])
+        text = encoder.model.get_text_features(input_ids=ids).pooler_output[0]
+    similar = torch.nn.functional.cosine_similarity(found, expected)
+    assert similar.min() > 0.999 and found.norm(dim=1).tolist() == pytest.approx([1, 1, 1])
+    torch.testing.assert_close(encoder.text("a dog"), text / text.norm())
+    assert encoder.name == str(clip_folder)
+    assert encoder.images(video().float() / 255).allclose(found, atol=1e-5)
+
+
+def test_vbench_resizing_is_plain_bicubic(clip_folder: Path) -> None:
+    encoder = FrameEncoder.load_clip(str(clip_folder), antialias=False)
+    resized = torch.nn.functional.interpolate(video().float(), (32, 56), mode="bicubic", align_corners=False)
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
+    deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
+    expected = (resized[:, :, :, 12:44] / 255 - mean) / deviation
+    torch.testing.assert_close(encoder.preprocess(video()), expected, rtol=0, atol=1e-4)
+
+
+def test_dino_keeps_the_aspect_and_takes_the_class_token(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ViTModel(ViTConfig(**small, image_size=32, patch_size=8), add_pooling_layer=False).save_pretrained(tmp_path)
+    encoder = FrameEncoder.load_dino(str(tmp_path))
+    inputs = encoder.preprocess(video())
+    assert inputs.shape == (3, 3, 32, 56)
+    with torch.no_grad():
+        token = encoder.model(pixel_values=inputs, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+    torch.testing.assert_close(encoder.images(video()), torch.nn.functional.normalize(token, dim=1))
+    with pytest.raises(UnstillError, match="no text encoder"):
+        encoder.text("a dog")
+
+
+def test_missing_model_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UnstillError, match="could not be loaded"):
+        FrameEncoder.load_clip(str(tmp_path))
+
+
+def test_aesthetic_head_is_linear_over_ten(tmp_path: Path) -> None:
+    weight, bias = torch.randn(1, 6, generator=torch.Generator().manual_seed(3)), torch.tensor([5.0])
+    torch.save({"weight": weight, "bias": bias}, tmp_path / "head.pth")
+    expected = float((rows() @ weight[0] + 5).mean() / 10)
+    assert aesthetic_quality(rows(), tmp_path / "head.pth") == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UnstillError, match="width 7"):
+        aesthetic_quality(rows(d=7), tmp_path / "head.pth")
+
+
+def test_vbench_totals() -> None:
+    ends = [{name: getattr(d, end) for name, d in DIMENSIONS.items()} for end in ("low", "high")]
+    for scores, expected in zip(ends, (0, 1), strict=True):
+        total = vbench_total(scores)
+        assert (total.quality, total.semantic, total.total) == pytest.approx((expected,) * 3)
+    only_motion = ends[0] | {"dynamic_degree": 1.0}
+    assert vbench_total(only_motion).total == pytest.approx(4 / 5 * 0.5 / 6.5)
+    only_scene = ends[0] | {"scene": 0.4111}
+    assert vbench_total(only_scene).total == pytest.approx(1 / 5 * 0.5 / 9)
+    assert normalised({"temporal_flickering": 0.6293 + 0.3707 / 4}) == {"temporal_flickering": pytest.approx(0.25)}
+
+
+def test_vbench_says_what_is_missing() -> None:
+    assert set(not_offered()) | {name for name, d in DIMENSIONS.items() if d.offered_by} == set(DIMENSIONS)
+    assert len(DIMENSIONS) == 16 and len(not_offered()) == 10
+    with pytest.raises(UnstillError, match="imaging_quality"):
+        vbench_total({"temporal_flickering": 0.9})
+    with pytest.raises(UnstillError, match="Not dimensions of VBench: beauty"):
+        normalised({"beauty": 1.0})
+    assert json.dumps(not_offered())
