@@ -26,6 +26,7 @@ _HOMES = {
     "TimeNoise": "methods.time_noise",
     "UnstillError": "errors",
     "apply": "attach",
+    "free_init": "attach",
     "i4vgen": "i4vgen",
     "load": "models.registry",
 }

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import UnstillError
-from .base import Method, Run, Target
-from .time_noise import Level, NoiseShape, check_noise, noise_like, per_clip
+from unstill.errors import UnstillError
+from unstill.methods.base import Method, Run, Target
+from unstill.methods.time_noise import Level, NoiseShape, check_noise, noise_like, per_clip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,18 +5,16 @@ Ren et al., "ConsistI2V: Enhancing Visual Consistency for Image-to-Video Generat
 https://huggingface.co/papers/2402.04324.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from ..errors import UnstillError
-from ..process import ForwardProcess
-from .base import Method, Run, Target
-from .frequency import FilterKind, low_pass, mix
+from unstill.errors import UnstillError
+from unstill.methods.base import Method, Run, Target
+from unstill.methods.frequency import FilterKind, low_pass, mix
+from unstill.methods.levels import check_signal, diffuse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +53,7 @@ class FrameInit(Method):
                 f"FrameInit builds the first latents from the image, and {target.pipeline} has none; "
                 "give it with apply(pipe, ..., image=image)."
             )
-        check_diffusable(target.process, self.level, "FrameInit")
+        check_signal(target.process, self.level, "FrameInit")
 
     def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
         if self.spatial == 0 or self.temporal == 0:
@@ -64,26 +62,3 @@ class FrameInit(Method):
         mask = low_pass(noise.shape[2:], self.filter, self.spatial, self.temporal, self.order, self.parity)
         image = run.image_latents[:, :, :1].expand_as(noise)
         return mix(diffuse(run.process, image, noise, self.level), noise, mask)
-
-
-def diffuse(process: ForwardProcess, video: torch.Tensor, noise: torch.Tensor, level: float) -> torch.Tensor:
-    """
-    `video` noised up to the fraction `level` of the training time, in variance-preserving coordinates (those in which
-    pure noise is N(0, I)), whatever the coordinates of the sampler. `level=0.85` is timestep 850 of 1000.
-    """
-    if process.kind == "flow":
-        return (1 - level) * video + level * noise
-    table = process.scheduler.alphas_cumprod
-    abar = table[min(round(level * len(table)), len(table) - 1)].double()
-    return abar.sqrt().float() * video + (1 - abar).sqrt().float() * noise
-
-
-def check_diffusable(process: ForwardProcess, level: float, name: str) -> None:
-    """Raises `UnstillError` where `diffuse` has no meaning or would keep nothing of the video."""
-    scheduler = type(process.scheduler).__name__
-    if process.kind == "edm":
-        raise UnstillError(f"{name} noises by training time, which {scheduler} does not have; use AnalyticInit here.")
-    if process.kind == "flow" and level == 1:
-        raise UnstillError(
-            f"At level=1 {scheduler} keeps nothing of what it noises; give {name} a lower level, such as 0.95."
-        )

@@ -5,18 +5,19 @@ Wu et al., "FreeInit", https://huggingface.co/papers/2312.07537; Ren et al., "Co
 https://huggingface.co/papers/2402.04324.
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 
-from ..errors import UnstillError
+from unstill.errors import UnstillError
 
 
 FilterKind = Literal["butterworth", "gaussian", "ideal", "box"]
 
 
 def low_pass(
-    shape: tuple[int, int, int],
+    shape: Sequence[int],
     kind: FilterKind,
     spatial: float,
     temporal: float,
@@ -49,7 +50,7 @@ def low_pass(
             f"spatial={spatial}, temporal={temporal}, order={order}."
         )
     if spatial == 0 or temporal == 0:
-        return torch.zeros(shape)
+        return torch.zeros(tuple(shape))
     if kind == "box":
         return _box(shape, spatial, temporal, parity)
 
@@ -99,7 +100,7 @@ def _frequencies(size: int, parity: bool) -> torch.Tensor:
     return 2 * (index - size // 2) / size
 
 
-def _box(shape: tuple[int, int, int], spatial: float, temporal: float, parity: bool) -> torch.Tensor:
+def _box(shape: Sequence[int], spatial: float, temporal: float, parity: bool) -> torch.Tensor:
     if not parity:
         frames, rows, columns = (
             _frequencies(size, parity=False).abs() <= stop
@@ -108,7 +109,7 @@ def _box(shape: tuple[int, int, int], spatial: float, temporal: float, parity: b
         return (frames[:, None, None] & rows[None, :, None] & columns[None, None, :]).float()
     half_t, half_s = round(shape[0] // 2 * temporal), round(shape[1] // 2 * spatial)
     middle = [size // 2 for size in shape]
-    mask = torch.zeros(shape)
+    mask = torch.zeros(tuple(shape))
     # Plain slices as in the released code: a half-width beyond the edge wraps around.
     mask[tuple(slice(m - half, m + half) for m, half in zip(middle, (half_t, half_s, half_s), strict=True))] = 1
     return mask

@@ -5,7 +5,136 @@ Guo et al., "I4VGen: Image as Free Stepping Stone for Text-to-Video Generation",
 https://huggingface.co/papers/2406.02230.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
 import torch
+
+from unstill.errors import UnstillError
+from unstill.grid import Grid
+from unstill.methods.base import Method, NextSample, Run, Target
+from unstill.methods.levels import training_level
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NIVSDS(Method):
+    """
+    Distils motion into the image, repeated as a still video, then samples again from the noised result: a
+    text-to-video model animates an image that way. The first loop costs a model call per level, without a solver.
+
+    Args:
+        tau: the loop visits the levels of the schedule down to this fraction of the training time, in [0, 1).
+        step_size: alpha of Eq. 5: a number, a function of the iteration (from 0), or one number per iteration, the
+            last of which is kept for the rest.
+        regenerate: p_re, the share of the steps that the regeneration takes, in (0, 1]; below 1 it begins lower.
+        counted: visit `int(steps * (1 - tau)) + 1` levels, whatever they are, as the released code does.
+    """
+
+    tau: float = 0.4
+    step_size: float | Sequence[float] | Callable[[int], float] = 1.0
+    regenerate: float = 1.0
+    counted: bool = False
+
+    owns = frozenset({"levels", "latents"})
+    presets = {
+        "paper": {},
+        "paper-lavie": {"regenerate": 0.8},
+        "released": {"step_size": (10.0, 10.0, 10.0, 1.0), "counted": True},  # AnimateDiff
+        "released-lavie": {"regenerate": 0.8, "counted": True},
+    }
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.tau < 1 and 0 < self.regenerate <= 1):
+            raise UnstillError(
+                f"NIVSDS takes tau in [0, 1) and regenerate in (0, 1], not {self.tau} and {self.regenerate}."
+            )
+        if not callable(self.step_size) and not isinstance(self.step_size, int | float):
+            object.__setattr__(self, "step_size", tuple(map(float, self.step_size)))
+            if not self.step_size:
+                raise UnstillError("NIVSDS was given an empty list of step sizes; give a number or one per iteration.")
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        Method.check(self, others, target)
+        if target.order != 1:
+            raise UnstillError(
+                f"NIVSDS needs one model call per noise level, and {type(target.process.scheduler).__name__} makes "
+                f"{target.order}; use e.g. EulerDiscreteScheduler or DDIMScheduler."
+            )
+        if not target.image_latents:
+            raise UnstillError(
+                f"NIVSDS sets an image in motion, and {target.pipeline} has none; "
+                "give it with apply(pipe, ..., image=image)."
+            )
+        for other in others:
+            if other.implements("on_step"):
+                raise UnstillError(
+                    f"NIVSDS and {type(other).__name__} both act on every step towards another end; use one of them."
+                )
+        training_level(target.process, self.tau)  # raises where there is no training time
+
+    def on_schedule(self, run: Run, grid: Grid) -> Grid:
+        steps, iterations = len(grid.timesteps), self._iterations(run, grid)
+        first = steps - int(steps * self.regenerate)
+        if not 0 < iterations <= steps or first == steps:
+            raise UnstillError(
+                f"NIVSDS has no noise level above tau={self.tau} or none to regenerate from in {steps} steps; "
+                "take more steps or other shares."
+            )
+        run.memory[self] = _State(iterations)
+        join = lambda levels: torch.cat([levels[:iterations], levels[first:]])  # noqa: E731
+        sigmas = None if grid.sigmas is None else join(grid.sigmas)
+        return replace(grid, timesteps=join(grid.timesteps), sigmas=sigmas, own=False)
+
+    def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
+        assert run.image_latents is not None  # `check` saw to it
+        state: _State = run.memory[self]
+        state.video = run.image_latents[:, :, :1].expand_as(run.noise)
+        return run.process.add_noise(state.video, run.noise, run.grid.timesteps[0], 0)
+
+    def on_step(
+        self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
+    ) -> torch.Tensor | NextSample:
+        state: _State = run.memory[self]
+        if run.step >= state.iterations:
+            return output
+        process, step_size = run.process, self._step_size(run.step)
+        alpha, sigma = process.alpha_sigma(t, run.step)
+        if process.prediction == "epsilon":
+            state.video = update(state.video, output, run.noise, weight(alpha, sigma), step_size)
+        else:  # the same through x0, which these networks also give where alpha = 0
+            x0 = process.to_x0(output, sample, t, run.step)
+            state.video = state.video + share(alpha, sigma, step_size) * (x0 - state.video)
+        step, last = run.step + 1, run.step + 1 == state.iterations
+        noise = run.draw(run.noise.shape) if last else run.noise  # one for the loop, one for the regeneration
+        following = process.add_noise(state.video, noise, run.grid.timesteps[step], step)
+        if last and not hasattr(process.scheduler, "step_index"):
+            # DDPM looks up the timestep after this one by value, and would find the loop's.
+            process.scheduler.timesteps = run.grid.timesteps[step:]
+        return NextSample(following)
+
+    def _iterations(self, run: Run, grid: Grid) -> int:
+        steps = len(grid.timesteps)
+        if self.counted:
+            return min(int(steps * (1 - self.tau)) + 1, steps)
+        alpha_tau, sigma_tau = training_level(run.process, self.tau)
+        levels = [run.process.alpha_sigma(t, i) for i, t in enumerate(grid.timesteps)]
+        # As noise to signal, so that it holds in the coordinates of every scheduler; with room for rounding.
+        return sum(sigma * alpha_tau >= alpha * sigma_tau * (1 - 1e-6) for alpha, sigma in levels)
+
+    def _step_size(self, iteration: int) -> float:
+        if callable(self.step_size):
+            return self.step_size(iteration)
+        if isinstance(self.step_size, Sequence):
+            return self.step_size[min(iteration, len(self.step_size) - 1)]
+        return self.step_size
+
+
+@dataclass(slots=True)
+class _State:
+    """`iterations`: levels that the loop visits; `video`: what is distilled, `(B, C, F, H, W)`."""
+
+    iterations: int
+    video: torch.Tensor = field(init=False)
 
 
 def update(

@@ -5,23 +5,18 @@ Li et al., "Tuning-Free Noise Rectification for High Fidelity Image-to-Video Gen
 https://huggingface.co/papers/2403.02827.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import UnstillError
-from .base import Method, Run, Target
+from unstill.errors import UnstillError
+from unstill.grid import Grid
+from unstill.methods.base import Method, Run, Target
 
 
-if TYPE_CHECKING:
-    from ..grid import Grid
-
-# Below this share of signal in the sample, rounding errors of eps would come back a thousandfold in the output.
+# With less signal in the sample than this, rounding errors of eps would come back a thousandfold in the output.
 SMALLEST_SIGNAL = 1e-3
 
 
@@ -32,8 +27,8 @@ class NoiseRectification(Method):
     video stays close to its image; also a text-to-video model animates an image this way.
 
     Predictions of every type are corrected, after guidance, by `output + gain * (eps' - eps)`. Where the sample holds
-    no signal (the first step of flow-matching and zero-terminal-SNR schedules) there is nothing to correct and the
-    step is left as it is. Such a start keeps nothing of the image either: begin lower, as `EarlyStart(sigma=0.95)`.
+    no signal (the first step of flow-matching and zero-terminal-SNR schedules) the gain is infinite and eps' = eps; the
+    limit for a vanishing signal is taken there, in terms of x0.
 
     When another method makes the first latents (`AnalyticInit`, `FrameInit`), only the correction remains, towards the
     noise that would have made these latents from the image.
@@ -81,19 +76,20 @@ class NoiseRectification(Method):
     def on_step(
         self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
     ) -> torch.Tensor:
-        if not self._due(run.step, run.grid) and self in run.memory:
-            return output
         alpha, sigma = run.process.alpha_sigma(t, run.step)
-        if alpha <= SMALLEST_SIGNAL * math.hypot(alpha, sigma):
-            return output
         if self not in run.memory:
             noise = (sample - alpha * _image(run)) / sigma
             run.memory[self] = noise, self._weights(run.frames).to(noise)
         if not self._due(run.step, run.grid):
             return output
         noise, weights = run.memory[self]
-        eps = run.process.to_eps(output, sample, t, run.step)
-        return run.process.correct(output, rectify(eps, noise, weights) - eps, sample, t, run.step)
+        if alpha > SMALLEST_SIGNAL * math.hypot(alpha, sigma):
+            eps = run.process.to_eps(output, sample, t, run.step)
+            return run.process.correct(output, rectify(eps, noise, weights) - eps, sample, t, run.step)
+        if run.process.prediction == "epsilon":  # which says nothing about x0 here
+            return output
+        x0 = run.process.to_x0(output, sample, t, run.step)
+        return run.process.from_x0(rectify_video(x0, _image(run), weights), sample, t, run.step)
 
     def _due(self, call: int, grid: Grid) -> bool:
         # In steps, not model calls: a second-order solver calls the model twice per step.
@@ -126,6 +122,19 @@ def rectify(eps: torch.Tensor, noise: torch.Tensor, weights: torch.Tensor) -> to
     gap = noise - eps
     # eps + gap = noise, and what is left is the part that the weights give back.
     return noise + weights.to(eps).view(-1, 1, 1) * (gap[:, :, :1] - gap)
+
+
+def rectify_video(x0: torch.Tensor, image: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """
+    Eq. 8 in terms of x0, for a sample that is exactly `alpha * image + sigma * noise`: `image + w * (x0 - x0[frame 0])`.
+    In this form it holds for alpha = 0 as well.
+
+    Args:
+        x0: predicted video `(B, C, F, H, W)`.
+        image: `(B, C, 1, H, W)`.
+        weights: `(F,)`.
+    """
+    return image + weights.to(x0).view(-1, 1, 1) * (x0 - x0[:, :, :1])
 
 
 def _image(run: Run) -> torch.Tensor:

@@ -10,8 +10,8 @@ from typing import Literal
 
 import torch
 
-from ..errors import UnstillError
-from .base import Method, Run
+from unstill.errors import UnstillError
+from unstill.methods.base import Method, Run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,12 +11,13 @@ from typing import Literal, get_args
 
 import torch
 
-from ..errors import UnstillError
-from .base import Method, Target
+from unstill.errors import UnstillError
+from unstill.methods.base import Method, Target
 
 
 NoiseShape = Literal["element", "frame", "clip"]
 Level = float | torch.Tensor
+Generator = torch.Generator | list[torch.Generator] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +106,7 @@ def corrupt(image_latents: torch.Tensor, level: torch.Tensor, noise: torch.Tenso
     return (image_latents + per_clip(level, noise) * noise).to(image_latents.dtype)
 
 
-def noise_like(latents: torch.Tensor, shape: NoiseShape, generator: torch.Generator | None) -> torch.Tensor:
+def noise_like(latents: torch.Tensor, shape: NoiseShape, generator: Generator) -> torch.Tensor:
     """Unit noise that broadcasts over `latents` `(B, C, F, H, W)`, float32."""
     if shape == "element":
         return _randn(tuple(latents.shape), latents, generator)
@@ -124,7 +125,7 @@ def per_clip(level: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return level.view(-1, *[1] * (like.ndim - 1))
 
 
-def _randn(shape: tuple[int, ...], like: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+def _randn(shape: tuple[int, ...], like: torch.Tensor, generator: Generator) -> torch.Tensor:
     from diffusers.utils.torch_utils import randn_tensor
 
     return randn_tensor(shape, generator=generator, device=like.device, dtype=torch.float32)

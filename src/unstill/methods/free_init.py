@@ -1,0 +1,78 @@
+"""
+FreeInit: sample, noise the result, replace its high frequencies by fresh noise, sample again.
+
+Wu et al., "FreeInit: Bridging Initialization Gap in Video Diffusion Models", https://huggingface.co/papers/2312.07537.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from unstill.errors import UnstillError
+from unstill.methods.base import Method, Target
+from unstill.methods.frequency import FilterKind, low_pass, mix
+from unstill.methods.levels import diffuse
+from unstill.process import ForwardProcess
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FreeInit(Method):
+    """
+    Parameters of `unstill.free_init`, which calls a pipeline several times: more coherent videos at the price of as
+    many samplings.
+
+    Args:
+        iterations: how often the pipeline is called, at least 1.
+        coarse_to_fine: fewer steps in the first calls, all of them in the last only.
+        level: how far the video is noised between calls, as a fraction of the training time in (0, 1].
+        filter: `"butterworth"`, `"gaussian"`, `"ideal"` or `"box"`.
+        spatial: stop frequency of height and width as a share of the highest.
+        temporal: stop frequency of time, likewise.
+        order: steepness of the Butterworth filter.
+        parity: the released filters with their quirks, see `low_pass`.
+    """
+
+    iterations: int = 5
+    coarse_to_fine: bool = False
+    level: float = 1.0
+    filter: FilterKind = "butterworth"
+    spatial: float = 0.25
+    temporal: float = 0.25
+    order: int = 4
+    parity: bool = False
+
+    presets = {"paper": {}, "released": {"parity": True}, "diffusers": {"iterations": 3, "parity": True}}
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise UnstillError(f"FreeInit takes at least 1 iteration, not {self.iterations}.")
+        if not 0 < self.level <= 1:
+            raise UnstillError(f"level of FreeInit is a fraction of the training time in (0, 1], not {self.level}.")
+        low_pass((1, 1, 1), self.filter, self.spatial, self.temporal, self.order)  # raises for what is no filter
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        raise UnstillError(
+            "FreeInit is a loop around the pipeline, not in it; call unstill.free_init(pipe, FreeInit(), ...)."
+        )
+
+    def steps(self, total: int, iteration: int) -> int:
+        """Sampling steps of an iteration, counted from 0, when the last one takes `total`."""
+        if not self.coarse_to_fine:
+            return total
+        return max(int(total / self.iterations * (iteration + 1)), 1)
+
+    def reinitialize(
+        self, process: ForwardProcess, video: torch.Tensor, initial: torch.Tensor, fresh: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        The unit noise of the next iteration: the low band of `video` noised with `initial`, the high band of `fresh`.
+
+        Args:
+            process: forward process of the sampler.
+            video: clean latents of the last iteration `(B, C, F, H, W)`.
+            initial: unit noise of the first iteration, always the same one, so that its low band is kept.
+            fresh: unit noise.
+        """
+        mask = low_pass(video.shape[2:], self.filter, self.spatial, self.temporal, self.order, self.parity)
+        return mix(diffuse(process, video, initial, self.level), fresh, mask)

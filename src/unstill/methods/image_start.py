@@ -1,0 +1,63 @@
+"""
+ImageStart: sampling begins from the noised image on every frame (SDEdit).
+
+Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations",
+https://huggingface.co/papers/2108.01073.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from unstill.errors import UnstillError
+from unstill.grid import Grid, respace
+from unstill.methods.base import Method, Run, Target, check_level
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageStart(Method):
+    """
+    Starts from `alpha image + sigma noise`. The lower the level, the more of the image stays, and the less it moves.
+
+    Args:
+        start: the level as a fraction of the training time, in (0, 1]; as many steps as asked for are spaced below it.
+        sigma: the level as a sigma. Without both, sampling begins where it always does (or where `EarlyStart` says).
+    """
+
+    start: float | None = None
+    sigma: float | None = None
+
+    owns = frozenset({"latents"})
+
+    def __post_init__(self) -> None:
+        if self._lower:
+            check_level(self.start, self.sigma)
+
+    @property
+    def _lower(self) -> bool:
+        return self.start is not None or self.sigma is not None
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        Method.check(self, others, target)
+        if not target.image_latents:
+            raise UnstillError(
+                f"ImageStart begins from the image, and {target.pipeline} has none; "
+                "give it with apply(pipe, ..., image=image)."
+            )
+        for other in others:
+            if self._lower and "levels" in other.owns:
+                raise UnstillError(
+                    f"ImageStart and {type(other).__name__} both decide the noise level at which sampling starts; "
+                    "give it to one of them."
+                )
+
+    def on_schedule(self, run: Run, grid: Grid) -> Grid:
+        if not self._lower:
+            return grid
+        return respace(run.process.scheduler, run.process, start=self.start, sigma=self.sigma)
+
+    def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
+        assert run.image_latents is not None  # `check` saw to it
+        image = run.image_latents[:, :, :1].expand_as(run.noise)
+        return run.process.add_noise(image, run.noise, run.grid.timesteps[0], 0)

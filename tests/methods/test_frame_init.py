@@ -1,0 +1,95 @@
+"""FrameInit against ConsistI2V, and in a sampler."""
+
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import unstill
+from tests.methods.sampler import Sampler, animatediff_ddim, known_sampler  # noqa: F401
+from unstill.errors import UnstillError
+from unstill.methods.frame_init import FrameInit
+from unstill.methods.levels import diffuse, training_level
+from unstill.process import ForwardProcess
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "methods" / "frame_init.safetensors"
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return load_file(GOLDEN)
+
+
+def first_latents(scheduler, method, golden, size="even", methods=()):
+    pipe = Sampler(scheduler, lambda x, t: 0.1 * x, golden[f"{size}.z0"])
+    with unstill.apply(pipe, method, *methods):
+        pipe(4, latents=golden[f"{size}.noise"])
+    return pipe.visited[0]
+
+
+@pytest.mark.parametrize("size", ["even", "odd"])
+@pytest.mark.parametrize("filter", ["gaussian", "butterworth", "ideal", "box"])
+def test_golden_first_latents(golden, size, filter):
+    first = first_latents(animatediff_ddim(), FrameInit.preset("released", filter=filter), golden, size)
+    torch.testing.assert_close(first, golden[f"{size}.frameinit.{filter}"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("level", "name"), [(0.85, "z_850"), (0.999, "z_999"), (1.0, "z_999")])
+def test_golden_levels(golden, level, name):
+    process = ForwardProcess.of(animatediff_ddim())
+    image = golden["even.z0"].expand_as(golden["even.noise"])
+    torch.testing.assert_close(diffuse(process, image, golden["even.noise"], level), golden[f"even.{name}"])
+
+
+def test_the_scheduler_scales_the_latents_as_its_noise(golden):
+    linear = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear"}
+    vp = first_latents(animatediff_ddim(), FrameInit(), golden)
+    scheduler = diffusers.EulerDiscreteScheduler(**linear)
+    ve = first_latents(scheduler, FrameInit(), golden)
+    scheduler.set_timesteps(4)
+    torch.testing.assert_close(ve, vp * scheduler.init_noise_sigma, rtol=1e-5, atol=1e-5)
+
+
+def test_flow_matching_counts_its_level_in_sigma(golden):
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    assert training_level(ForwardProcess.of(scheduler), 0.85) == (pytest.approx(0.15), 0.85)
+    first = first_latents(scheduler, FrameInit(spatial=1e3, temporal=1e3), golden)  # lets everything pass
+    torch.testing.assert_close(first, 0.15 * golden["even.z0"] + 0.85 * golden["even.noise"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_filter_that_passes_nothing_changes_nothing(golden):
+    assert torch.equal(first_latents(animatediff_ddim(), FrameInit(spatial=0.0), golden), golden["even.noise"])
+
+
+def test_with_rectification_frame_0_ends_on_the_image(golden):
+    for methods in [
+        (FrameInit(), unstill.NoiseRectification(period=(0, 1))),
+        (unstill.NoiseRectification(period=(0, 1)), FrameInit()),
+    ]:
+        pipe = Sampler(animatediff_ddim(), lambda x, t: 0.5 * torch.tanh(x.roll(1, 2)), golden["even.z0"])
+        with unstill.apply(pipe, *methods):
+            final = pipe(25, latents=golden["even.noise"]).frames
+        torch.testing.assert_close(pipe.visited[0], first_latents(animatediff_ddim(), FrameInit(), golden))
+        torch.testing.assert_close(final[:, :, :1], golden["even.z0"], rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_refused(golden):
+    with pytest.raises(UnstillError, match=r"in \(0, 1\], not 1.5"):
+        FrameInit(level=1.5)
+    with pytest.raises(UnstillError, match="is not a filter"):
+        FrameInit(filter="sharp")
+    pipe = Sampler(diffusers.FlowMatchEulerDiscreteScheduler(), None, golden["even.z0"])
+    with pytest.raises(UnstillError, match="keeps nothing of a video that is noised to level=1; give FrameInit a lower"):
+        unstill.apply(pipe, FrameInit(level=1.0))
+    pipe.scheduler = diffusers.EDMEulerScheduler()
+    with pytest.raises(UnstillError, match="EDMEulerScheduler has no training time"):
+        unstill.apply(pipe, FrameInit())
+    pipe.scheduler = animatediff_ddim()
+    with pytest.raises(UnstillError, match="both decide the first latents"):
+        unstill.apply(pipe, FrameInit(), unstill.ImageStart())
+    with pytest.raises(UnstillError, match="given twice"):
+        unstill.apply(pipe, FrameInit(), FrameInit(level=0.5))
