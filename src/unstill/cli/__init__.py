@@ -34,8 +34,8 @@ class Verbs(TyperGroup):
             sentence, code = _about(error), 2
         except KeyboardInterrupt as stop:
             sentence, code = str(stop) or "Stopped; nothing half-written was left behind.", 130
-        except RuntimeError as error:  # torch's own words for what an OSError or MemoryError says elsewhere
-            sentence, code = _of_torch(error), 2
+        except Exception as error:
+            sentence, code = _limit(error), 2
             if not sentence:
                 raise
         typer.echo(sentence, err=True)
@@ -49,10 +49,11 @@ def _about(error: OSError) -> str:
     return f"{where}{error.strerror}."
 
 
-def _of_torch(error: RuntimeError) -> str:
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+def _limit(error: Exception) -> str:
+    """What libraries say in errors of their own for a machine that is too small; nothing for any other error."""
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error):
         return "Not enough memory: take a smaller --size, fewer --frames, or --offload."
-    if "PytorchStreamWriter" in str(error):
+    if "No space left on device" in str(error) or "PytorchStreamWriter" in str(error):
         return DISK_FULL
     return ""
 

@@ -41,6 +41,8 @@ def staging(out: Path) -> Iterator[Path]:
             if target.is_dir():  # checked at the door to hold nothing but frames
                 shutil.rmtree(target)
             os.replace(made, target)
+    except UnstillError as error:
+        raise UnstillError(str(error).replace(f"{folder}{os.sep}", f"{out.parent}{os.sep}")) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO):
             raise UnstillError(f"{out} cannot be written ({error.strerror}); nothing was left behind.") from error
