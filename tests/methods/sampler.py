@@ -1,13 +1,12 @@
-"""A pipeline reduced to its skeleton, with a formula in place of the network: methods can be checked number by number."""
+"""A pipeline reduced to its skeleton, with a formula in place of the network, to check methods number by number."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import diffusers
-import pytest
 import torch
 
-from unstill.attach import ADAPTERS, Adapter
+from unstill.attach import Adapter
 
 
 class Output(NamedTuple):
@@ -16,8 +15,8 @@ class Output(NamedTuple):
 
 class Sampler:
     """
-    Calls `network(x, t)` with the sample itself, `(B, C, F, H, W)`; latents are never decoded. `noises` are what it draws
-    for its calls, one after the other; without them it draws from the generator.
+    Calls `network(x, t)` with the sample itself, `(B, C, F, H, W)`; latents are never decoded. `noises` are what it
+    draws for its calls, one after the other; without them it draws from the generator.
     """
 
     def __init__(
@@ -67,18 +66,12 @@ class Sampler:
         return Output(x)
 
 
-class _Adapter(Adapter):
+class SamplerAdapter(Adapter):
     captures = "encode_image"
     denoisers = ()
 
     def image_latents(self, pipe: Any, result: Any, batch: int, channels: int) -> torch.Tensor:
         return result
-
-
-@pytest.fixture(autouse=True)
-def known_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Imported by the test modules that use `Sampler`."""
-    monkeypatch.setitem(ADAPTERS, "Sampler", _Adapter())
 
 
 def animatediff_ddim(**config: Any) -> Any:

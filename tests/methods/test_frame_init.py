@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import unstill
-from tests.methods.sampler import Sampler, animatediff_ddim, known_sampler  # noqa: F401
+from tests.methods.sampler import Sampler, animatediff_ddim
 from unstill.errors import UnstillError
 from unstill.methods.frame_init import FrameInit
 from unstill.methods.levels import diffuse, training_level
@@ -83,7 +83,7 @@ def test_what_is_refused(golden):
     with pytest.raises(UnstillError, match="is not a filter"):
         FrameInit(filter="sharp")
     pipe = Sampler(diffusers.FlowMatchEulerDiscreteScheduler(), None, golden["even.z0"])
-    with pytest.raises(UnstillError, match="keeps nothing of a video that is noised to level=1; give FrameInit a lower"):
+    with pytest.raises(UnstillError, match="keeps nothing of a video .* give FrameInit a lower"):
         unstill.apply(pipe, FrameInit(level=1.0))
     pipe.scheduler = diffusers.EDMEulerScheduler()
     with pytest.raises(UnstillError, match="EDMEulerScheduler has no training time"):

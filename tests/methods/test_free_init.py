@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import unstill
-from tests.methods.sampler import Sampler, animatediff_ddim, known_sampler, network_c  # noqa: F401
+from tests.methods.sampler import Sampler, animatediff_ddim, network_c
 from unstill.errors import UnstillError
 from unstill.methods.free_init import FreeInit
 from unstill.process import ForwardProcess
@@ -91,7 +91,8 @@ def test_any_scheduler(scheduler, level):
     kept = []
     for _ in range(2):
         generator = torch.Generator().manual_seed(0)
-        kept.append(unstill.free_init(pipe, FreeInit(iterations=2, level=level), num_inference_steps=4, generator=generator).frames)
+        method = FreeInit(iterations=2, level=level)
+        kept.append(unstill.free_init(pipe, method, num_inference_steps=4, generator=generator).frames)
     assert torch.equal(*kept)
     # The second start by hand, from the first video.
     generator = torch.Generator().manual_seed(0)
@@ -106,14 +107,16 @@ def test_one_iteration_is_the_pipeline_alone():
     pipe = Sampler(animatediff_ddim(), lambda x, t: 0.1 * torch.tanh(x), IMAGE, frames=4)
     alone = pipe(4, generator=torch.Generator().manual_seed(0)).frames
     generator = torch.Generator().manual_seed(0)
-    assert torch.equal(unstill.free_init(pipe, FreeInit(iterations=1), num_inference_steps=4, generator=generator).frames, alone)
+    once = unstill.free_init(pipe, FreeInit(iterations=1), num_inference_steps=4, generator=generator).frames
+    assert torch.equal(once, alone)
 
 
 def test_inside_apply():
     pipe = Sampler(animatediff_ddim(), lambda x, t: 0.1 * torch.tanh(x), IMAGE, frames=4)
     own = pipe.scheduler
     with unstill.apply(pipe, unstill.NoiseRectification(period=(0, 1))) as applied:
-        final = unstill.free_init(pipe, FreeInit(iterations=2), num_inference_steps=4, generator=torch.Generator().manual_seed(0)).frames
+        generator = torch.Generator().manual_seed(0)
+        final = unstill.free_init(pipe, FreeInit(iterations=2), num_inference_steps=4, generator=generator).frames
         torch.testing.assert_close(final[:, :, 0], IMAGE[:, :, 0], rtol=0, atol=1e-5)
         assert len(applied.methods) == 1
     assert pipe.scheduler is own

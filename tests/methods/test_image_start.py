@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import unstill
-from tests.methods.sampler import Sampler, animatediff_ddim, known_sampler  # noqa: F401
+from tests.methods.sampler import Sampler
 from unstill.errors import UnstillError
 from unstill.methods.image_start import ImageStart
 
@@ -23,7 +23,8 @@ def first(scheduler, *methods, steps=8):
 
 @pytest.mark.parametrize("start", [1.0, 0.6, 0.1])
 def test_begins_at_the_asked_training_time(start):
-    latents, run = first(diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing"), ImageStart(start=start))
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    latents, run = first(scheduler, ImageStart(start=start))
     t = round(1000 * start) - 1
     assert len(run.grid.timesteps) == 8 and run.grid.timesteps[0] == t
     expected = diffusers.DDIMScheduler().add_noise(IMAGE.expand_as(NOISE), NOISE, torch.tensor([t]))

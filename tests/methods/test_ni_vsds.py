@@ -9,7 +9,7 @@ from diffusers.schedulers import scheduling_ddpm
 from safetensors.torch import load_file
 
 import unstill
-from tests.methods.sampler import Sampler, animatediff_ddim, known_sampler, network_c  # noqa: F401
+from tests.methods.sampler import Sampler, animatediff_ddim, network_c
 from unstill.errors import UnstillError
 from unstill.methods.base import Run
 from unstill.methods.ni_vsds import NIVSDS, share, update, weight
@@ -59,6 +59,7 @@ def test_moves_a_share_of_the_way_to_the_predicted_video(alpha, sigma):
 
 def test_nothing_moves_at_either_end_of_the_process():
     assert share(0.0, 1.0, 1.0) == 0 == share(1.0, 0.0, 1.0)
+
 
 class Noises:
     """What `Run.draw` gives, in order."""
@@ -168,7 +169,9 @@ def test_step_sizes_as_numbers_lists_and_functions():
     assert not torch.equal(by_list, loop(scheduler, NIVSDS())[2])
 
 
-@pytest.mark.parametrize(("tau", "steps", "paper", "released"), [(0.4, 25, 15, 16), (0.4, 50, 30, 31), (0.44, 25, 14, 15)])
+@pytest.mark.parametrize(
+    ("tau", "steps", "paper", "released"), [(0.4, 25, 15, 16), (0.4, 50, 30, 31), (0.44, 25, 14, 15)]
+)
 def test_which_levels_are_visited(tau, steps, paper, released):
     for counted, expected in [(False, paper), (True, released)]:
         _, applied, _ = loop(animatediff_ddim(), NIVSDS(tau=tau, counted=counted), steps=steps)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import unstill
-from tests.methods.sampler import Sampler, animatediff_ddim, known_sampler  # noqa: F401
+from tests.methods.sampler import Sampler, animatediff_ddim
 from unstill.errors import UnstillError
 from unstill.methods.early_start import EarlyStart
 from unstill.methods.noise_rectification import NoiseRectification, frame_weights, rectify, rectify_video

@@ -27,8 +27,8 @@ class NoiseRectification(Method):
     video stays close to its image; also a text-to-video model animates an image this way.
 
     Predictions of every type are corrected, after guidance, by `output + gain * (eps' - eps)`. Where the sample holds
-    no signal (the first step of flow-matching and zero-terminal-SNR schedules) the gain is infinite and eps' = eps; the
-    limit for a vanishing signal is taken there, in terms of x0.
+    no signal (the first step of flow-matching and zero-terminal-SNR schedules) the gain is infinite and eps' = eps;
+    the limit for a vanishing signal is taken there, in terms of x0.
 
     When another method makes the first latents (`AnalyticInit`, `FrameInit`), only the correction remains, towards the
     noise that would have made these latents from the image.
@@ -73,9 +73,7 @@ class NoiseRectification(Method):
             return latents
         return run.process.add_noise(_image(run), run.noise, run.grid.timesteps[0], 0)  # Algorithm 1
 
-    def on_step(
-        self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
-    ) -> torch.Tensor:
+    def on_step(self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float) -> torch.Tensor:
         alpha, sigma = run.process.alpha_sigma(t, run.step)
         if self not in run.memory:
             noise = (sample - alpha * _image(run)) / sigma
@@ -126,7 +124,7 @@ def rectify(eps: torch.Tensor, noise: torch.Tensor, weights: torch.Tensor) -> to
 
 def rectify_video(x0: torch.Tensor, image: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """
-    Eq. 8 in terms of x0, for a sample that is exactly `alpha * image + sigma * noise`: `image + w * (x0 - x0[frame 0])`.
+    Eq. 8 in terms of x0, for a sample that is exactly alpha * image + sigma * noise: `image + w * (x0 - x0[frame 0])`.
     In this form it holds for alpha = 0 as well.
 
     Args:
