@@ -1,10 +1,10 @@
-"""What the embedded model does, measured: how well it follows the requested motion, what an early start changes, where it leaks.
+"""What the embedded model does, measured: does it follow the motion asked for, where does it leak, what helps.
 
     python benchmarks/pico_report.py --out docs/pico            # about 12 minutes on one core
     python benchmarks/pico_report.py --out /tmp/x --images 8    # a quick look
 
-Writes leak.json, motion.json, their plots and contact sheets. Every interval is 95 %, over images, by the normal approximation; differences
-are paired (same image, same noise).
+Writes leak.json, motion.json, their plots and contact sheets. Every interval is 95 %, over images, by the normal
+approximation; differences are paired (same image, same noise).
 """
 
 import argparse
@@ -44,6 +44,10 @@ def interval(values: list[float] | Tensor) -> dict[str, float]:
     return {"mean": x.mean().item(), "half_width": (1.96 * x.std() / len(x) ** 0.5).item()}
 
 
+def show(value: dict[str, float]) -> str:
+    return f"{value['mean']:.3f} +- {value['half_width']:.3f}"
+
+
 def held_out(n: int, seed: int = 77_000, **kwargs) -> tuple[world.Scene, world.Motion]:
     """Clips that no training run has seen: training seeds are hashes of small numbers, this one is not."""
     g = torch.Generator().manual_seed(seed)
@@ -53,7 +57,9 @@ def held_out(n: int, seed: int = 77_000, **kwargs) -> tuple[world.Scene, world.M
 
 def animate(pipe, frames: Tensor, motion: float, methods=(), steps: int = 25) -> Tensor:
     """(N, 3, 64, 64) to (N, F, 3, 64, 64); image i always gets the noise of seed i."""
-    noise = torch.cat([torch.randn(1, 8, 6, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(len(frames))])
+    noise = torch.cat(
+        [torch.randn(1, 8, 6, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(len(frames))]
+    )
     made = []
     with unstill.apply(pipe, *methods):
         for part, latents in zip(frames.split(8), noise.split(8), strict=True):
@@ -73,7 +79,11 @@ def motion_table(pipe, statistics, n: int, starts=STARTS) -> dict:
     scene, motion = held_out(n)
     truth = world.render(scene, motion)
     images = truth.video[:, 0]
-    settings = [("plain", 200.0), *(("early start", s) for s in starts[1:]), *(("Analytic-Init", s) for s in starts[1:])]
+    settings = [
+        ("plain", 200.0),
+        *(("early start", s) for s in starts[1:]),
+        *(("Analytic-Init", s) for s in starts[1:]),
+    ]
     rows = []
     plain: dict[float, Tensor] = {}
     for kind, sigma in settings:
@@ -85,7 +95,10 @@ def motion_table(pipe, statistics, n: int, starts=STARTS) -> dict:
             row = {"start": kind, "sigma": sigma, "requested": level, "measured": interval(measured)}
             row |= {"more_than_plain": interval(measured - plain[level]), "first_frame_rms": interval(first)}
             rows.append(row)
-            print(f"{kind:14s} {sigma:6.1f} asked {level:.1f}: {row['measured']['mean']:.3f} +- {row['measured']['half_width']:.3f}", flush=True)
+            print(
+                f"{kind:14s} {sigma:6.1f} asked {level:.1f}: {show(row['measured'])}",
+                flush=True,
+            )
     readings = torch.tensor([flow(v) for v in truth.video], dtype=torch.float64)
     exact = truth.motion.double()
     slope = (readings * exact).sum() / exact.square().sum()
@@ -107,7 +120,7 @@ def coded(pipe, videos: Tensor) -> Tensor:
 
 @torch.no_grad()
 def leak_table(pipe, clips: int, n: int = 320) -> dict:
-    """One-step predictions at each noise level, of the model and of the Bayes reference, on the same noisy clips of one toy."""
+    """One-step predictions at each noise level, of the model and of the Bayes reference, on the same noisy clips."""
     g = torch.Generator().manual_seed(5)
     rows: dict[float, list[dict[str, float]]] = {s: [] for s in SIGMAS}
     used = 0
@@ -136,13 +149,17 @@ def leak_table(pipe, clips: int, n: int = 320) -> dict:
             rows[s].append(row)
     table = [{"sigma": s} | {k: interval([r[k] for r in rs]) for k in rs[0]} for s, rs in rows.items()]
     for row in table:
-        print(f"sigma {row['sigma']:6.1f} explained: model {row['model_explained']['mean']:.2f}, best possible {row['bayes_explained']['mean']:.2f}")
+        print(
+            f"sigma {row['sigma']:6.1f} explained: {show(row['model_explained'])}, best {show(row['bayes_explained'])}"
+        )
     return {"clips": clips, "rows": table}
 
 
 def plot_leak(table: dict, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
-    for axis, key, title in zip(axes, ("explained", "flow"), ("Explained motion (R²)", "Flow / true flow"), strict=True):
+    for axis, key, title in zip(
+        axes, ("explained", "flow"), ("Explained motion (R²)", "Flow / true flow"), strict=True
+    ):
         for name, label, colour in (("bayes", "best possible", "#2a9d8f"), ("model", "pico", "#e76f51")):
             x = [r["sigma"] for r in table["rows"]]
             y = torch.tensor([r[f"{name}_{key}"]["mean"] for r in table["rows"]])
@@ -185,7 +202,9 @@ def plot_motion(table: dict, path: Path) -> None:
 def sheets(pipe, statistics, out: Path, sigma: float, n: int = 4) -> None:
     scene, motion = held_out(40)
     truth = world.render(scene, motion)
-    chosen = [i for i in range(40) if scene.background[i] == 0][:n] + [i for i in range(40) if scene.background[i] == 1][:1]
+    chosen = [i for i in range(40) if scene.background[i] == 0][:n] + [
+        i for i in range(40) if scene.background[i] == 1
+    ][:1]
     images = truth.video[chosen, 0]
     rows, labels = [], []
     by_level = {level: animate(pipe, images, level) for level in LEVELS}
@@ -195,7 +214,10 @@ def sheets(pipe, statistics, out: Path, sigma: float, n: int = 4) -> None:
             labels.append(f"motion {level:g}")
     contact_sheet(rows[: 4 * 3], labels[: 4 * 3], frames=8, panel=96).save(out / "levels.png")
     rows, labels = [], []
-    by_start = {kind: animate(pipe, images, 0.6, methods_for(sigma, kind, statistics)) for kind in ("plain", "early start", "Analytic-Init")}
+    by_start = {
+        kind: animate(pipe, images, 0.6, methods_for(sigma, kind, statistics))
+        for kind in ("plain", "early start", "Analytic-Init")
+    }
     for i in range(len(images)):
         for kind, videos in by_start.items():
             rows.append(videos[i])
@@ -209,7 +231,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--sheet-sigma", type=float, default=10.0)
-    parser.add_argument("--pipeline", type=Path, help="a folder written by 'unstill train pico'; default: the embedded weights")
+    parser.add_argument(
+        "--pipeline", type=Path, help="a folder written by 'unstill train pico'; default: the embedded weights"
+    )
     parser.add_argument("--only", choices=("sheets", "leak", "motion"))
     chosen = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The synthetic world: its flow is exact, its motion is hidden from the first frame, and the seed decides everything."""
+"""The synthetic world: its flow is exact, its motion hidden from the first frame, its seed decides everything."""
 
 import pytest
 import torch

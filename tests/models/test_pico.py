@@ -1,4 +1,4 @@
-"""The embedded model's parts with random weights: layouts, parametrisations, manners; and its training, which must be resumable."""
+"""The embedded model with random weights: layouts, parametrisations, manners; and its training."""
 
 import math
 
@@ -169,10 +169,14 @@ def test_loss_is_the_edm_loss_of_the_denoised_clip():
     image = clean[:, 0]
     s = sigma[:, None, None, None, None]
     noisy = clean + s * noise
-    v = unet(torch.cat([noisy / (1 + s**2).sqrt(), image[:, None].expand(-1, 3, -1, -1, -1)], 2), sigma.log() / 4, None, ids)
+    v = unet(
+        torch.cat([noisy / (1 + s**2).sqrt(), image[:, None].expand(-1, 3, -1, -1, -1)], 2), sigma.log() / 4, None, ids
+    )
     denoised = noisy / (s**2 + 1) - s / (s**2 + 1).sqrt() * v.sample
     expected = ((denoised - clean) ** 2).mean((1, 2, 3, 4)) * (1 + sigma**2) / sigma**2
-    torch.testing.assert_close(training.denoising_loss(unet, clean, image, sigma, noise, ids), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        training.denoising_loss(unet, clean, image, sigma, noise, ids), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 class TestTraining:

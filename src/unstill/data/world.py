@@ -1,12 +1,12 @@
 """A small synthetic world with exact optical flow: shaded toys drift, bounce and turn over a background that pans.
 
-The first frame shows everything about appearance and pose and nothing about the motion, so it is the honest test bed for
-conditional image leakage: whatever motion a model predicts at high noise, it cannot have read from the image. Everything is torch,
-vectorised over clips, drawn from one generator; one unit of length is the side of the picture.
+The first frame shows everything about appearance and pose and nothing about the motion, so it is the honest test bed
+for conditional image leakage: whatever motion a model predicts at high noise, it cannot have read from the image.
+Everything is torch, vectorised over clips, drawn from one generator; one unit of length is the side of the picture.
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -27,18 +27,22 @@ COLOURS = {  # name: (hue, saturation, value)
 }
 FILLS = ("half", "dot")
 BACKGROUNDS = ("waves", "collage")
-SCORE_UNIT = 0.03  # mean flow (picture sides per frame) that is called motion 1.0: about the 95th percentile of the world
-_MARGIN = 0.5  # how far a collage reaches beyond the picture on every side, so that a moving camera finds something to see
+SCORE_UNIT = (
+    0.03  # mean flow (picture sides per frame) that is called motion 1.0: about the 95th percentile of the world
+)
+_MARGIN = (
+    0.5  # how far a collage reaches beyond the picture on every side, so that a moving camera finds something to see
+)
 
 
 class _Batch:
     """Tensors whose first dimension is the clip."""
 
     def __getitem__(self, index: Tensor | slice) -> Self:
-        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})  # type: ignore[type-var]
+        return type(self)(**{name: tensor[index] for name, tensor in vars(self).items()})
 
     def __len__(self) -> int:
-        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
+        return len(next(iter(vars(self).values())))
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,7 @@ class Motion(_Batch):
     def scaled(self, factor: Tensor) -> "Motion":
         """The same motion, `factor` (N,) times as fast."""
         k = factor[:, None]
-        return Motion(
-            self.velocity * k[..., None], self.gravity * k, self.spin * k, self.pan * k, self.zoom * factor
-        )
+        return Motion(self.velocity * k[..., None], self.gravity * k, self.spin * k, self.pan * k, self.zoom * factor)
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: flo
     ground = torch.randint(0, len(palette), (n,), generator=g)
     hue = palette[ground, 0] + _uniform((n,), -0.02, 0.02, g)
     near = _rgb(hue % 1, _uniform((n,), 0.20, 0.55, g), _uniform((n,), 0.55, 0.95, g))
-    far = _rgb((hue + _uniform((n,), -0.08, 0.08, g)) % 1, _uniform((n,), 0.30, 0.65, g), _uniform((n,), 0.20, 0.60, g))
+    far = _rgb(
+        (hue + _uniform((n,), -0.08, 0.08, g)) % 1, _uniform((n,), 0.30, 0.65, g), _uniform((n,), 0.20, 0.60, g)
+    )
     cycles, direction = _uniform((n, 3), 0.7, 2.4, g), _uniform((n, 3), 0, 2 * math.pi, g)
     waves = torch.stack(
         [
@@ -147,9 +151,11 @@ def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: flo
 
 
 def sample_motion(scene: Scene, generator: torch.Generator, level: Tensor | float | None = None) -> Motion:
-    """Draws a motion for every scene; `level` in [0, 1] (default: random, lively more often than not) multiplies every speed."""
+    """Draws a motion for every scene; `level` in [0, 1] (default: random, mostly lively) multiplies every speed."""
     g, (n, toys) = generator, scene.present.shape
-    speed_level = torch.rand(n, generator=g) ** 0.7 if level is None else torch.as_tensor(level, dtype=torch.float32).expand(n)
+    speed_level = (
+        torch.rand(n, generator=g) ** 0.7 if level is None else torch.as_tensor(level, dtype=torch.float32).expand(n)
+    )
     k = speed_level[:, None]
     direction, speed = _uniform((n, toys), 0, 2 * math.pi, g), _uniform((n, toys), 0.4, 1.0, g) * 0.08 * k
     falls = (torch.rand(n, 1, generator=g) < 0.25).float()
@@ -248,14 +254,14 @@ def _ground(scene: Scene, motion: Motion, frames: int, pixels: Tensor) -> tuple[
         where = (at * 2 / (1 + 2 * _MARGIN)).flatten(0, 1)
         drawn = grid_sample(texture, where, mode="bilinear", padding_mode="reflection", align_corners=False)
         image[rich] = drawn.permute(0, 2, 3, 1).unflatten(0, (-1, frames))
-        # a point of the collage at frame f, q = at + shift_f: it moves from growth_f * q to growth_{f+1} * (at + shift_{f+1})
+        # the point of the collage seen at frame f moves to growth_{f+1} * (at + shift_{f+1})
         ahead = (at[:, :-1] + shift[rich][:, 1:, None, None]) * growth[rich][:, 1:, None, None, None]
         flow[rich] = ahead - (pixels - 0.5)
     return image, flow
 
 
 def render(scene: Scene, motion: Motion, frames: int = 8, size: int = 64) -> Clips:
-    """Draws every scene under its motion. Exact flow: each pixel moves with what it shows (toys rigidly, the ground by its pan and zoom)."""
+    """Draws every scene under its motion. The flow is exact: toys move rigidly, the ground by its pan and zoom."""
     centres, angles = _paths(scene, motion, frames)
     axis = (torch.arange(size) + 0.5) / size
     y, x = torch.meshgrid(axis, axis, indexing="ij")

@@ -1,9 +1,10 @@
 """What the best possible model would predict in the synthetic world.
 
-At high noise even the optimal prediction E[X0 | Xt, image, motion score] moves less than the truth, because it averages over all motions
-that the image allows. Only what a model loses beyond that is conditional image leakage. Here the posterior is computed over a finite
-set of candidate motions of the same scene; the truth is one of them, so the reference is optimistic where candidates are sparse (the
-posterior share of the truth, reported beside it, tells where).
+At high noise even the optimal prediction E[X0 | Xt, image, motion score] moves less than the truth, because it
+averages over all motions that the image allows. Only what a model loses beyond that is conditional image leakage. Here
+the posterior is computed over a finite set of candidate motions of the same scene; the truth is one of them, so the
+reference is optimistic where candidates are sparse (the posterior share of the truth, reported beside it, tells
+where).
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ def candidates(
 ) -> Candidates:
     """Continuations of `scene` (one clip) whose motion score is within 10 % of that of `motion`.
 
-    Motions are drawn from the world's prior and sped up or slowed down to the asked score, which stands for conditioning on it.
+    Motions are drawn from the world's prior and sped up or slowed down to the asked score, which stands for
+    conditioning on it.
     """
     truth = world.render(scene, motion, frames, size)
     many = scene[torch.zeros(n, dtype=torch.long)]
@@ -50,7 +52,8 @@ def posterior_mean(noisy: Tensor, latents: Tensor, sigma: float) -> tuple[Tensor
         latents: (N, F, C, h, w), the candidates.
 
     Returns:
-        The mean (F, C, h, w) and the posterior probabilities (N,). Since |x - z|^2 = |x|^2 - 2 x.z + |z|^2, one matrix product serves.
+        The mean (F, C, h, w) and the posterior probabilities (N,). Since |x - z|^2 = |x|^2 - 2 x.z + |z|^2, one matrix
+        product serves.
     """
     x, z = noisy.flatten().double(), latents.flatten(1).double()
     log_weight = (z @ x - 0.5 * z.square().sum(1)) / sigma**2

@@ -1,13 +1,12 @@
-"""How the embedded model is made: `unstill train pico`, or `accelerate launch -m unstill train pico` on several processes.
+"""How the embedded model is made: `unstill train pico`, or `accelerate launch -m unstill train pico`.
 
-Four stages, each resumable from its own file in the output folder: the autoencoder, the latents of the synthetic world, the denoiser,
-the finished pipeline with its statistics. Nothing depends on when a run was interrupted: whatever is random at a step is drawn from a
-generator seeded by (seed, stage, step, process).
+Four stages, each resumable from its own file in the output folder: the autoencoder, the latents of the synthetic
+world, the denoiser, the finished pipeline with its statistics. Nothing depends on when a run was interrupted: whatever
+is random at a step is drawn from a generator seeded by (seed, stage, step, process).
 """
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
 from unstill.data import world
+from unstill.data.atomic import replacing
 from unstill.errors import UnstillError
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler, motion_bucket
 from unstill.models.pico.pipeline import FPS
@@ -53,7 +53,7 @@ class PicoRecipe:
 def train(
     out: Path, recipe: PicoRecipe, report: Report, compile: bool = False, checkpoint_every: int = 200
 ) -> PicoPipeline | None:
-    """Trains, or resumes, in the folder `out`; the pipeline lies in `out/pipeline` at the end. Returns it on the main process."""
+    """Trains, or resumes, in the folder `out`. The main process writes `out/pipeline` and returns it."""
     accelerator = Accelerator(mixed_precision="bf16")
     if recipe.batch % accelerator.num_processes:
         raise UnstillError(
@@ -83,22 +83,21 @@ def train(
 
 
 def _same_recipe(path: Path, recipe: PicoRecipe) -> None:
-    """A folder holds one run. Only `steps` may differ: a longer or shorter run goes on from the same constant-rate stretch."""
+    """A folder holds one run. Only `steps` may differ: the stretch of constant rate does not depend on it."""
     new = asdict(recipe)
     if path.exists():
         old = json.loads(path.read_text())
         changed = [k for k, v in new.items() if k != "steps" and old.get(k) != v]
         if changed:
             raise UnstillError(
-                f"{path.parent} holds a run with another {' and '.join(changed)}; choose another --out or the same settings."
+                f"{path.parent} holds a run with another {' and '.join(changed)}; choose another folder or the same."
             )
     _replace(path, lambda p: p.write_text(json.dumps(new, indent=2) + "\n"))
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    write(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        write(part)
 
 
 def _generator(*key: int) -> torch.Generator:
@@ -111,16 +110,16 @@ def _generator(*key: int) -> torch.Generator:
 
 
 def _rate(recipe: PicoRecipe, step: int, steps: int) -> float:
-    """Warm-up, constant, then linear to 2 %: the constant stretch does not depend on `steps`, so a run can be prolonged."""
+    """Warm-up, constant, then linear to 2 %."""
     left = (steps - step) / max(1.0, recipe.decay * steps)
     return recipe.learning_rate * min(1.0, (step + 1) / 200) * min(1.0, max(0.02, left))
 
 
-# ---- the autoencoder ------------------------------------------------------------------------------------------------------------------
+# ---- the autoencoder ------------------------------------------------------------------------------------------------
 
 
 def _frame_pool(recipe: PicoRecipe, count: int, report: Report) -> Tensor:
-    """(count, 3, H, W) uint8 frames, half of them over collages, so that pictures from outside the world can be coded too."""
+    """(count, 3, H, W) uint8 frames, half of them over collages, so that photographs can be coded too."""
     pool: list[Tensor] = []
     for start in range(0, count, 128):
         g = _generator(recipe.seed, 1, start)
@@ -143,7 +142,7 @@ def _train_autoencoder(
     out: Path, recipe: PicoRecipe, device: torch.device, report: Report, checkpoint_every: int, batch: int = 32
 ) -> None:
     torch.manual_seed(recipe.seed)
-    vae: nn.Module = PicoAutoencoder().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vae: Any = PicoAutoencoder().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(vae.parameters(), 2e-3, betas=(0.9, 0.99), fused=True)
     first = _resume(out / "autoencoder.pt", vae, optimizer)
     steps = recipe.autoencoder_steps
@@ -163,7 +162,10 @@ def _train_autoencoder(
             # Noise of 5 % teaches the decoder to forgive a denoiser that is not perfect.
             made = vae.decoder(z + 0.05 * z.detach().std() * noise).float()
         true = torch.cat([x[: batch // 2], _moved(x[batch // 2 :], theta)])
-        still, moved = _closeness(made[: batch // 2], true[: batch // 2]), _closeness(made[batch // 2 :], true[batch // 2 :])
+        still, moved = (
+            _closeness(made[: batch // 2], true[: batch // 2]),
+            _closeness(made[batch // 2 :], true[batch // 2 :]),
+        )
         loss = still + 0.6 * moved + 1e-3 * z.square().mean()
         _update(vae, optimizer, loss)
         if step % 50 == 49 or step == steps - 1:
@@ -197,7 +199,7 @@ def _moved(x: Tensor, theta: Tensor) -> Tensor:
     return grid_sample(x, grid, padding_mode="reflection", align_corners=False)
 
 
-# ---- the latents ----------------------------------------------------------------------------------------------------------------------
+# ---- the latents ----------------------------------------------------------------------------------------------------
 
 
 def _make_latents(
@@ -231,15 +233,14 @@ def _load_latents(out: Path) -> tuple[Tensor, Tensor]:
     return torch.cat([p["latents"] for p in parts]), torch.cat([p["motion"] for p in parts])
 
 
-# ---- the denoiser ---------------------------------------------------------------------------------------------------------------------
+# ---- the denoiser ---------------------------------------------------------------------------------------------------
 
 
-def denoising_loss(
-    unet: nn.Module, clean: Tensor, image: Tensor, sigma: Tensor, noise: Tensor, ids: Tensor
-) -> Tensor:
+def denoising_loss(unet: nn.Module, clean: Tensor, image: Tensor, sigma: Tensor, noise: Tensor, ids: Tensor) -> Tensor:
     """Per-clip error of the v-prediction (B,), with Stable Video Diffusion's preconditioning (sigma_data = 1).
 
-    clean, noise (B, F, C, h, w); image (B, C, h, w); sigma (B,). Its expectation is the EDM loss with weight (1 + sigma^2) / sigma^2.
+    clean, noise (B, F, C, h, w); image (B, C, h, w); sigma (B,). The same as the EDM loss of the denoised clip with
+    weight (1 + sigma^2) / sigma^2.
     """
     s = sigma[:, None, None, None, None]
     norm = (1 + s * s).sqrt()
@@ -262,9 +263,11 @@ def _train_denoiser(
     torch.manual_seed(recipe.seed)
     device, rank = accelerator.device, accelerator.process_index
     unet = PicoUNet(num_frames=recipe.frames, sample_size=recipe.size // 4)
-    unet = unet.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    unet = unet.to(device, memory_format=torch.channels_last)
     average = {k: v.detach().clone() for k, v in unet.named_parameters()}
-    optimizer = torch.optim.AdamW(unet.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
     first = _resume(out / "denoiser.pt", unet, optimizer, average)
     if compile:
         unet.compile()
@@ -324,7 +327,9 @@ def _update(model: nn.Module, optimizer: Any, loss: Tensor, accelerator: Acceler
     optimizer.step()
 
 
-def _checkpoint(path: Path, step: int, model: nn.Module, optimizer: Any, average: dict[str, Tensor] | None = None) -> None:
+def _checkpoint(
+    path: Path, step: int, model: nn.Module, optimizer: Any, average: dict[str, Tensor] | None = None
+) -> None:
     state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
     _replace(path, lambda p: torch.save(state, p))
 

@@ -10,7 +10,7 @@ from torch.nn.functional import silu
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions on a residual path that starts as zero. No normalisation: on a CPU it costs as much as a convolution."""
+    """Two 3 x 3 convolutions. No normalisation: on a CPU it costs as much as a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -23,10 +23,11 @@ class Residual(nn.Module):
 
 
 class PicoAutoencoder(ModelMixin, ConfigMixin):
-    """Pictures (B, 3, H, W) in [-1, 1], H and W multiples of 4, to latents (B, 6, H/4, W/4) of mean 0 and deviation 1, and back.
+    """Pictures (B, 3, H, W) in [-1, 1] to latents (B, 6, H/4, W/4) of mean 0 and deviation 1, and back.
 
-    Deterministic: `encode(x).latent_dist` is a point, so `mode()` and `sample()` agree. It is trained so that shifting, turning and
-    scaling a latent does the same to the decoded picture, which is what lets the denoiser move things by resampling them.
+    Deterministic: `encode(x).latent_dist` is a point, so `mode()` and `sample()` agree. It is trained so that
+    shifting, turning and scaling a latent does the same to the decoded picture, which is what lets the denoiser move
+    things by resampling them.
     """
 
     @register_to_config
@@ -72,10 +73,12 @@ class PicoAutoencoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def standardise(self, mean: Tensor, deviation: Tensor) -> None:
-        """Folds per-channel (C,) statistics of the latents into the neighbouring layers, so that latents come out with mean 0, deviation 1."""
+        """Folds per-channel (C,) statistics of the latents into the layers beside them: mean 0, deviation 1."""
         last, first = self.encoder[-1], self.decoder[0]
+        assert isinstance(last, nn.Conv2d) and isinstance(first, nn.Conv2d)
+        assert last.bias is not None and first.bias is not None
         last.weight /= deviation[:, None, None, None]
         last.bias.copy_((last.bias - mean) / deviation)
-        # The decoder pads with zeros: exact inside the picture, and at its border padding now means "the mean" instead of 0.
+        # Exact inside the picture; the zeros that pad its border now stand for the mean.
         first.bias += (first.weight * mean[None, :, None, None]).sum((1, 2, 3))
         first.weight *= deviation[None, :, None, None]

@@ -47,7 +47,7 @@ def edm_scheduler() -> EulerDiscreteScheduler:
 
 
 def vp_scheduler() -> DDIMScheduler:
-    """Variance-preserving, as DynamiCrafter is sampled: the same weights, since v-prediction on x / sqrt(1 + sigma^2) is the same network."""
+    """Variance-preserving, as DynamiCrafter is sampled: v-prediction on x / sqrt(1 + sigma^2) is the same network."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -61,8 +61,8 @@ def vp_scheduler() -> DDIMScheduler:
 class PicoPipeline(DiffusionPipeline):
     """Animates a picture at 64 x 64 pixels.
 
-    Works with `edm_scheduler()` (the default), `vp_scheduler()` and any diffusers scheduler with v-prediction: the network is told
-    0.25 ln(sigma / alpha) of whatever level the scheduler is at.
+    Works with `edm_scheduler()` (the default), `vp_scheduler()` and any diffusers scheduler with v-prediction: the
+    network is told 0.25 ln(sigma / alpha) of whatever level the scheduler is at.
     """
 
     model_cpu_offload_seq = "unet->vae"
@@ -92,7 +92,9 @@ class PicoPipeline(DiffusionPipeline):
         if not 2 <= num_frames <= longest:
             raise UnstillError(f"num_frames is {num_frames}; this model makes 2 to {longest} frames.")
         if motion is not None and not 0 <= motion <= 2:
-            raise UnstillError(f"motion is {motion}; give 0 (still) to 1 (lively), at most 2, or None to let the model choose.")
+            raise UnstillError(
+                f"motion is {motion}; give 0 (still) to 1 (lively), at most 2, or None to let the model choose."
+            )
         if num_inference_steps < 1:
             raise UnstillError(f"num_inference_steps is {num_inference_steps}; give at least 1.")
 
@@ -115,7 +117,7 @@ class PicoPipeline(DiffusionPipeline):
     def _encode_vae_image(
         self, image: Tensor, device: torch.device, num_videos_per_prompt: int, do_classifier_free_guidance: bool
     ) -> Tensor:
-        """Image latents (B, C, h, w); with guidance, zeros for the unconditional half come first, as in Stable Video Diffusion."""
+        """Image latents (B, C, h, w); with guidance zeros come first, as in Stable Video Diffusion."""
         latents = self.vae.encode(image.to(device, self.vae.dtype)).latent_dist.mode()
         latents = latents.repeat_interleave(num_videos_per_prompt, 0)
         return torch.cat([torch.zeros_like(latents), latents]) if do_classifier_free_guidance else latents
@@ -143,7 +145,7 @@ class PicoPipeline(DiffusionPipeline):
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """(B, F, C, h, w) to pixels (B, 3, F, H, W) in [-1, 1]."""
-        frames = self.vae.decode(latents.flatten(0, 1).to(self.vae.dtype)).sample
+        frames = self.vae.decode(latents.flatten(0, 1).to(self.vae.dtype), return_dict=False)[0]
         return frames.unflatten(0, latents.shape[:2]).transpose(1, 2).float()
 
     @torch.no_grad()
@@ -165,11 +167,11 @@ class PicoPipeline(DiffusionPipeline):
 
         Args:
             image: PIL picture(s) of any size, or a tensor (B, 3, H, W) in [0, 1]; resized and cropped to a square.
-            motion: how much it should move: mean optical flow in units of 3 % of the picture's side per frame. 0 is still, 1 lively;
-                None lets the model choose.
+            motion: how much it should move: mean optical flow in units of 3 % of the picture's side per frame.
+                0 is still, 1 lively; None lets the model choose.
             num_frames: 2 to 8 frames, at 8 per second.
             num_inference_steps: solver steps, one call of the network each (two with guidance).
-            guidance_scale: weight of the image against no image; 1 is off, which is also the best setting of this model.
+            guidance_scale: weight of the image against no image; 1 is off.
             latents: unit noise (B, F, 6, 16, 16) to start from instead of drawing it.
             output_type: "pil", "np", "pt" or "latent".
 
@@ -203,7 +205,9 @@ class PicoPipeline(DiffusionPipeline):
                 noisy = torch.cat([latents] * 2) if guided else latents
                 noisy = self.scheduler.scale_model_input(noisy, t)
                 model_input = torch.cat([noisy.to(image_latents.dtype), image_latents], 2)
-                output = self.unet(model_input, noise_label(*process.alpha_sigma(t, i)), None, ids, return_dict=False)[0]
+                output = self.unet(model_input, noise_label(*process.alpha_sigma(t, i)), None, ids, return_dict=False)[
+                    0
+                ]
                 if guided:
                     without, given = output.chunk(2)
                     output = without + guidance_scale * (given - without)

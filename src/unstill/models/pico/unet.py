@@ -1,9 +1,9 @@
 """The embedded model's denoiser: a small space-time U-Net with the call signature of Stable Video Diffusion's.
 
-Three ideas make it learn within hours on a laptop. Gates: the output has learned linear skips from the noisy latents and from the
-image, per channel, noise level and frame. Layers: the image skip is carried along by predicted motion, K layers of the image each
-moved at its own constant speed and blended, so that what moves keeps its shape. Joint attention: every position of every
-frame sees every other at the coarser grids.
+Three ideas make it learn within hours on a laptop. Gates: the output has learned linear skips from the noisy latents
+and from the image, per channel, noise level and frame. Layers: the image skip is carried along by predicted motion, K
+layers of the image each moved at its own constant speed and blended, so that what moves keeps its shape. Joint
+attention: every position of every frame sees every other at the coarser grids.
 """
 
 import math
@@ -44,7 +44,7 @@ def _zero(layer: nn.Module) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Residual block: two convolutions in space, modulated by the embedding, then one over three neighbouring frames."""
+    """Two convolutions in space, modulated by the embedding, then one over three neighbouring frames."""
 
     def __init__(self, inner: int, outer: int, embedding: int) -> None:
         super().__init__()
@@ -92,8 +92,9 @@ class Attention(nn.Module):
 class PicoUNet(ModelMixin, ConfigMixin):
     """v-prediction from noisy latents and image latents, concatenated on channels.
 
-    The call is that of diffusers' `UNetSpatioTemporalConditionModel`: sample (B, F, 2C, H, W); timestep 0.25 ln(sigma / alpha), scalar or
-    (B,); encoder_hidden_states is accepted and ignored; added_time_ids (B, 3) = (fps, motion bucket, noise added to the image).
+    The call is that of diffusers' `UNetSpatioTemporalConditionModel`: sample (B, F, 2C, H, W); timestep 0.25 ln(sigma
+    / alpha), scalar or (B,); encoder_hidden_states is accepted and ignored; added_time_ids (B, 3) = (fps, motion
+    bucket, noise added to the image).
     """
 
     unspecified_motion = 255.0  # the motion bucket that means "as you see fit"
@@ -171,7 +172,7 @@ class PicoUNet(ModelMixin, ConfigMixin):
         return PicoUNetOutput(sample=out) if return_dict else (out,)
 
     def _carried(self, image: Tensor, field: Tensor, order: Tensor) -> Tensor:
-        """Blends K layers of the image (B*F, C, H, W), each resampled at `order` frames times its own velocity field."""
+        """Blends K layers of the image (B*F, C, H, W), each moved by `order` frames times its own velocity field."""
         n, channels, height, width = image.shape
         k = field.shape[1] // 3
         share = field[:, :k].softmax(1)  # (B*F, K, H, W)
