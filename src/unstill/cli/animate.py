@@ -75,7 +75,8 @@ def animate(
         "steps": steps or (entry.steps if entry else None),
         "fps": fps or (entry.fps if entry else None),
     }
-    output.hush()
+    bars = sys.stderr.isatty() and not as_json
+    output.hush(bars)
     cls = registry.pipeline_class(model)  # of a hub id it is known only when it is loaded
     if cls is not None:
         arguments(cls, **asked)
@@ -88,7 +89,7 @@ def animate(
         picture = None if source is None else resize_and_crop(source, shape)
         call = arguments(type(pipe), **{**asked, "image": picture, "size": shape})
         versions = {"plain": (), "improved": methods} if plain else {"improved": methods}
-        videos, scores = _make(pipe, call, picture, versions, seed, clock, quiet=as_json)
+        videos, scores = _make(pipe, call, picture, versions, seed, clock, bars)
         rate = fps or (entry.fps if entry else 8)
         with clock("write"):
             enlarged = upscale or (4 if max(shape) <= 128 else 1)
@@ -143,7 +144,7 @@ class _Clock:
 
 
 def _make(
-    pipe: Any, call: dict[str, Any], picture: Any, versions: dict[str, Any], seed: int, clock: _Clock, quiet: bool
+    pipe: Any, call: dict[str, Any], picture: Any, versions: dict[str, Any], seed: int, clock: _Clock, bars: bool
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     import numpy as np
     import torch
@@ -155,7 +156,7 @@ def _make(
     pixels = None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     videos, scores = {}, {}
     for name, methods in versions.items():
-        pipe.set_progress_bar_config(desc=name, leave=False, disable=quiet or not sys.stderr.isatty())
+        pipe.set_progress_bar_config(desc=name, leave=False, disable=not bars)
         # A pipeline without an image of its own lets the methods encode it.
         with clock(name), unstill.apply(pipe, *methods, image=None if "image" in call else picture):
             videos[name] = generate(pipe, call, seed)
@@ -185,7 +186,7 @@ def _tell(scores: dict[str, dict[str, float]], settings: dict[str, Any], out: Pa
 
     from unstill.cli.scores import table, verdict
 
-    console = Console()
+    console = Console(highlight=False)
     console.print(table(scores))
     if "plain" in scores:
         console.print(verdict(scores["plain"], scores["improved"]))

@@ -60,14 +60,15 @@ def check_writable(out: Path) -> None:
         raise UnstillError(f"{out} cannot be written ({error.strerror}); name another place.") from error
 
 
-def hush() -> None:
-    """Leaves standard error to this program: no warnings and bars of diffusers and transformers."""
+def hush(bars: bool = False) -> None:
+    """Leaves standard error to this program: no warnings of diffusers and transformers, their bars only if asked."""
     import diffusers.utils.logging
     import transformers.utils.logging
 
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.set_verbosity_error()
-        library.disable_progress_bar()
+        if not bars:
+            library.disable_progress_bar()
 
 
 def check_video_name(out: Path) -> None:

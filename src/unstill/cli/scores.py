@@ -24,8 +24,8 @@ def measure(video: torch.Tensor, picture: torch.Tensor | None) -> dict[str, floa
 
     Returns:
         `motion`: mean optical flow (DIS) in pixels per frame; `motion_share`: the same as a share of the shorter side;
-        `first_frame_error`: RMS difference of frame 0 and picture in [0, 1]; `colour`, `detail`: weight-free proxies of
-        fidelity in [0, 1].
+        `first_frame_error`: RMS difference of frame 0 and picture in [0, 1]; `colour`, `detail`: weight-free proxies
+        of fidelity in [0, 1].
     """
     height, width = video.shape[-2:]
     scale = math.ceil(max(1, FLOW_SIDE / min(height, width)))
