@@ -19,14 +19,15 @@ from unstill.methods.base import Method, NextSample, Run, Target
 from unstill.process import ForwardProcess
 
 
-def apply(pipe: Any, *methods: Method, image: Image.Image | None = None) -> "Applied":
+def apply(pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None = None) -> "Applied":
     """
     Puts `methods` into a diffusers pipeline: they act, in the order given, on every later call of it.
 
     Args:
         pipe: a pipeline of a supported class, or of one that inherits from it.
         methods: without any, the pipeline computes bit for bit what it computes alone.
-        image: the conditional image, for methods that need its latents on a pipeline that encodes none (AnimateDiff).
+        image: the conditional image, for methods that need its latents on a pipeline that encodes none (AnimateDiff);
+            or these latents, `(1 or B, C, 1, H, W)`, normalised as the pipeline's video latents.
 
     Returns:
         `Applied`: a handle, and a context manager. Leaving it, or `remove()`, restores the pipeline.
@@ -64,7 +65,9 @@ class Applied:
     after the last one (`Adapter.starts_at`) the run starts, and the first latents are rewritten in place.
     """
 
-    def __init__(self, pipe: Any, methods: tuple[Method, ...], image: Image.Image | None = None) -> None:
+    def __init__(
+        self, pipe: Any, methods: tuple[Method, ...], image: Image.Image | torch.Tensor | None = None
+    ) -> None:
         self.pipe = pipe
         self.methods = methods
         self.run: Run | None = None
@@ -199,11 +202,11 @@ class Applied:
     def _start(self, run: Run, first: _First) -> None:
         adapter = self._adapter
         video = adapter.first_to_video(self.pipe, first.latents, first.arguments).float()
-        batch, channels = video.shape[:2]
         if adapter.captures is not None:
-            run.image_latents = adapter.image_latents(self.pipe, self._captured, batch, channels).float()
+            run.image_latents = adapter.image_latents(self.pipe, self._captured, video).float()
         elif self._image is not None:
-            run.image_latents = self._encode_image(self._image, video)
+            run.encode_image = functools.partial(self._encode_image, self._image, video)
+            run.image_latents = run.encode_image(None)
         run.generator = first.arguments.get("generator")
 
         scale, offset = adapter.first_scale(self.pipe, run.image_latents)
@@ -220,12 +223,21 @@ class Applied:
             video = torch.cat([video[:, :, : run.held], latents.to(video)], 2)
             first.latents.copy_(adapter.first_from_video(self.pipe, video, first.arguments))
 
-    def _encode_image(self, image: Image.Image, video: torch.Tensor) -> torch.Tensor:
+    def _encode_image(
+        self, image: Image.Image | torch.Tensor, video: torch.Tensor, generator: torch.Generator | None
+    ) -> torch.Tensor:
         """Latents of the image given to `apply`, `(B, C, 1, H, W)` at the size of the video latents."""
+        if isinstance(image, torch.Tensor):
+            shape = (len(video), video.shape[1], 1, *video.shape[3:])
+            if image.shape not in (shape, (1, *shape[1:])):
+                raise UnstillError(
+                    f"The image latents given to apply are {tuple(image.shape)}, and this call needs {shape}."
+                )
+            return image.to(video).expand(shape)
         space, _ = self._adapter.compression(self.pipe)
         picture = resize_and_crop(image.convert("RGB"), (video.shape[3] * space, video.shape[4] * space))
         pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
-        return self._adapter.encode_video(self.pipe, pixels).to(video).expand(len(video), -1, -1, -1, -1)
+        return self._adapter.encode_video(self.pipe, pixels, generator).to(video).expand(len(video), -1, -1, -1, -1)
 
     def _on_denoiser(self, denoiser: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A forward pre-hook: rewrites the image latents in the denoiser's input."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -30,6 +30,8 @@ class Run:
             hooks have left it so far; unset (`None`) while the schedule is made.
         image_latents (`torch.Tensor` of shape `(B, C, F or 1, H, W)`, *optional*): the clean latents of the
             conditional image, normalised as the video latents are; `None` where the pipeline has none.
+        encode_image: encodes the image that was given to `apply` anew, to a sample of the VAE's posterior drawn with
+            the generator it is called with; `None` where the pipeline encodes the image.
         generator: the generator (or list of them) the caller gave to the pipeline.
         frames (`int`): latent frames F that hooks see.
         held (`int`): leading latent frames that the pipeline fills with the image instead of denoising them. They are
@@ -44,6 +46,7 @@ class Run:
     step: int = 0
     noise: torch.Tensor = cast(torch.Tensor, None)
     image_latents: torch.Tensor | None = None
+    encode_image: Callable[[torch.Generator | None], torch.Tensor] | None = None
     generator: torch.Generator | list[torch.Generator] | None = None
     frames: int = 0
     held: int = 0

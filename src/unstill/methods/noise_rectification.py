@@ -8,6 +8,7 @@ https://huggingface.co/papers/2403.02827.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -39,11 +40,14 @@ class NoiseRectification(Method):
         weights: one per latent frame. The larger, the freer the frame; that of frame 0 has no effect. Without them
             `frame_weights(F, *curve)`.
         curve: `start` and `end` of `frame_weights`.
+        posterior: of an image given to `apply`, whether a `"sample"` of the VAE's posterior is noised (drawn from the
+            call's generator after the noise) or its `"mode"`. A pipeline that encodes its image decides that itself.
     """
 
     period: tuple[float, float] = (0.0, 0.6)
     weights: Sequence[float] | None = None
     curve: tuple[float, float] = (1.0, 0.5)
+    posterior: Literal["sample", "mode"] = "sample"
 
     # The released code differs in its default only, which is not to rectify at all; the paper's period is used here.
     presets = {"paper": {}, "released": {}}
@@ -52,6 +56,8 @@ class NoiseRectification(Method):
         first, last = self.period
         if not 0 <= first < last <= 1:
             raise UnstillError(f"period is a non-empty range of shares of the steps, as (0, 0.6), not {self.period}.")
+        if self.posterior not in ("sample", "mode"):
+            raise UnstillError(f"posterior is 'sample' or 'mode', not {self.posterior!r}.")
         if self.weights is not None:
             object.__setattr__(self, "weights", tuple(map(float, self.weights)))
 
@@ -69,6 +75,9 @@ class NoiseRectification(Method):
                 f"NoiseRectification was given {len(self.weights)} weights for a video of {run.frames} latent frames; "
                 "give one per frame."
             )
+        if self.posterior == "sample" and run.encode_image is not None:
+            generator = run.generator[0] if isinstance(run.generator, list) else run.generator
+            run.image_latents = run.encode_image(generator or torch.default_generator)
         if any("latents" in method.owns for method in run.methods):
             return latents
         return run.process.add_noise(_image(run), run.noise, run.grid.timesteps[0], 0)  # Algorithm 1
