@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from unstill.data.atomic import replacing
-from unstill.data.decode import FOLDER_FPS, Shown, Source, open_video
+from unstill.data.decode import FOLDER_FPS, Source, open_video
 from unstill.data.encode import ENCODERS, write_pictures
 from unstill.data.images import Size, check_size, resize_and_crop
 from unstill.errors import UnstillError
 
 
-MEMORY_LIMIT = 4 << 30
+MEMORY_LIMIT = 2 << 30
 """Bytes of frames that one `read_video` may return."""
 
 Frames = torch.Tensor | Sequence[Image.Image]
@@ -84,7 +84,7 @@ def read_video(
         Clip with uint8 frames (F, 3, H, W); its `fps` is the rate asked for, or the mean rate of the file.
 
     Raises:
-        UnstillError: nothing there, no video, damaged before the last frame needed, too short, or larger than 4 GiB.
+        UnstillError: nothing there, no video, damaged before the last frame needed, too short, or larger than 2 GiB.
     """
     path = Path(path)
     if fps is not None and not 0 < fps < float("inf"):
@@ -110,8 +110,8 @@ def read_video(
     if any(picture.shape != taken[0].shape for picture in taken):
         raise UnstillError(f"The frames of {path} differ in size; pass size=(height, width).")
     stacked = torch.empty((len(taken), 3, *taken[0].shape[:2]), dtype=torch.uint8)
-    for index, picture in enumerate(taken):
-        stacked.numpy()[index] = picture.transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    for index in reversed(range(len(taken))):  # each frame is let go as it is copied: never twice in memory
+        stacked.numpy()[index] = taken.pop().transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     return Clip(stacked, rate)
 
 
@@ -126,28 +126,26 @@ def _sample(
             slack += min(source.tick / 2, 0.25 / source.fps)
     taken: list[np.ndarray] = []
     used = 0
-
-    def take(shown: Shown) -> None:
-        nonlocal used
-        picture = shown.image()
-        picture = picture if size is None else resize_and_crop(picture, size)
-        taken.append(np.asarray(picture))
-        used += taken[-1].nbytes
+    for shown in source.frames(start):
+        due = 0  # how many output frames this one is
+        if fps is None:
+            due = int(shown.until > start + slack)
+        else:
+            while (count is None or len(taken) + due < count) and (
+                start + (len(taken) + due) / fps < shown.until - slack
+            ):
+                due += 1
+        if due:
+            picture = shown.image()
+            pixels = np.asarray(picture if size is None else resize_and_crop(picture, size))
+            taken += [pixels] * due
+            used += pixels.nbytes * due
         if used > MEMORY_LIMIT:
             raise UnstillError(
                 f"{path} does not fit into memory ({len(taken)} frames are {used / 2**30:.1f} GiB); "
                 "pass frames=, a lower fps= or a smaller size=."
             )
-
-    for shown in source.frames(start):
-        if fps is None:
-            if shown.until > start + slack:
-                take(shown)
-        elif (start + len(taken) / fps) < shown.until - slack:
-            take(shown)
-            while (count is None or len(taken) < count) and start + len(taken) / fps < shown.until - slack:
-                taken.append(taken[-1])
-        if count is not None and len(taken) >= count:
+        if len(taken) == count:
             break
     return taken
 
@@ -163,7 +161,8 @@ def write_video(
     """Write a video; the suffix chooses the kind. It appears whole under its name, or not at all.
 
     `.mp4` is H.264 (yuv420p, BT.709, plays in browsers; odd sizes grow by one repeated row or column), `.gif` and
-    `.webp` are endless animations, and a name without suffix is a folder of PNG pictures that records its rate.
+    `.webp` are endless animations, and a name without suffix is a folder of PNG pictures that records its rate. (WebP
+    itself keeps a run of equal frames as one that lasts longer.)
 
     Args:
         path: where to write; missing folders are made.
