@@ -43,6 +43,14 @@ def test_mistakes_name_what_is_known(text, says):
     assert "\n" not in str(error.value)
 
 
+def test_several_numbers_have_colons_between_them():
+    method = parse_method("noise_rectification:period=0:0.5,weights=1:0.8:0.5")
+    assert (method.period, method.weights) == ((0.0, 0.5), (1.0, 0.8, 0.5))
+    assert describe_method(method)["parameters"]["period"] == [0.0, 0.5]
+    with pytest.raises(UnstillError, match="0:0.6"):
+        parse_method("noise_rectification:period=0.5")
+
+
 def test_a_models_defaults_fill_what_is_left_out_and_nothing_else(tmp_path):
     import torch
 

@@ -34,15 +34,14 @@ def models(as_json: Json = False) -> None:
 
 def methods(as_json: Json = False) -> None:
     """List the methods, their parameters and defaults."""
-    from unstill.cli.options import method_classes
+    from unstill.cli.options import method_classes, plain
 
     found: list[dict[str, Any]] = []
     for name, cls in method_classes().items():
-        parameters = {}
-        for field in dataclasses.fields(cast(Any, cls)):
-            plain = isinstance(field.default, (str, int, float, bool, type(None)))
-            required = field.default is dataclasses.MISSING
-            parameters[field.name] = "required" if required else field.default if plain else str(field.default)
+        parameters = {
+            field.name: "required" if field.default is dataclasses.MISSING else plain(field.default)
+            for field in dataclasses.fields(cast(Any, cls))
+        }
         about = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
         found.append({"name": name, "about": about, "parameters": parameters, "presets": list(cls.presets)})
     if as_json:
@@ -55,5 +54,10 @@ def methods(as_json: Json = False) -> None:
     for method in found:
         console.print(f"[bold]{method['name']}[/bold]")
         console.print(Padding(method["about"], (0, 0, 0, 2)))
-        settings = ", ".join(f"{key}={value}" for key, value in method["parameters"].items())
+        settings = ", ".join(f"{key}={typed(value)}" for key, value in method["parameters"].items())
         console.print(Padding(f"{settings}; presets: {', '.join(method['presets'])}", (0, 0, 1, 2)), style="dim")
+
+
+def typed(value: Any) -> str:
+    """A value as one would type it after `key=`."""
+    return ":".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -136,6 +136,12 @@ def _parse(value: str, kind: Any, where: str) -> Any:
                 return alternative(value)
             except ValueError:
                 continue
+        if typing.get_origin(alternative) in (tuple, Sequence):
+            kinds = typing.get_args(alternative)
+            parts = value.split(":")
+            if typing.get_origin(alternative) is tuple and len(parts) != len(kinds):
+                continue
+            return tuple(_parse(part, kinds[0], where) for part in parts)
         if alternative is str:
             return value
     raise UnstillError(f"{where} takes {_words(alternatives)}, not {value!r}.")
@@ -146,6 +152,8 @@ def _words(alternatives: tuple[Any, ...]) -> str:
     for alternative in alternatives:
         if typing.get_origin(alternative) is Literal:
             words.append("one of " + ", ".join(map(str, typing.get_args(alternative))))
+        elif typing.get_origin(alternative) in (tuple, Sequence):
+            words.append("numbers with ':' between them, as 0:0.6")
         elif alternative is not type(None):
             names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
             words.append(names.get(alternative, getattr(alternative, "__name__", str(alternative))))
@@ -155,13 +163,19 @@ def _words(alternatives: tuple[Any, ...]) -> str:
 def describe_method(method: Method) -> dict[str, Any]:
     """Name and parameters of a method, as JSON can hold them."""
     name = type(method).__module__.rpartition(".")[2]
-    parameters = {}
-    for field in dataclasses.fields(typing.cast(Any, method)):
-        value = getattr(method, field.name)
-        if type(value).__name__ == "LatentStatistics":
-            value = {"count": value.count, "shape": list(value.mean.shape), "variance": float(value.variance)}
-        parameters[field.name] = value if isinstance(value, (str, int, float, bool, dict, type(None))) else str(value)
-    return {"name": name, "parameters": parameters}
+    fields = dataclasses.fields(typing.cast(Any, method))
+    return {"name": name, "parameters": {field.name: plain(getattr(method, field.name)) for field in fields}}
+
+
+def plain(value: Any) -> Any:
+    """A parameter as JSON can hold it."""
+    from unstill.statistics import LatentStatistics
+
+    if isinstance(value, LatentStatistics):
+        return {"count": value.count, "shape": list(value.mean.shape), "variance": float(value.variance)}
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
 def parse_size(text: str) -> tuple[int, int]:
