@@ -7,7 +7,7 @@ They show that methods reach the pipeline, not that videos get better.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import diffusers
@@ -44,16 +44,20 @@ def picture(size: int = 16) -> Image.Image:
     return Image.fromarray((np.stack([x, y, 1 - x], axis=-1) * 255).astype(np.uint8))
 
 
-def embeddings(tokens: int, width: int) -> dict[str, torch.Tensor]:
+def embeddings(tokens: int, width: int, pooled: int = 0) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(5)
+    shapes = {"prompt_embeds": (1, tokens, width), "pooled_prompt_embeds": (1, pooled)}
     return {
-        "prompt_embeds": torch.randn(1, tokens, width, generator=draw),
-        "negative_prompt_embeds": torch.randn(1, tokens, width, generator=draw),
+        prefix + name: torch.randn(shape, generator=draw)
+        for name, shape in shapes.items()
+        for prefix in ("", "negative_")
+        if pooled or "pooled" not in name
     }
 
 
 def sample(case: Case, pipe: Any, seed: int = 0, **changes: Any) -> torch.Tensor:
     """The final latents of a two-step call, in the pipeline's own layout."""
+    torch.manual_seed(seed)  # I2VGenXL encodes its image without the caller's generator
     generator = torch.Generator().manual_seed(seed)
     arguments = {"num_inference_steps": 2, "generator": generator, "output_type": "latent", **case.call, **changes}
     return pipe(**arguments).frames
@@ -69,24 +73,29 @@ def _made(factory: Callable[[], Any]) -> Any:
     return pipe
 
 
+def _image_encoder(projection: int) -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        projection_dim=projection,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        image_size=224,
+        patch_size=112,
+    )
+    return CLIPVisionModelWithProjection(config)
+
+
 def stable_video_diffusion() -> Any:
-    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+    from transformers import CLIPImageProcessor
 
     return diffusers.StableVideoDiffusionPipeline(
         vae=diffusers.AutoencoderKLTemporalDecoder(
             block_out_channels=[32, 32], down_block_types=["DownEncoderBlock2D"] * 2, layers_per_block=1
         ),
-        image_encoder=CLIPVisionModelWithProjection(
-            CLIPVisionConfig(
-                hidden_size=8,
-                intermediate_size=8,
-                projection_dim=32,
-                num_hidden_layers=1,
-                num_attention_heads=1,
-                image_size=224,
-                patch_size=112,
-            )
-        ),
+        image_encoder=_image_encoder(projection=32),
         unet=diffusers.UNetSpatioTemporalConditionModel(
             block_out_channels=(32, 32),
             layers_per_block=1,
@@ -115,6 +124,15 @@ def stable_video_diffusion() -> Any:
     )
 
 
+def pico() -> Any:
+    from unstill.models.pico.autoencoder import PicoAutoencoder
+    from unstill.models.pico.pipeline import PicoPipeline, edm_scheduler
+    from unstill.models.pico.unet import PicoUNet
+
+    unet = PicoUNet(block_out_channels=(8, 8, 8), embedding=8, layers=1)
+    return PicoPipeline(vae=PicoAutoencoder(), unet=unet, scheduler=edm_scheduler())
+
+
 def _image_vae() -> Any:
     return diffusers.AutoencoderKL(
         block_out_channels=(8, 8),
@@ -125,8 +143,9 @@ def _image_vae() -> Any:
     )
 
 
-def animatediff() -> Any:
-    return diffusers.AnimateDiffPipeline(
+def _animatediff(cls: type, unet: dict[str, Any] | None = None, channels: int = 4, **more: Any) -> Any:
+    """`unet`: more arguments of the UNet; `channels`: those it takes with the motion adapter; `more`: components."""
+    return cls(
         vae=_image_vae(),
         text_encoder=None,
         tokenizer=None,
@@ -139,13 +158,92 @@ def animatediff() -> Any:
             cross_attention_dim=8,
             attention_head_dim=4,
             norm_num_groups=2,
+            **(unet or {}),
         ),
         motion_adapter=diffusers.MotionAdapter(
             block_out_channels=(8, 8),
             motion_layers_per_block=1,
             motion_norm_num_groups=2,
             motion_num_attention_heads=2,
+            conv_in_channels=channels if channels != 4 else None,
         ),
+        scheduler=diffusers.DDIMScheduler(**VP),
+        **more,
+    )
+
+
+def animatediff() -> Any:
+    return _animatediff(diffusers.AnimateDiffPipeline)
+
+
+def animatediff_sparse_controlnet() -> Any:
+    controlnet = diffusers.SparseControlNetModel(
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=2,
+        conditioning_channels=3,
+        conditioning_embedding_out_channels=(8, 8),
+        motion_max_seq_length=32,
+        motion_num_attention_heads=2,
+        use_simplified_condition_embedding=False,
+    )
+    return _animatediff(diffusers.AnimateDiffSparseControlNetPipeline, controlnet=controlnet)
+
+
+def animatediff_sdxl() -> Any:
+    return _animatediff(
+        diffusers.AnimateDiffSDXLPipeline,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        unet={
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 56,
+        },
+    )
+
+
+def pia() -> Any:
+    return _animatediff(diffusers.PIAPipeline, channels=9)
+
+
+def _unet3d(cls: type) -> Any:
+    return cls(
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        sample_size=8,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=2,
+    )
+
+
+def i2vgen_xl() -> Any:
+    from transformers import CLIPImageProcessor
+
+    return diffusers.I2VGenXLPipeline(
+        vae=_image_vae(),
+        text_encoder=None,
+        tokenizer=None,
+        image_encoder=_image_encoder(projection=8),
+        feature_extractor=CLIPImageProcessor(),
+        unet=_unet3d(diffusers.I2VGenXLUNet),
+        scheduler=diffusers.DDIMScheduler(**VP),
+    )
+
+
+def text_to_video_sd() -> Any:
+    return diffusers.TextToVideoSDPipeline(
+        vae=_image_vae(),
+        text_encoder=None,
+        tokenizer=None,
+        unet=_unet3d(diffusers.UNet3DConditionModel),
         scheduler=diffusers.DDIMScheduler(**VP),
     )
 
@@ -194,42 +292,160 @@ def _cogvideox_scheduler(cls: type) -> Any:
     )
 
 
-def wan() -> Any:
+def _wan_transformer(cls: type, channels: int, **more: Any) -> Any:
+    return cls(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=channels,
+        out_channels=16,
+        text_dim=8,
+        freq_dim=16,
+        ffn_dim=8,
+        num_layers=1,
+        rope_max_seq_len=32,
+        **more,
+    )
+
+
+def _wan_vae() -> Any:
+    return diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+
+
+def _flow_unipc() -> Any:
+    return diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+
+
+def wan(channels: int = 36, experts: int = 1, **config: Any) -> Any:
+    transformers = [_wan_transformer(diffusers.WanTransformer3DModel, channels) for _ in range(experts)]
     return diffusers.WanImageToVideoPipeline(
         tokenizer=None,
         text_encoder=None,
-        vae=diffusers.AutoencoderKLWan(
-            base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+        vae=_wan_vae(),
+        transformer=transformers[0],
+        transformer_2=transformers[1] if experts == 2 else None,
+        scheduler=_flow_unipc(),
+        **config,
+    )
+
+
+def skyreels() -> Any:
+    from transformers import CLIPImageProcessor
+
+    return diffusers.SkyReelsV2ImageToVideoPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        image_encoder=_image_encoder(projection=8),
+        image_processor=CLIPImageProcessor(),
+        vae=_wan_vae(),
+        transformer=_wan_transformer(diffusers.SkyReelsV2Transformer3DModel, 36, image_dim=8),
+        scheduler=_flow_unipc(),
+    )
+
+
+def ltx() -> Any:
+    return diffusers.LTXImageToVideoPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=diffusers.AutoencoderKLLTXVideo(
+            latent_channels=8,
+            block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
+            layers_per_block=(1, 1, 1, 1, 1),
+            decoder_layers_per_block=(1, 1, 1, 1, 1),
+            spatio_temporal_scaling=(True, True, False, False),
+            decoder_spatio_temporal_scaling=(True, True, False, False),
+            decoder_inject_noise=(False,) * 5,
+            upsample_residual=(False,) * 4,
+            upsample_factor=(1,) * 4,
+            timestep_conditioning=True,
+            patch_size=1,
+            patch_size_t=1,
         ),
-        transformer=diffusers.WanTransformer3DModel(
-            patch_size=(1, 2, 2),
+        transformer=diffusers.LTXVideoTransformer3DModel(
+            in_channels=8,
+            out_channels=8,
+            patch_size=1,
+            patch_size_t=1,
             num_attention_heads=2,
-            attention_head_dim=12,
-            in_channels=36,
-            out_channels=16,
-            text_dim=8,
-            freq_dim=16,
-            ffn_dim=8,
+            attention_head_dim=8,
+            cross_attention_dim=16,
             num_layers=1,
-            rope_max_seq_len=32,
+            caption_channels=8,
         ),
-        scheduler=diffusers.UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, shift_terminal=0.1
         ),
     )
 
 
+def hunyuan_video(kind: str) -> Any:
+    return diffusers.HunyuanVideoImageToVideoPipeline(
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        image_processor=None,
+        transformer=diffusers.HunyuanVideoTransformer3DModel(
+            in_channels=2 * 4 + 1 if kind == "latent_concat" else 4,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=10,
+            num_layers=1,
+            num_single_layers=1,
+            num_refiner_layers=1,
+            patch_size=1,
+            patch_size_t=1,
+            guidance_embeds=False,
+            text_embed_dim=16,
+            pooled_projection_dim=8,
+            rope_axes_dim=(2, 4, 4),
+            image_condition_type=kind,
+        ),
+        vae=diffusers.AutoencoderKLHunyuanVideo(
+            latent_channels=4,
+            down_block_types=("HunyuanVideoDownBlock3D",) * 4,
+            up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+            block_out_channels=(8, 8, 8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+
+
+def hunyuan_embeddings() -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(5)
+    return {
+        "prompt_embeds": torch.randn(1, 4, 16, generator=draw),
+        "pooled_prompt_embeds": torch.randn(1, 8, generator=draw),
+        "prompt_attention_mask": torch.ones(1, 4),
+    }
+
+
+SMALL = {"height": 16, "width": 16, "num_frames": 3}
+LONG = {**SMALL, "num_frames": 9}
+
 CASES: dict[str, Case] = {
     "StableVideoDiffusionPipeline": Case(
         build=stable_video_diffusion,
-        call={"image": picture(), "height": 16, "width": 16, "num_frames": 3, "max_guidance_scale": 2.0},
+        call={**SMALL, "image": picture(), "max_guidance_scale": 2.0},
         level={"sigma": 100.0},
         latents=(4, 3, 8, 8),
         encoded=3,
     ),
+    "PicoPipeline": Case(
+        build=pico,
+        call={"image": picture(64), "num_frames": 3, "guidance_scale": 2.0},
+        level={"sigma": 100.0},
+        latents=(6, 3, 16, 16),
+        encoded=3,
+    ),
     "AnimateDiffPipeline": Case(
         build=animatediff,
-        call={"height": 16, "width": 16, "num_frames": 3, **embeddings(4, 8)},
+        call={**SMALL, **embeddings(4, 8)},
         level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
@@ -240,6 +456,47 @@ CASES: dict[str, Case] = {
             "DPM++": lambda: diffusers.DPMSolverMultistepScheduler(use_karras_sigmas=True),
             "UniPC": diffusers.UniPCMultistepScheduler,
         },
+    ),
+    "AnimateDiffSparseControlNetPipeline": Case(
+        build=animatediff_sparse_controlnet,
+        call={**SMALL, "conditioning_frames": [picture()], **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+        image=False,
+        condition=False,
+    ),
+    "AnimateDiffSDXLPipeline": Case(
+        build=animatediff_sdxl,
+        call={**SMALL, **embeddings(4, 8, pooled=8)},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+        image=False,
+        condition=False,
+    ),
+    "PIAPipeline": Case(
+        build=pia,
+        call={**SMALL, "image": picture(), **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+    ),
+    "I2VGenXLPipeline": Case(
+        build=i2vgen_xl,
+        call={**SMALL, "image": picture(), **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+    ),
+    "TextToVideoSDPipeline": Case(
+        build=text_to_video_sd,
+        call={**SMALL, **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+        image=False,
+        condition=False,
     ),
     "CogVideoXImageToVideoPipeline": Case(
         build=cogvideox,
@@ -259,11 +516,65 @@ CASES: dict[str, Case] = {
     ),
     "WanImageToVideoPipeline": Case(
         build=wan,
-        call={"image": picture(), "height": 16, "width": 16, "num_frames": 9, **embeddings(4, 8)},
+        call={**LONG, "image": picture(), **embeddings(4, 8)},
         level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
         schedulers={"FlowMatchEuler": lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)},
+    ),
+    "Wan 2.2 A14B": Case(
+        build=partial(wan, experts=2, boundary_ratio=0.875),
+        call={**LONG, "image": picture(), **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(16, 3, 2, 2),
+        encoded=9,
+    ),
+    "Wan 2.2 5B": Case(
+        build=partial(wan, channels=16, expand_timesteps=True),
+        call={**LONG, "image": picture(), **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(16, 3, 2, 2),
+        encoded=9,
+        held=1,
+    ),
+    "SkyReelsV2ImageToVideoPipeline": Case(
+        build=skyreels,
+        call={**LONG, "image": picture(), **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(16, 3, 2, 2),
+        encoded=9,
+    ),
+    "LTXImageToVideoPipeline": Case(
+        build=ltx,
+        call={
+            **LONG,
+            "height": 32,
+            "width": 32,
+            "image": picture(32),
+            **embeddings(4, 8),
+            "prompt_attention_mask": torch.ones(1, 4),
+            "negative_prompt_attention_mask": torch.ones(1, 4),
+        },
+        level={"start": 0.96},
+        latents=(8, 3, 8, 8),
+        encoded=9,
+        condition=False,
+        held=1,
+    ),
+    "HunyuanVideo latent_concat": Case(
+        build=partial(hunyuan_video, "latent_concat"),
+        call={**LONG, "image": picture(), **hunyuan_embeddings()},
+        level={"start": 0.96},
+        latents=(4, 3, 2, 2),
+        encoded=9,
+    ),
+    "HunyuanVideo token_replace": Case(
+        build=partial(hunyuan_video, "token_replace"),
+        call={**LONG, "image": picture(), **hunyuan_embeddings()},
+        level={"start": 0.96},
+        latents=(4, 3, 2, 2),
+        encoded=9,
+        held=1,
     ),
 }
 

@@ -58,8 +58,11 @@ class Adapter:
         """(scale, offset) of what `prepare_latents` makes of unit noise: latents = scale * noise + offset."""
         return getattr(pipe.scheduler, "init_noise_sigma", 1.0), 0.0  # flow matching schedulers have none
 
-    def image_latents(self, pipe: Any, result: Any, batch: int, channels: int) -> torch.Tensor:
-        """From what `captures` has returned to `(B, C, 1, H, W)`, normalised as the video latents."""
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        """
+        From what `captures` has returned to `(B, C, 1, H, W)`, normalised as the video latents; `video` are the first
+        latents.
+        """
         raise NotImplementedError
 
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
@@ -143,8 +146,8 @@ class StableVideoDiffusion(FrameAdapter):
     condition_input = "sample"
     zero_unconditional = True
 
-    def image_latents(self, pipe: Any, result: Any, batch: int, channels: int) -> torch.Tensor:
-        return result[-batch:].unsqueeze(2) * self.condition_scale(pipe)  # under guidance the first B are zeros
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[-len(video) :].unsqueeze(2) * self.condition_scale(pipe)  # under guidance the first B are zeros
 
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
         return x[:, :, channels:].transpose(1, 2)
@@ -161,6 +164,44 @@ class Pico(StableVideoDiffusion):
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         return pipe.decode_latents(latents.transpose(1, 2))
+
+
+class FoldedFrames(FrameAdapter):
+    """The scheduler steps `(B F, C, H, W)`."""
+
+    def step_to_video(self, x: torch.Tensor, frames: int) -> torch.Tensor:
+        return x.unflatten(0, (-1, frames)).transpose(1, 2)
+
+    def step_from_video(self, video: torch.Tensor) -> torch.Tensor:
+        return video.transpose(1, 2).flatten(0, 1)
+
+
+class I2VGenXL(FoldedFrames):
+    """Image latents are an input of their own: the image in frame 0, then frames of constants that count up to 1."""
+
+    captures = "prepare_image_latents"
+    denoisers = ("unet",)
+    condition_input = "image_latents"
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[: len(video), :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, :, :1]
+
+
+class PIA(FrameAdapter):
+    """The image latents of every frame, behind one channel of similarity, are concatenated: channels C, 1, C."""
+
+    captures = starts_at = "prepare_masked_condition"
+    denoisers = ("unet",)
+    condition_input = "sample"
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[1][: len(video), :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, channels + 1 :]
 
 
 class VideoAdapter(Adapter):
@@ -190,7 +231,7 @@ class CogVideoX(VideoAdapter):
     frames_first = True
     denoisers = ("transformer",)
 
-    def image_latents(self, pipe: Any, result: Any, batch: int, channels: int) -> torch.Tensor:
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
         return result[1][:, :1].transpose(1, 2) * self.condition_scale(pipe)
 
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
@@ -211,10 +252,10 @@ class Wan(VideoAdapter):
     denoisers = ("transformer", "transformer_2")
 
     def held_frames(self, pipe: Any) -> int:
-        return int(pipe.config.expand_timesteps)
+        return int(pipe.config.get("expand_timesteps", False))
 
-    def image_latents(self, pipe: Any, result: Any, batch: int, channels: int) -> torch.Tensor:
-        return result[1][:, -channels:, :1]
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[1][:, -video.shape[1] :, :1]
 
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
         return x[:, -channels:, :1]
@@ -228,11 +269,82 @@ class Wan(VideoAdapter):
         return mean, deviation
 
 
+class HunyuanVideo(VideoAdapter):
+    """
+    The first latents hold a thousandth of the image. `latent_concat`: channels C, C with the image in frame 0, 1 of a
+    mask; `token_replace`: the image takes the place of frame 0.
+    """
+
+    starts_at = "set_timesteps"
+    denoisers = ("transformer",)
+
+    def held_frames(self, pipe: Any) -> int:
+        return int(pipe.transformer.config.image_condition_type == "token_replace")
+
+    def first_scale(self, pipe: Any, image_latents: torch.Tensor | None) -> tuple[Any, Any]:
+        assert image_latents is not None
+        return 0.999, 0.001 * image_latents
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[1][:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, -channels - 1 : -1, :1] if x.shape[1] > channels else x[:, :, :1]
+
+
+class HeldFrame(VideoAdapter):
+    """Frame 0 of the latents is the image from the first step to the last; the scheduler steps the frames after it."""
+
+    def held_frames(self, pipe: Any) -> int:
+        return 1
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return video[:, :, :1]
+
+
+class LTX(HeldFrame):
+    """The first latents are packed: `(B, S, D)`."""
+
+    starts_at = "set_timesteps"
+
+    def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        space, time = self.compression(pipe)
+        size = ((arguments["num_frames"] - 1) // time + 1, arguments["height"] // space, arguments["width"] // space)
+        patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
+        return pipe._unpack_latents(latents, *size, *patches)
+
+    def first_from_video(self, pipe: Any, video: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        return pipe._pack_latents(video, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
+
+    def compression(self, pipe: Any) -> tuple[int, int]:
+        return pipe.vae_spatial_compression_ratio, pipe.vae_temporal_compression_ratio
+
+    def moments(self, pipe: Any) -> tuple[Any, Any]:
+        mean, deviation = (
+            values.view(1, -1, 1, 1, 1).to(pipe._execution_device)
+            for values in (pipe.vae.latents_mean, pipe.vae.latents_std)
+        )
+        return mean, deviation / pipe.vae.config.scaling_factor
+
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        mean, deviation = self.moments(pipe)
+        clean = latents.new_zeros(len(latents)) if pipe.vae.config.timestep_conditioning else None
+        return pipe.vae.decode((latents * deviation + mean).to(latents.dtype), clean).sample
+
+
 ADAPTERS: dict[str, Adapter] = {
     "AnimateDiffPipeline": FrameAdapter(),
+    "AnimateDiffSDXLPipeline": FrameAdapter(),
+    "AnimateDiffSparseControlNetPipeline": FrameAdapter(),
     "CogVideoXImageToVideoPipeline": CogVideoX(),
+    "HunyuanVideoImageToVideoPipeline": HunyuanVideo(),
+    "I2VGenXLPipeline": I2VGenXL(),
+    "LTXImageToVideoPipeline": LTX(),
+    "PIAPipeline": PIA(),
     "PicoPipeline": Pico(),
+    "SkyReelsV2ImageToVideoPipeline": Wan(),
     "StableVideoDiffusionPipeline": StableVideoDiffusion(),
+    "TextToVideoSDPipeline": FoldedFrames(),
     "WanImageToVideoPipeline": Wan(),
 }
 

@@ -93,11 +93,11 @@ class Applied:
         pipe.scheduler = self._scheduler
         self._undo = [self._observe(name) for name in {"prepare_latents", self._adapter.captures or "prepare_latents"}]
         if self._having("on_condition"):
-            denoisers = (getattr(pipe, name) for name in self._adapter.denoisers)
+            denoisers = (getattr(pipe, name, None) for name in self._adapter.denoisers)
             self._undo += [
                 denoiser.register_forward_pre_hook(self._on_denoiser, with_kwargs=True).remove
                 for denoiser in denoisers
-                if denoiser is not None  # Wan 2.1 has no transformer_2
+                if denoiser is not None  # only Wan 2.2 A14B has two
             ]
 
     def remove(self) -> None:
