@@ -26,6 +26,8 @@ _REFINEMENTS = 10
 class MotionParts:
     """Mean over pairs of frames; pixels of the frames that the flow was computed on."""
 
+    total: float
+    """Mean magnitude of the whole flow: the motion score per pair."""
     camera: float
     """Mean magnitude of the affine part."""
     objects: float
@@ -98,8 +100,8 @@ def motion_parts(
     for field in optical_flow(video, flow, size, weights):
         fit = fit_affine(field)
         camera = affine_flow(fit, field)
-        sizes = torch.stack([camera.norm(dim=0).mean(), (field - camera).norm(dim=0).mean()]).double()
+        sizes = torch.stack([part.norm(dim=0).mean(dtype=torch.float64) for part in (field, camera, field - camera)])
         growth, turn = (fit[0, 0] + fit[1, 1]) / 2, (fit[1, 0] - fit[0, 1]) / 2
         rows.append(torch.cat([sizes, fit[:, 2], torch.stack([growth, turn])]))
-    camera_size, object_size, right, down, zoom, roll = torch.stack(rows).mean(0).tolist()
-    return MotionParts(camera=camera_size, objects=object_size, pan=(right, down), zoom=zoom, roll=roll)
+    total, camera_size, rest, right, down, zoom, roll = torch.stack(rows).mean(0).tolist()
+    return MotionParts(total=total, camera=camera_size, objects=rest, pan=(right, down), zoom=zoom, roll=roll)

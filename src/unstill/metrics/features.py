@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
@@ -61,10 +63,35 @@ def cached_features(video: Tensor, extractor: VideoFeatures, folder: str | Path 
     if folder is None:
         return extractor(video)
     pixels = as_uint8(video).cpu().contiguous()
-    digest = hashlib.sha256(f"{extractor.name} {tuple(pixels.shape)} ".encode())
+    digest = hashlib.sha256(f"{tuple(pixels.shape)} ".encode())
     digest.update(pixels.numpy().data)
-    file = Path(folder) / f"{digest.hexdigest()[:40]}.safetensors"
-    if not file.exists():
-        with replacing(file) as temporary:
-            save_file({"features": extractor(video).contiguous()}, temporary)
-    return load_file(file)["features"]
+    records = Records(folder)
+    key = records.key(digest.hexdigest(), extractor.name)
+    found = records.load(key)
+    if found is None:
+        found = {"features": extractor(video)}
+        records.save(key, found)
+    return found["features"]
+
+
+class Records:
+    """Small named tensors on disk, one file per key, each written whole or not at all."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @staticmethod
+    def key(content: str, settings: str) -> str:
+        """A file name for what was measured on `content` (a digest) under `settings` (any text)."""
+        return f"{content[:24]}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+
+    def load(self, key: str) -> dict[str, Tensor] | None:
+        """What was saved under `key`; None if nothing was, or if it cannot be read any more."""
+        try:
+            return load_file(self.folder / f"{key}.safetensors")
+        except (OSError, SafetensorError):
+            return None
+
+    def save(self, key: str, values: Mapping[str, Tensor]) -> None:
+        with replacing(self.folder / f"{key}.safetensors") as temporary:
+            save_file({name: value.contiguous() for name, value in values.items()}, temporary)

@@ -68,10 +68,10 @@ def _classical(estimate: Callable[[np.ndarray, np.ndarray], np.ndarray], video: 
 
 
 @lru_cache(maxsize=2)
-def _raft(weights: str, low_memory: bool) -> RaftFlow:
+def _raft(weights: str, low_memory: bool, device: str) -> RaftFlow:
     if re.fullmatch(r"(Raft_(Large|Small)_Weights\.)?C_T_\w+", weights):
-        return RaftFlow(RAFT.of(_torchvision_weights(weights), low_memory))
-    return RaftFlow(RAFT.load(weights, low_memory))
+        return RaftFlow(RAFT.of(_torchvision_weights(weights), low_memory).to(device))
+    return RaftFlow(RAFT.load(weights, low_memory).to(device))
 
 
 def _torchvision_weights(name: str) -> dict[str, Tensor]:
@@ -86,7 +86,9 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def flow_engine(name: str, weights: str | Path | None = None, low_memory: bool = False) -> FlowEngine:
+def flow_engine(
+    name: str, weights: str | Path | None = None, low_memory: bool = False, device: str = "cpu"
+) -> FlowEngine:
     """The engine called `name`.
 
     Args:
@@ -94,6 +96,7 @@ def flow_engine(name: str, weights: str | Path | None = None, low_memory: bool =
         weights: for RAFT, a checkpoint file of princeton-vl/RAFT or of torchvision, either size; or the name of
             torchvision weights, such as `"C_T_V1"` or `"Raft_Small_Weights.C_T_V2"`, where torchvision works.
         low_memory: for RAFT, do not hold the all-pairs correlation volume.
+        device: for RAFT, where it runs.
     """
     if name == "raft":
         if weights is None:
@@ -101,7 +104,7 @@ def flow_engine(name: str, weights: str | Path | None = None, low_memory: bool =
                 "RAFT needs weights: pass a file such as raft-things.pth of princeton-vl/RAFT, or the name of "
                 "torchvision weights such as C_T_V1; without any, choose the flow farneback or dis."
             )
-        return _raft(str(weights), low_memory)
+        return _raft(str(weights), low_memory, device)
     if name not in _CLASSICAL:
         raise UnstillError(f"Unknown optical flow {name!r}; choose one of {', '.join(_CLASSICAL)}, raft.")
     if weights is not None:

@@ -1,0 +1,187 @@
+"""Evaluation of folders: numbers, resuming, sharing among processes, and files that cannot be read."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unstill.data import read_video, write_video
+from unstill.errors import UnstillError
+from unstill.metrics import ProxyFeatures, first_frame_error, frechet_distance, motion_score, temporal_flickering
+from unstill.metrics.evaluate import evaluate
+from unstill.metrics.measure import Measure, Settings
+
+
+SETTINGS = Settings(size=(48, 64))
+
+
+def drifting(speed: float, seed: int, frames: int = 4) -> Tensor:
+    """A smooth pattern that moves `speed` pixels per frame, uint8 (F, 3, 32, 48)."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b, phase = torch.rand(3, generator=generator).tolist()
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(48.0), indexing="ij")
+    waves = [
+        ((x - speed * f) * (0.2 + 0.2 * a) + 6 * phase).sin() * (y * (0.2 + 0.2 * b)).cos() for f in range(frames)
+    ]
+    picture = torch.stack(waves)[:, None] * torch.tensor([100.0, 80.0, -60.0])[:, None, None]
+    return (picture + 127).byte()
+
+
+def folder(path: Path, speed: float, count: int = 3) -> Path:
+    path.mkdir(parents=True)
+    for number in range(count):
+        write_video(path / f"clip{number}.mp4", drifting(speed, number), fps=8)
+    return path
+
+
+def test_numbers_are_those_of_the_functions(tmp_path: Path) -> None:
+    made, real = folder(tmp_path / "made", 1.0), folder(tmp_path / "real", 3.0)
+    report = evaluate(made, real, SETTINGS, cache=tmp_path / "cache")
+    clips = {side: [read_video(file).frames for file in sorted(side.iterdir())] for side in (made, real)}
+    scores = {side: [motion_score(clip, "dis", (48, 64)) for clip in clips[side]] for side in clips}
+    assert report.scores["motion_score"].value == pytest.approx(sum(scores[made]) / 3)
+    assert report.scores["motion_score"].reference == pytest.approx(sum(scores[real]) / 3)
+    spread = torch.tensor(scores[made], dtype=torch.float64).std().item() / 3**0.5
+    assert report.scores["motion_score"].error == pytest.approx(spread)
+    gap = sum(abs(a - b) for a, b in zip(scores[made], scores[real], strict=True)) / 3
+    assert report.scores["motion_score_error"].value == pytest.approx(gap)
+    steady = sum(temporal_flickering(clip) for clip in clips[made]) / 3
+    assert report.scores["temporal_flickering"].value == pytest.approx(steady)
+    # the first frame of the reference of the same name is the image
+    first = sum(first_frame_error(a, b[0]) for a, b in zip(clips[made], clips[real], strict=True)) / 3
+    assert report.scores["first_frame_error"].value == pytest.approx(first)
+    extract = ProxyFeatures()
+    x, y = (torch.stack([extract(clip) for clip in clips[side]]) for side in (made, real))
+    assert report.scores["proxy_frechet_distance"].value == pytest.approx(frechet_distance(x, y), rel=1e-6)
+    assert "fvd" not in report.scores
+    assert report.scores["motion_score"].count == report.videos == 3
+
+
+def test_report_is_plain_data_and_a_table(tmp_path: Path) -> None:
+    report = evaluate(folder(tmp_path / "made", 1.0), None, SETTINGS, cache=tmp_path / "cache")
+    content = json.loads(json.dumps(report.as_dict()))
+    assert content["scores"]["proxy_colour_fidelity"]["proxy"] is True
+    assert content["scores"]["temporal_flickering"]["vbench_normalised"] <= 1
+    assert content["scores"]["motion_score"]["unit"] == "px"
+    assert content["settings"]["flow"] == "dis" and content["settings"]["features"].startswith("proxy")
+    assert any("own first frame" in note for note in content["notes"])
+    table = report.table()
+    assert table.row_count == len(report.scores) and len(table.columns) == 4
+
+
+def test_images_and_prompts_by_name(tmp_path: Path) -> None:
+    made = folder(tmp_path / "made", 1.0, count=2)
+    (tmp_path / "images").mkdir()
+    picture = Image.fromarray(drifting(1.0, 0)[0].permute(1, 2, 0).numpy())
+    picture.save(tmp_path / "images" / "clip0.png")
+    report = evaluate(made, None, SETTINGS, images=tmp_path / "images", cache=tmp_path / "cache")
+    assert report.scores["first_frame_error"].count == 1
+    assert report.scores["first_frame_error"].value < 0.05
+    assert any(note.startswith("1 videos have no image") for note in report.notes)
+
+
+def test_a_second_run_measures_nothing_and_a_changed_file_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = folder(tmp_path / "made", 1.0)
+    calls: list[int] = []
+    pixels = Measure._pixels
+    monkeypatch.setattr(Measure, "_pixels", lambda self, sample: calls.append(1) or pixels(self, sample))
+    first = evaluate(made, None, SETTINGS, cache=tmp_path / "cache")
+    assert len(calls) == 3
+    assert evaluate(made, None, SETTINGS, cache=tmp_path / "cache") == first and len(calls) == 3
+    (made / "clip1.mp4").rename(made / "clip9.mp4")
+    evaluate(made, None, SETTINGS, cache=tmp_path / "cache")
+    assert len(calls) == 3
+    write_video(made / "clip9.mp4", drifting(2.0, 5), fps=8)
+    evaluate(made, None, SETTINGS, cache=tmp_path / "cache")
+    assert len(calls) == 4
+    evaluate(made, None, Settings(size=(48, 64), frames=3), cache=tmp_path / "cache")
+    assert len(calls) == 7
+
+
+def test_stopped_halfway_it_goes_on(tmp_path: Path) -> None:
+    made = folder(tmp_path / "made", 1.0)
+
+    def stop(stage: str, done: int, total: int, figures: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(made, None, SETTINGS, cache=tmp_path / "cache", progress=stop)
+    kept = len(list((tmp_path / "cache").iterdir()))
+    whole = evaluate(made, None, SETTINGS, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == kept * 3 // 2
+    assert whole == evaluate(made, None, SETTINGS, cache=tmp_path / "other")
+
+
+def test_bad_files_are_reported_not_fatal(tmp_path: Path) -> None:
+    made = folder(tmp_path / "made", 1.0, count=2)
+    (made / "text.mp4").write_text("this is no video")
+    (made / "cut.mp4").write_bytes((made / "clip0.mp4").read_bytes()[:200])
+    write_video(made / "still.mp4", drifting(1.0, 0)[:1], fps=8)
+    report = evaluate(made, None, SETTINGS, cache=tmp_path / "cache")
+    assert report.videos == 2
+    assert {Path(file).name for file in report.skipped} == {"text.mp4", "cut.mp4", "still.mp4"}
+    assert "2 frames" in report.skipped[str(made / "still.mp4")]
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_different_lengths_and_single_files(tmp_path: Path) -> None:
+    made = folder(tmp_path / "made", 1.0, count=1)
+    write_video(made / "longer.mp4", drifting(1.0, 3, frames=6), fps=8)
+    report = evaluate(made, made, SETTINGS, cache=tmp_path / "cache")
+    assert any("4 to 6 frames" in note for note in report.notes)
+    assert report.scores["proxy_frechet_distance"].value == pytest.approx(0, abs=1e-9)
+    alone = evaluate(made / "clip0.mp4", made, SETTINGS, cache=tmp_path / "cache")
+    assert alone.videos == 1 and alone.scores["motion_score"].error is None
+    assert "proxy_frechet_distance" not in alone.scores
+    assert any("at least 2 videos" in note for note in alone.notes)
+
+
+def test_nothing_to_measure_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "text.mp4").write_text("this is no video")
+    (tmp_path / "prompts.json").write_text("[1]")
+    made = folder(tmp_path / "made", 1.0, count=1)
+    cases = [
+        (lambda: evaluate(tmp_path / "empty", settings=SETTINGS), "no videos"),
+        (lambda: evaluate(tmp_path / "absent", settings=SETTINGS), "does not exist"),
+        (lambda: evaluate(tmp_path / "bad", settings=SETTINGS, cache=tmp_path / "c"), "None of the 1 videos"),
+        (lambda: evaluate(made, settings=SETTINGS, prompts=tmp_path / "prompts.json"), "one JSON object"),
+        (lambda: evaluate(made, settings=SETTINGS, images=tmp_path / "absent"), "no folder of images"),
+        (lambda: evaluate(made, settings=Settings(flow="raft")), "needs weights"),
+        (lambda: evaluate(made, settings=Settings(i3d=str(made / "clip0.mp4"))), "cannot be read"),
+    ]
+    for call, words in cases:
+        with pytest.raises(UnstillError, match=words):
+            call()
+
+
+def test_processes_share_the_files_and_read_each_others_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process 1 of 2 measures every other file, waits, and then reads what process 0 left on disk."""
+    made, cache = folder(tmp_path / "made", 1.0, count=4), tmp_path / "cache"
+    expected = evaluate(made, None, SETTINGS, cache=tmp_path / "alone")
+    measured: list[int] = []
+    pixels = Measure._pixels
+    monkeypatch.setattr(Measure, "_pixels", lambda self, sample: measured.append(1) or pixels(self, sample))
+
+    class State:
+        process_index = 1
+
+        def wait_for_everyone(self) -> None:
+            assert len(measured) == 2
+            monkeypatch.delenv("WORLD_SIZE")
+            evaluate(made, None, SETTINGS, cache=cache)  # stands for the other process
+            measured.clear()
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.PartialState", State)
+    assert evaluate(made, None, SETTINGS, cache=cache) == expected
+    assert not measured
