@@ -304,6 +304,9 @@ def test_shards_share_out_the_clips(count: int, tmp_path: Path) -> None:
         estimate(encode, clips, seed=4, shard=(index, count), out=path)
         merged.merge(LatentStatistics.load(path))
     same(merged, whole, 1e-12)
+    empty = estimate(encode, Clips(2), shard=(3, 4), out=tmp_path / "empty.safetensors")  # more shards than clips
+    assert empty.count == LatentStatistics.load(tmp_path / "empty.safetensors").count == 0
+    same(merged.merge(empty), whole, 1e-12)
     assert "0 <= index < count" in sentence(lambda: estimate(encode, clips, shard=(2, 2)))
 
 

@@ -124,6 +124,7 @@ class LatentStatistics:
         Raises:
             UnstillError: nothing counted yet, or the file cannot be written.
         """
+        self._state()
         return self._write(Path(path), {})
 
     @classmethod
@@ -210,10 +211,14 @@ class LatentStatistics:
     def _write(self, path: Path, extra: dict[str, Any]) -> Path:
         from unstill.data.atomic import replacing
 
-        mean, m2 = self._state()
-        text = {"version": VERSION, "count": self._count, "variance": float(self.variance), "meta": self.meta, **extra}
+        text = {"version": VERSION, "count": self._count, "meta": self.meta, **extra}
+        tensors = {}
+        if self._count != 0:
+            mean, m2 = self._state()
+            text["variance"] = float(self.variance)
+            tensors = {"mean": mean.contiguous(), "m2": m2.contiguous()}
         with replacing(path) as temporary:
-            save_file({"mean": mean.contiguous(), "m2": m2.contiguous()}, temporary, {_KEY: json.dumps(text)})
+            save_file(tensors, temporary, {_KEY: json.dumps(text)})
         return path
 
 
@@ -272,19 +277,19 @@ def estimate(
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + position)
                 statistics.update(encode(pixels, generator))
             done += 1
-            if partial is not None and done - saved >= save_every and statistics.count:
+            if partial is not None and done - saved >= save_every:
                 statistics._write(partial, {"done": done, "settings": settings})
                 saved = done
             if progress is not None:
                 progress(done, len(mine))
     except BaseException:  # Ctrl-C included: what was computed is kept
-        if partial is not None and done > saved and statistics.count:
+        if partial is not None and done > saved:
             statistics._write(partial, {"done": done, "settings": settings})
         raise
-    if not statistics.count:
+    if not statistics.count and shards == 1:  # one share of a small data set may well be empty
         raise UnstillError(f"None of the {len(mine)} clips could be used; see the warnings.")
     if out is not None:
-        statistics.save(out)
+        statistics._write(Path(out), {})
     if partial is not None:
         partial.unlink(missing_ok=True)
     return statistics
@@ -305,12 +310,13 @@ def _read(path: Path) -> tuple[LatentStatistics, dict[str, Any]]:
             if {"Expectation_X0", "Expectation_x_0"} & names:
                 return LatentStatistics.from_released(path), {}
             text = json.loads((file.metadata() or {}).get(_KEY, "null"))
-            if text is None or not {"mean", "m2"} <= names:
+            if text is None or (text["count"] != 0 and not {"mean", "m2"} <= names):
                 raise UnstillError(f"{path} is a safetensors file, but not of latent statistics.")
             if text["version"] > VERSION:
                 raise UnstillError(f"{path} was written by a newer unstill; upgrade to read it.")
             new = LatentStatistics(text["meta"])
-            new._count, new._mean, new._m2 = text["count"], file.get_tensor("mean"), file.get_tensor("m2")
+            if text["count"] != 0:
+                new._count, new._mean, new._m2 = text["count"], file.get_tensor("mean"), file.get_tensor("m2")
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise UnstillError(f"{path} is damaged or no statistics file ({error}); make it again.") from error
     return new, text

@@ -29,6 +29,8 @@ VIDEO_SUFFIXES = frozenset(
     | {".3gp", ".h264", ".264", ".hevc", ".gif"}
 )
 _BROWSER_DELAY = 0.1  # what browsers show for animation delays of 10 ms or less
+# Containers whose index leads to the right frame; in others FFmpeg guesses, and misses by many frames.
+_INDEXED = {"mov", "mp4", "matroska", "webm"}
 # FFmpeg's default is three times as fast and three times as far from the pixels that were encoded.
 _CONVERSION = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
@@ -73,12 +75,12 @@ def open_video(path: Path, folder_fps: float | None = None) -> Iterator[Source]:
         yield _folder(path, folder_fps)
         return
     try:
+        if path.stat().st_size == 0:  # a pipe too, which would wait for ever
+            raise UnstillError(f"{path} is empty (0 bytes); save it again and retry.")
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:
         raise UnstillError(f"{path} cannot be read ({error.strerror}).") from error
-    if not head:
-        raise UnstillError(f"{path} is empty (0 bytes); save it again and retry.")
     # FFmpeg has no animated WebP, and Pillow composes GIF and APNG frames as browsers do.
     if head[:4] in (b"GIF8", b"\x89PNG") or head[8:12] == b"WEBP" or head[:3] == b"\xff\xd8\xff":
         with open_picture(path) as image:
@@ -125,9 +127,10 @@ def _file(path: Path, container: av.container.InputContainer, stream: av.video.s
             pictures = container.decode(stream)
             first = next(pictures, None)
             zero = (first.pts or 0) if first is not None else 0  # AVI's start_time is not that of its first frame
-            if start > 1.0 and duration and tick and first is not None:
-                container.seek(int(start / tick) + zero, stream=stream)
-                pictures, first = container.decode(stream), None
+            if start > 1.0 and tick and _INDEXED & set(container.format.name.split(",")):
+                pictures, first = _seek(container, stream, zero + int(start / tick))
+                if first is None or first.pts is None or (first.pts - zero) * tick > start:
+                    pictures, first = _seek(container, stream, zero)  # a wrong index: from the beginning, then
             for frame in pictures if first is None else chain([first], pictures):
                 # Raw streams carry no clock: frame n is at n / fps.
                 time = (frame.pts - zero) * tick if frame.pts is not None else count / fps
@@ -149,6 +152,15 @@ def _file(path: Path, container: av.container.InputContainer, stream: av.video.s
             )
 
     return Source(fps, tick, duration, frames)
+
+
+def _seek(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, ticks: int
+) -> tuple[Iterator[av.VideoFrame], av.VideoFrame | None]:
+    """The frames from the last key frame before a time, and the first of them."""
+    container.seek(ticks, stream=stream)
+    pictures = container.decode(stream)
+    return pictures, next(pictures, None)
 
 
 def _shown(time: float, frame: av.VideoFrame, until: float, aspect: float) -> Shown:

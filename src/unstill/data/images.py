@@ -171,8 +171,9 @@ def _not_a_picture(path: Path) -> str:
             kind = container.format.name if container.streams.video else ""
     except (OSError, av.FFmpegError, ValueError):
         kind = ""
-    if kind not in ("", "tty", "image2") and not kind.endswith("_pipe"):  # these go by the file's name alone
-        return f"{path} is a video, not a picture; save one of its frames as a PNG and pass that."
     if path.suffix.lower() in (".heic", ".heif", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl"):
         return f"{path} is of a kind that cannot be read ({path.suffix}); convert it to PNG or JPEG."
+    # The rest that FFmpeg opens are kinds it takes for video by their names or by mistake (text, PDF, icons).
+    if {"mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg"} & set(kind.split(",")):
+        return f"{path} is a video, not a picture; save one of its frames as a PNG and pass that."
     return f"{path} is not a picture that can be read; pass a PNG, JPEG, WebP, GIF, TIFF, BMP or AVIF file."
