@@ -66,6 +66,36 @@ def test_json_is_all_that_is_printed_and_the_same_seed_gives_the_same(unstill, m
     assert made[0] == made[1] and made[0][1] != made[2][1]
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("svd", ["--frames", 3, "--size", "32x16", "--motion", 0.5]),
+        ("animatediff", ["--frames", 3, "--size", "32x16", "--prompt", "boat"]),
+        ("cogvideox", ["--prompt", "boat"]),
+        ("wan", ["--frames", 5, "--size", "32x16", "--prompt", "boat"]),
+    ],
+)
+def test_pipelines_of_diffusers(unstill, diffusers_models, photo, tmp_path, name, words):
+    out = tmp_path / "x.mp4"
+    model = diffusers_models[name]
+    result = unstill("animate", photo, "--model", model, "--steps", 2, "--out", out, "--upscale", 1, "--json", *words)
+    assert result.exit_code == 0, result.stderr
+    settings = json.loads(result.stdout)
+    assert settings["methods"][0]["name"] == "early_start"
+    assert read_video(out).frames.shape[-2:] == (settings["size"]["height"], settings["size"]["width"])
+    if name != "cogvideox":
+        assert (settings["size"]["height"], settings["size"]["width"]) == (16, 32)
+    # The same call without methods is what the pipeline does alone; with them it starts elsewhere.
+    assert out.read_bytes() != (tmp_path / "x_plain.mp4").read_bytes()
+
+
+def test_what_a_pipeline_refuses_is_one_sentence(unstill, diffusers_models, photo, tmp_path):
+    words = ("--model", diffusers_models["svd"], "--frames", 3, "--steps", 1, "--out", tmp_path / "x.mp4")
+    result = unstill("animate", photo, *words, "--size", "33x33")
+    assert result.exit_code == 2 and "StableVideoDiffusionPipeline refuses" in result.stderr
+    assert result.stderr.count("\n") == 1 and names(tmp_path) == {"photo.png"}
+
+
 def pictures(folder: Path) -> dict[str, Path]:
     """Ordinary and odd pictures."""
     rng = np.random.default_rng(0)

@@ -70,6 +70,22 @@ def test_folders_that_are_no_pipeline(tmp_path):
         find(str(tmp_path / "model_index.json"))
 
 
+def test_a_folder_does_not_hide_a_known_name(folder, tmp_path, monkeypatch):
+    import shutil
+
+    from diffusers import StableVideoDiffusionPipeline
+
+    shutil.copytree(folder, tmp_path / "svd")
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(
+        StableVideoDiffusionPipeline, "from_pretrained", lambda *args, **_: asked.append(args) or load(str(folder))
+    )
+    load("svd")
+    assert asked == [("stabilityai/stable-video-diffusion-img2vid",)]
+    assert type(load("./svd")) is PicoPipeline
+
+
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
     from diffusers import DiffusionPipeline
 

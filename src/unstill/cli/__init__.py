@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from unstill.cli.animate import animate
+from unstill.cli.evaluate import evaluate
 from unstill.cli.listing import methods, models
 from unstill.cli.statistics import statistics
 from unstill.cli.train import train
@@ -74,6 +75,7 @@ for verb, example in (
     (animate, "unstill animate photo.jpg --motion 0.8 --compare --out walk.mp4"),
     (statistics, "unstill statistics clips/ --model svd --out svd.safetensors"),
     (train, "unstill train pico:steps=2000 --out runs/pico"),
+    (evaluate, "unstill evaluate generated/ --reference real/ --frames 16 --fps 3"),
     (models, "unstill models --json"),
     (methods, "unstill methods"),
 ):

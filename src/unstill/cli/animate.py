@@ -55,7 +55,7 @@ def animate(
     from unstill.data.images import read_image, resize_and_crop
     from unstill.errors import UnstillError
     from unstill.models import registry
-    from unstill.models.calling import arguments, native_size
+    from unstill.models.calling import arguments, native_frames, native_size
 
     # All that a person can get wrong is looked at before a model is loaded.
     entry = registry.find(model)
@@ -87,7 +87,8 @@ def animate(
             pipe = registry.load(model, device=device, offload=offload)
         shape = wanted or (entry.size if entry else native_size(pipe))
         picture = None if source is None else resize_and_crop(source, shape)
-        call = arguments(type(pipe), **{**asked, "image": picture, "size": shape})
+        fitted = {"image": picture, "size": shape, "frames": asked["frames"] or native_frames(pipe)}
+        call = arguments(type(pipe), **{**asked, **fitted})
         versions = {"plain": (), "improved": methods} if plain else {"improved": methods}
         videos, scores = _make(pipe, call, picture, versions, seed, clock, bars)
         rate = fps or (entry.fps if entry else 8)

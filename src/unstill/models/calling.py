@@ -39,8 +39,10 @@ def native_size(pipe: Any) -> tuple[int, int]:
 
 def native_frames(pipe: Any) -> int:
     """Frames the pipeline makes unless it is told otherwise."""
+    config = (getattr(pipe, "transformer", None) or pipe.unet).config
     default = parameters(type(pipe))["num_frames"].default
-    return default if isinstance(default, int) else pipe.unet.config.num_frames
+    trained = getattr(config, "sample_frames", None)  # CogVideoX, whose positions may be learned
+    return trained or (default if isinstance(default, int) else config.num_frames)
 
 
 def arguments(
@@ -104,7 +106,12 @@ def arguments(
 
 def generate(pipe: Any, call: dict[str, Any], seed: int) -> torch.Tensor:
     """One video, uint8 (F, 3, H, W). Noise is drawn on the CPU, so that a seed means the same on every device."""
-    video = pipe(**call, generator=torch.Generator().manual_seed(seed)).frames[0]
+    try:
+        video = pipe(**call, generator=torch.Generator().manual_seed(seed)).frames[0]
+    except UnstillError:
+        raise
+    except ValueError as error:  # how diffusers refuses sizes, frame counts and the like
+        raise UnstillError(f"{type(pipe).__name__} refuses this call: {' '.join(str(error).split())}") from error
     if not torch.isfinite(video).all():
         raise UnstillError("The model returned a video that is not finite: try dtype float32, or another seed.")
     return (video.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -293,7 +293,7 @@ def _from_pretrained(name_or_path: str, model: Model | None, dtype: torch.dtype,
         from unstill.models.pico import PicoPipeline
 
         return PicoPipeline.embedded().to(dtype)
-    if Path(name_or_path).is_dir() and cls is not None:
+    if model is None and Path(name_or_path).is_dir() and cls is not None:
         try:
             return cls.from_pretrained(name_or_path, dtype=dtype, **options)
         except Exception as error:  # a damaged folder fails in as many ways as there are files in it
