@@ -37,6 +37,7 @@ class Case:
     condition: bool = True
     held: int = 0
     schedulers: dict[str, Callable[[], Any]] = field(default_factory=dict)  # besides the one that `build` uses
+    unguided: dict[str, float] = field(default_factory=lambda: {"guidance_scale": 1.0})
 
 
 def picture(size: int = 16) -> Image.Image:
@@ -428,10 +429,150 @@ def hunyuan_embeddings() -> dict[str, torch.Tensor]:
 SMALL = {"height": 16, "width": 16, "num_frames": 3}
 LONG = {**SMALL, "num_frames": 9}
 
+
+def hunyuan_video_15() -> Any:
+    from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
+
+    config = SiglipVisionConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        image_size=224,
+        patch_size=112,
+    )
+    return diffusers.HunyuanVideo15ImageToVideoPipeline(
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        image_encoder=SiglipVisionModel(config),
+        feature_extractor=SiglipImageProcessor(size={"height": 224, "width": 224}),
+        guider=diffusers.ClassifierFreeGuidance(guidance_scale=1.0),
+        transformer=diffusers.HunyuanVideo15Transformer3DModel(
+            in_channels=9,
+            out_channels=4,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=1,
+            num_refiner_layers=1,
+            mlp_ratio=1.0,
+            text_embed_dim=8,
+            text_embed_2_dim=8,
+            image_embed_dim=8,
+            rope_axes_dim=(2, 2, 4),
+            target_size=16,
+        ),
+        vae=diffusers.AutoencoderKLHunyuanVideo15(
+            latent_channels=4,
+            block_out_channels=(32, 32),
+            layers_per_block=1,
+            spatial_compression_ratio=4,
+            temporal_compression_ratio=2,
+            downsample_match_channel=False,
+            upsample_match_channel=False,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+
+
+def sana_video() -> Any:
+    return diffusers.SanaImageToVideoPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=_wan_vae(),
+        transformer=diffusers.SanaVideoTransformer3DModel(
+            in_channels=16,
+            out_channels=16,
+            num_attention_heads=2,
+            attention_head_dim=12,
+            num_layers=1,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=12,
+            cross_attention_dim=24,
+            caption_channels=8,
+            mlp_ratio=1.0,
+            sample_size=2,
+            rope_max_seq_len=32,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+
+
+def ltx2() -> Any:
+    from diffusers.pipelines.ltx2 import LTX2TextConnectors
+    from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+
+    return diffusers.LTX2ImageToVideoPipeline(
+        text_encoder=None,
+        tokenizer=None,
+        connectors=LTX2TextConnectors(
+            caption_channels=8,
+            text_proj_in_factor=1,
+            video_connector_num_attention_heads=1,
+            video_connector_attention_head_dim=8,
+            video_connector_num_layers=1,
+            video_connector_num_learnable_registers=None,
+            audio_connector_num_attention_heads=1,
+            audio_connector_attention_head_dim=8,
+            audio_connector_num_layers=1,
+            audio_connector_num_learnable_registers=None,
+            connector_rope_base_seq_len=32,
+            rope_theta=10000.0,
+            rope_double_precision=False,
+            causal_temporal_positioning=False,
+            rope_type="split",
+        ),
+        vae=diffusers.AutoencoderKLLTX2Video(
+            latent_channels=4,
+            block_out_channels=(8,),
+            decoder_block_out_channels=(8,),
+            layers_per_block=(1,),
+            decoder_layers_per_block=(1, 1),
+            spatio_temporal_scaling=(True,),
+            decoder_spatio_temporal_scaling=(True,),
+            decoder_inject_noise=(False, False),
+            downsample_type=("spatiotemporal",),
+            upsample_residual=(False,),
+            upsample_factor=(1,),
+            patch_size=1,
+            patch_size_t=1,
+        ),
+        audio_vae=diffusers.AutoencoderKLLTX2Audio(
+            base_channels=4, ch_mult=(1,), num_res_blocks=1, resolution=32, latent_channels=2, mel_bins=8
+        ),
+        vocoder=LTX2Vocoder(in_channels=16, hidden_channels=8, upsample_kernel_sizes=[4], upsample_factors=[2]),
+        transformer=diffusers.LTX2VideoTransformer3DModel(
+            in_channels=4,
+            out_channels=4,
+            num_attention_heads=1,
+            attention_head_dim=8,
+            cross_attention_dim=8,
+            audio_in_channels=4,
+            audio_out_channels=4,
+            audio_num_attention_heads=1,
+            audio_attention_head_dim=8,
+            audio_cross_attention_dim=8,
+            num_layers=1,
+            caption_channels=8,
+            rope_double_precision=False,
+            rope_type="split",
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, shift_terminal=0.1
+        ),
+    )
+
+
+def masked(name: str = "prompt_attention_mask", tokens: int = 4) -> dict[str, torch.Tensor]:
+    return {name: torch.ones(1, tokens), f"negative_{name}": torch.ones(1, tokens)}
+
+
 CASES: dict[str, Case] = {
     "StableVideoDiffusionPipeline": Case(
         build=stable_video_diffusion,
         call={**SMALL, "image": picture(), "max_guidance_scale": 2.0},
+        unguided={"max_guidance_scale": 1.0},
         level={"sigma": 100.0},
         latents=(4, 3, 8, 8),
         encoded=3,
@@ -552,14 +693,65 @@ CASES: dict[str, Case] = {
             "width": 32,
             "image": picture(32),
             **embeddings(4, 8),
-            "prompt_attention_mask": torch.ones(1, 4),
-            "negative_prompt_attention_mask": torch.ones(1, 4),
+            **masked(),
         },
         level={"start": 0.96},
         latents=(8, 3, 8, 8),
         encoded=9,
         condition=False,
         held=1,
+    ),
+    "LTX2ImageToVideoPipeline": Case(
+        build=ltx2,
+        call={
+            **LONG,
+            "height": 32,
+            "width": 32,
+            "image": picture(32),
+            "image_crf": 0,
+            **embeddings(4, 8),
+            **masked(),
+        },
+        unguided={"guidance_scale": 1.0, "stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0},
+        level={"start": 0.96},
+        latents=(4, 5, 16, 16),
+        encoded=9,
+        condition=False,
+        held=1,
+    ),
+    "SanaImageToVideoPipeline": Case(
+        build=sana_video,
+        call={
+            "height": 32,
+            "width": 32,
+            "frames": 9,
+            "use_resolution_binning": False,
+            "prompt": None,
+            "negative_prompt": None,
+            "image": picture(32),
+            **embeddings(4, 8),
+            **masked(),
+        },
+        level={"start": 0.96},
+        latents=(16, 3, 4, 4),
+        encoded=9,
+        condition=False,
+        held=1,
+    ),
+    "HunyuanVideo15ImageToVideoPipeline": Case(
+        build=hunyuan_video_15,
+        call={
+            "num_frames": 5,
+            "image": picture(),
+            "prompt_embeds": torch.ones(1, 4, 8),
+            "prompt_embeds_mask": torch.ones(1, 4),
+            "prompt_embeds_2": torch.ones(1, 4, 8),
+            "prompt_embeds_mask_2": torch.ones(1, 4),
+        },
+        unguided={},
+        level={"start": 0.96},
+        latents=(4, 3, 4, 4),
+        encoded=5,
     ),
     "HunyuanVideo latent_concat": Case(
         build=partial(hunyuan_video, "latent_concat"),

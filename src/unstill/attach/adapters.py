@@ -225,6 +225,16 @@ class VideoAdapter(Adapter):
         return pipe.vae.decode((latents * deviation + mean).to(latents.dtype)).sample
 
 
+def _channel_moments(pipe: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """(mean, deviation) per channel, `(1, C, 1, 1, 1)`, from the VAE's configuration (Wan) or its state (LTX)."""
+    source = pipe.vae.config if "latents_mean" in pipe.vae.config else pipe.vae
+    mean, deviation = (
+        torch.as_tensor(values, device=pipe._execution_device).float().view(1, -1, 1, 1, 1)
+        for values in (source.latents_mean, source.latents_std)
+    )
+    return mean, deviation / pipe.vae.config.get("scaling_factor", 1.0)
+
+
 class CogVideoX(VideoAdapter):
     """The image is frame 0 of a second block of channels, whose other frames are zero."""
 
@@ -261,12 +271,7 @@ class Wan(VideoAdapter):
         return x[:, -channels:, :1]
 
     def moments(self, pipe: Any) -> tuple[Any, Any]:
-        config, device = pipe.vae.config, pipe._execution_device
-        mean, deviation = (
-            torch.tensor(values, device=device).view(1, -1, 1, 1, 1)
-            for values in (config.latents_mean, config.latents_std)
-        )
-        return mean, deviation
+        return _channel_moments(pipe)
 
 
 class HunyuanVideo(VideoAdapter):
@@ -292,8 +297,24 @@ class HunyuanVideo(VideoAdapter):
         return x[:, -channels - 1 : -1, :1] if x.shape[1] > channels else x[:, :, :1]
 
 
+class HunyuanVideo15(VideoAdapter):
+    """Channels C, C with the image in frame 0, 1 of a mask."""
+
+    captures = starts_at = "prepare_cond_latents_and_mask"
+    denoisers = ("transformer",)
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[0][:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, -channels - 1 : -1, :1]
+
+
 class HeldFrame(VideoAdapter):
-    """Frame 0 of the latents is the image from the first step to the last; the scheduler steps the frames after it."""
+    """
+    Frame 0 of the latents is the image from the first step to the last; the scheduler steps the frames after it. (Sana
+    Video.)
+    """
 
     def held_frames(self, pipe: Any) -> int:
         return 1
@@ -301,9 +322,12 @@ class HeldFrame(VideoAdapter):
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
         return video[:, :, :1]
 
+    def moments(self, pipe: Any) -> tuple[Any, Any]:
+        return _channel_moments(pipe)
+
 
 class LTX(HeldFrame):
-    """The first latents are packed: `(B, S, D)`."""
+    """The first latents are packed: `(B, S, D)`. LTX 2 samples its audio with a copy of the scheduler."""
 
     starts_at = "set_timesteps"
 
@@ -319,13 +343,6 @@ class LTX(HeldFrame):
     def compression(self, pipe: Any) -> tuple[int, int]:
         return pipe.vae_spatial_compression_ratio, pipe.vae_temporal_compression_ratio
 
-    def moments(self, pipe: Any) -> tuple[Any, Any]:
-        mean, deviation = (
-            values.view(1, -1, 1, 1, 1).to(pipe._execution_device)
-            for values in (pipe.vae.latents_mean, pipe.vae.latents_std)
-        )
-        return mean, deviation / pipe.vae.config.scaling_factor
-
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         mean, deviation = self.moments(pipe)
         clean = latents.new_zeros(len(latents)) if pipe.vae.config.timestep_conditioning else None
@@ -333,15 +350,20 @@ class LTX(HeldFrame):
 
 
 ADAPTERS: dict[str, Adapter] = {
+    "AnimateDiffControlNetPipeline": FrameAdapter(),
+    "AnimateDiffPAGPipeline": FrameAdapter(),
     "AnimateDiffPipeline": FrameAdapter(),
     "AnimateDiffSDXLPipeline": FrameAdapter(),
     "AnimateDiffSparseControlNetPipeline": FrameAdapter(),
     "CogVideoXImageToVideoPipeline": CogVideoX(),
+    "HunyuanVideo15ImageToVideoPipeline": HunyuanVideo15(),
     "HunyuanVideoImageToVideoPipeline": HunyuanVideo(),
     "I2VGenXLPipeline": I2VGenXL(),
+    "LTX2ImageToVideoPipeline": LTX(),
     "LTXImageToVideoPipeline": LTX(),
     "PIAPipeline": PIA(),
     "PicoPipeline": Pico(),
+    "SanaImageToVideoPipeline": HeldFrame(),
     "SkyReelsV2ImageToVideoPipeline": Wan(),
     "StableVideoDiffusionPipeline": StableVideoDiffusion(),
     "TextToVideoSDPipeline": FoldedFrames(),
