@@ -70,7 +70,7 @@ class SamplerAdapter(Adapter):
     captures = "encode_image"
     denoisers = ()
 
-    def image_latents(self, pipe: Any, result: Any, batch: int, channels: int) -> torch.Tensor:
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
         return result
 
 

@@ -48,6 +48,11 @@ def test_the_level_may_come_from_another_method():
         first(scheduler, unstill.EarlyStart(start=0.6), ImageStart(start=0.6))
 
 
+def test_pure_noise_is_refused():
+    with pytest.raises(UnstillError, match="begins with pure noise, .* give ImageStart a lower level"):
+        first(diffusers.FlowMatchEulerDiscreteScheduler(), ImageStart())
+
+
 def test_a_level_that_is_none():
     with pytest.raises(UnstillError, match="exactly one"):
         ImageStart(start=0.5, sigma=2.0)

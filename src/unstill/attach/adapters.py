@@ -26,6 +26,7 @@ class Adapter:
         denoisers: the components whose input holds image latents; empty where that cannot be changed.
         condition_input: the name of that input.
         zero_unconditional: whether under guidance the first half of the batch sees zeros instead of the image.
+        copies_scheduler: whether copies of the scheduler sample something else beside the video.
     """
 
     kind: Kind | None = None
@@ -35,6 +36,7 @@ class Adapter:
     denoisers: tuple[str, ...] = ()
     condition_input: str = "hidden_states"
     zero_unconditional: bool = False
+    copies_scheduler: bool = False
 
     def held_frames(self, pipe: Any) -> int:
         """Leading latent frames that the pipeline fills with the image and does not denoise."""
@@ -327,7 +329,7 @@ class HeldFrame(VideoAdapter):
 
 
 class LTX(HeldFrame):
-    """The first latents are packed: `(B, S, D)`. LTX 2 samples its audio with a copy of the scheduler."""
+    """The first latents are packed: `(B, S, D)`."""
 
     starts_at = "set_timesteps"
 
@@ -349,6 +351,12 @@ class LTX(HeldFrame):
         return pipe.vae.decode((latents * deviation + mean).to(latents.dtype), clean).sample
 
 
+class LTX2(LTX):
+    """Samples its audio with a copy of the scheduler."""
+
+    copies_scheduler = True
+
+
 ADAPTERS: dict[str, Adapter] = {
     "AnimateDiffControlNetPipeline": FrameAdapter(),
     "AnimateDiffPAGPipeline": FrameAdapter(),
@@ -359,7 +367,7 @@ ADAPTERS: dict[str, Adapter] = {
     "HunyuanVideo15ImageToVideoPipeline": HunyuanVideo15(),
     "HunyuanVideoImageToVideoPipeline": HunyuanVideo(),
     "I2VGenXLPipeline": I2VGenXL(),
-    "LTX2ImageToVideoPipeline": LTX(),
+    "LTX2ImageToVideoPipeline": LTX2(),
     "LTXImageToVideoPipeline": LTX(),
     "PIAPipeline": PIA(),
     "PicoPipeline": Pico(),

@@ -121,6 +121,7 @@ class Applied:
             image_latents=self._adapter.captures is not None or self._image is not None,
             condition=bool(self._adapter.denoisers),
             held_frames=self._adapter.held_frames(self.pipe),
+            copies=self._adapter.copies_scheduler,
         )
         for i, method in enumerate(self.methods):
             method.check(self.methods[:i] + self.methods[i + 1 :], target)

@@ -82,6 +82,7 @@ class Target:
         image_latents (`bool`): whether `run.image_latents` will be there.
         condition (`bool`): whether the denoiser sees image latents that an `on_condition` hook can change.
         held_frames (`int`): leading latent frames that the pipeline replaces by the image and does not denoise.
+        copies (`bool`): whether copies of the scheduler sample something else beside the video, such as sound.
     """
 
     pipeline: str
@@ -90,6 +91,7 @@ class Target:
     image_latents: bool
     condition: bool
     held_frames: int
+    copies: bool = False
 
 
 class Method:

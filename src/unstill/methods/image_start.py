@@ -5,6 +5,7 @@ Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differe
 https://huggingface.co/papers/2108.01073.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 from unstill.errors import UnstillError
 from unstill.grid import Grid, respace
 from unstill.methods.base import Method, Run, Target, check_level
+from unstill.methods.levels import SMALLEST_SIGNAL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +24,8 @@ class ImageStart(Method):
 
     Args:
         start: the level as a fraction of the training time, in (0, 1]; as many steps as asked for are spaced below it.
-        sigma: the level as a sigma. Without both, sampling begins where it always does (or where `EarlyStart` says).
+        sigma: the level as a sigma. Without both, sampling begins where it always does (or where `EarlyStart` says),
+            which must leave something of the image: flow matching needs a level.
     """
 
     start: float | None = None
@@ -59,5 +62,11 @@ class ImageStart(Method):
 
     def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
         assert run.image_latents is not None  # `check` saw to it
+        alpha, sigma = run.process.alpha_sigma(run.grid.timesteps[0], 0)
+        if alpha <= SMALLEST_SIGNAL * math.hypot(alpha, sigma):
+            raise UnstillError(
+                f"{type(run.process.scheduler).__name__} begins with pure noise, which keeps nothing of the image; "
+                "give ImageStart a lower level, such as start=0.9."
+            )
         image = run.image_latents[:, :, :1].expand_as(run.noise)
         return run.process.add_noise(image, run.noise, run.grid.timesteps[0], 0)

@@ -8,6 +8,10 @@ from unstill.errors import UnstillError
 from unstill.process import ForwardProcess
 
 
+# A sample with a smaller share of signal counts as pure noise: float32 errors would come back a thousandfold in x0.
+SMALLEST_SIGNAL = 1e-3
+
+
 def training_level(process: ForwardProcess, fraction: float) -> tuple[float, float]:
     """
     (alpha, sigma) after a fraction of the training time, in coordinates in which pure noise is N(0, I), whatever those
@@ -33,7 +37,7 @@ def diffuse(process: ForwardProcess, video: torch.Tensor, noise: torch.Tensor, f
 def check_signal(process: ForwardProcess, fraction: float, name: str) -> None:
     """Raises `UnstillError` where `diffuse` would keep nothing of the video, as at the end of flow matching."""
     alpha, _ = training_level(process, fraction)
-    if alpha < 1e-3:
+    if alpha <= SMALLEST_SIGNAL:
         raise UnstillError(
             f"{type(process.scheduler).__name__} keeps nothing of a video that is noised to level={fraction:g}; "
             f"give {name} a lower level, such as 0.95."

@@ -65,6 +65,10 @@ class NIVSDS(Method):
                 f"NIVSDS sets an image in motion, and {target.pipeline} has none; "
                 "give it with apply(pipe, ..., image=image)."
             )
+        if target.copies:
+            raise UnstillError(
+                f"NIVSDS visits levels twice, which the sound of {target.pipeline} cannot follow; use ImageStart."
+            )
         for other in others:
             if other.implements("on_step"):
                 raise UnstillError(

@@ -15,10 +15,7 @@ import torch
 from unstill.errors import UnstillError
 from unstill.grid import Grid
 from unstill.methods.base import Method, Run, Target
-
-
-# With less signal in the sample than this, rounding errors of eps would come back a thousandfold in the output.
-SMALLEST_SIGNAL = 1e-3
+from unstill.methods.levels import SMALLEST_SIGNAL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
