@@ -11,7 +11,9 @@ import unstill
 from tests.methods.sampler import Sampler, animatediff_ddim
 from unstill.errors import UnstillError
 from unstill.methods.frame_init import FrameInit
+from unstill.methods.frequency import low_pass, mix
 from unstill.methods.levels import diffuse, training_level
+from unstill.methods.progressive_noise import progressive
 from unstill.process import ForwardProcess
 
 
@@ -75,6 +77,18 @@ def test_with_rectification_frame_0_ends_on_the_image(golden):
             final = pipe(25, latents=golden["even.noise"]).frames
         torch.testing.assert_close(pipe.visited[0], first_latents(animatediff_ddim(), FrameInit(), golden))
         torch.testing.assert_close(final[:, :, :1], golden["even.z0"], rtol=1e-3, atol=1e-4)
+
+
+def test_correlated_noise_in_the_high_band_in_either_order(golden):
+    noise = unstill.ProgressiveNoise()
+    first = first_latents(animatediff_ddim(), FrameInit(), golden, methods=(noise,))
+    own = progressive(golden["even.noise"][:, :, :1], golden["even.noise"], 2.0)
+    low = diffuse(ForwardProcess.of(animatediff_ddim()), golden["even.z0"].expand_as(own), own, 0.85)
+    torch.testing.assert_close(first, mix(low, own, low_pass((8, 8, 8), "gaussian", 0.25, 0.25)))
+    pipe = Sampler(animatediff_ddim(), lambda x, t: 0.1 * x, golden["even.z0"])
+    with unstill.apply(pipe, noise, FrameInit()):
+        pipe(4, latents=golden["even.noise"])
+    assert torch.equal(pipe.visited[0], first)
 
 
 def test_what_is_refused(golden):

@@ -217,6 +217,26 @@ def test_image_latents_in_place_of_the_image() -> None:
             sample(case, pipe)
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        unstill.NoiseRectification(),
+        unstill.NIVSDS(tau=0.1),
+        unstill.FrameInit(),
+        unstill.ProgressiveNoise.preset("mixed"),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_every_video_of_a_batch_has_its_own_generator(method: Method) -> None:
+    pipe, case = pipeline("AnimateDiffPipeline"), CASES["AnimateDiffPipeline"]
+    prompts = {name: value.repeat(2, 1, 1) for name, value in case.call.items() if isinstance(value, torch.Tensor)}
+    with unstill.apply(pipe, method, image=picture()):
+        both = sample(case, pipe, generator=[torch.Generator().manual_seed(i) for i in range(2)], **prompts)
+        for i in range(2):
+            alone = sample(case, pipe, generator=[torch.Generator().manual_seed(i)])
+            torch.testing.assert_close(alone[0], both[i], rtol=1e-4, atol=1e-4)
+
+
 def test_the_posterior_is_sampled_or_its_mode_taken() -> None:
     pipe, case = pipeline("AnimateDiffPipeline"), CASES["AnimateDiffPipeline"]
     starts = {}

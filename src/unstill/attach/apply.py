@@ -214,7 +214,8 @@ class Applied:
         latents = own = video[:, :, run.held :]
         run.noise = noise = ((video - offset) / scale)[:, :, run.held :]
         run.frames = own.shape[2]
-        for method in self._having("on_noise"):
+        # Who makes the first latents comes last, and builds on the noise of the others in whatever order they came.
+        for method in sorted(self._having("on_noise"), key=lambda method: "latents" in method.owns):
             run.noise = method.on_noise(run, run.noise)
         if run.noise is not noise:
             latents = (scale * torch.cat([video[:, :, : run.held], run.noise], 2) + offset)[:, :, run.held :]

@@ -73,8 +73,11 @@ class NoiseRectification(Method):
                 "give one per frame."
             )
         if self.posterior == "sample" and run.encode_image is not None:
-            generator = run.generator[0] if isinstance(run.generator, list) else run.generator
-            run.image_latents = run.encode_image(generator or torch.default_generator)
+            if isinstance(run.generator, list):
+                encoded = [run.encode_image(generator)[i : i + 1] for i, generator in enumerate(run.generator)]
+                run.image_latents = torch.cat(encoded)
+            else:
+                run.image_latents = run.encode_image(run.generator or torch.default_generator)
         if any("latents" in method.owns for method in run.methods):
             return latents
         return run.process.add_noise(_image(run), run.noise, run.grid.timesteps[0], 0)  # Algorithm 1
@@ -89,7 +92,7 @@ class NoiseRectification(Method):
         noise, weights = run.memory[self]
         if alpha > SMALLEST_SIGNAL * math.hypot(alpha, sigma):
             eps = run.process.to_eps(output, sample, t, run.step)
-            return run.process.correct(output, rectify(eps, noise, weights) - eps, sample, t, run.step)
+            return run.process.correct(output, rectify(eps, noise, weights).sub_(eps), sample, t, run.step)
         if run.process.prediction == "epsilon":  # which says nothing about x0 here
             return output
         x0 = run.process.to_x0(output, sample, t, run.step)
@@ -123,9 +126,12 @@ def rectify(eps: torch.Tensor, noise: torch.Tensor, weights: torch.Tensor) -> to
         noise: the noise the video was made from, same shape.
         weights: `(F,)`. 0 gives the noise itself (a still video), 1 moves every frame by the gap of frame 0.
     """
-    gap = noise - eps
-    # eps + gap = noise, and what is left is the part that the weights give back.
-    return noise + weights.to(eps).view(-1, 1, 1) * (gap[:, :, :1] - gap)
+    # eps + gap = noise, so that Eq. 8 is noise + w * (gap[frame 0] - gap): one new tensor, and frame 0 is exact.
+    result = eps - noise
+    result += noise[:, :, :1] - eps[:, :, :1]
+    result *= weights.to(eps).view(-1, 1, 1)
+    result += noise
+    return result
 
 
 def rectify_video(x0: torch.Tensor, image: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
