@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import diffusers
@@ -27,6 +28,11 @@ from unstill.methods.early_start import EarlyStart
 
 
 every_pipeline = pytest.mark.parametrize("name", CASES)
+# one pipeline for each class of scheduler
+FAMILIES = [
+    f"{model}Pipeline"
+    for model in ("StableVideoDiffusion", "AnimateDiff", "CogVideoXImageToVideo", "WanImageToVideo", "LTXImageToVideo")
+]
 VARIANTS = [(name, variant) for name, case in CASES.items() for variant in (None, *case.schedulers)]
 
 
@@ -131,21 +137,34 @@ def with_scheduler(name: str, variant: str | None) -> Any:
     return pipe
 
 
+@cache
+def plain_sample(name: str, variant: str | None = None) -> torch.Tensor:
+    """What the pipeline samples on its own."""
+    return sample(CASES[name], with_scheduler(name, variant))
+
+
+@cache
+def observed(name: str) -> tuple[dict[str, Any], Run]:
+    """What hooks see of a call that they do not change, and the state of that call."""
+    spy, pipe = Spy(seen={}), pipeline(name)
+    with unstill.apply(pipe, spy) as handle:
+        sample(CASES[name], pipe)
+    return spy.seen, handle.run
+
+
 # --- nothing changes that no method changes --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_hooks_that_change_nothing_leave_the_pipeline_bit_identical(name: str, variant: str | None) -> None:
     case, pipe = CASES[name], with_scheduler(name, variant)
-    plain = sample(case, pipe)
     methods: list[Method] = [Spy(seen={})]
     if case.condition:
         methods.append(Condition(seen=[]))
     with unstill.apply(pipe):
-        assert torch.equal(sample(case, pipe), plain)
+        assert torch.equal(sample(case, pipe), plain_sample(name, variant))
     with unstill.apply(pipe, *methods):
-        assert torch.equal(sample(case, pipe), plain)
-        assert torch.equal(sample(case, pipe), plain)
+        assert torch.equal(sample(case, pipe), plain_sample(name, variant))
 
 
 @every_pipeline
@@ -191,20 +210,15 @@ def test_leaving_with_an_error_restores() -> None:
 
 
 @every_pipeline
-def test_hooks_see_video_latents(name: str, pipe: Any) -> None:
-    case = CASES[name]
+def test_hooks_see_video_latents(name: str) -> None:
+    case, (seen, run) = CASES[name], observed(name)
     channels, frames, height, width = case.latents
     shape = (1, channels, frames - case.held, height, width)
-    spy = Spy(seen={})
-    with unstill.apply(pipe, spy) as handle:
-        sample(case, pipe)
-    run = handle.run
-    assert spy.seen["noise"].shape == spy.seen["start"].shape == shape
-    assert [step for step, _, _ in spy.seen["steps"]] == [0, 1]
-    for _, output, x in spy.seen["steps"]:
-        assert output.shape == x.shape == shape
+    assert seen["noise"].shape == seen["start"].shape == shape
+    assert [step for step, _, _ in seen["steps"]] == [0, 1]
+    assert all(output.shape == x.shape == shape for _, output, x in seen["steps"])
     assert run.frames == frames - case.held and run.held == case.held
-    assert torch.equal(spy.seen["steps"][0][2], spy.seen["start"])
+    assert torch.equal(seen["steps"][0][2], seen["start"])
     assert abs(run.noise.std().item() - 1) < 0.35
     if case.image:
         assert run.image_latents.shape == (1, channels, 1, height, width)
@@ -224,24 +238,19 @@ def test_first_latents_are_exactly_those_of_the_method(name: str, pipe: Any) -> 
 
 @every_pipeline
 def test_new_noise_is_scaled_as_the_pipeline_scales_its_own(name: str, pipe: Any) -> None:
-    case = CASES[name]
-    plain, negated = Spy(seen={}), Spy(seen={})
-    with unstill.apply(pipe, plain):
-        sample(case, pipe)
-    with unstill.apply(pipe, Negated(), negated) as handle:
+    case, (seen, _) = CASES[name], observed(name)
+    spy = Spy(seen={})
+    with unstill.apply(pipe, Negated(), spy) as handle:
         sample(case, pipe)
     scale, _ = adapter_for(pipe).first_scale(pipe, handle.run.image_latents)
-    torch.testing.assert_close(negated.seen["start"], plain.seen["start"] - 2 * scale * plain.seen["noise"])
-    torch.testing.assert_close(handle.run.noise, -plain.seen["noise"])
+    torch.testing.assert_close(spy.seen["start"], seen["start"] - 2 * scale * seen["noise"])
+    torch.testing.assert_close(handle.run.noise, -seen["noise"])
 
 
 @every_pipeline
 def test_the_callers_latents_are_not_written_to(name: str, pipe: Any) -> None:
-    case = CASES[name]
-    spy = Spy(seen={})
-    with unstill.apply(pipe, spy):
-        sample(case, pipe)
-    noise = spy.seen["noise"]
+    case, (seen, _) = CASES[name], observed(name)
+    noise = seen["noise"]
     noise = torch.cat([noise[:, :, : case.held], noise], 2)
     if name != "LTX2ImageToVideoPipeline":  # which packs the caller's latents itself
         noise = adapter_for(pipe).first_from_video(pipe, noise, case.call).contiguous()
@@ -256,13 +265,12 @@ def test_the_callers_latents_are_not_written_to(name: str, pipe: Any) -> None:
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_same_seed_twice_gives_the_same_video_and_methods_act(name: str, variant: str | None) -> None:
     case, pipe = CASES[name], with_scheduler(name, variant)
-    plain = sample(case, pipe)
     with unstill.apply(pipe, EarlyStart(**case.level), Add(value=0.1, steps=(1,))):
         first = sample(case, pipe)
+        sample(case, pipe, seed=1)
         assert torch.equal(sample(case, pipe), first)
-        assert not torch.equal(sample(case, pipe, seed=1), first)
-    assert first.isfinite().all() and not torch.equal(first, plain)
-    assert torch.equal(sample(case, pipe), plain)
+    assert first.isfinite().all() and not torch.equal(first, plain_sample(name, variant))
+    assert torch.equal(sample(case, pipe), plain_sample(name, variant))
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
@@ -318,6 +326,46 @@ def test_the_denoiser_sees_the_condition_of_the_method(name: str, pipe: Any) -> 
     assert changed in (1, len(plain))
 
 
+@pytest.mark.parametrize("name", ["StableVideoDiffusionPipeline", "I2VGenXLPipeline", "Wan 2.2 5B"])
+def test_several_videos_at_once(name: str, pipe: Any) -> None:
+    case = CASES[name]
+    spy, condition = Spy(seen={}), Condition(seen=[])
+    with unstill.apply(pipe, spy, condition) as handle:
+        sample(case, pipe, num_videos_per_prompt=2)
+    channels, frames, height, width = case.latents
+    assert all(x.shape == (2, channels, frames - case.held, height, width) for _, _, x in spy.seen["steps"])
+    assert not torch.equal(*spy.seen["start"])
+    assert len(handle.run.image_latents) == 2
+    torch.testing.assert_close(condition.seen[0], handle.run.image_latents.expand_as(condition.seen[0]))
+
+
+@pytest.mark.parametrize("name", ["AnimateDiffPipeline", "WanImageToVideoPipeline", "LTXImageToVideoPipeline"])
+def test_hooks_compute_in_float32_whatever_the_pipeline_does(name: str) -> None:
+    case = CASES[name]
+    pipe = copy.deepcopy(pipeline(name)).to(dtype=torch.bfloat16)
+    call = {key: value.bfloat16() if isinstance(value, torch.Tensor) else value for key, value in case.call.items()}
+    plain = sample(case, pipe, **call)
+    spy = Spy(seen={})
+    with unstill.apply(pipe, EarlyStart(**case.level), Fill(value=0.5), spy, Add(value=0.1)):
+        changed = sample(case, pipe, **call)
+    assert changed.dtype == plain.dtype and changed.isfinite().all()
+    assert {x.dtype for step in spy.seen["steps"] for x in step[1:]} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["AnimateDiffPipeline", "LTXImageToVideoPipeline"])
+def test_a_call_that_failed_leaves_nothing_behind(name: str, pipe: Any) -> None:
+    case = CASES[name]
+
+    def fail(*args: Any) -> None:
+        raise RuntimeError
+
+    with unstill.apply(pipe, EarlyStart(**case.level), Add(value=0.1)):
+        expected = sample(case, pipe)
+        with pytest.raises(RuntimeError):
+            sample(case, pipe, callback_on_step_end=fail)
+        assert torch.equal(sample(case, pipe), expected)
+
+
 # --- noise levels ----------------------------------------------------------------------------------------------------
 
 
@@ -326,12 +374,12 @@ def test_early_start_begins_exactly_at_the_level(name: str, variant: str | None)
     case, pipe = CASES[name], with_scheduler(name, variant)
     spy = Spy(seen={})
     with unstill.apply(pipe, EarlyStart(**case.level), spy) as handle:
-        sample(case, pipe, num_inference_steps=4)
+        sample(case, pipe, num_inference_steps=3)
     run = handle.run
     timestep, alpha, sigma = level_of(run.process, **case.level)
     assert run.process.alpha_sigma(spy.seen["timesteps"][0], step=0) == pytest.approx((alpha, sigma), rel=1e-6)
     assert spy.seen["timesteps"] == run.grid.timesteps.tolist()
-    assert len(spy.seen["timesteps"]) == 4
+    assert len(spy.seen["timesteps"]) == 3
     if case.level == {"start": 0.96} and run.process.kind in ("vp", "vp_sigma"):
         assert spy.seen["timesteps"][0] == 959
     if run.process.kind == "flow":
@@ -341,7 +389,7 @@ def test_early_start_begins_exactly_at_the_level(name: str, variant: str | None)
 # --- a hooked scheduler is still the scheduler -----------------------------------------------------------------------
 
 
-@every_pipeline
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_hooked_scheduler_looks_like_its_own_class(name: str, pipe: Any, tmp_path: Any) -> None:
     case, scheduler = CASES[name], pipe.scheduler
     cls = type(scheduler)
@@ -446,6 +494,12 @@ def test_a_scheduler_set_after_apply_is_reported_and_kept() -> None:
         with pytest.raises(UnstillError, match="another scheduler"):
             sample(case, pipe)
     assert pipe.scheduler is new
+
+
+def test_a_start_in_the_middle_of_the_schedule_is_refused() -> None:
+    """PIA then noises the image itself, and the first latents of a method would be lost."""
+    with unstill.apply(pipeline("PIAPipeline")), pytest.raises(UnstillError, match="strength=1"):
+        sample(CASES["PIAPipeline"], pipeline("PIAPipeline"), strength=0.5)
 
 
 def test_the_free_init_of_diffusers_is_refused() -> None:
