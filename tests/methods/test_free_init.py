@@ -122,13 +122,32 @@ def test_inside_apply():
     assert pipe.scheduler is own
 
 
+def test_sampling_takes_it_among_other_methods():
+    pipe = Sampler(animatediff_ddim(), lambda x, t: 0.1 * torch.tanh(x), IMAGE, frames=4)
+    method, other = FreeInit(iterations=2), unstill.NoiseRectification()
+    with unstill.attach.sampling(pipe, method, other) as sampler:
+        video = sampler(generator=torch.Generator().manual_seed(0)).frames
+        assert len(pipe.visited) == 26  # the pipeline's own number of steps
+    with unstill.apply(pipe, other):
+        generator = torch.Generator().manual_seed(0)
+        assert torch.equal(video, unstill.free_init(pipe, method, num_inference_steps=25, generator=generator).frames)
+    with unstill.attach.sampling(pipe, other) as sampler:
+        assert sampler is pipe
+    with pytest.raises(UnstillError, match="FreeInit was given twice"):
+        with unstill.attach.sampling(pipe, method, FreeInit()):
+            pass
+
+
 def test_what_is_refused():
     with pytest.raises(UnstillError, match="at least 1 iteration"):
         FreeInit(iterations=0)
     pipe = Sampler(animatediff_ddim(), None, IMAGE)
     with pytest.raises(UnstillError, match="call unstill.free_init"):
         unstill.apply(pipe, FreeInit())
-    with unstill.apply(pipe, unstill.FrameInit()), pytest.raises(UnstillError, match="both decide the first latents"):
+    with (
+        unstill.apply(pipe, unstill.FrameInit()),
+        pytest.raises(UnstillError, match="FrameInit and FreeInitNoise both decide"),
+    ):
         unstill.free_init(pipe, FreeInit(), num_inference_steps=4)
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     with pytest.raises(UnstillError, match="give FreeInit a lower level"):

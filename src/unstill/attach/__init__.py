@@ -2,7 +2,7 @@
 
 from unstill.attach.adapters import ADAPTERS, Adapter, adapter_for
 from unstill.attach.apply import Applied, apply
-from unstill.attach.loop import free_init
+from unstill.attach.loop import free_init, sampling
 
 
-__all__ = ["ADAPTERS", "Adapter", "Applied", "adapter_for", "apply", "free_init"]
+__all__ = ["ADAPTERS", "Adapter", "Applied", "adapter_for", "apply", "free_init", "sampling"]

@@ -1,19 +1,23 @@
 """`unstill.free_init`: the loop of FreeInit around a pipeline."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 
 from unstill.attach.apply import applied_to, apply
+from unstill.errors import UnstillError
 from unstill.methods.base import Method, Run, Target
 from unstill.methods.free_init import FreeInit
 from unstill.methods.levels import check_signal
 
 
-def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int, **kwargs: Any) -> Any:
+def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int | None = None, **kwargs: Any) -> Any:
     """
     Calls a pipeline several times, each time from noise with the low frequencies of the video before.
 
@@ -23,7 +27,7 @@ def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int,
     Args:
         pipe: a pipeline that `apply` supports.
         method: `FreeInit` with its parameters.
-        num_inference_steps: steps of the last (unless `coarse_to_fine`: of every) iteration.
+        num_inference_steps: of the last (unless `coarse_to_fine`: of every) iteration; by default the pipeline's.
         *args, **kwargs: further arguments of the pipeline's call.
 
     Returns:
@@ -37,9 +41,11 @@ def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int,
         output = unstill.free_init(pipe, FreeInit(iterations=3), prompt="a boat", num_inference_steps=25)
         ```
     """
+    if num_inference_steps is None:
+        num_inference_steps = inspect.signature(pipe.__call__).parameters["num_inference_steps"].default
     with ExitStack() as stack:
         applied = applied_to(pipe) or stack.enter_context(apply(pipe))
-        restart = _Restart(method)
+        restart = FreeInitNoise(method)
         stack.enter_context(applied.also(restart))
         for iteration in range(method.iterations - 1):
             steps = method.steps(num_inference_steps, iteration)
@@ -49,8 +55,20 @@ def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int,
         return pipe(*args, **kwargs, num_inference_steps=num_inference_steps)
 
 
+@contextmanager
+def sampling(
+    pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None = None
+) -> Iterator[Callable[..., Any]]:
+    """`apply` that takes `FreeInit` as well; gives what to call in place of the pipeline."""
+    loops = [method for method in methods if isinstance(method, FreeInit)]
+    if len(loops) > 1:
+        raise UnstillError("FreeInit was given twice; give it once.")
+    with apply(pipe, *(method for method in methods if method not in loops), image=image):
+        yield functools.partial(free_init, pipe, loops[0]) if loops else pipe
+
+
 @dataclass(eq=False, slots=True)
-class _Restart(Method):
+class FreeInitNoise(Method):
     """The noise of every iteration after the first."""
 
     method: FreeInit

@@ -150,7 +150,7 @@ def _make(
     import numpy as np
     import torch
 
-    import unstill
+    from unstill.attach import sampling
     from unstill.cli.scores import measure
     from unstill.models.calling import generate
 
@@ -159,8 +159,9 @@ def _make(
     for name, methods in versions.items():
         pipe.set_progress_bar_config(desc=name, leave=False, disable=not bars)
         # A pipeline without an image of its own lets the methods encode it.
-        with clock(name), unstill.apply(pipe, *methods, image=None if "image" in call else picture):
-            videos[name] = generate(pipe, call, seed)
+        given = None if "image" in call else picture
+        with clock(name), sampling(pipe, *methods, image=given) as sampler:
+            videos[name] = generate(pipe, call, seed, sampler)
         scores[name] = {key: round(value, 5) for key, value in measure(videos[name], pixels).items()}
     return videos, scores
 

@@ -104,10 +104,13 @@ def arguments(
     return call
 
 
-def generate(pipe: Any, call: dict[str, Any], seed: int) -> torch.Tensor:
-    """One video, uint8 (F, 3, H, W). Noise is drawn on the CPU, so that a seed means the same on every device."""
+def generate(pipe: Any, call: dict[str, Any], seed: int, sampler: Any = None) -> torch.Tensor:
+    """
+    One video, uint8 (F, 3, H, W), by calling `pipe`, or what `unstill.attach.sampling` gives in its place. Noise is
+    drawn on the CPU, so that a seed means the same on every device.
+    """
     try:
-        video = pipe(**call, generator=torch.Generator().manual_seed(seed)).frames[0]
+        video = (sampler or pipe)(**call, generator=torch.Generator().manual_seed(seed)).frames[0]
     except UnstillError:
         raise
     except ValueError as error:  # how diffusers refuses sizes, frame counts and the like
