@@ -249,8 +249,8 @@ def text_to_video_sd() -> Any:
     )
 
 
-def cogvideox() -> Any:
-    return diffusers.CogVideoXImageToVideoPipeline(
+def cogvideox(cls: type = diffusers.CogVideoXImageToVideoPipeline, channels: int = 8) -> Any:
+    return cls(
         tokenizer=None,
         text_encoder=None,
         vae=diffusers.AutoencoderKLCogVideoX(
@@ -265,7 +265,7 @@ def cogvideox() -> Any:
         transformer=diffusers.CogVideoXTransformer3DModel(
             num_attention_heads=2,
             attention_head_dim=16,
-            in_channels=8,
+            in_channels=channels,
             out_channels=4,
             time_embed_dim=2,
             text_embed_dim=8,
@@ -329,6 +329,16 @@ def wan(channels: int = 36, experts: int = 1, **config: Any) -> Any:
         transformer_2=transformers[1] if experts == 2 else None,
         scheduler=_flow_unipc(),
         **config,
+    )
+
+
+def wan_text() -> Any:
+    return diffusers.WanPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=_wan_vae(),
+        transformer=_wan_transformer(diffusers.WanTransformer3DModel, 16),
+        scheduler=_flow_unipc(),
     )
 
 
@@ -662,6 +672,24 @@ CASES: dict[str, Case] = {
         latents=(16, 3, 2, 2),
         encoded=9,
         schedulers={"FlowMatchEuler": lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)},
+    ),
+    "WanPipeline": Case(
+        build=wan_text,
+        call={**LONG, **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(16, 3, 2, 2),
+        encoded=9,
+        image=False,
+        condition=False,
+    ),
+    "CogVideoXPipeline": Case(
+        build=partial(cogvideox, diffusers.CogVideoXPipeline, channels=4),
+        call={**LONG, "prompt": None, "max_sequence_length": 4, **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(4, 3, 2, 2),
+        encoded=9,
+        image=False,
+        condition=False,
     ),
     "Wan 2.2 A14B": Case(
         build=partial(wan, experts=2, boundary_ratio=0.875),

@@ -207,16 +207,25 @@ class PIA(FrameAdapter):
 
 
 class VideoAdapter(Adapter):
-    """Pipelines on a causal video VAE."""
-
-    captures = "prepare_latents"
+    """Pipelines on a causal video VAE. Without an image: Wan, text to video."""
 
     def compression(self, pipe: Any) -> tuple[int, int]:
         return pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
 
     def moments(self, pipe: Any) -> tuple[Any, Any]:
-        """(mean, deviation) by which the pipeline normalises latents of its VAE."""
-        return 0.0, 1 / pipe.vae.config.scaling_factor
+        """(mean, deviation) by which the pipeline normalises latents of its VAE: numbers, or `(1, C, 1, 1, 1)`."""
+        config = pipe.vae.config
+        known = {
+            **dict(pipe.vae.named_buffers(recurse=False)),
+            **config,
+        }  # LTX has them in its state, Wan in the config
+        if known.get("latents_mean") is None:
+            return 0.0, 1 / config.scaling_factor
+        mean, deviation = (
+            torch.as_tensor(known[name], device=pipe._execution_device).float().view(1, -1, 1, 1, 1)
+            for name in ("latents_mean", "latents_std")
+        )
+        return mean, deviation / config.get("scaling_factor", 1.0)
 
     def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         mean, deviation = self.moments(pipe)
@@ -227,20 +236,16 @@ class VideoAdapter(Adapter):
         return pipe.vae.decode((latents * deviation + mean).to(latents.dtype)).sample
 
 
-def _channel_moments(pipe: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """(mean, deviation) per channel, `(1, C, 1, 1, 1)`, from the VAE's configuration (Wan) or its state (LTX)."""
-    source = pipe.vae.config if "latents_mean" in pipe.vae.config else pipe.vae
-    mean, deviation = (
-        torch.as_tensor(values, device=pipe._execution_device).float().view(1, -1, 1, 1, 1)
-        for values in (source.latents_mean, source.latents_std)
-    )
-    return mean, deviation / pipe.vae.config.get("scaling_factor", 1.0)
-
-
-class CogVideoX(VideoAdapter):
-    """The image is frame 0 of a second block of channels, whose other frames are zero."""
+class CogVideoXText(VideoAdapter):
+    """Text to video."""
 
     frames_first = True
+
+
+class CogVideoX(CogVideoXText):
+    """The image is frame 0 of a second block of channels, whose other frames are zero."""
+
+    captures = "prepare_latents"
     denoisers = ("transformer",)
 
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
@@ -261,6 +266,7 @@ class Wan(VideoAdapter):
     With `expand_timesteps` (Wan 2.2 5B) it takes the place of frame 0 instead.
     """
 
+    captures = "prepare_latents"
     denoisers = ("transformer", "transformer_2")
 
     def held_frames(self, pipe: Any) -> int:
@@ -272,9 +278,6 @@ class Wan(VideoAdapter):
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
         return x[:, -channels:, :1]
 
-    def moments(self, pipe: Any) -> tuple[Any, Any]:
-        return _channel_moments(pipe)
-
 
 class HunyuanVideo(VideoAdapter):
     """
@@ -282,6 +285,7 @@ class HunyuanVideo(VideoAdapter):
     mask; `token_replace`: the image takes the place of frame 0.
     """
 
+    captures = "prepare_latents"
     starts_at = "set_timesteps"
     denoisers = ("transformer",)
 
@@ -318,14 +322,13 @@ class HeldFrame(VideoAdapter):
     Video.)
     """
 
+    captures = "prepare_latents"
+
     def held_frames(self, pipe: Any) -> int:
         return 1
 
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
         return video[:, :, :1]
-
-    def moments(self, pipe: Any) -> tuple[Any, Any]:
-        return _channel_moments(pipe)
 
 
 class LTX(HeldFrame):
@@ -364,6 +367,7 @@ ADAPTERS: dict[str, Adapter] = {
     "AnimateDiffSDXLPipeline": FrameAdapter(),
     "AnimateDiffSparseControlNetPipeline": FrameAdapter(),
     "CogVideoXImageToVideoPipeline": CogVideoX(),
+    "CogVideoXPipeline": CogVideoXText(),
     "HunyuanVideo15ImageToVideoPipeline": HunyuanVideo15(),
     "HunyuanVideoImageToVideoPipeline": HunyuanVideo(),
     "I2VGenXLPipeline": I2VGenXL(),
@@ -376,6 +380,7 @@ ADAPTERS: dict[str, Adapter] = {
     "StableVideoDiffusionPipeline": StableVideoDiffusion(),
     "TextToVideoSDPipeline": FoldedFrames(),
     "WanImageToVideoPipeline": Wan(),
+    "WanPipeline": VideoAdapter(),
 }
 
 

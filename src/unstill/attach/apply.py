@@ -263,34 +263,43 @@ class Applied:
         return (args, {**kwargs, name: x}) if name in kwargs else ((x, *args[1:]), kwargs)
 
     def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
-        run, adapter = self.run, self._adapter
+        run = self.run
         if run is None:
             raise UnstillError(f"{type(self.pipe).__name__} was not seen to start; call the pipeline as a whole.")
         if run.step == 0 and arguments["timestep"] != run.grid.timesteps[0]:
             raise UnstillError(
                 f"{type(self.pipe).__name__} skips the first noise level of its scheduler; call it with strength=1."
             )
-        if methods := self._having("on_step"):
-            output, sample = (
-                adapter.step_to_video(arguments[name], run.frames) for name in ("model_output", "sample")
-            )
-            held = output.shape[2] - run.frames  # some pipelines drop the held frames before the step, some after it
-            corrected = own = output[:, :, held:].float()
-            for method in methods:
-                result = method.on_step(run, corrected, sample[:, :, held:].float(), arguments["timestep"])
-                if isinstance(result, NextSample):
-                    run.step += 1
-                    video = torch.cat([sample[:, :, :held], result.sample.to(sample)], 2)
-                    return skip_step(scheduler, arguments, adapter.step_from_video(video), run.step)
-                corrected = result
-            if corrected is not own:
-                video = torch.cat([output[:, :, :held], corrected.to(output)], 2)
-                arguments["model_output"] = adapter.step_from_video(video)
-        before_step(scheduler, run.grid, run.step)
+        skipped_to = self._correct(run, arguments)
+        if skipped_to is None:
+            before_step(scheduler, run.grid, run.step)
+            result = call()
+        else:
+            result = skip_step(scheduler, arguments, skipped_to, run.step + 1)
         run.step += 1
-        result = call()
         self._latest = result[0] if isinstance(result, tuple) else result.prev_sample
         return result
+
+    def _correct(self, run: Run, arguments: Arguments) -> torch.Tensor | None:
+        """Lets the methods replace the model output in `arguments`; the next sample, if one of them knows it."""
+        methods = self._having("on_step")
+        if not methods:
+            return None
+        adapter = self._adapter
+        output = adapter.step_to_video(arguments["model_output"], run.frames)
+        sample = adapter.step_to_video(arguments["sample"], run.frames)
+        held = output.shape[2] - run.frames  # some pipelines drop the held frames before the step, some after it
+        corrected = own = output[:, :, held:].float()
+        for method in methods:
+            result = method.on_step(run, corrected, sample[:, :, held:].float(), arguments["timestep"])
+            if isinstance(result, NextSample):
+                video = torch.cat([sample[:, :, :held], result.sample.to(sample)], 2)
+                return adapter.step_from_video(video)
+            corrected = result
+        if corrected is not own:
+            video = torch.cat([output[:, :, :held], corrected.to(output)], 2)
+            arguments["model_output"] = adapter.step_from_video(video)
+        return None
 
     @property
     def sample(self) -> torch.Tensor:
