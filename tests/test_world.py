@@ -34,6 +34,18 @@ def test_flow_carries_each_frame_into_the_next(collage):
         assert moved.mean() < 0.6 * stayed.mean()
 
 
+@pytest.mark.parametrize("since", [0, -1])
+def test_displacement_leads_back_to_the_frame_it_counts_from(since):
+    scene, motion = draw(12, seed=3, level=0.8)
+    clips = world.render(scene, motion, frames=8, size=64)
+    moved = world.displacement(scene, motion, frames=8, size=64, since=since)
+    assert moved[:, since].abs().max() < 1e-6
+    for f in (2, 5):
+        fetched = pulled_back(clips.video[:, since], -moved[:, f] * 64)
+        stayed = (clips.video[:, since] - clips.video[:, f]).abs().mean()
+        assert (fetched - clips.video[:, f]).abs().mean() < 0.6 * stayed  # the rest was hidden, or is the fixed light
+
+
 def test_score_is_the_mean_length_of_the_flow_in_picture_sides():
     scene, motion = draw(4)
     clips = world.render(scene, motion, frames=3, size=32)

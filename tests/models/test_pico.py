@@ -140,7 +140,7 @@ def test_layers_carry_the_image_with_their_velocity():
     image = torch.rand(3, 6, 16, 16)
     field = torch.zeros(3, 6, 16, 16)
     field[:, 2::2] = 10 * 2 / 16  # x components, in half sides times 10
-    moved = unet._carried(image, field, torch.arange(3))
+    moved = unet._carried(image, *unet._layers(field, torch.arange(3)))
     torch.testing.assert_close(moved[0], image[0])
     torch.testing.assert_close(moved[2, :, :, 2:], image[2, :, :, :-2])
 
@@ -174,9 +174,10 @@ def test_loss_is_the_edm_loss_of_the_denoised_clip():
     )
     denoised = noisy / (s**2 + 1) - s / (s**2 + 1).sqrt() * v.sample
     expected = ((denoised - clean) ** 2).mean((1, 2, 3, 4)) * (1 + sigma**2) / sigma**2
-    torch.testing.assert_close(
-        training.denoising_loss(unet, clean, image, sigma, noise, ids), expected, rtol=1e-4, atol=1e-5
-    )
+    truth = torch.rand(2, 3, 2, 16, 16)
+    errors, lost = training.denoising_loss(unet, clean, image, sigma, noise, ids, truth)
+    torch.testing.assert_close(errors, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(lost, (v.displacement - truth).abs().mean((1, 2, 3, 4)))
 
 
 class TestTraining:

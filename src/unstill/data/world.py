@@ -232,6 +232,24 @@ def _outline(shape: Tensor, phi: Tensor) -> Tensor:
     return torch.where(shape == SHAPES.index("flower"), 1.0 + 0.2 * torch.cos(6 * phi), rho)
 
 
+def _pixels(size: int) -> Tensor:
+    """(size, size, 2) x, y of the pixel centres."""
+    axis = (torch.arange(size) + 0.5) / size
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x, y], -1)
+
+
+def _turned(offset: Tensor, angle: Tensor) -> Tensor:
+    x, y, cos, sin = offset[..., 0], offset[..., 1], angle.cos(), angle.sin()
+    return torch.stack([x * cos - y * sin, x * sin + y * cos], -1)
+
+
+def _inside(shape: Tensor, radius: Tensor, r: Tensor, phi: Tensor) -> Tensor:
+    """Roughly the signed distance to the outline of a toy, positive inside, at polar coordinates about its centre."""
+    inside = radius * _outline(shape, phi) - r
+    return torch.where(shape == SHAPES.index("ring"), torch.minimum(inside, r - 0.5 * radius), inside)
+
+
 def _ground(scene: Scene, motion: Motion, frames: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Background (N, F, H, W, 3) and its flow (N, F-1, H, W, 2) in sides. pixels: (H, W, 2)."""
     n = len(scene)
@@ -263,9 +281,7 @@ def _ground(scene: Scene, motion: Motion, frames: int, pixels: Tensor) -> tuple[
 def render(scene: Scene, motion: Motion, frames: int = 8, size: int = 64) -> Clips:
     """Draws every scene under its motion. The flow is exact: toys move rigidly, the ground by its pan and zoom."""
     centres, angles = _paths(scene, motion, frames)
-    axis = (torch.arange(size) + 0.5) / size
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    pixels = torch.stack([x, y], -1)  # (H, W, 2)
+    pixels = _pixels(size)
     image, flow = _ground(scene, motion, frames, pixels)
     soft = 0.6 / size  # width of an anti-aliased edge
     palette = torch.tensor(list(COLOURS.values()))
@@ -282,8 +298,7 @@ def render(scene: Scene, motion: Motion, frames: int = 8, size: int = 64) -> Cli
         radius, shape = of(scene.radius), of(scene.shape)
         r = offset.norm(dim=-1)
         phi = torch.atan2(offset[..., 1], offset[..., 0]) - angle
-        inside = radius * _outline(shape, phi) - r  # signed distance, roughly
-        inside = torch.where(shape == SHAPES.index("ring"), torch.minimum(inside, r - 0.5 * radius), inside)
+        inside = _inside(shape, radius, r, phi)
         cover = torch.sigmoid(2 * inside / soft)[..., None]
         shadow = torch.sigmoid((radius - (offset - torch.tensor([0.02, 0.035])).norm(dim=-1)) / 0.035)[..., None]
         # Body: main colour, a lighter half or dot that turns with the toy, a highlight that stays with the light.
@@ -303,15 +318,38 @@ def render(scene: Scene, motion: Motion, frames: int = 8, size: int = 64) -> Cli
         image[some] = ground * (1 - cover) + body * cover
         # rigid motion of the pixels the toy covers in the earlier of two frames
         turn = (angles[some][:, 1:, s] - angles[some][:, :-1, s])[..., None, None]
-        d = offset[:, :-1]
-        moved = torch.stack(
-            [d[..., 0] * turn.cos() - d[..., 1] * turn.sin(), d[..., 0] * turn.sin() + d[..., 1] * turn.cos()], -1
-        )
         step = (centres[some][:, 1:, s] - centres[some][:, :-1, s])[:, :, None, None]
-        flow[some] = torch.where(cover[:, :-1] > 0.5, moved - d + step, flow[some])
+        moved = _turned(offset[:, :-1], turn) - offset[:, :-1] + step
+        flow[some] = torch.where(cover[:, :-1] > 0.5, moved, flow[some])
     video = image.clamp(0, 1).permute(0, 1, 4, 2, 3).contiguous()
     score = flow.norm(dim=-1).mean((1, 2, 3))
     return Clips(video, flow.permute(0, 1, 4, 2, 3) * size, score)
+
+
+def displacement(scene: Scene, motion: Motion, frames: int = 8, size: int = 16, since: int = 0) -> Tensor:
+    """How far what each pixel shows has come since frame `since`: (N, F, 2, size, size) in picture sides, exact.
+
+    A pixel at p shows what was at p - displacement; where that was hidden behind a toy, nobody has seen it.
+    """
+    centres, angles = _paths(scene, motion, frames)
+    time = torch.arange(frames, dtype=torch.float32)
+    pixels = _pixels(size)
+    shift = motion.pan[:, None] * (time - time[since])[None, :, None]  # (N, F, 2)
+    moved = shift[:, :, None, None].expand(-1, -1, size, size, -1).clone()
+    rich = scene.background == BACKGROUNDS.index("collage")
+    growth = torch.exp(motion.zoom[rich][:, None] * time)[:, :, None, None, None]  # (M, F, 1, 1, 1)
+    drift = (motion.pan[rich][:, None] * time[None, :, None])[:, :, None, None]
+    shown = (pixels - 0.5) / growth - drift  # position in the collage
+    moved[rich] = (pixels - 0.5) - (shown + drift[:, [since]]) * growth[:, [since]]
+    for s in range(scene.present.shape[1]):
+        offset = pixels - centres[:, :, s, None, None]
+        turn = (angles[:, [since], s] - angles[:, :, s])[..., None, None]
+        before = _turned(offset, turn) + centres[:, [since], s][:, :, None, None]
+        radius, shape, present = (t[:, s, None, None, None] for t in (scene.radius, scene.shape, scene.present))
+        phi = torch.atan2(offset[..., 1], offset[..., 0]) - angles[:, :, s, None, None]
+        on = (_inside(shape, radius, offset.norm(dim=-1), phi) > 0) & (present > 0)
+        moved = torch.where(on[..., None], pixels - before, moved)
+    return moved.permute(0, 1, 4, 2, 3)
 
 
 def caption(scene: Scene, motion: Motion, index: int = 0) -> str:

@@ -45,6 +45,7 @@ class PicoRecipe:
     ema: float = 0.9993
     log_sigma_mean: float = 0.9
     log_sigma_std: float = 1.6
+    displacement_weight: float = 5.0  # the world's exact motion, as an extra target
     drop: float = 0.1  # how often the image, and independently the motion level, is withheld
     frames: int = 8
     size: int = 64
@@ -76,8 +77,8 @@ def train(
     pipe = PicoPipeline(vae=vae.cpu(), unet=unet, scheduler=edm_scheduler())
     pipe.save_pretrained(out / "pipeline")
     statistics = LatentStatistics()
-    for start in range(0, len(data[0]), 256):
-        statistics.update(data[0][start : start + 256].float().transpose(1, 2))
+    for part in data["latents"].split(256):
+        statistics.update(part.float().transpose(1, 2))
     statistics.save(out / "pipeline" / "statistics.safetensors")
     return pipe
 
@@ -205,7 +206,11 @@ def _moved(x: Tensor, theta: Tensor) -> Tensor:
 def _make_latents(
     out: Path, recipe: PicoRecipe, vae: PicoAutoencoder, report: Report, rank: int, processes: int, part: int = 512
 ) -> None:
-    """Renders and encodes the clips, in parts kept on disk: latents (N, F, C, h, w) float16, motion (N,)."""
+    """Renders and encodes the clips, in parts kept on disk.
+
+    latents (N, F, C, h, w) float16, motion (N,), displacements since the first and since the last frame, for playing
+    a clip backwards, (N, F, 2, h, w) float16.
+    """
     folder = out / "latents"
     folder.mkdir(exist_ok=True)
     device = next(vae.parameters()).device
@@ -214,48 +219,55 @@ def _make_latents(
         if index % processes != rank or path.exists():
             continue
         g = _generator(recipe.seed, 3, index)
-        codes, motion = [], []
+        made: dict[str, list[Tensor]] = {"latents": [], "motion": [], "since_first": [], "since_last": []}
         for left in range(min(part, recipe.clips - start), 0, -64):
             scene = world.sample_scene(min(64, left), g, size=recipe.size)
-            clips = world.render(scene, world.sample_motion(scene, g), recipe.frames, recipe.size)
+            motion = world.sample_motion(scene, g)
+            clips = world.render(scene, motion, recipe.frames, recipe.size)
             pixels = (clips.video.flatten(0, 1) * 2 - 1).to(device)
             with torch.no_grad():
                 coded = torch.cat([vae.encoder(p) for p in pixels.split(128)])
-            codes.append(coded.unflatten(0, clips.video.shape[:2]).half().cpu())
-            motion.append(clips.motion)
-        made = {"latents": torch.cat(codes), "motion": torch.cat(motion)}
-        _replace(path, lambda p, made=made: save_file(made, p))  # type: ignore[misc]
+            made["latents"].append(coded.unflatten(0, clips.video.shape[:2]).half().cpu())
+            made["motion"].append(clips.motion)
+            for name, since in (("since_first", 0), ("since_last", -1)):
+                made[name].append(world.displacement(scene, motion, recipe.frames, recipe.size // 4, since).half())
+        joined = {name: torch.cat(parts) for name, parts in made.items()}
+        _replace(path, lambda p, joined=joined: save_file(joined, p))  # type: ignore[misc]
         report("latents", min(start + part, recipe.clips), recipe.clips, "")
 
 
-def _load_latents(out: Path) -> tuple[Tensor, Tensor]:
+def _load_latents(out: Path) -> dict[str, Tensor]:
     parts = [load_file(path) for path in sorted((out / "latents").glob("*.safetensors"))]
-    return torch.cat([p["latents"] for p in parts]), torch.cat([p["motion"] for p in parts])
+    return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
 
 # ---- the denoiser ---------------------------------------------------------------------------------------------------
 
 
-def denoising_loss(unet: nn.Module, clean: Tensor, image: Tensor, sigma: Tensor, noise: Tensor, ids: Tensor) -> Tensor:
-    """Per-clip error of the v-prediction (B,), with Stable Video Diffusion's preconditioning (sigma_data = 1).
+def denoising_loss(
+    unet: nn.Module, clean: Tensor, image: Tensor, sigma: Tensor, noise: Tensor, ids: Tensor, displacement: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Per-clip errors (B,) of the v-prediction and of the displacement of the image's first layer.
 
-    clean, noise (B, F, C, h, w); image (B, C, h, w); sigma (B,). The same as the EDM loss of the denoised clip with
-    weight (1 + sigma^2) / sigma^2.
+    clean, noise (B, F, C, h, w); image (B, C, h, w); sigma (B,); displacement (B, F, 2, h, w) in picture sides. The
+    first is Stable Video Diffusion's (sigma_data = 1): the EDM loss of the denoised clip with weight
+    (1 + sigma^2) / sigma^2.
     """
     s = sigma[:, None, None, None, None]
     norm = (1 + s * s).sqrt()
     noisy = clean + s * noise
     model_input = torch.cat([noisy / norm, image[:, None].expand(-1, clean.shape[1], -1, -1, -1)], 2)
-    v = unet(model_input, 0.25 * sigma.log(), None, ids, return_dict=False)[0]
+    v, moved = unet(model_input, 0.25 * sigma.log(), None, ids, return_dict=False)
     target = (noise - s * clean) / norm  # v = alpha eps - sigma x0 in variance-preserving coordinates
-    return (v.float() - target).square().mean((1, 2, 3, 4))
+    lost = (moved.float() - displacement).abs().mean((1, 2, 3, 4))
+    return (v.float() - target).square().mean((1, 2, 3, 4)), lost
 
 
 def _train_denoiser(
     out: Path,
     recipe: PicoRecipe,
     accelerator: Accelerator,
-    data: tuple[Tensor, Tensor],
+    data: dict[str, Tensor],
     report: Report,
     compile: bool,
     checkpoint_every: int,
@@ -272,27 +284,25 @@ def _train_denoiser(
     if compile:
         unet.compile()
     model, optimizer = accelerator.prepare(unet, optimizer)
-    latents, motion = data
     share = recipe.batch // accelerator.num_processes
     losses: list[list[float]] = [[] for _ in range(len(SIGMA_BINS) + 1)]
     began = time.monotonic()
     for step in range(first, recipe.steps):
         g = _generator(recipe.seed, 4, step, rank)
-        chosen = torch.randint(len(latents), (share,), generator=g)
-        clean, ids, image, sigma, noise = _draw(recipe, latents[chosen].float(), motion[chosen], g)
-        clean, ids, image, sigma, noise = (t.to(device) for t in (clean, ids, image, sigma, noise))
+        batch = [t.to(device) for t in _draw(recipe, data, share, g)]
         for group in optimizer.param_groups:
             group["lr"] = _rate(recipe, step, recipe.steps)
-        errors = denoising_loss(model, clean, image, sigma, noise, ids)
-        _update(model, optimizer, errors.mean(), accelerator)
+        errors, lost = denoising_loss(model, *batch)
+        _update(model, optimizer, errors.mean() + recipe.displacement_weight * lost.mean(), accelerator)
         decay = min(recipe.ema, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.values()), [p.detach() for p in unet.parameters()], 1 - decay)
-        for level, error in zip(sigma.tolist(), errors.tolist(), strict=True):
+        for level, error in zip(batch[2].tolist(), errors.tolist(), strict=True):
             losses[sum(level > b for b in SIGMA_BINS)].append(error)
         if step % 50 == 49 or step == recipe.steps - 1:
             means = " ".join(f"{sum(part) / len(part):.3f}" if part else "-" for part in losses)
             speed = (step + 1 - first) * recipe.batch / (time.monotonic() - began)
-            report("denoiser", step + 1, recipe.steps, f"loss by noise level {means}, {speed:.1f} clips/s")
+            line = f"loss by noise level {means}, displacement {lost.mean().item():.4f}, {speed:.1f} clips/s"
+            report("denoiser", step + 1, recipe.steps, line)
             losses = [[] for _ in losses]
         if accelerator.is_main_process and step % checkpoint_every == checkpoint_every - 1:
             _checkpoint(out / "denoiser.pt", step + 1, unet, optimizer, average)
@@ -303,21 +313,22 @@ def _train_denoiser(
     return finished
 
 
-def _draw(
-    recipe: PicoRecipe, clean: Tensor, motion: Tensor, g: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """One batch: clips (some backwards in time), their ids, images (some withheld), noise levels and noise."""
-    n = len(clean)
+def _draw(recipe: PicoRecipe, data: dict[str, Tensor], n: int, g: torch.Generator) -> list[Tensor]:
+    """One batch, as `denoising_loss` takes it: some clips backwards, some images and motion levels withheld."""
 
     def chance(p: float) -> Tensor:
         return torch.rand(n, generator=g) < p
 
-    clean = torch.where(chance(0.5)[:, None, None, None, None], clean.flip(1), clean)
+    chosen = torch.randint(len(data["motion"]), (n,), generator=g)
+    some = {name: tensor[chosen].float() for name, tensor in data.items()}
+    backwards = chance(0.5)[:, None, None, None, None]
+    clean = torch.where(backwards, some["latents"].flip(1), some["latents"])
+    displacement = torch.where(backwards, some["since_last"].flip(1), some["since_first"])
     image = clean[:, 0] * ~chance(recipe.drop)[:, None, None, None]
-    bucket = torch.where(chance(recipe.drop), PicoUNet.unspecified_motion, motion_bucket(motion))
+    bucket = torch.where(chance(recipe.drop), PicoUNet.unspecified_motion, motion_bucket(some["motion"]))
     ids = torch.stack([torch.full((n,), FPS - 1.0), bucket, torch.zeros(n)], 1)
     sigma = (torch.randn(n, generator=g) * recipe.log_sigma_std + recipe.log_sigma_mean).exp().clamp(0.01, 700)
-    return clean, ids, image, sigma, torch.randn(clean.shape, generator=g)
+    return [clean, image, sigma, torch.randn(clean.shape, generator=g), ids, displacement]
 
 
 def _update(model: nn.Module, optimizer: Any, loss: Tensor, accelerator: Accelerator | None = None) -> None:

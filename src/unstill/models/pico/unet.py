@@ -19,9 +19,13 @@ from torch.nn.functional import affine_grid, gelu, grid_sample, interpolate, sca
 
 @dataclass
 class PicoUNetOutput(BaseOutput):
-    """sample: (B, F, C, H, W), the v-prediction."""
+    """
+    sample: (B, F, C, H, W), the v-prediction.
+    displacement: (B, F, 2, H, W), how far the first layer of the image has come since frame 0, in picture sides.
+    """
 
     sample: Tensor
+    displacement: Tensor
 
 
 def sinusoid(x: Tensor, channels: int, longest: float) -> Tensor:
@@ -143,7 +147,7 @@ class PicoUNet(ModelMixin, ConfigMixin):
         encoder_hidden_states: Tensor | None = None,
         added_time_ids: Tensor | None = None,
         return_dict: bool = True,
-    ) -> PicoUNetOutput | tuple[Tensor]:
+    ) -> PicoUNetOutput | tuple[Tensor, Tensor]:
         batch, frames, _, height, width = sample.shape
         t = torch.as_tensor(timestep, device=sample.device, dtype=torch.float32).expand(batch)
         if added_time_ids is None:
@@ -165,21 +169,28 @@ class PicoUNet(ModelMixin, ConfigMixin):
         x = self.up1(torch.cat([interpolate(x, scale_factor=2.0), fine], 1), e, frames)
 
         noisy, image = sample.flatten(0, 1).float().chunk(2, 1)  # (B*F, C, H, W) each
-        carried = self._carried(image, self.motion(x).float(), order.repeat(batch))
+        share, travel = self._layers(self.motion(x).float(), order.repeat(batch))
+        carried = self._carried(image, share, travel)
         keep, copy = self.gates(e).float()[:, :, None, None].chunk(2, 1)
         out = self.outlet(torch.cat([x, carried.to(x.dtype)], 1)).float() + keep * noisy + copy * carried
         out = out.unflatten(0, (batch, frames)).to(sample.dtype)
-        return PicoUNetOutput(sample=out) if return_dict else (out,)
+        displacement = travel[:, 0].unflatten(0, (batch, frames))
+        return PicoUNetOutput(sample=out, displacement=displacement) if return_dict else (out, displacement)
 
-    def _carried(self, image: Tensor, field: Tensor, order: Tensor) -> Tensor:
-        """Blends K layers of the image (B*F, C, H, W), each moved by `order` frames times its own velocity field."""
-        n, channels, height, width = image.shape
+    @staticmethod
+    def _layers(field: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        """The share (N, K, H, W) of each layer, and how far it comes in `order` frames (N, K, 2, H, W), in sides."""
         k = field.shape[1] // 3
-        share = field[:, :k].softmax(1)  # (B*F, K, H, W)
-        velocity = field[:, k:].unflatten(1, (k, 2)) * 0.1  # in half picture sides per frame
+        velocity = field[:, k:].unflatten(1, (k, 2)) * 0.05
+        return field[:, :k].softmax(1), velocity * order[:, None, None, None, None]
+
+    @staticmethod
+    def _carried(image: Tensor, share: Tensor, travel: Tensor) -> Tensor:
+        """Blends layers of the image (N, C, H, W), each fetched from where it has come from."""
+        height, width = image.shape[-2:]
         still = affine_grid(torch.eye(2, 3, device=image.device)[None], [1, 1, height, width], align_corners=False)
-        grid = still[:, None] - velocity.permute(0, 1, 3, 4, 2) * order[:, None, None, None, None]  # (B*F, K, H, W, 2)
+        grid = still[:, None] - 2 * travel.permute(0, 1, 3, 4, 2)  # (N, K, H, W, 2), in half sides
         moved = grid_sample(
             image, grid.flatten(1, 2), mode="bilinear", padding_mode="border", align_corners=False
-        ).unflatten(2, (k, height))  # (B*F, C, K, H, W)
+        ).unflatten(2, (share.shape[1], height))  # (N, C, K, H, W)
         return (moved * share[:, None]).sum(2)
