@@ -201,9 +201,7 @@ def _summary(
             )
     lengths = sorted({int(v["frames"]) for side in (ours, theirs or {}) for v in side.values()})
     if len(lengths) > 1:
-        notes.append(
-            f"Videos have {lengths[0]} to {lengths[-1]} frames; sums and distances want equal lengths."
-        )
+        notes.append(f"Videos have {lengths[0]} to {lengths[-1]} frames; sums and distances want equal lengths.")
     if "probabilities" in next(iter(ours.values())):
         scores["inception_score"] = _inception(ours, theirs, settings.splits, notes)
     if theirs is None:

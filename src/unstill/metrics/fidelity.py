@@ -2,7 +2,8 @@
 
 Only `first_frame_error` and `ssim` are measures in their own right. What is called `proxy_...` stands in for a CLIP
 or DINO figure where no weights are at hand: good for a trend between two runs of one model, never for a table.
-All proxies lie in [0, 1] and are 1 for a frame identical to the image.
+All proxies lie in [0, 1] and are 1 for a frame identical to the image. They look at pictures averaged down to a
+shorter side of about 256 pixels, as the authors of SSIM recommend.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ def _pair(video: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
     return frames, as_float(image[None]).to(frames.device)
 
 
+def _reduced(pictures: Tensor) -> Tensor:
+    """Blocks of n x n pixels averaged, n = round(shorter side / 256)."""
+    n = max(1, round(min(pictures.shape[-2:]) / 256))
+    return functional.avg_pool2d(pictures, n) if n > 1 else pictures
+
+
 def first_frame_error(video: Tensor, image: Tensor) -> float:
     """Root-mean-square difference of frame 0 of `video` (F, 3, H, W) and `image` (3, H, W), in units of [0, 1]."""
     frames, picture = _pair(video, image)
@@ -45,13 +52,18 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     if min(x.shape[-2:]) < 11:
         raise UnstillError(f"SSIM needs pictures of at least 11 x 11 pixels, got {tuple(x.shape[-2:])}.")
     x, y = torch.broadcast_tensors(x.double(), y.double())
-    bell = torch.exp(-torch.arange(-5.0, 6.0, dtype=x.dtype, device=x.device).square() / (2 * 1.5**2))
-    bell = bell / bell.sum()
+    bell = torch.exp(-torch.arange(-5.0, 6.0, dtype=torch.float64).square() / (2 * 1.5**2))
+    weights = (bell / bell.sum()).tolist()
 
     def blur(z: Tensor) -> Tensor:
-        flat = z.reshape(-1, 1, *z.shape[-2:])  # (N*C, 1, H, W): the window is the same for every channel
-        flat = functional.conv2d(functional.conv2d(flat, bell[None, None, None, :]), bell[None, None, :, None])
-        return flat.reshape(*z.shape[:2], *flat.shape[-2:])
+        # Eleven shifted sums along each axis: on a CPU many times as fast as a convolution with one channel.
+        for axis in (2, 3):
+            size = z.shape[axis] - 10
+            total = torch.zeros_like(z.narrow(axis, 0, size))
+            for shift, weight in enumerate(weights):
+                total.add_(z.narrow(axis, shift, size), alpha=weight)
+            z = total
+        return z
 
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y, cov = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
@@ -80,14 +92,14 @@ def _edges(video: Tensor) -> Tensor:
 
 def proxy_colour_fidelity(video: Tensor, image: Tensor | None = None, bins: int = 8) -> float:
     """Proxy: mean over frames of the intersection of the joint RGB histograms of frame and image. Blind to layout."""
-    frames, picture = _pair(video, image)
+    frames, picture = map(_reduced, _pair(video, image))
     reference = _histogram(as_uint8(picture), bins)
     return float(torch.minimum(_histogram(as_uint8(frames), bins), reference).sum(1).mean())
 
 
 def proxy_structure_fidelity(video: Tensor, image: Tensor | None = None) -> float:
     """Proxy: mean over frames of SSIM with the image, negative values counted as 0. Falls with any displacement."""
-    frames, picture = _pair(video, image)
+    frames, picture = map(_reduced, _pair(video, image))
     return float(ssim(frames, picture).clamp_min(0).mean())
 
 
@@ -96,7 +108,7 @@ def proxy_edge_fidelity(video: Tensor, image: Tensor | None = None) -> float:
 
     Sorting makes it blind to where edges are, so that motion costs little, while blur and melted detail do.
     """
-    frames, picture = _pair(video, image)
+    frames, picture = map(_reduced, _pair(video, image))
     profile = _edges(frames).flatten(1).sort(dim=1).values.double()
     reference = _edges(picture).flatten(1).sort(dim=1).values.double()
     # 2ab / (a^2 + b^2) instead of a cosine: a uniform loss of contrast counts as well.
@@ -106,5 +118,5 @@ def proxy_edge_fidelity(video: Tensor, image: Tensor | None = None) -> float:
 
 def proxy_coherence(video: Tensor) -> float:
     """Proxy: mean SSIM of neighbouring frames, negative values counted as 0. Flicker, cuts and speed lower it."""
-    frames = as_float(video, frames=2)
+    frames = _reduced(as_float(video, frames=2))
     return float(ssim(frames[:-1], frames[1:]).clamp_min(0).mean())

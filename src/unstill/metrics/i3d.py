@@ -10,7 +10,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from unstill.metrics.pixels import as_uint8
 from unstill.metrics.weights import fingerprint, is_torchscript, read_torchscript, read_weights
 
 
-Preprocessing = Literal["tats", "videogpt", "stylegan-v"]
+PREPROCESSINGS = ("tats", "videogpt", "stylegan-v")
 _SIDE = 224
 _SHORTEST = 10  # frames; fewer leave nothing for the last pooling in time
 
@@ -102,7 +101,7 @@ class I3DNetwork(nn.Sequential):
         super().__init__(layers)
 
 
-def preprocess(video: Tensor, how: Preprocessing) -> Tensor:
+def preprocess(video: Tensor, how: str) -> Tensor:
     """uint8 (F, 3, H, W) to float (3, F, 224, 224) in [-1, 1], as the named implementation of the distance does it.
 
     `"tats"` stretches the frames to the square, bilinear without antialiasing; `"stylegan-v"` does the same (inside
@@ -119,7 +118,7 @@ def preprocess(video: Tensor, how: Preprocessing) -> Tensor:
         top, left = (size[0] - _SIDE) // 2, (size[1] - _SIDE) // 2
         pixels = pixels[:, :, top : top + _SIDE, left : left + _SIDE]
     else:
-        raise UnstillError(f"Unknown preprocessing {how!r}; choose tats, videogpt or stylegan-v.")
+        raise UnstillError(f"Unknown preprocessing {how!r}; choose one of {', '.join(PREPROCESSINGS)}.")
     return pixels.transpose(0, 1) * 2 - 1
 
 
@@ -129,12 +128,14 @@ class I3D:
     The leakage paper uses the preprocessing of TATS. The distances of the two weight files differ very little.
     """
 
-    def __init__(self, network: Callable[[Tensor], Tensor], name: str, preprocessing: Preprocessing = "tats") -> None:
+    def __init__(self, network: Callable[[Tensor], Tensor], name: str, preprocessing: str = "tats") -> None:
+        if preprocessing not in PREPROCESSINGS:
+            raise UnstillError(f"Unknown preprocessing {preprocessing!r}; choose one of {', '.join(PREPROCESSINGS)}.")
         self.network, self.preprocessing = network, preprocessing
         self.name = f"i3d-{name}-{preprocessing}"
 
     @classmethod
-    def load(cls, path: str | Path, preprocessing: Preprocessing = "tats", device: str = "cpu") -> I3D:
+    def load(cls, path: str | Path, preprocessing: str = "tats", device: str = "cpu") -> I3D:
         """From `i3d_pretrained_400.pt` or `i3d_torchscript.pt`, told apart by their content."""
         if is_torchscript(path):
             script = read_torchscript(path).to(device)

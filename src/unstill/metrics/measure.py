@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
 from torch import Tensor
 
+from unstill.errors import UnstillError
 from unstill.metrics.affinity import motion_affinity
 from unstill.metrics.c3d import C3D
 from unstill.metrics.camera import motion_parts
@@ -29,7 +30,7 @@ from unstill.metrics.fidelity import (
     proxy_structure_fidelity,
 )
 from unstill.metrics.flow import flow_engine
-from unstill.metrics.i3d import I3D, Preprocessing
+from unstill.metrics.i3d import I3D
 from unstill.metrics.motion import PAPER_SIZE, is_dynamic
 from unstill.metrics.weights import fingerprint
 
@@ -46,14 +47,14 @@ class Settings:
 
     frames: int | None = None
     fps: float | None = None
-    flow: Literal["farneback", "dis", "raft"] = "dis"
+    flow: str = "dis"
     flow_weights: str | None = None
     size: tuple[int, int] | None = PAPER_SIZE
     clip: str | None = None
     dino: str | None = None
     aesthetic: str | None = None
     i3d: str | None = None
-    preprocessing: Preprocessing = "tats"
+    preprocessing: str = "tats"
     unbiased: bool = True
     c3d: str | None = None
     c3d_mean: str | None = None
@@ -87,9 +88,15 @@ class Measure:
         self.settings = s = settings
         # Networks are loaded here, so that a mistake shows before the first video is read.
         self.flow = flow_engine(s.flow, s.flow_weights, device=s.device)
-        flow_name = f"{s.flow} {s.flow_weights and fingerprint(s.flow_weights)}"
+        weights = s.flow_weights
+        if weights and Path(weights).is_file():
+            weights = fingerprint(weights)
+        if s.aesthetic and not s.clip:
+            raise UnstillError(
+                "The aesthetic head reads CLIP features; choose clip='openai/clip-vit-large-patch14' too."
+            )
         self.groups: dict[str, Callable[[Sample], Values]] = {
-            f"motion {flow_name} {s.size}": self._motion,
+            f"motion {s.flow} {weights} {s.size}": self._motion,
             "pixels": self._pixels,
         }
         self.features: VideoFeatures = I3D.load(s.i3d, s.preprocessing, s.device) if s.i3d else ProxyFeatures()

@@ -1,0 +1,106 @@
+"""`unstill evaluate`: how much videos move, how true they stay, how good they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def evaluate(
+    generated: Annotated[Path, typer.Argument(help="A folder of videos, or one video.")],
+    reference: Annotated[
+        Path | None, typer.Option(help="A folder of real videos; the same name means the same first frame.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="A folder of the pictures, named like their videos.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A JSON file, {name without suffix: text}.")] = None,
+    frames: Annotated[int | None, typer.Option(min=2, help="Frames to read of each video. Default: all.")] = None,
+    fps: Annotated[float | None, typer.Option(min=0.1, help="Frames per second to read at.")] = None,
+    flow: Annotated[str, typer.Option(help="Optical flow: dis, farneback, or raft with --flow-weights.")] = "dis",
+    flow_weights: Annotated[
+        str | None, typer.Option(help="RAFT: raft-things.pth, a torchvision file, or a torchvision name like C_T_V1.")
+    ] = None,
+    size: Annotated[
+        str, typer.Option(help="WIDTHxHEIGHT the flow is computed at; 'own' leaves the videos' size.")
+    ] = "800x450",
+    clip: Annotated[str | None, typer.Option(help="A CLIP, e.g. openai/clip-vit-base-patch32, or a folder.")] = None,
+    dino: Annotated[str | None, typer.Option(help="A DINO, e.g. facebook/dino-vitb16, or a folder.")] = None,
+    aesthetic: Annotated[
+        str | None, typer.Option(help="sa_0_4_vit_l_14_linear.pth; needs --clip openai/clip-vit-large-patch14.")
+    ] = None,
+    i3d: Annotated[str | None, typer.Option(help="For FVD: i3d_pretrained_400.pt or i3d_torchscript.pt.")] = None,
+    preprocessing: Annotated[str, typer.Option(help="For FVD: tats, videogpt or stylegan-v.")] = "tats",
+    biased: Annotated[bool, typer.Option("--biased", help="For FVD: covariances over n, not n - 1.")] = False,
+    c3d: Annotated[
+        str | None, typer.Option(help="For the inception score: conv3d_deepnetA_ucf.npz or c3d_ucf101.pt.")
+    ] = None,
+    c3d_mean: Annotated[str | None, typer.Option(help="mean2.npz, which belongs to the .npz.")] = None,
+    splits: Annotated[int, typer.Option(min=1, help="Of the inception score.")] = 10,
+    cache: Annotated[Path | None, typer.Option(help="Where measurements are kept. Default: the cache folder.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... By default the best there is.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """
+    Measure a folder of videos: motion, fidelity, quality.
+
+    Needs no downloads: what stands in for a network then is called a proxy. Stopped, it goes on where it was when the
+    same command is given again. Several processes share the work: accelerate launch -m unstill evaluate ...
+    """
+    from unstill.cli import output
+    from unstill.cli.options import parse_size
+    from unstill.cli.progress import Report as Progress
+
+    shape = None if size == "own" else parse_size(size)
+    if out is not None:
+        output.check_writable(out)
+    output.hush()
+    import torch
+
+    from unstill.metrics.evaluate import evaluate as measure
+    from unstill.metrics.measure import Settings
+
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    settings = Settings(
+        frames=frames,
+        fps=fps,
+        flow=flow,
+        flow_weights=flow_weights,
+        size=shape,
+        clip=clip,
+        dino=dino,
+        aesthetic=aesthetic,
+        i3d=i3d,
+        preprocessing=preprocessing,
+        unbiased=not biased,
+        c3d=c3d,
+        c3d_mean=c3d_mean,
+        splits=splits,
+        device=device or best,
+    )
+    rank = int(os.environ.get("RANK", "0"))  # accelerate launch
+    try:
+        with Progress(quiet=as_json or rank > 0) as progress:
+            report = measure(
+                generated, reference, settings, images=images, prompts=prompts, cache=cache, progress=progress
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Stopped; the same command goes on from here.") from None
+    if rank > 0:
+        return
+    result: dict[str, Any] = {**output.provenance(), **report.as_dict()}
+    if out is not None:
+        output.write_json(out, result)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    from rich.console import Console
+
+    Console().print(report.table())
+    for note in report.notes:
+        typer.echo(f"Note: {note}")
+    for file, reason in report.skipped.items():
+        typer.echo(f"Left out {file}: {reason}", err=True)
