@@ -194,6 +194,23 @@ def animatediff_sparse_controlnet() -> Any:
     return _animatediff(diffusers.AnimateDiffSparseControlNetPipeline, controlnet=controlnet)
 
 
+def animatediff_controlnet() -> Any:
+    controlnet = diffusers.ControlNetModel(
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=2,
+        conditioning_embedding_out_channels=(8, 8),
+    )
+    return _animatediff(diffusers.AnimateDiffControlNetPipeline, controlnet=controlnet)
+
+
+def animatediff_pag() -> Any:
+    return _animatediff(diffusers.AnimateDiffPAGPipeline)
+
+
 def animatediff_sdxl() -> Any:
     return _animatediff(
         diffusers.AnimateDiffSDXLPipeline,
@@ -356,24 +373,34 @@ def skyreels() -> Any:
     )
 
 
+def _with_moments(vae: Any) -> Any:
+    """LTX normalises latents by buffers of its VAE, which are trivial before training."""
+    draw = torch.Generator().manual_seed(3)
+    vae.latents_mean.copy_(torch.randn(vae.latents_mean.shape, generator=draw))
+    vae.latents_std.copy_(torch.rand(vae.latents_std.shape, generator=draw) + 0.5)
+    return vae
+
+
 def ltx() -> Any:
     return diffusers.LTXImageToVideoPipeline(
         tokenizer=None,
         text_encoder=None,
-        vae=diffusers.AutoencoderKLLTXVideo(
-            latent_channels=8,
-            block_out_channels=(8, 8, 8, 8),
-            decoder_block_out_channels=(8, 8, 8, 8),
-            layers_per_block=(1, 1, 1, 1, 1),
-            decoder_layers_per_block=(1, 1, 1, 1, 1),
-            spatio_temporal_scaling=(True, True, False, False),
-            decoder_spatio_temporal_scaling=(True, True, False, False),
-            decoder_inject_noise=(False,) * 5,
-            upsample_residual=(False,) * 4,
-            upsample_factor=(1,) * 4,
-            timestep_conditioning=True,
-            patch_size=1,
-            patch_size_t=1,
+        vae=_with_moments(
+            diffusers.AutoencoderKLLTXVideo(
+                latent_channels=8,
+                block_out_channels=(8, 8, 8, 8),
+                decoder_block_out_channels=(8, 8, 8, 8),
+                layers_per_block=(1, 1, 1, 1, 1),
+                decoder_layers_per_block=(1, 1, 1, 1, 1),
+                spatio_temporal_scaling=(True, True, False, False),
+                decoder_spatio_temporal_scaling=(True, True, False, False),
+                decoder_inject_noise=(False,) * 5,
+                upsample_residual=(False,) * 4,
+                upsample_factor=(1,) * 4,
+                timestep_conditioning=True,
+                patch_size=1,
+                patch_size_t=1,
+            )
         ),
         transformer=diffusers.LTXVideoTransformer3DModel(
             in_channels=8,
@@ -533,20 +560,22 @@ def ltx2() -> Any:
             causal_temporal_positioning=False,
             rope_type="split",
         ),
-        vae=diffusers.AutoencoderKLLTX2Video(
-            latent_channels=4,
-            block_out_channels=(8,),
-            decoder_block_out_channels=(8,),
-            layers_per_block=(1,),
-            decoder_layers_per_block=(1, 1),
-            spatio_temporal_scaling=(True,),
-            decoder_spatio_temporal_scaling=(True,),
-            decoder_inject_noise=(False, False),
-            downsample_type=("spatiotemporal",),
-            upsample_residual=(False,),
-            upsample_factor=(1,),
-            patch_size=1,
-            patch_size_t=1,
+        vae=_with_moments(
+            diffusers.AutoencoderKLLTX2Video(
+                latent_channels=4,
+                block_out_channels=(8,),
+                decoder_block_out_channels=(8,),
+                layers_per_block=(1,),
+                decoder_layers_per_block=(1, 1),
+                spatio_temporal_scaling=(True,),
+                decoder_spatio_temporal_scaling=(True,),
+                decoder_inject_noise=(False, False),
+                downsample_type=("spatiotemporal",),
+                upsample_residual=(False,),
+                upsample_factor=(1,),
+                patch_size=1,
+                patch_size_t=1,
+            )
         ),
         audio_vae=diffusers.AutoencoderKLLTX2Audio(
             base_channels=4, ch_mult=(1,), num_res_blocks=1, resolution=32, latent_channels=2, mel_bins=8
@@ -611,6 +640,25 @@ CASES: dict[str, Case] = {
     "AnimateDiffSparseControlNetPipeline": Case(
         build=animatediff_sparse_controlnet,
         call={**SMALL, "conditioning_frames": [picture()], **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+        image=False,
+        condition=False,
+    ),
+    "AnimateDiffControlNetPipeline": Case(
+        build=animatediff_controlnet,
+        call={**SMALL, "conditioning_frames": [picture()] * 3, **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+        image=False,
+        condition=False,
+    ),
+    "AnimateDiffPAGPipeline": Case(
+        build=animatediff_pag,
+        call={**SMALL, **embeddings(4, 8)},
+        unguided={"guidance_scale": 1.0, "pag_scale": 0.0},
         level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,

@@ -19,7 +19,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 import unstill
 from tests.pipelines import CASES, picture, pipeline, sample
-from unstill.attach import adapter_for
+from unstill.attach import ADAPTERS, adapter_for
 from unstill.attach.scheduler import is_hooked
 from unstill.errors import UnstillError
 from unstill.grid import level_of
@@ -449,6 +449,10 @@ def test_an_unknown_pipeline_is_refused_by_name() -> None:
 
     with pytest.raises(UnstillError, match=r"Other is not a supported pipeline.*AnimateDiffPipeline"):
         unstill.apply(Other())
+
+
+def test_every_supported_pipeline_is_tested() -> None:
+    assert {type(pipeline(name)).__name__ for name in CASES} == set(ADAPTERS)
 
 
 def test_a_subclass_of_a_known_pipeline_works() -> None:

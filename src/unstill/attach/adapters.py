@@ -129,7 +129,7 @@ def _posterior(pipe: Any, pixels: torch.Tensor, generator: torch.Generator | Non
 
 
 class FrameAdapter(Adapter):
-    """Pipelines on a VAE of Stable Diffusion, which encodes frame by frame. Without an image: AnimateDiff."""
+    """Pipelines on a VAE of Stable Diffusion, which encodes frame by frame. As it stands: AnimateDiff."""
 
     def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         latents = torch.cat([_posterior(pipe, frame[None], generator) for frame in frames])  # (F, C, h, w)
@@ -169,7 +169,7 @@ class Pico(StableVideoDiffusion):
 
 
 class FoldedFrames(FrameAdapter):
-    """The scheduler steps `(B F, C, H, W)`."""
+    """The scheduler steps `(B F, C, H, W)`. As it stands: ModelScope's text to video."""
 
     def step_to_video(self, x: torch.Tensor, frames: int) -> torch.Tensor:
         return x.unflatten(0, (-1, frames)).transpose(1, 2)
@@ -207,7 +207,7 @@ class PIA(FrameAdapter):
 
 
 class VideoAdapter(Adapter):
-    """Pipelines on a causal video VAE. Without an image: Wan, text to video."""
+    """Pipelines on a causal video VAE. As it stands: Wan, text to video."""
 
     def compression(self, pipe: Any) -> tuple[int, int]:
         return pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
@@ -215,10 +215,8 @@ class VideoAdapter(Adapter):
     def moments(self, pipe: Any) -> tuple[Any, Any]:
         """(mean, deviation) by which the pipeline normalises latents of its VAE: numbers, or `(1, C, 1, 1, 1)`."""
         config = pipe.vae.config
-        known = {
-            **dict(pipe.vae.named_buffers(recurse=False)),
-            **config,
-        }  # LTX has them in its state, Wan in the config
+        # LTX has them in the state of its VAE, Wan in its configuration
+        known = {**dict(pipe.vae.named_buffers(recurse=False)), **config}
         if known.get("latents_mean") is None:
             return 0.0, 1 / config.scaling_factor
         mean, deviation = (
@@ -318,8 +316,8 @@ class HunyuanVideo15(VideoAdapter):
 
 class HeldFrame(VideoAdapter):
     """
-    Frame 0 of the latents is the image from the first step to the last; the scheduler steps the frames after it. (Sana
-    Video.)
+    Frame 0 of the latents is the image from the first step to the last, and the scheduler steps the frames after it.
+    As it stands: Sana Video.
     """
 
     captures = "prepare_latents"

@@ -75,7 +75,7 @@ def _subclass(base: Any) -> Any:
 
 
 def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
-    """Pipelines copy schedulers to have one per stream (LTX2: audio) or per frame (SkyReels V2 DF)."""
+    """A pipeline may copy its scheduler, as LTX 2 does for the audio: the hooks know what becomes of them there."""
     new = object.__new__(type(self))
     vars(new).update({k: copy.deepcopy(v, memo) for k, v in vars(self).items() if k != "_unstill_hooks"})
     new._unstill_hooks = self._unstill_hooks and self._unstill_hooks.copied()
