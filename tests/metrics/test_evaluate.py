@@ -58,6 +58,7 @@ def test_numbers_are_those_of_the_functions(tmp_path: Path) -> None:
     assert report.scores["proxy_frechet_distance"].value == pytest.approx(frechet_distance(x, y), rel=1e-6)
     assert "fvd" not in report.scores
     assert report.scores["motion_score"].count == report.videos == 3
+    assert [values["motion_score"] for values in report.by_video.values()] == pytest.approx(scores[made])
 
 
 def test_report_is_plain_data_and_a_table(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_report_is_plain_data_and_a_table(tmp_path: Path) -> None:
     assert content["settings"]["flow"] == "dis" and content["settings"]["features"].startswith("proxy")
     assert any("own first frame" in note for note in content["notes"])
     table = report.table()
-    assert table.row_count == len(report.scores) and len(table.columns) == 4
+    assert table.row_count == len(report.scores) and len(table.columns) == 5
 
 
 def test_images_and_prompts_by_name(tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_processes_share_the_files_and_read_each_others_records(
     monkeypatch.setattr(Measure, "_pixels", lambda self, sample: measured.append(1) or pixels(self, sample))
 
     class State:
-        process_index = 1
+        process_index, num_processes = 1, 2
 
         def wait_for_everyone(self) -> None:
             assert len(measured) == 2

@@ -92,7 +92,7 @@ def test_preprocessing_by_name() -> None:
     scaled = nn.functional.interpolate(video.float() / 255, (224, 675), mode="bilinear", align_corners=False)
     expected = (scaled[:, :, :, 225 : 225 + 224].transpose(0, 1) - 0.5) * 2  # ceil(301 * 2.24) = 675, (675 - 224) // 2
     torch.testing.assert_close(preprocess(video, "videogpt"), expected, rtol=0, atol=1e-5)
-    with pytest.raises(UnstillError, match="tats, videogpt or stylegan-v"):
+    with pytest.raises(UnstillError, match="tats, videogpt, stylegan-v"):
         preprocess(video, "other")
 
 

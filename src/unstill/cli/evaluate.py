@@ -52,6 +52,7 @@ def evaluate(
     """
     from unstill.cli import output
     from unstill.cli.options import parse_size
+    from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report as Progress
 
     shape = None if size == "own" else parse_size(size)
@@ -63,7 +64,10 @@ def evaluate(
     from unstill.metrics.evaluate import evaluate as measure
     from unstill.metrics.measure import Settings
 
-    best = "cuda" if torch.cuda.is_available() else "cpu"
+    rank, processes = rank_and_count()
+    best = "cpu"
+    if torch.cuda.is_available():
+        best = f"cuda:{os.environ['LOCAL_RANK']}" if processes > 1 else "cuda"
     settings = Settings(
         frames=frames,
         fps=fps,
@@ -81,7 +85,6 @@ def evaluate(
         splits=splits,
         device=device or best,
     )
-    rank = int(os.environ.get("RANK", "0"))  # accelerate launch
     try:
         with Progress(quiet=as_json or rank > 0) as progress:
             report = measure(

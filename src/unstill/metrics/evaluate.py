@@ -106,13 +106,11 @@ def _all(
     stage: str, folder: _Folder, measure: Measure, records: Records, progress: Progress | None, skipped: dict[str, str]
 ) -> dict[str, dict[str, Tensor]]:
     """Values by stem. Files that cannot be measured are named in `skipped` with the reason."""
-    rank, processes = 0, int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
         state = PartialState()
-        rank = state.process_index
-        for file in folder.files[rank::processes]:
+        for file in folder.files[state.process_index :: state.num_processes]:
             try:
                 _measured(folder, file, measure, records)
             except UnstillError:
@@ -180,6 +178,10 @@ def evaluate(
         videos=len(ours),
         settings=asdict(settings) | {"features": measure.features.name},
         scores=scores,
+        by_video={
+            stem: {name: float(value.mean()) for name, value in sorted(values.items()) if name in MEANINGS}
+            for stem, values in ours.items()
+        },
         skipped=skipped,
         notes=tuple(notes),
     )

@@ -71,6 +71,8 @@ class Report:
     videos: int
     settings: dict[str, Any]
     scores: dict[str, Score]
+    by_video: dict[str, dict[str, float]]
+    """Relative name: its values; where a value exists per frame, the mean."""
     skipped: dict[str, str] = field(default_factory=dict)
     """File: why it was left out."""
     notes: tuple[str, ...] = ()
@@ -94,16 +96,15 @@ class Report:
         size = self.settings["size"]
         caption = f"flow {self.settings['flow']}" + (f" at {size[1]} x {size[0]}" if size else "")
         shown = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
-        columns = ["", f"{self.videos} videos", "±"] + (["reference"] if self.reference else []) + ["unit"]
+        columns = ["", f"{self.videos} videos", "±"] + (["reference"] if self.reference else []) + ["unit", "better"]
         for column in columns:
-            shown.add_column(column, justify="left" if column in ("", "unit") else "right")
+            shown.add_column(column, justify="left" if column in ("", "unit", "better") else "right")
         for name, score in self.scores.items():
             meaning = MEANINGS[name]
             row = [meaning.label + (" (proxy)" if meaning.proxy else ""), _figure(score.value), _figure(score.error)]
             if self.reference:
                 row.append(_figure(score.reference))
-            hint = f"{meaning.better} is better" if meaning.better else ""
-            shown.add_row(*row, ", ".join(filter(None, (meaning.unit, hint))))
+            shown.add_row(*row, meaning.unit, meaning.better)
         return shown
 
 
