@@ -76,6 +76,18 @@ def test_statistics_of_unreadable_videos(unstill, model, clips, tmp_path):
     )
 
 
+def test_two_processes_measure_what_one_does(unstill, model, clips, tmp_path):
+    words = ("statistics", str(clips), "--model", model, "--frames", "4", "--out")
+    unstill(*words, tmp_path / "one.safetensors")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m"]
+    subprocess.run([*launch, "unstill", *words, str(tmp_path / "two.safetensors")], check=True, capture_output=True)
+    one, two = (LatentStatistics.load(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    assert one.count == two.count == 3
+    torch.testing.assert_close(two.mean, one.mean, rtol=0, atol=1e-12)
+    assert float(two.variance) == pytest.approx(float(one.variance), rel=1e-12)
+    assert not list(tmp_path.glob("*-of-*"))
+
+
 @pytest.mark.parametrize("folder", ["nowhere", "."])
 def test_statistics_of_no_videos(unstill, model, tmp_path, monkeypatch, folder):
     monkeypatch.chdir(tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +36,7 @@ def statistics(
     Measure the latents of a folder of videos, for Analytic-Init.
 
     Reads one clip at a time. Stopped, it goes on where it was when the same command is given again. Several processes
-    share the work: accelerate launch -m unstill statistics ...
+    share the work: torchrun --nproc-per-node 4 -m unstill statistics ...
     """
     from unstill.cli import output
     from unstill.cli.options import parse_size
@@ -51,11 +50,12 @@ def statistics(
     output.check_writable(out)
     video_files(videos)  # nothing is loaded for a folder without any
     from unstill.attach import adapter_for
+    from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
     from unstill.models.calling import native_frames, native_size
     from unstill.statistics import estimate
 
-    rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))  # accelerate launch
+    rank, processes = rank_and_count()
     pipe = registry.load(model, device=device)
     shape = wanted or (entry.size if entry else native_size(pipe))
     folder = ClipFolder(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -28,10 +27,11 @@ def train(
     Train a model of this package.
 
     'pico' trains the embedded model from nothing, on a world that it renders itself: hours on a CPU, minutes on a GPU.
-    Several processes or machines: accelerate launch -m unstill train pico ...
+    Several processes or machines: torchrun --nproc-per-node 4 -m unstill train pico, or accelerate launch.
     """
     from unstill.cli import output
     from unstill.cli.options import parse_values
+    from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
     from unstill.errors import UnstillError
 
@@ -48,10 +48,10 @@ def train(
         return
     output.check_writable(out / "pipeline")
     output.hush()
-    first = int(os.environ.get("RANK", "0")) == 0  # the others stay silent
+    rank, processes = rank_and_count()
     began = time.perf_counter()
     try:
-        with Report(quiet=as_json or not first) as report:
+        with Report(quiet=as_json or rank > 0) as report:
             pipe = train_pico(out, chosen, report, compile=compile)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Stopped; the same command goes on from the last checkpoint.") from None
@@ -60,7 +60,7 @@ def train(
     made = {
         **output.provenance(),
         "recipe": {"name": name, **dataclasses.asdict(chosen)},
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": processes,
         "seconds": round(time.perf_counter() - began, 1),
         "pipeline": str(out / "pipeline"),
     }
