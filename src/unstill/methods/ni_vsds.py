@@ -7,11 +7,12 @@ https://huggingface.co/papers/2406.02230.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
 from unstill.errors import UnstillError
-from unstill.grid import Grid
+from unstill.grid import Grid, install
 from unstill.methods.base import Method, NextSample, Run, Target
 from unstill.methods.levels import training_level
 
@@ -78,13 +79,18 @@ class NIVSDS(Method):
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
         steps, iterations = len(grid.timesteps), self._iterations(run, grid)
+        if not (grid.timesteps.diff() < 0).all():
+            raise UnstillError(
+                f"{type(run.process.scheduler).__name__} does not visit every level once, downwards, as NIVSDS needs; "
+                "use e.g. DDIMScheduler."
+            )
         first = steps - int(steps * self.regenerate)
         if not 0 < iterations <= steps or first == steps:
             raise UnstillError(
                 f"NIVSDS has no noise level above tau={self.tau} or none to regenerate from in {steps} steps; "
                 "take more steps or other shares."
             )
-        run.memory[self] = _State(iterations)
+        run.memory[self] = _State(iterations, grid, first)
         join = lambda levels: torch.cat([levels[:iterations], levels[first:]])  # noqa: E731
         sigmas = None if grid.sigmas is None else join(grid.sigmas)
         return replace(grid, timesteps=join(grid.timesteps), sigmas=sigmas, own=False)
@@ -99,6 +105,8 @@ class NIVSDS(Method):
         self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
     ) -> torch.Tensor | NextSample:
         state: _State = run.memory[self]
+        if run.step == state.iterations:
+            state.hand_over(run.process.scheduler)
         if run.step >= state.iterations:
             return output
         process, step_size = run.process, self._step_size(run.step)
@@ -108,13 +116,10 @@ class NIVSDS(Method):
         else:  # the same through x0, which these networks also give where alpha = 0
             x0 = process.to_x0(output, sample, t, run.step)
             state.video = state.video + share(alpha, sigma, step_size) * (x0 - state.video)
-        step, last = run.step + 1, run.step + 1 == state.iterations
-        noise = run.draw(run.noise.shape) if last else run.noise  # one for the loop, one for the regeneration
-        following = process.add_noise(state.video, noise, run.grid.timesteps[step], step)
-        if last and not hasattr(process.scheduler, "step_index"):
-            # DDPM looks up the timestep after this one by value, and would find the loop's.
-            process.scheduler.timesteps = run.grid.timesteps[step:]
-        return NextSample(following)
+        step = run.step + 1
+        # One noise for all of the loop, another for the regeneration.
+        noise = run.noise if step < state.iterations else run.draw(run.noise.shape)
+        return NextSample(process.add_noise(state.video, noise, run.grid.timesteps[step], step))
 
     def _iterations(self, run: Run, grid: Grid) -> int:
         steps = len(grid.timesteps)
@@ -135,10 +140,18 @@ class NIVSDS(Method):
 
 @dataclass(slots=True)
 class _State:
-    """`iterations`: levels that the loop visits; `video`: what is distilled, `(B, C, F, H, W)`."""
+    """`iterations` levels of the loop; of the `own` levels, the `first` of the regeneration; the video so far."""
 
     iterations: int
-    video: torch.Tensor = field(init=False)
+    own: Grid
+    first: int
+    video: torch.Tensor = field(init=False)  # (B, C, F, H, W)
+
+    def hand_over(self, scheduler: Any) -> None:
+        """The loop's levels are taken away: solvers look levels up by value, and count those that remain."""
+        install(scheduler, self.own)
+        if hasattr(scheduler, "_step_index"):
+            scheduler._step_index = self.first
 
 
 def update(
