@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from unstill.attach.adapters import adapter_for
-from unstill.attach.scheduler import Arguments, hooked, is_hooked, skip_step
+from unstill.attach.scheduler import Arguments, hooked, is_hooked, skip_step, stand_at
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.grid import Grid, before_step, install
@@ -272,12 +272,24 @@ class Applied:
             )
         skipped_to = self._correct(run, arguments)
         if skipped_to is None:
-            before_step(scheduler, run.grid, run.step)
-            result = call()
+            result = self._solve(run, scheduler, call)
         else:
             result = skip_step(scheduler, arguments, skipped_to, run.step + 1)
         run.step += 1
         self._latest = result[0] if isinstance(result, tuple) else result.prev_sample
+        return result
+
+    def _solve(self, run: Run, scheduler: Any, call: Callable[[], Any]) -> Any:
+        if run.solver is None:
+            before_step(scheduler, run.grid, run.step)
+            return call()
+        # Solvers look levels up by value and count them. Pipelines index them by step, so they come back afterwards.
+        grid, ahead = run.solver
+        install(scheduler, grid)
+        stand_at(scheduler, run.step + ahead)
+        result = call()
+        install(scheduler, run.grid)
+        stand_at(scheduler, run.step + 1)
         return result
 
     def _correct(self, run: Run, arguments: Arguments) -> torch.Tensor | None:

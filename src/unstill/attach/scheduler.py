@@ -50,13 +50,18 @@ def skip_step(scheduler: Any, arguments: Arguments, sample: torch.Tensor, index:
     What `scheduler.step` returns when the next sample is already known. The solver does not run, so its multistep
     history stays as it is; the scheduler stands at step `index` afterwards.
     """
-    if hasattr(scheduler, "_step_index"):
-        scheduler._step_index = index
+    stand_at(scheduler, index)
     if arguments.get("return_dict", True):
         return SchedulerOutput(prev_sample=sample)
     # The second value is an x0 that pipelines ignore; CogVideoXDPMScheduler's they hand back to the next step, which
     # None makes first order.
     return sample, None
+
+
+def stand_at(scheduler: Any, index: int) -> None:
+    """Makes `index` the step that the scheduler takes next; one that does not count its steps needs no telling."""
+    if hasattr(scheduler, "_step_index"):
+        scheduler._step_index = index
 
 
 @functools.cache

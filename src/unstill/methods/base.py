@@ -36,6 +36,8 @@ class Run:
         frames (`int`): latent frames F that hooks see.
         held (`int`): leading latent frames that the pipeline fills with the image instead of denoising them. They are
             not among the F frames that hooks see; `image_latents` holds them.
+        solver (`tuple` of `Grid` and `int`, *optional*): what the solver is to see in place of `grid` from now on, and
+            how much further it stands there than `step`: for levels that are visited without it.
         methods (`tuple` of `Method`): all methods of this call, in the order given to `apply`.
         memory (`dict`): what a method keeps from one hook to the next within this call: `run.memory[self] = ...`. A
             method with fields that cannot be hashed (tensors) is declared with `eq=False`.
@@ -50,6 +52,7 @@ class Run:
     generator: torch.Generator | list[torch.Generator] | None = None
     frames: int = 0
     held: int = 0
+    solver: tuple[Grid, int] | None = None
     methods: tuple[Method, ...] = ()
     memory: dict[Method, Any] = field(default_factory=dict)
 

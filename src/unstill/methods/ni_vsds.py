@@ -7,12 +7,11 @@ https://huggingface.co/papers/2406.02230.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
 from unstill.errors import UnstillError
-from unstill.grid import Grid, install
+from unstill.grid import Grid
 from unstill.methods.base import Method, NextSample, Run, Target
 from unstill.methods.levels import training_level
 
@@ -105,9 +104,8 @@ class NIVSDS(Method):
         self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
     ) -> torch.Tensor | NextSample:
         state: _State = run.memory[self]
-        if run.step == state.iterations:
-            state.hand_over(run.process.scheduler)
         if run.step >= state.iterations:
+            run.solver = state.own, state.first - state.iterations  # the solver has not seen the loop
             return output
         process, step_size = run.process, self._step_size(run.step)
         alpha, sigma = process.alpha_sigma(t, run.step)
@@ -146,12 +144,6 @@ class _State:
     own: Grid
     first: int
     video: torch.Tensor = field(init=False)  # (B, C, F, H, W)
-
-    def hand_over(self, scheduler: Any) -> None:
-        """The loop's levels are taken away: solvers look levels up by value, and count those that remain."""
-        install(scheduler, self.own)
-        if hasattr(scheduler, "_step_index"):
-            scheduler._step_index = self.first
 
 
 def update(
