@@ -64,12 +64,13 @@ def fit_affine(flow: Tensor) -> Tensor:
     corners = design[triples]  # (n, 3, 3)
     corners = corners + 1e-6 * torch.eye(3, dtype=corners.dtype, device=corners.device)  # three positions on one line
     fits = torch.linalg.solve(corners, motion[triples])  # (n, 3, 2)
-    medians = torch.stack([(motion - design @ fit).norm(dim=1).median() for fit in fits])
+    # (Squared distances: `norm` over an axis of two is ten times as slow.)
+    medians = torch.stack([(motion - design @ fit).square().sum(1).median() for fit in fits])
     fit = fits[medians.argmin()]
     for _ in range(_REFINEMENTS):
-        distance = (motion - design @ fit).norm(dim=1)
-        scale = (1.4826 * distance.median()).clamp_min(1e-2)  # no estimator is more accurate than 0.01 px
-        weight = 1 / (1 + (distance / (2 * scale)).square()).square()
+        squared = (motion - design @ fit).square().sum(1)
+        scale = (1.4826 * squared.median().sqrt()).clamp_min(1e-2)  # no estimator is more accurate than 0.01 px
+        weight = 1 / (1 + squared / (2 * scale).square()).square()
         fit = torch.linalg.solve(design.T @ (weight[:, None] * design), design.T @ (weight[:, None] * motion))
     return torch.cat([fit[:2] / radius, fit[2:]]).T
 

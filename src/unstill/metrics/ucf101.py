@@ -1,0 +1,130 @@
+"""The UCF101 protocol of the leakage paper, for any folder laid out as UCF101 (one subfolder of videos per class).
+
+Clips of 16 frames at 3 frames/s; the first frame is the image, the name of the class the text; 2,048 videos for FVD,
+10,000 for the inception score. The paper does not say what it does with videos shorter than the 5 s that such a clip
+takes: here they are left out. One clip is taken per video, from its beginning, in an order fixed by `seed`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from unstill.data import read_image, read_video, video_files, write_video
+from unstill.data.atomic import replacing
+from unstill.errors import UnstillError
+
+
+FRAMES, FPS = 16, 3.0
+FVD_VIDEOS, INCEPTION_VIDEOS = 2048, 10_000
+
+Animate = Callable[[Image.Image, str, int], Sequence[Image.Image] | torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Ucf101:
+    """What `prepare` writes under one folder, and where generated videos belong so that names match."""
+
+    folder: Path
+
+    @property
+    def reference(self) -> Path:
+        return self.folder / "reference"
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def generated(self) -> Path:
+        return self.folder / "generated"
+
+    @property
+    def prompts(self) -> Path:
+        return self.folder / "prompts.json"
+
+    def items(self) -> Iterator[tuple[str, Path, str]]:
+        """(relative name, image file, prompt) of every clip, in order of the names."""
+        if not self.prompts.is_file():
+            raise UnstillError(f"{self.folder} is not prepared (no prompts.json); call ucf101.prepare first.")
+        for name, prompt in sorted(json.loads(self.prompts.read_text(encoding="utf-8")).items()):
+            yield name, self.images / f"{name}.png", prompt
+
+
+def class_text(name: str) -> str:
+    """`ApplyEyeMakeup` to `Apply Eye Makeup`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+
+
+def prepare(
+    root: str | Path,
+    out: str | Path,
+    count: int = FVD_VIDEOS,
+    size: tuple[int, int] | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int, int, str], None] | None = None,
+) -> Ucf101:
+    """Write the first `count` usable clips: `reference/CLASS/NAME.mp4`, `images/CLASS/NAME.png`, `prompts.json`.
+
+    What exists is kept, so a call that was stopped goes on where it was. The references are H.264 at high quality; the
+    images are exact.
+
+    Args:
+        root: UCF101, or any folder with a subfolder of videos per class.
+        size: (height, width) to resize and crop to, the model's; None keeps that of the videos.
+
+    Raises:
+        UnstillError: fewer than `count` videos are long enough and readable.
+    """
+    root, made = Path(root), Ucf101(Path(out))
+    files = [file for file in video_files(root) if file.parent != root]
+    if not files:
+        raise UnstillError(f"{root} is not laid out as UCF101; expected a subfolder of videos for every class.")
+    random.Random(seed).shuffle(files)
+    prompts: dict[str, str] = {}
+    for file in files:
+        if len(prompts) == count:
+            break
+        name = file.relative_to(root).with_suffix("").as_posix()
+        video, image = made.reference / f"{name}.mp4", made.images / f"{name}.png"
+        if not (video.exists() and image.exists()):
+            try:
+                clip = read_video(file, fps=FPS, frames=FRAMES, size=size)
+            except UnstillError:
+                continue  # too short or damaged; the count below tells
+            with replacing(image) as temporary:
+                Image.fromarray(clip.frames[0].permute(1, 2, 0).numpy()).save(temporary)
+            write_video(video, clip.frames, FPS)
+        prompts[name] = class_text(file.relative_to(root).parts[0])
+        if progress:
+            progress("prepared", len(prompts), count, "")
+    if len(prompts) < count:
+        raise UnstillError(
+            f"Only {len(prompts)} of the {len(files)} videos of {root} can be read and last "
+            f"{(FRAMES - 1) / FPS:.0f} s; {count} were asked for."
+        )
+    with replacing(made.prompts) as temporary:
+        temporary.write_text(json.dumps(prompts, indent=1, ensure_ascii=False), encoding="utf-8")
+    return made
+
+
+def generate(prepared: Ucf101, animate: Animate, progress: Callable[[str, int, int, str], None] | None = None) -> None:
+    """Animate every image with `animate(image, prompt, number)` into `generated/`; what exists is kept.
+
+    `number` counts the clips in order of their names: use it as the seed, so that a run that was stopped and one that
+    was not give the same videos.
+    """
+    items = list(prepared.items())
+    for number, (name, image, prompt) in enumerate(items):
+        target = prepared.generated / f"{name}.mp4"
+        if not target.exists():
+            write_video(target, animate(read_image(image), prompt, number), FPS)
+        if progress:
+            progress("generated", number + 1, len(items), "")
