@@ -188,6 +188,7 @@ def test_remove_restores_scheduler_attributes_and_hooks(name: str, pipe: Any) ->
         assert torch.equal(value, vars(scheduler)[key]) if isinstance(value, torch.Tensor) else True
     assert set(vars(scheduler)) == set(state)
     handle.remove()  # the second time it does nothing
+    assert torch.equal(sample(case, pipe), plain_sample(name))
 
 
 def test_remove_keeps_a_method_that_someone_else_had_put_on_the_instance() -> None:
@@ -267,10 +268,8 @@ def test_same_seed_twice_gives_the_same_video_and_methods_act(name: str, variant
     case, pipe = CASES[name], with_scheduler(name, variant)
     with unstill.apply(pipe, EarlyStart(**case.level), Add(value=0.1, steps=(1,))):
         first = sample(case, pipe)
-        sample(case, pipe, seed=1)
         assert torch.equal(sample(case, pipe), first)
     assert first.isfinite().all() and not torch.equal(first, plain_sample(name, variant))
-    assert torch.equal(sample(case, pipe), plain_sample(name, variant))
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
@@ -523,9 +522,8 @@ def test_encode_and_decode_are_those_of_the_pipeline(name: str, pipe: Any) -> No
     clip = torch.rand(case.encoded, 3, side, side, generator=torch.Generator().manual_seed(1))
     latents = adapter.encode_video(pipe, clip)
     assert latents.shape == (1, *case.latents) and latents.dtype == torch.float32
-    drawn = [adapter.encode_video(pipe, clip, torch.Generator().manual_seed(2)) for _ in range(2)]
-    assert torch.equal(*drawn)
-    assert torch.equal(drawn[0], latents) == (name == "PicoPipeline")  # whose posterior is a point
+    drawn = adapter.encode_video(pipe, clip, torch.Generator().manual_seed(2))
+    assert torch.equal(drawn, latents) == (name == "PicoPipeline")  # whose posterior is a point
 
     with unstill.apply(pipe, Constant(value=0.25, until=2)) as handle:
         shown = sample(case, pipe, output_type="pt")[0].float()
