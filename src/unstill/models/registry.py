@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import dataclass
+import os
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from unstill.errors import UnstillError
+from unstill.models.catalogue import MODELS, Model
 
 
 if TYPE_CHECKING:
@@ -16,144 +18,14 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
-    """
-    One model by name.
-
-    Attributes:
-        name: what `load` and `--model` take.
-        pipeline: the class of its pipeline.
-        weights: a hub id, or `None` for weights that come with the package.
-        licence: of the weights, in their owner's words.
-        parameters: of the denoiser.
-        needs: memory to run it, as its authors or diffusers' documentation give it for `dtype`.
-        dtype: what the weights were made for.
-        size: (height, width) it was trained for.
-        frames, fps, steps: its usual clip and number of sampling steps.
-        input: what a call needs.
-        parts: pipeline components that live in their own repository: name -> (class, hub id).
-        start: the noise level at which improved sampling begins unless asked otherwise: ("start" or "sigma", value).
-        scheduler: settings that replace those of the loaded scheduler: (class, changed values).
-    """
-
-    name: str
-    pipeline: str
-    weights: str | None
-    licence: str
-    parameters: str
-    needs: str
-    dtype: Literal["float32", "float16", "bfloat16"]
-    size: tuple[int, int]
-    frames: int
-    fps: int
-    steps: int
-    input: Literal["image", "image and prompt", "prompt"]
-    start: tuple[Literal["start", "sigma"], float]
-    parts: tuple[tuple[str, str, str], ...] = ()
-    scheduler: tuple[str, tuple[tuple[str, Any], ...]] | None = None
-    variant: str | None = None
-
-
-MODELS: tuple[Model, ...] = (
-    Model(
-        name="pico",
-        pipeline="PicoPipeline",
-        weights=None,
-        licence="Apache-2.0",
-        parameters="4 M",
-        needs="any CPU",
-        dtype="float32",
-        size=(64, 64),
-        frames=8,
-        fps=8,
-        steps=25,
-        input="image",
-        start=("sigma", 6.0),
-    ),
-    Model(
-        name="svd",
-        pipeline="StableVideoDiffusionPipeline",
-        weights="stabilityai/stable-video-diffusion-img2vid",
-        licence="Stability AI Community License",
-        parameters="1.5 B",
-        needs="a GPU of 8 GB with --offload",
-        dtype="float16",
-        size=(576, 1024),
-        frames=14,
-        fps=7,
-        steps=25,
-        input="image",
-        start=("sigma", 100.0),
-        variant="fp16",
-    ),
-    Model(
-        name="svd-xt",
-        pipeline="StableVideoDiffusionPipeline",
-        weights="stabilityai/stable-video-diffusion-img2vid-xt",
-        licence="Stability AI Community License",
-        parameters="1.5 B",
-        needs="a GPU of 8 GB with --offload",
-        dtype="float16",
-        size=(576, 1024),
-        frames=25,
-        fps=7,
-        steps=25,
-        input="image",
-        start=("sigma", 100.0),
-        variant="fp16",
-    ),
-    Model(
-        name="animatediff",
-        pipeline="AnimateDiffPipeline",
-        weights="stable-diffusion-v1-5/stable-diffusion-v1-5",
-        licence="CreativeML Open RAIL-M (base), Apache-2.0 (motion module)",
-        parameters="1.3 B",
-        needs="a GPU of 8 GB with --offload",
-        dtype="float16",
-        size=(512, 512),
-        frames=16,
-        fps=8,
-        steps=25,
-        input="prompt",
-        start=("start", 0.96),
-        parts=(("motion_adapter", "MotionAdapter", "guoyww/animatediff-motion-adapter-v1-5-2"),),
-        scheduler=("DDIMScheduler", (("beta_schedule", "linear"), ("clip_sample", False))),
-    ),
-    Model(
-        name="cogvideox-5b-i2v",
-        pipeline="CogVideoXImageToVideoPipeline",
-        weights="zai-org/CogVideoX-5b-I2V",
-        licence="CogVideoX License",
-        parameters="5 B",
-        needs="a GPU of 24 GB with --offload",
-        dtype="bfloat16",
-        size=(480, 720),
-        frames=49,
-        fps=8,
-        steps=50,
-        input="image and prompt",
-        start=("start", 0.96),
-    ),
-    Model(
-        name="wan2.1-i2v-14b-480p",
-        pipeline="WanImageToVideoPipeline",
-        weights="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
-        licence="Apache-2.0",
-        parameters="14 B",
-        needs="a GPU of 40 GB with --offload",
-        dtype="bfloat16",
-        size=(480, 832),
-        frames=81,
-        fps=16,
-        steps=50,
-        input="image and prompt",
-        start=("start", 0.96),
-    ),
-)
-
-
 PICO = Path(__file__).parent / "pico" / "weights"
+# Pipelines of this package, which diffusers does not know.
+OWN = {
+    "DynamiCrafterPipeline": "unstill.models.dynamicrafter",
+    "LaViePipeline": "unstill.models.lavie",
+    "PicoPipeline": "unstill.models.pico",
+    "VideoCrafterPipeline": "unstill.models.dynamicrafter",
+}
 
 
 def find(name_or_path: str) -> Model | None:
@@ -198,15 +70,10 @@ def pipeline_class(name_or_path: str) -> type[DiffusionPipeline] | None:
     name = pipeline_name(name_or_path)
     if name is None:
         return None
-    if name == "PicoPipeline":
-        from unstill.models.pico import PicoPipeline
-
-        return PicoPipeline
-    import diffusers
-
-    if not hasattr(diffusers, name):
+    home = import_module(OWN.get(name, "diffusers"))
+    if not hasattr(home, name):
         raise UnstillError(f"{name_or_path} needs the class {name}, which this diffusers does not have; update it.")
-    cls: type[DiffusionPipeline] = getattr(diffusers, name)
+    cls: type[DiffusionPipeline] = getattr(home, name)
     return cls
 
 
@@ -236,6 +103,7 @@ def bundled_picture() -> Path:
 def load(
     name_or_path: str,
     *,
+    checkpoint: str | os.PathLike[str] | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     offload: bool = False,
@@ -246,10 +114,12 @@ def load(
 
     Args:
         name_or_path: a name of `MODELS`, a local folder written by `save_pretrained`, or a hub id.
+        checkpoint: a file of weights: of the papers' own models the released file, or one fine-tuned from it
+            (otherwise the released file is fetched from the hub); of others the denoiser, fine-tuned.
         dtype: of the weights; by default the model's own on an accelerator, float32 on the CPU.
         device: by default an accelerator where there is one, else the CPU.
         offload: keep only the part at work on the accelerator (`enable_model_cpu_offload`).
-        options: go to the pipeline's `from_pretrained`.
+        options: go to the pipeline's `from_pretrained`; of the papers' own models only `base` (see `load_checkpoint`).
 
     Raises:
         UnstillError: an unknown name, a broken folder, a hub that cannot be reached, a missing device.
@@ -260,7 +130,16 @@ def load(
     target = _device(device)
     if dtype is None:
         dtype = getattr(torch, model.dtype) if model and target.type != "cpu" else torch.float32
-    pipe = _from_pretrained(name_or_path, model, dtype, options)
+    if model and model.file:
+        from unstill.models.convert import load_checkpoint
+
+        pipe: Any = load_checkpoint(checkpoint or _released(model), model.name, dtype=dtype, **options)
+    else:
+        pipe = _from_pretrained(name_or_path, model, dtype, options)
+        if checkpoint is not None:
+            from unstill.models.convert import load_denoiser
+
+            load_denoiser(pipe, checkpoint)
     if offload and target.type != "cpu":
         pipe.enable_model_cpu_offload(device=target)
     else:
@@ -285,6 +164,20 @@ def _device(asked: str | torch.device | None) -> torch.device:
     if not there_is:
         raise UnstillError(f"There is no device {device} here; there is cpu" + (f" and {here.type}." if here else "."))
     return device
+
+
+def _released(model: Model) -> str:
+    """The released file, from the hub or its cache."""
+    from huggingface_hub import hf_hub_download
+
+    assert model.weights is not None and model.file is not None
+    try:
+        return hf_hub_download(model.weights, model.file)
+    except (OSError, ValueError) as error:
+        raise UnstillError(
+            f"{model.file} of {model.weights} could not be fetched from the Hugging Face hub and is not in the local "
+            f"cache; download it and give it as checkpoint (unstill convert {model.file} FOLDER makes a folder of it)."
+        ) from error
 
 
 def _from_pretrained(name_or_path: str, model: Model | None, dtype: torch.dtype, options: dict[str, Any]) -> Any:

@@ -1,0 +1,58 @@
+"""`unstill convert`: a released checkpoint to a diffusers folder."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Type(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="The released file: .ckpt, .pt or .safetensors.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
+    model: Annotated[
+        str | None, typer.Option(help="Which model it is; by default told from the file. See unstill models.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Hub id or folder of what the file lacks: a tokenizer; for LaVie Stable Diffusion 1.4."),
+    ] = None,
+    dtype: Annotated[Type | None, typer.Option(help="Of the written weights. Default: the file's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """
+    Make a diffusers folder of a released checkpoint: DynamiCrafter, VideoCrafter1, LaVie, and what was fine-tuned from
+    them; with --model svd a fine-tuned Stable Video Diffusion.
+
+    Without a dtype, memory is needed for one part of the model at a time.
+    """
+    from unstill.cli import output
+
+    output.hush()
+    import torch
+
+    from unstill.models import registry
+    from unstill.models.convert import RELEASES, check_new, load_checkpoint, save
+
+    check_new(out)
+    output.check_writable(out)
+    wanted = None if dtype is None else getattr(torch, dtype.value)
+    if model is None or model in RELEASES:
+        pipe = load_checkpoint(checkpoint, model, base=base, dtype=wanted)
+    else:
+        pipe = registry.load(base or model, checkpoint=checkpoint, dtype=wanted, device="cpu")
+    save(pipe, out)
+    made = {"pipeline": type(pipe).__name__, "out": str(out), "bytes": sum(p.stat().st_size for p in out.rglob("*"))}
+    if as_json:
+        typer.echo(json.dumps(made, indent=2))
+    else:
+        typer.echo(f"Wrote {out}, a {made['pipeline']}. Try it: unstill animate photo.jpg --model {out}")

@@ -1,0 +1,223 @@
+"""The models this library knows by name."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """
+    One model by name.
+
+    Attributes:
+        name: what `load` and `--model` take.
+        pipeline: the class of its pipeline.
+        weights: a hub id, or `None` for weights that come with the package.
+        licence: of the weights, in their owner's words.
+        parameters: of the denoiser.
+        needs: memory to run it, as its authors or diffusers' documentation give it for `dtype`.
+        dtype: what the weights were made for.
+        size: (height, width) it was trained for.
+        frames, fps, steps: its usual clip and number of sampling steps.
+        input: what a call needs.
+        parts: pipeline components that live in their own repository: name -> (class, hub id).
+        start: the noise level at which improved sampling begins unless asked otherwise: ("start" or "sigma", value).
+        scheduler: settings that replace those of the loaded scheduler: (class, changed values).
+        file: the one file in `weights` that holds the released checkpoint; `None` for a diffusers repository.
+    """
+
+    name: str
+    pipeline: str
+    weights: str | None
+    licence: str
+    parameters: str
+    needs: str
+    dtype: Literal["float32", "float16", "bfloat16"]
+    size: tuple[int, int]
+    frames: int
+    fps: int
+    steps: int
+    input: Literal["image", "image and prompt", "prompt"]
+    start: tuple[Literal["start", "sigma"], float]
+    parts: tuple[tuple[str, str, str], ...] = ()
+    scheduler: tuple[str, tuple[tuple[str, Any], ...]] | None = None
+    variant: str | None = None
+    file: str | None = None
+
+
+MODELS: tuple[Model, ...] = (
+    Model(
+        name="pico",
+        pipeline="PicoPipeline",
+        weights=None,
+        licence="Apache-2.0",
+        parameters="4 M",
+        needs="any CPU",
+        dtype="float32",
+        size=(64, 64),
+        frames=8,
+        fps=8,
+        steps=25,
+        input="image",
+        start=("sigma", 6.0),
+    ),
+    Model(
+        name="svd",
+        pipeline="StableVideoDiffusionPipeline",
+        weights="stabilityai/stable-video-diffusion-img2vid",
+        licence="Stability AI Community License",
+        parameters="1.5 B",
+        needs="a GPU of 8 GB with --offload",
+        dtype="float16",
+        size=(576, 1024),
+        frames=14,
+        fps=7,
+        steps=25,
+        input="image",
+        start=("sigma", 100.0),
+        variant="fp16",
+    ),
+    Model(
+        name="svd-xt",
+        pipeline="StableVideoDiffusionPipeline",
+        weights="stabilityai/stable-video-diffusion-img2vid-xt",
+        licence="Stability AI Community License",
+        parameters="1.5 B",
+        needs="a GPU of 8 GB with --offload",
+        dtype="float16",
+        size=(576, 1024),
+        frames=25,
+        fps=7,
+        steps=25,
+        input="image",
+        start=("sigma", 100.0),
+        variant="fp16",
+    ),
+    Model(
+        name="dynamicrafter-256",
+        pipeline="DynamiCrafterPipeline",
+        weights="Doubiiu/DynamiCrafter",
+        file="model.ckpt",
+        licence="research, non-commercial (their repository)",
+        parameters="1.4 B",
+        needs="a GPU of 12 GB",
+        dtype="float16",
+        size=(256, 256),
+        frames=16,
+        fps=8,
+        steps=50,
+        input="image and prompt",
+        start=("start", 0.96),
+    ),
+    Model(
+        name="dynamicrafter-512",
+        pipeline="DynamiCrafterPipeline",
+        weights="Doubiiu/DynamiCrafter_512",
+        file="model.ckpt",
+        licence="research, non-commercial (their repository)",
+        parameters="1.4 B",
+        needs="a GPU of 16 GB",
+        dtype="float16",
+        size=(320, 512),
+        frames=16,
+        fps=8,
+        steps=50,
+        input="image and prompt",
+        start=("start", 0.96),
+    ),
+    Model(
+        name="dynamicrafter-1024",
+        pipeline="DynamiCrafterPipeline",
+        weights="Doubiiu/DynamiCrafter_1024",
+        file="model.ckpt",
+        licence="research, non-commercial (their repository)",
+        parameters="1.4 B",
+        needs="a GPU of 24 GB",
+        dtype="float16",
+        size=(576, 1024),
+        frames=16,
+        fps=8,
+        steps=50,
+        input="image and prompt",
+        start=("start", 0.96),
+    ),
+    Model(
+        name="videocrafter-512",
+        pipeline="VideoCrafterPipeline",
+        weights="VideoCrafter/Image2Video-512",
+        file="model.ckpt",
+        licence="research, non-commercial (their repository)",
+        parameters="1.4 B",
+        needs="a GPU of 16 GB",
+        dtype="float16",
+        size=(320, 512),
+        frames=16,
+        fps=8,
+        steps=50,
+        input="image and prompt",
+        start=("start", 0.96),
+    ),
+    Model(
+        name="lavie",
+        pipeline="LaViePipeline",
+        weights="YaohuiW/LaVie",
+        file="lavie_base.pt",
+        licence="research and free commercial use (their repository)",
+        parameters="0.9 B",
+        needs="a GPU of 12 GB",
+        dtype="float16",
+        size=(320, 512),
+        frames=16,
+        fps=8,
+        steps=50,
+        input="prompt",
+        start=("start", 0.96),
+    ),
+    Model(
+        name="animatediff",
+        pipeline="AnimateDiffPipeline",
+        weights="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        licence="CreativeML Open RAIL-M (base), Apache-2.0 (motion module)",
+        parameters="1.3 B",
+        needs="a GPU of 8 GB with --offload",
+        dtype="float16",
+        size=(512, 512),
+        frames=16,
+        fps=8,
+        steps=25,
+        input="prompt",
+        start=("start", 0.96),
+        parts=(("motion_adapter", "MotionAdapter", "guoyww/animatediff-motion-adapter-v1-5-2"),),
+        scheduler=("DDIMScheduler", (("beta_schedule", "linear"), ("clip_sample", False))),
+    ),
+    Model(
+        name="cogvideox-5b-i2v",
+        pipeline="CogVideoXImageToVideoPipeline",
+        weights="zai-org/CogVideoX-5b-I2V",
+        licence="CogVideoX License",
+        parameters="5 B",
+        needs="a GPU of 24 GB with --offload",
+        dtype="bfloat16",
+        size=(480, 720),
+        frames=49,
+        fps=8,
+        steps=50,
+        input="image and prompt",
+        start=("start", 0.96),
+    ),
+    Model(
+        name="wan2.1-i2v-14b-480p",
+        pipeline="WanImageToVideoPipeline",
+        weights="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+        licence="Apache-2.0",
+        parameters="14 B",
+        needs="a GPU of 40 GB with --offload",
+        dtype="bfloat16",
+        size=(480, 832),
+        frames=81,
+        fps=16,
+        steps=50,
+        input="image and prompt",
+        start=("start", 0.96),
+    ),
+)

@@ -1,0 +1,161 @@
+"""Released checkpoint files: reading them, saying what they hold, and fitting their weights into networks."""
+
+import os
+import pickle
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from unstill.errors import UnstillError
+from unstill.models.keys import State
+
+
+# Around the state dict, in the order of preference; "ema" is LaVie's, "module" DeepSpeed's.
+_WRAPPINGS = ("ema", "ema_state_dict", "state_dict", "module", "model")
+# Before every key: of DeepSpeed, of distributed training, of torch.compile.
+_PREFIXES = ("_forward_module.", "module.", "_orig_mod.")
+
+
+class CheckpointError(UnstillError):
+    """A checkpoint that does not fit. All keys are in `missing`, `unknown` and `misshaped`."""
+
+    def __init__(self, sentence: str, missing: list[str], unknown: list[str], misshaped: list[str]) -> None:
+        super().__init__(sentence)
+        self.missing, self.unknown, self.misshaped = missing, unknown, misshaped
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> State | list[Tensor]:
+    """
+    The weights in a `.ckpt`, `.pt`, `.bin` or `.safetensors` file, by name, without what was around them; for the
+    averages that diffusers' `EMAModel` saves the list in the order of the network's parameters.
+
+    Tensors stay in the file until they are used, where its format allows that.
+
+    Raises:
+        UnstillError: no such file, a damaged one, or one with something else in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UnstillError(f"There is no checkpoint file {path}.")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+    except (pickle.UnpicklingError, RuntimeError, SafetensorError, EOFError, ValueError, KeyError) as error:
+        raise UnstillError(_about(path, error)) from error
+    while isinstance(content, Mapping):
+        if isinstance(content.get("shadow_params"), list):
+            return content["shadow_params"]
+        inner = next((name for name in _WRAPPINGS if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
+            break
+        content = content[inner]
+    state = content if isinstance(content, Mapping) else {}
+    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if not state:
+        raise UnstillError(f"{path} holds no weights by name, so it is not the checkpoint of a network.")
+    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _unpickle(path: Path) -> Any:
+    with path.open("rb") as file:
+        mapped = file.read(2) == b"PK"  # torch's format before 1.6 cannot be mapped
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _about(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        head = file.read(512)
+    if "Weights only load failed" in str(error) and head[:2] in (b"PK", b"\x80\x02"):
+        return f"{path} holds Python objects beside weights, which are not run for safety; save only its state dict."
+    if not head:
+        return f"{path} is empty; fetch it again."
+    if head[:2] == b"PK" or path.suffix == ".safetensors":
+        return f"{path} is damaged or cut short; fetch it again."
+    if head.isascii():
+        return f"{path} is a text file, not a checkpoint (a download link or an error page saved by mistake?)."
+    return f"{path} is not a checkpoint that torch or safetensors can read."
+
+
+def scale_of(state: State) -> float | None:
+    """What DynamiCrafter's dynamic rescale ends at, from the table in its checkpoints."""
+    table = state.get("scale_arr")
+    return None if table is None else round(table[-1].item(), 3)
+
+
+def identify(state: State) -> tuple[str | None, str]:
+    """The name of the released model that a state dict is of, `None` for no known one, and words for what it is."""
+    if any("init_attn" in key for key in state):
+        entry = next((v for k, v in state.items() if k.endswith("input_blocks.0.0.weight")), None)
+        if entry is not None and entry.shape[1] == 4:
+            return "videocrafter-512", "VideoCrafter1 image-to-video"
+        if any("framestride_embed" in key or key.endswith("attn2.alpha") for key in state):
+            return "dynamicrafter-256", "DynamiCrafter 256"
+        name = {0.7: "dynamicrafter-512", 0.3: "dynamicrafter-1024"}.get(scale_of(state) or 0.0)
+        return name, f"DynamiCrafter {name.rpartition('-')[2]}" if name else "DynamiCrafter 512 or 1024"
+    for mark, name, words in _MARKS:
+        if any(mark in key for key in state):
+            return name, words
+    return None, "a model unknown to unstill"
+
+
+_MARKS: tuple[tuple[str, str | None, str], ...] = (
+    ("attn_temp.", "lavie", "LaVie"),
+    ("lora_", None, "a LoRA"),
+    ("motion_modules.", None, "a motion module of AnimateDiff"),
+    ("controlnet_", None, "a ControlNet"),
+    ("temporal_res_block.", "svd", "the U-Net of Stable Video Diffusion in diffusers' layout"),
+    (".time_stack.", None, "Stable Video Diffusion in its own layout"),
+    ("conditioner.embedders.", None, "Stable Diffusion XL"),
+    ("cond_stage_model.transformer.", None, "Stable Diffusion 1"),
+    ("model.diffusion_model.", None, "an image model in the layout of Stable Diffusion"),
+    ("down_blocks.", None, "a U-Net or autoencoder of diffusers that is no video model known to unstill"),
+)
+
+
+def fit(modules: Mapping[str, nn.Module], parts: Mapping[str, State], unknown: Iterable[str], about: str) -> None:
+    """
+    Gives every module, which may be on the meta device, the weights of the part of that name, without copying them.
+
+    Raises:
+        CheckpointError: unless keys and shapes agree and nothing is left over (`unknown`); `about` begins its
+            sentence.
+    """
+    missing, other, misshaped = [], list(unknown), []
+    for name, module in modules.items():
+        wanted, given = module.state_dict(), parts[name]
+        missing += [f"{name}.{key}" for key in wanted if key not in given]
+        other += [f"{name}.{key}" for key in given if key not in wanted]
+        misshaped += [
+            f"{name}.{key} {_shape(given[key])} for {_shape(value)}"
+            for key, value in wanted.items()
+            if key in given and given[key].shape != value.shape
+        ]
+    if missing or other or misshaped:
+        faults = (("missing", missing), ("of another shape", misshaped), ("unknown", other))
+        said = "; ".join(f"{len(keys)} {what}: {_grouped(keys)}" for what, keys in faults if keys)
+        raise CheckpointError(f"{about}: {said}.", missing, other, misshaped)
+    for name, module in modules.items():
+        module.load_state_dict(parts[name], assign=True)
+        module.eval()
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def _grouped(keys: list[str], few: int = 12) -> str:
+    """All keys; of very many the first places in their names, with counts."""
+    if len(keys) <= few:
+        return ", ".join(keys)
+    for depth in (4, 3, 2, 1):
+        groups = Counter(".".join(key.split(" ")[0].split(".")[:depth]) for key in keys)
+        if len(groups) <= few or depth == 1:
+            break
+    return ", ".join(f"{name} ({count})" if count > 1 else name for name, count in groups.items())

@@ -1,0 +1,335 @@
+"""Released checkpoints of the papers' models to diffusers pipelines."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
+
+from unstill.errors import UnstillError
+from unstill.models.checkpoint import CheckpointError, fit, identify, read_checkpoint
+from unstill.models.dynamicrafter import (
+    DynamiCrafterPipeline,
+    DynamiCrafterScheduler,
+    DynamiCrafterUNet,
+    ImageResampler,
+    VideoCrafterPipeline,
+)
+from unstill.models.keys import Rename, State, dynamicrafter_unet, openclip, stable_diffusion_vae, unchanged
+from unstill.models.lavie import LaViePipeline, LaVieUNet
+
+
+Config = dict[str, Any]
+
+TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+STABLE_DIFFUSION = "CompVis/stable-diffusion-v1-4"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One network in a checkpoint: the prefix of its keys, its class and configuration, how its keys are renamed."""
+
+    prefix: str
+    network: type[Any]
+    config: Config
+    rename: Rename = unchanged
+
+    def on_meta(self) -> nn.Module:
+        with torch.device("meta"):
+            if config_class := getattr(self.network, "config_class", None):
+                module: nn.Module = self.network(config_class(**self.config))
+            else:
+                module = self.network(**self.config)
+        for layer in module.modules():
+            if isinstance(getattr(layer, "position_ids", None), Tensor):  # computed, so in no checkpoint
+                layer.position_ids = torch.arange(layer.position_ids.shape[-1])[None]
+        return module
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """
+    A kind of released checkpoint.
+
+    Attributes:
+        pipeline, scheduler: their classes, with the scheduler's configuration.
+        parts: what the file holds, by the name of the pipeline's component.
+        ignored: beginnings of keys that are not needed: schedules, what CLIP needs to compare its towers.
+        base: the hub id, or folder, of the components that the file lacks.
+        base_parts: their classes; of those that the pipeline can do without `None` is taken if there is no base.
+    """
+
+    pipeline: type[DiffusionPipeline]
+    scheduler: tuple[type[Any], Config]
+    parts: Mapping[str, Part]
+    base: str
+    base_parts: Mapping[str, tuple[type[Any], Config]]
+    ignored: tuple[str, ...] = ()
+
+
+VAE: Config = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "sample_size": 512,
+}
+TEXT: Config = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,  # of 24: the last one is not used
+    "num_attention_heads": 16,
+    "hidden_act": "gelu",
+    "projection_dim": 1024,
+    "pad_token_id": 0,
+}
+VISION: Config = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "hidden_act": "gelu",
+    "projection_dim": 1024,
+}
+
+
+def crafter(
+    pipeline: type[DiffusionPipeline],
+    unet: Config,
+    scheduler: Config,
+    *,
+    projector: Config | None = None,
+    vae: Config = VAE,
+    text: Config = TEXT,
+    vision: Config = VISION,
+) -> Release:
+    """The layout that DynamiCrafter and VideoCrafter1 share."""
+    return Release(
+        pipeline=pipeline,
+        scheduler=(DynamiCrafterScheduler, scheduler),
+        parts={
+            "unet": Part(
+                prefix="model.diffusion_model.", network=DynamiCrafterUNet, config=unet, rename=dynamicrafter_unet
+            ),
+            "image_projector": Part(prefix="image_proj_model.", network=ImageResampler, config=projector or {}),
+            "vae": Part(prefix="first_stage_model.", network=AutoencoderKL, config=vae, rename=stable_diffusion_vae),
+            "text_encoder": Part(
+                prefix="cond_stage_model.model.",
+                network=CLIPTextModel,
+                config=text,
+                rename=openclip(text["num_hidden_layers"]),
+            ),
+            "image_encoder": Part(
+                prefix="embedder.model.visual.",
+                network=CLIPVisionModel,
+                config=vision,
+                rename=openclip(vision["num_hidden_layers"]),
+            ),
+        },
+        base=TOKENIZER,
+        base_parts={"tokenizer": (CLIPTokenizer, {"pad_token": "!"})},  # token 0, with which OpenCLIP pads
+        ignored=(
+            *("betas", "alphas_", "sqrt_", "log_one_minus_", "posterior_", "scale_arr", "logvar", "model_ema."),
+            *("cond_stage_model.model.text_projection", "cond_stage_model.model.logit_scale"),
+            *(f"embedder.model.{name}" for name in ("positional_embedding", "text_projection", "logit_scale")),
+            *(f"embedder.model.{name}" for name in ("token_embedding.", "ln_final.", "transformer.", "visual.proj")),
+            *(f"{tower}.model.attn_mask" for tower in ("cond_stage_model", "embedder")),
+            *("cond_stage_model.model.visual.", "first_stage_model.loss."),
+        ),
+    )
+
+
+_PLAIN: Config = {
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+}
+RELEASES: dict[str, Release] = {
+    "dynamicrafter-256": crafter(
+        DynamiCrafterPipeline,
+        {"sample_size": (32, 32), "default_fps": 3, "gated_image": True},
+        _PLAIN | {"rescale": 1.0},
+    ),
+    "dynamicrafter-512": crafter(DynamiCrafterPipeline, {}, {}),
+    "dynamicrafter-1024": crafter(
+        DynamiCrafterPipeline, {"sample_size": (72, 128), "default_fps": 10}, {"rescale": 0.3}
+    ),
+    "videocrafter-512": crafter(
+        VideoCrafterPipeline,
+        {"in_channels": 4, "default_fps": 16},
+        _PLAIN | {"rescale_last": True},
+        projector={"frames": 1},
+    ),
+    "lavie": Release(
+        pipeline=LaViePipeline,
+        scheduler=(DDPMScheduler, {"clip_sample": False}),
+        parts={
+            "unet": Part(
+                prefix="",
+                network=LaVieUNet,
+                config={"cross_attention_dim": 768, "sample_size": (40, 64)},
+            )
+        },
+        base=STABLE_DIFFUSION,
+        base_parts={"vae": (AutoencoderKL, {}), "text_encoder": (CLIPTextModel, {}), "tokenizer": (CLIPTokenizer, {})},
+    ),
+}
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    release: Release | str | None = None,
+    *,
+    base: str | os.PathLike[str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> DiffusionPipeline:
+    """
+    The pipeline of a released checkpoint, or of one fine-tuned from it, on the CPU.
+
+    Args:
+        release: a name of `RELEASES`; by default told from the file.
+        base: hub id or diffusers folder of what the file lacks: DynamiCrafter and VideoCrafter1 a tokenizer (without
+            one only the empty prompt is understood), LaVie all of Stable Diffusion 1.4 but its U-Net.
+        dtype: of the weights; by default the file's, which then stay in the file until they are used.
+
+    Raises:
+        UnstillError: a file that cannot be read, or whose weights do not fit (`CheckpointError`, with all keys).
+    """
+    state = read_checkpoint(path)
+    if isinstance(state, list):
+        raise UnstillError(f"{path} holds averaged weights without names; load its model first, then `load_denoiser`.")
+    found, words = identify(state)
+    name = release if isinstance(release, str) else found
+    if release is None and name not in RELEASES:
+        raise UnstillError(
+            f"{path} looks like {words}; say which model it is: {', '.join(RELEASES)}."
+            if words.startswith("DynamiCrafter")
+            else f"{path} looks like {words}, which is not among {', '.join(RELEASES)}."
+        )
+    if isinstance(release, str) and release not in RELEASES:
+        raise UnstillError(f"There is no released layout {release!r}; known: {', '.join(RELEASES)}.")
+    layout = release if isinstance(release, Release) else RELEASES[name or ""]
+
+    modules = {name: part.on_meta() for name, part in layout.parts.items()}
+    parts, unknown = _split(state, layout)
+    fit(modules, parts, unknown, f"{path} does not fit {name}; it looks like {words}")
+    if isinstance(release, str) and found not in (None, release):  # 512 and 1024 have the same keys and shapes
+        raise UnstillError(f"{path} looks like {words}, so it is not {release}; leave the model out, or say {found}.")
+    scheduler_class, config = layout.scheduler
+    pipe = layout.pipeline(**modules, **dict(_from_base(layout, base)), scheduler=scheduler_class(**config))
+    return pipe if dtype is None else pipe.to(dtype)
+
+
+def _split(state: State, layout: Release) -> tuple[dict[str, State], list[str]]:
+    """The state of every part, in the names of its network, and the keys that belong to none."""
+    parts: dict[str, State] = {name: {} for name in layout.parts}
+    unknown = []
+    for key, value in state.items():
+        if key.startswith(layout.ignored):
+            continue
+        owner = next((name for name, part in layout.parts.items() if key.startswith(part.prefix)), None)
+        if owner is None:
+            unknown.append(key)
+        else:
+            parts[owner][key.removeprefix(layout.parts[owner].prefix)] = value
+    return {name: part.rename(parts[name]) for name, part in layout.parts.items()}, unknown
+
+
+def _from_base(layout: Release, base: str | os.PathLike[str] | None) -> Iterator[tuple[str, Any]]:
+    optional = layout.pipeline._optional_components
+    source = str(base or layout.base)
+    for name, (cls, options) in layout.base_parts.items():
+        inside = len(layout.base_parts) > 1 or (Path(source) / name).is_dir()
+        try:
+            yield name, cls.from_pretrained(source, **options, **({"subfolder": name} if inside else {}))
+        except (OSError, ValueError) as error:
+            if base is None and name in optional and not inside:
+                yield name, None
+                continue
+            raise UnstillError(
+                f"The {name} could not be loaded from {source}, neither from the Hugging Face hub nor from its cache; "
+                "give a folder that has it as base (--base)."
+            ) from error
+
+
+def load_denoiser(pipe: Any, path: str | os.PathLike[str]) -> None:
+    """
+    Gives a pipeline's U-Net the weights of a checkpoint in its own layout: the fine-tuned Stable Video Diffusion of
+    Conditional Image Leakage, with `module.` before its keys or not, or the averages that `EMAModel` saves.
+
+    Raises:
+        CheckpointError: unless keys and shapes agree.
+    """
+    unet, state = pipe.unet, read_checkpoint(path)
+    if isinstance(state, list):
+        names = [name for name, _ in unet.named_parameters()]
+        if len(names) != len(state):
+            raise CheckpointError(
+                f"{path} holds {len(state)} averaged weights, but {type(unet).__name__} has {len(names)}.",
+                names[len(state) :],
+                [str(i) for i in range(len(names), len(state))],
+                [],
+            )
+        state = dict(unet.state_dict()) | dict(zip(names, state, strict=True))
+    dtype, device = unet.dtype, unet.device
+    fit(
+        {"unet": unet},
+        {"unet": state},
+        [],
+        f"{path} is not a checkpoint of this U-Net; it looks like {identify(state)[1]}",
+    )
+    unet.to(device, dtype)
+
+
+def convert(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    release: Release | str | None = None,
+    *,
+    base: str | os.PathLike[str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """
+    Writes the pipeline of a released checkpoint as a diffusers folder.
+
+    Weights go from file to file, one component after the other. With a `dtype` that is not the file's all are in
+    memory at once, in that type.
+
+    Args:
+        out: a folder that does not exist, or is empty.
+
+    Raises:
+        UnstillError: as `load_checkpoint`, and for a folder with something in it.
+    """
+    check_new(out)
+    return save(load_checkpoint(path, release, base=base, dtype=dtype), out)
+
+
+def check_new(out: str | os.PathLike[str]) -> None:
+    """Raises `UnstillError` unless `out` is a folder that does not exist, or is empty."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UnstillError(f"{out} exists already; give a new folder.")
+
+
+def save(pipe: DiffusionPipeline, out: str | os.PathLike[str]) -> Path:
+    """`pipe.save_pretrained(out)`, but the folder appears when it is whole."""
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        pipe.save_pretrained(partial)
+        partial.chmod(0o755)  # mkdtemp's are for their owner alone
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out

@@ -1,0 +1,108 @@
+"""LaVie's text-to-video pipeline (https://huggingface.co/papers/2309.15103), in the manners of diffusers."""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from unstill.models.latent_video import Generators, LatentVideoPipeline, StepCallback, VideoPipelineOutput, as_list
+from unstill.models.lavie.unet import LaVieUNet
+
+
+class LaViePipeline(LatentVideoPipeline):
+    """
+    Makes a video, or with one frame a picture, of what a prompt says.
+
+    Args:
+        scheduler: as released `DDPMScheduler`, linear betas from 1e-4 to 0.02; `DDIMScheduler` with the same betas
+            needs fewer steps.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer | None,
+        unet: LaVieUNet,
+        scheduler: Any,
+    ) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
+        self._set_up()
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str],
+        negative_prompt: str | list[str] = "",
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int = 16,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        eta: float = 0.0,
+        num_videos_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        decode_chunk_size: int = 1,
+        output_type: str = "pil",
+        callback_on_step_end: StepCallback | None = None,
+        return_dict: bool = True,
+    ) -> VideoPipelineOutput | tuple[Any]:
+        """
+        Args:
+            num_frames: 1 makes a picture: temporal attention is left out, as I4VGen does for its candidates.
+            guidance_scale: weight of the prompt against `negative_prompt`; 1 is off.
+            eta: for schedulers of the DDIM family.
+            latents: unit noise `(B, 4, F, h, w)` to start from instead of drawing it.
+            prompt_embeds, negative_prompt_embeds: `(B, 77, C)`, instead of prompts.
+            decode_chunk_size: frames decoded at a time.
+            output_type: "pil", "np", "pt" or "latent".
+
+        Returns:
+            `VideoPipelineOutput`, or a tuple with `return_dict=False`.
+        """
+        device, guided = self._execution_device, guidance_scale != 1
+        height, width = height or self.native_size()[0], width or self.native_size()[1]
+        self.check_size(height, width, num_frames, num_inference_steps)
+        if prompt_embeds is None:
+            prompt_embeds = self.encode_prompt([prompt] if isinstance(prompt, str) else prompt)
+        batch = len(prompt_embeds)
+        contexts = [prompt_embeds]
+        if guided:
+            if negative_prompt_embeds is None:
+                negative_prompt_embeds = self.encode_prompt(as_list(negative_prompt, batch, "negative prompts"))
+            contexts.insert(0, negative_prompt_embeds)
+        context = torch.cat([part.repeat_interleave(num_videos_per_prompt, 0) for part in contexts])
+        context = context.to(self.unet.dtype)
+
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        latents = self.prepare_latents(
+            batch * num_videos_per_prompt,
+            self.unet.config.in_channels,
+            num_frames,
+            height,
+            width,
+            self.unet.dtype,
+            device,
+            generator,
+            latents,
+        )
+
+        def predict(sample: Tensor, t: Tensor) -> Tensor:
+            x = sample[:, :, 0] if num_frames == 1 else sample
+            output = self.unet(torch.cat([x] * len(contexts)), t, context, return_dict=False)[0]
+            output = output[:, :, None] if num_frames == 1 else output
+            if not guided:
+                return output
+            without, given = output.chunk(2)
+            return without + guidance_scale * (given - without)
+
+        latents = self.denoise(latents, predict, eta, generator, callback_on_step_end)
+        return self.finish(latents, output_type, decode_chunk_size, return_dict)
