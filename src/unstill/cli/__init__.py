@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from unstill.cli.animate import animate
+from unstill.cli.convert import convert
 from unstill.cli.evaluate import evaluate
 from unstill.cli.listing import methods, models
 from unstill.cli.statistics import statistics
@@ -76,6 +77,7 @@ for verb, example in (
     (statistics, "unstill statistics clips/ --model svd --out svd.safetensors"),
     (train, "unstill train pico:steps=2000 --out runs/pico"),
     (evaluate, "unstill evaluate generated/ --reference real/ --frames 16 --fps 3"),
+    (convert, "unstill convert model.ckpt dynamicrafter-512"),
     (models, "unstill models --json"),
     (methods, "unstill methods"),
 ):
