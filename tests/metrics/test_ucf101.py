@@ -58,7 +58,7 @@ def test_stopped_and_started_again(root: Path, tmp_path: Path) -> None:
     report = evaluate(
         made.generated,
         made.reference,
-        Settings(size=(32, 64)),
+        Settings(size=(32, 64), frames=4),
         images=made.images,
         prompts=made.prompts,
         cache=tmp_path / "cache",

@@ -17,8 +17,8 @@ from unstill.metrics.flow import FlowEngine, optical_flow
 from unstill.metrics.motion import PAPER_SIZE
 
 
-_POINTS = 64  # the fit sees at most 64 x 64 positions
-_TRIPLES = 200  # at 40 % of outliers one in five triples is clean
+_POINTS = 48  # the fit sees about 48 x 48 positions
+_TRIPLES = 100  # at 40 % of outliers one in five triples is clean
 _REFINEMENTS = 10
 
 
