@@ -478,6 +478,7 @@ def test_applying_twice_is_refused_and_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("methods", "reason"),
     [
+        ([EarlyStart], "is not a method"),
         ([EarlyStart(start=0.9), EarlyStart(start=0.8)], "twice"),
         ([Fill(value=0.0), Picky()], "no"),
     ],

@@ -124,6 +124,8 @@ class Applied:
             copies=self._adapter.copies_scheduler,
         )
         for i, method in enumerate(self.methods):
+            if not isinstance(method, Method):
+                raise UnstillError(f"{method!r} is not a method; give an instance, such as EarlyStart(start=0.96).")
             method.check(self.methods[:i] + self.methods[i + 1 :], target)
         if (unseen := self._having("on_condition")) and not target.condition:
             raise UnstillError(
