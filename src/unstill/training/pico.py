@@ -45,7 +45,7 @@ class PicoRecipe:
     ema: float = 0.9993
     log_sigma_mean: float = 0.9
     log_sigma_std: float = 1.6
-    displacement_weight: float = 5.0  # the world's exact motion, as an extra target
+    displacement_weight: float = 20.0  # the world's exact motion, as an extra target
     drop: float = 0.1  # how often the image, and independently the motion level, is withheld
     frames: int = 8
     size: int = 64

@@ -1,9 +1,10 @@
 """The embedded model's denoiser: a small space-time U-Net with the call signature of Stable Video Diffusion's.
 
-Three ideas make it learn within hours on a laptop. Gates: the output has learned linear skips from the noisy latents
+Four ideas make it learn within hours on a laptop. Gates: the output has learned linear skips from the noisy latents
 and from the image, per channel, noise level and frame. Layers: the image skip is carried along by predicted motion, K
-layers of the image each moved at its own constant speed and blended, so that what moves keeps its shape. Joint
-attention: every position of every frame sees every other at the coarser grids.
+layers of the image each moved and blended, so that what moves keeps its shape. Centroids: how far a thing has come is
+read off as the distance between where it is now and where it was. Joint attention: every position of every frame sees
+every other at the coarser grids.
 """
 
 import math
@@ -132,6 +133,8 @@ class PicoUNet(ModelMixin, ConfigMixin):
         self.up2 = Block(coarse + middle, middle, embedding)
         self.look1 = Attention(middle, sample_size // 2, num_frames)
         self.up1 = Block(middle + fine, fine, embedding)
+        self.identity = nn.Conv2d(fine, 32, 1)
+        self.sharpness = nn.Parameter(torch.tensor(10.0))
         # Not zero: layers that begin alike would stay alike.
         self.motion = nn.Conv2d(fine, 3 * layers, 3, padding=1)
         self.outlet = nn.Sequential(
@@ -170,12 +173,27 @@ class PicoUNet(ModelMixin, ConfigMixin):
 
         noisy, image = sample.flatten(0, 1).float().chunk(2, 1)  # (B*F, C, H, W) each
         share, travel = self._layers(self.motion(x).float(), order.repeat(batch))
+        travel = torch.cat([travel[:, :1] + self._shift(x, frames)[:, None], travel[:, 1:]], 1)
         carried = self._carried(image, share, travel)
         keep, copy = self.gates(e).float()[:, :, None, None].chunk(2, 1)
         out = self.outlet(torch.cat([x, carried.to(x.dtype)], 1)).float() + keep * noisy + copy * carried
         out = out.unflatten(0, (batch, frames)).to(sample.dtype)
         displacement = travel[:, 0].unflatten(0, (batch, frames))
         return PicoUNetOutput(sample=out, displacement=displacement) if return_dict else (out, displacement)
+
+    def _shift(self, x: Tensor, frames: int) -> Tensor:
+        """How far what is seen at each position has come since frame 0, (B*F, 2, H, W) in sides.
+
+        Positions of one thing have alike embeddings; attention by likeness finds the centroid of the thing in its own
+        frame and in frame 0. That is robust where details are lost in noise, and exact for a rigid shift.
+        """
+        n, _, height, width = x.shape
+        thing = _normalise(self.identity(x).float().flatten(2), 1).transpose(1, 2).unflatten(0, (-1, frames))
+        query = thing * (self.sharpness / thing.shape[-1])  # cosine times sharpness, (B, F, P, D)
+        now = (query @ thing.transpose(-1, -2)).softmax(-1)
+        before = (query @ thing[:, :1].transpose(-1, -2)).softmax(-1)  # (B, F, P, P)
+        places = (affine_grid(torch.eye(2, 3, device=x.device)[None], [1, 1, height, width], align_corners=False)) / 2
+        return ((now - before) @ places.reshape(-1, 2)).transpose(-1, -2).reshape(n, 2, height, width)
 
     @staticmethod
     def _layers(field: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
