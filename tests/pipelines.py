@@ -256,6 +256,63 @@ def i2vgen_xl() -> Any:
     )
 
 
+def dynamicrafter(channels: int = 8) -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    from unstill.models.dynamicrafter import (
+        DynamiCrafterPipeline,
+        DynamiCrafterScheduler,
+        DynamiCrafterUNet,
+        ImageResampler,
+        VideoCrafterPipeline,
+    )
+
+    pipeline_class = DynamiCrafterPipeline if channels == 8 else VideoCrafterPipeline
+    encoder = CLIPVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=16, patch_size=8
+    )
+    return pipeline_class(
+        vae=_image_vae(),
+        text_encoder=None,
+        tokenizer=None,
+        image_encoder=CLIPVisionModel(encoder),
+        image_projector=ImageResampler(8, 8, 1, 1, 8, queries=2, frames=3 if channels == 8 else 1, output_dim=8),
+        unet=DynamiCrafterUNet(
+            (8, 8),
+            in_channels=channels,
+            block_out_channels=(32, 32),
+            layers_per_block=1,
+            attention_levels=1,
+            attention_head_dim=16,
+            cross_attention_dim=8,
+            text_tokens=4,
+            image_tokens=2,
+        ),
+        scheduler=DynamiCrafterScheduler(),
+    )
+
+
+def lavie() -> Any:
+    from unstill.models.lavie import LaViePipeline, LaVieUNet
+
+    return LaViePipeline(
+        vae=_image_vae(),
+        text_encoder=None,
+        tokenizer=None,
+        unet=LaVieUNet(
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            sample_size=8,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=8,
+            attention_head_dim=2,
+            norm_num_groups=2,
+        ),
+        scheduler=diffusers.DDPMScheduler(clip_sample=False),
+    )
+
+
 def text_to_video_sd() -> Any:
     return diffusers.TextToVideoSDPipeline(
         vae=_image_vae(),
@@ -680,6 +737,33 @@ CASES: dict[str, Case] = {
         level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
+    ),
+    "DynamiCrafterPipeline": Case(
+        build=dynamicrafter,
+        call={**SMALL, "image": picture(), **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+        schedulers={"DDIM": lambda: diffusers.DDIMScheduler(**VP)},
+    ),
+    "VideoCrafterPipeline": Case(
+        build=partial(dynamicrafter, channels=4),
+        call={**SMALL, "image": picture(), **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+        image=False,
+        condition=False,
+    ),
+    "LaViePipeline": Case(
+        build=lavie,
+        call={**SMALL, "prompt": None, **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+        image=False,
+        condition=False,
+        schedulers={"DDIM": lambda: diffusers.DDIMScheduler(**VP)},
     ),
     "I2VGenXLPipeline": Case(
         build=i2vgen_xl,

@@ -1,14 +1,31 @@
 """DynamiCrafter and VideoCrafter1 against their official networks and samplers (goldens)."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, DDIMScheduler
 from safetensors.torch import load_file
+from torch import Tensor
 
+import unstill
+import unstill.models.dynamicrafter.scheduler as scheduler_module
+from tests.models.released import EPSILON
 from tests.models.weights import DC_TINY, GOLDEN, VC_TINY, released, shapes, with_golden_weights
 from unstill.errors import UnstillError
-from unstill.models.dynamicrafter import DynamiCrafterUNet, ImageResampler
+from unstill.grid import Grid
+from unstill.methods.analytic_init import AnalyticInit
+from unstill.methods.base import Method, Run
+from unstill.models.dynamicrafter import (
+    DynamiCrafterPipeline,
+    DynamiCrafterScheduler,
+    DynamiCrafterUNet,
+    ImageResampler,
+    VideoCrafterPipeline,
+)
+from unstill.models.dynamicrafter.pipeline import squash
 
 
 UNET, PROJECTOR = "model.diffusion_model.", "image_proj_model."
@@ -113,3 +130,167 @@ def test_a_context_without_an_image_and_odd_sizes_are_refused(dynamicrafter: Dyn
         dynamicrafter(torch.zeros(1, 8, 4, 16, 16), 1, torch.zeros(1, 77, 24))
     with pytest.raises(UnstillError, match="multiples of 2"):
         dynamicrafter(torch.zeros(1, 8, 4, 15, 16), 1, torch.zeros(1, 93, 24))
+
+
+# --- the samplers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Visit(Method):
+    """Visits these timesteps: the released samplers' grids, where they are not the scheduler's own."""
+
+    timesteps: Tensor
+
+    def on_schedule(self, run: Run, grid: Grid) -> Grid:
+        return Grid(self.timesteps.flip(0).to(grid.timesteps))
+
+
+def golden_pipeline(io: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, **scheduler: Any) -> Any:
+    """The tiny U-Net in its pipeline, which encodes any image to the golden condition and draws the golden noise."""
+    crafter = "cond_latent" in io
+    unet = with_golden_weights(DynamiCrafterUNet(**(DC_TINY if crafter else VC_TINY)), 1234 if crafter else 4321)
+    pipe: Any = (DynamiCrafterPipeline if crafter else VideoCrafterPipeline)(
+        vae=AutoencoderKL(norm_num_groups=1, block_out_channels=(4,)),
+        text_encoder=None,
+        tokenizer=None,
+        image_encoder=None,
+        image_projector=None,
+        unet=unet,
+        scheduler=DynamiCrafterScheduler(**scheduler),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.encode_image = lambda pixels: io["context" if pixels.any() else "uncond_context"][:, 77:]
+    if crafter:
+        pipe.prepare_image_latents = lambda *_: io["cond_latent"].expand(-1, -1, 4, -1, -1)
+    noises = iter(io["step_noise"])
+    monkeypatch.setattr(scheduler_module, "randn_tensor", lambda *_, **__: next(noises))
+    return pipe
+
+
+def golden_call(pipe: Any, io: dict[str, Tensor], latents: Tensor, **options: Any) -> Tensor:
+    return pipe(
+        torch.ones(1, 3, 16, 16),
+        prompt_embeds=io["context"][:, :77],
+        negative_prompt_embeds=io["uncond_context"][:, :77],
+        num_inference_steps=10,
+        fps=io["fs" if "fs" in io else "fps"].item(),
+        latents=latents,
+        output_type="latent",
+        **options,
+    ).frames
+
+
+def assert_final(final: Tensor, io: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(final, io["final"], rtol=0, atol=1e-4 * io["final"].abs().max().item())
+
+
+def test_ten_steps_of_dynamicrafter_512(monkeypatch: pytest.MonkeyPatch) -> None:
+    io = load_file(GOLDEN / "e2e_dc512_M1000_S10_eta1_cfg7p5_gr0p7_noinit.safetensors")
+    assert_final(golden_call(golden_pipeline(io, monkeypatch), io, io["eps"]), io)
+
+
+def test_analytic_init_in_dynamicrafter_512(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The paper's start of 0.96: grid, first latents and ten steps of the released code."""
+    io = load_file(GOLDEN / "e2e_dc512_M960_S10_eta1_cfg7p5_gr0p7.safetensors")
+    torch.save({"Expectation_X0": io["mean"], "Tr_Cov_d": io["tr_cov_d"]}, tmp_path / "noise.pt")
+    pipe = golden_pipeline(io, monkeypatch)
+    with unstill.apply(pipe, AnalyticInit(start=0.96, statistics=tmp_path / "noise.pt")) as handle:
+        assert_final(golden_call(pipe, io, io["eps"]), io)
+    assert handle.run.grid.timesteps.tolist() == io["timesteps_ascending"].flip(0).tolist()
+
+
+def test_ten_steps_of_dynamicrafter_256(monkeypatch: pytest.MonkeyPatch) -> None:
+    io = load_file(GOLDEN / "e2e_dc256_M960_S10_eta1_cfg7p5_uniform.safetensors")
+    pipe = golden_pipeline(io, monkeypatch, **EPSILON, rescale=1.0)
+    with unstill.apply(pipe, Visit(io["timesteps_ascending"])):
+        assert_final(golden_call(pipe, io, io["init"]), io)
+
+
+@pytest.mark.parametrize("name", ["Mhonoured", "asis_Mignored"])
+def test_ten_steps_of_videocrafter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    io = load_file(GOLDEN / f"e2e_vc512_M960_S10_eta1_cfg12_{name}.safetensors")
+    pipe = golden_pipeline(io, monkeypatch, **EPSILON, rescale_last=True)
+    if name == "asis_Mignored":  # the scheduler's own grid
+        assert_final(golden_call(pipe, io, io["init"]), io)
+    else:
+        with unstill.apply(pipe, Visit(io["timesteps_ascending"])):
+            assert_final(golden_call(pipe, io, io["init"]), io)
+
+
+def test_without_rescale_the_scheduler_is_diffusers_ddim() -> None:
+    """Also with eta and on its own grids."""
+    common = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "timestep_spacing": "trailing",
+    }
+    config = common | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    ours = DynamiCrafterScheduler(**config, rescale=1.0)
+    theirs = DDIMScheduler(**config, clip_sample=False, set_alpha_to_one=False)
+    generator = torch.Generator().manual_seed(0)
+    x = y = torch.randn(1, 4, 2, 4, 4, generator=generator)
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(20)
+    for t in ours.timesteps:
+        output, noise = torch.randn(2, 1, 4, 2, 4, 4, generator=generator)
+        x = ours.step(output, t, x, eta=0.6, variance_noise=noise).prev_sample
+        y = theirs.step(output, t, y, eta=0.6, variance_noise=noise).prev_sample
+    torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
+
+
+def test_steps_lead_exactly_to_the_next_timestep() -> None:
+    """30 steps do not divide 1000: with perfect noise predictions every sample is the same video, noised, scaled."""
+    scheduler = DynamiCrafterScheduler(prediction_type="epsilon", rescale_betas_zero_snr=False, rescale=0.3)
+    scheduler.set_timesteps(30)
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 1, 4, 2, 4, 4, generator=generator)
+    visited = scheduler.timesteps.tolist()
+    x = scheduler.add_noise(scheduler.scale(visited[0]) * x0, eps, scheduler.timesteps[:1])
+    for t, after in zip(visited, visited[1:], strict=False):
+        x = scheduler.step(eps, t, x).prev_sample
+        expected = scheduler.add_noise(scheduler.scale(after) * x0, eps, torch.tensor([after]))
+        torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_guidance_by_image_and_by_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """u + a (i - u) + b (c - i), from three calls of a network that says which context it was given."""
+    io = load_file(GOLDEN / "e2e_dc512_M1000_S10_eta1_cfg7p5_gr0p7_noinit.safetensors")
+    pipe = golden_pipeline(io, monkeypatch)
+    contexts: list[Tensor] = []
+
+    def unet(x: Tensor, t: Tensor, context: Tensor, fps: int, return_dict: bool) -> tuple[Tensor]:
+        contexts.append(context)
+        return (torch.tensor([1.0, 3.0, 7.0]).view(3, 1, 1, 1, 1).expand(3, 4, 4, 16, 16),)
+
+    pipe.unet.forward = unet
+    seen: list[Tensor] = []
+    monkeypatch.setattr(pipe.scheduler, "step", lambda output, *_, **__: seen.append(output) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        golden_call(pipe, io, io["eps"], guidance_scale=2.0, image_guidance_scale=5.0, guidance_rescale=0.0)
+    assert seen[0].unique().tolist() == [1 + 5 * (3 - 1) + 2 * (7 - 3)]
+    empty, text = io["uncond_context"][0, :77], io["context"][0, :77]
+    grey, image = io["uncond_context"][0, 77:], io["context"][0, 77:]
+    for given, parts in zip(contexts[0], [(empty, grey), (empty, image), (text, image)], strict=True):
+        assert torch.equal(given, torch.cat(parts))
+
+
+def test_two_images_are_at_the_ends_of_the_condition(monkeypatch: pytest.MonkeyPatch) -> None:
+    io = load_file(GOLDEN / "e2e_dc512_M1000_S10_eta1_cfg7p5_gr0p7_noinit.safetensors")
+    pipe = golden_pipeline(io, monkeypatch)
+    del pipe.prepare_image_latents
+    first, last = torch.randn(2, 1, 3, 16, 16)
+    generator = torch.Generator().manual_seed(3)
+    both = pipe.prepare_image_latents(first, 4, generator, last)
+    generator.manual_seed(3)
+    alone = pipe.prepare_image_latents(first, 4, generator)
+    assert torch.equal(both[:, :, 0], alone[:, :, 3]) and not both[:, :, 1:3].any()
+    assert not torch.equal(both[:, :, 3], both[:, :, 0]) and both[:, :, 3].any()
+
+
+def test_squashing_keeps_a_constant_and_where_things_are() -> None:
+    assert torch.allclose(squash(torch.full((1, 3, 320, 512), 0.3), (224, 224)), torch.tensor(0.3), atol=1e-5)
+    ramp = torch.linspace(-1, 1, 512).expand(1, 3, 320, 512)
+    inside = slice(8, -8)  # reflection bends it at the borders
+    expected = torch.linspace(-1, 1, 224).expand(1, 3, 224, 224)
+    assert torch.allclose(squash(ramp, (224, 224))[..., inside], expected[..., inside], atol=1e-3)

@@ -168,6 +168,20 @@ class Pico(StableVideoDiffusion):
         return pipe.decode_latents(latents.transpose(1, 2))
 
 
+class DynamiCrafter(FrameAdapter):
+    """Image latents are repeated over the frames and concatenated to the channels, in every branch of guidance."""
+
+    captures = starts_at = "prepare_image_latents"
+    denoisers = ("unet",)
+    condition_input = "sample"
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, channels:]
+
+
 class FoldedFrames(FrameAdapter):
     """The scheduler steps `(B F, C, H, W)`. As it stands: ModelScope's text to video."""
 
@@ -366,9 +380,11 @@ ADAPTERS: dict[str, Adapter] = {
     "AnimateDiffSparseControlNetPipeline": FrameAdapter(),
     "CogVideoXImageToVideoPipeline": CogVideoX(),
     "CogVideoXPipeline": CogVideoXText(),
+    "DynamiCrafterPipeline": DynamiCrafter(),
     "HunyuanVideo15ImageToVideoPipeline": HunyuanVideo15(),
     "HunyuanVideoImageToVideoPipeline": HunyuanVideo(),
     "I2VGenXLPipeline": I2VGenXL(),
+    "LaViePipeline": FrameAdapter(),
     "LTX2ImageToVideoPipeline": LTX2(),
     "LTXImageToVideoPipeline": LTX(),
     "PIAPipeline": PIA(),
@@ -377,6 +393,7 @@ ADAPTERS: dict[str, Adapter] = {
     "SkyReelsV2ImageToVideoPipeline": Wan(),
     "StableVideoDiffusionPipeline": StableVideoDiffusion(),
     "TextToVideoSDPipeline": FoldedFrames(),
+    "VideoCrafterPipeline": FrameAdapter(),  # it sees its image as tokens only
     "WanImageToVideoPipeline": Wan(),
     "WanPipeline": VideoAdapter(),
 }

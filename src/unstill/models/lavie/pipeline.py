@@ -7,6 +7,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from unstill.errors import UnstillError
 from unstill.models.latent_video import Generators, LatentVideoPipeline, StepCallback, VideoPipelineOutput, as_list
 from unstill.models.lavie.unet import LaVieUNet
 
@@ -37,7 +38,7 @@ class LaViePipeline(LatentVideoPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str],
+        prompt: str | list[str] | None = None,
         negative_prompt: str | list[str] = "",
         height: int | None = None,
         width: int | None = None,
@@ -72,6 +73,8 @@ class LaViePipeline(LatentVideoPipeline):
         height, width = height or self.native_size()[0], width or self.native_size()[1]
         self.check_size(height, width, num_frames, num_inference_steps)
         if prompt_embeds is None:
+            if not prompt:
+                raise UnstillError("LaVie needs a prompt that says what happens, or prompt_embeds.")
             prompt_embeds = self.encode_prompt([prompt] if isinstance(prompt, str) else prompt)
         batch = len(prompt_embeds)
         contexts = [prompt_embeds]
