@@ -207,6 +207,12 @@ def test_a_level_is_given_once_and_in_range(levels: dict[str, float]) -> None:
         EarlyStart(**levels)
 
 
+@pytest.mark.parametrize(("name", "level"), [("AnimateDiffPipeline", {"sigma": 1.0}), (SVD, {"start": 0.9})])
+def test_a_level_in_the_wrong_unit_is_refused_at_apply(name: str, level: dict[str, float]) -> None:
+    with pytest.raises(UnstillError, match="instead of"):
+        unstill.apply(pipeline(name), EarlyStart(**level))
+
+
 def test_two_methods_cannot_both_set_the_level() -> None:
     data = statistics(torch.zeros(4, 3, 8, 8), 1.0)
     with pytest.raises(UnstillError, match="both decide the noise level"):

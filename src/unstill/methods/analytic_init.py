@@ -7,13 +7,14 @@ https://huggingface.co/papers/2406.15735, Section 3.2, Proposition 1 and Eq. 5.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from unstill.errors import UnstillError
-from unstill.grid import Grid, respace
-from unstill.methods.base import Method, Run, check_level
+from unstill.grid import Grid, level_of, respace
+from unstill.methods.base import Method, Run, Target, check_level
 from unstill.statistics import LatentStatistics
 
 
@@ -54,6 +55,10 @@ class AnalyticInit(Method):
         check_level(self.start, self.sigma)
         if not isinstance(self.statistics, LatentStatistics):
             object.__setattr__(self, "statistics", LatentStatistics.load(self.statistics))
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        Method.check(self, others, target)
+        level_of(target.process, self.start, self.sigma)
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
         return respace(run.process.scheduler, run.process, start=self.start, sigma=self.sigma)

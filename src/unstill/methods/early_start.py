@@ -6,10 +6,11 @@ the video stands still; no copying happens at levels that are not visited. "Iden
 Leakage in Image-to-Video Diffusion Model", https://huggingface.co/papers/2406.15735, Section 3.2.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unstill.grid import Grid, respace
-from unstill.methods.base import Method, Run, check_level
+from unstill.grid import Grid, level_of, respace
+from unstill.methods.base import Method, Run, Target, check_level
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,10 @@ class EarlyStart(Method):
 
     def __post_init__(self) -> None:
         check_level(self.start, self.sigma)
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        Method.check(self, others, target)
+        level_of(target.process, self.start, self.sigma)
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
         return respace(run.process.scheduler, run.process, start=self.start, sigma=self.sigma)
