@@ -10,7 +10,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
@@ -28,11 +28,11 @@ class SchedulerHooks(Protocol):
     def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
         """Instead of the scheduler's own `step`: that is `call()`, with `arguments` (by name; changed in place)."""
 
-    def copied(self) -> Self | None:
+    def copied(self) -> "SchedulerHooks":
         """The hooks that a deep copy of the scheduler gets."""
 
 
-def hooked(scheduler: Any, hooks: Any) -> Any:
+def hooked(scheduler: Any, hooks: SchedulerHooks) -> Any:
     """A copy of `scheduler`, in the same state, that calls `hooks`."""
     new = copy.deepcopy(scheduler)
     base: Any = type(scheduler)
