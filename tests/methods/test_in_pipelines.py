@@ -156,6 +156,19 @@ def test_free_init(name: str) -> None:
     assert torch.equal(call(1), plain(name))
 
 
+@pytest.mark.parametrize("coarse_to_fine", [False, True])
+def test_free_init_is_that_of_diffusers(coarse_to_fine: bool) -> None:
+    pipe, case = pipeline("AnimateDiffPipeline"), CASES["AnimateDiffPipeline"]
+    pipe.enable_free_init(num_iters=3, use_fast_sampling=coarse_to_fine)
+    try:
+        expected = sample(case, pipe, num_inference_steps=4)
+    finally:
+        pipe.disable_free_init()
+    method = unstill.FreeInit.preset("diffusers", coarse_to_fine=coarse_to_fine)
+    with unstill.attach.sampling(pipe, method) as sampler:
+        torch.testing.assert_close(sample(case, sampler, num_inference_steps=4), expected, rtol=1e-4, atol=1e-4)
+
+
 @every_pipeline
 def test_with_rectification_in_either_order(name: str) -> None:
     pipe, case = pipeline(name), CASES[name]

@@ -7,7 +7,6 @@ https://huggingface.co/papers/2402.04324.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -38,7 +37,7 @@ class FrameInit(Method):
     order: int = 4
     parity: bool = False
 
-    owns: ClassVar[frozenset[str]] = frozenset({"latents"})
+    owns = frozenset({"latents"})
     presets = {"paper": {}, "released": {"parity": True}}
 
     def __post_init__(self) -> None:
