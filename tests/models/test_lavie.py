@@ -1,12 +1,19 @@
 """LaVie against its official network (goldens) and against diffusers' image U-Net."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
 
+from tests.models.released import TEXT, tiny_lavie, tokenizer_folder
 from tests.models.weights import GOLDEN, LAVIE, LAVIE_TINY, released, shapes
+from unstill.errors import UnstillError
+from unstill.models.convert import load_checkpoint
 from unstill.models.lavie import LaVieUNet
 
 
@@ -74,3 +81,82 @@ def test_saved_and_loaded_it_is_the_same(unet: LaVieUNet, io: dict[str, Tensor],
     with torch.no_grad():
         out = [model(io["x"], 321, io["ehs"]).sample for model in (unet, again)]
     assert torch.equal(*out)
+
+
+# --- the pipeline ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The parts of Stable Diffusion that LaVie's checkpoints lack."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("base")
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=2, **blocks).save_pretrained(folder / "vae")
+    CLIPTextModel(CLIPTextConfig(**TEXT)).save_pretrained(folder / "text_encoder")
+    tokenizer_folder(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipe(weights: dict[str, Tensor], base: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """From a file as released: the averaged weights are those that count."""
+    path = tmp_path_factory.mktemp("released") / "lavie.pt"
+    torch.save({"model": {key: torch.zeros(()) for key in weights}, "ema": weights}, path)
+    pipe = load_checkpoint(path, tiny_lavie(), base=base)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_the_released_file_loads(pipe: Any, unet: LaVieUNet) -> None:
+    assert type(pipe.unet) is LaVieUNet
+    assert all(torch.equal(value, unet.state_dict()[key]) for key, value in pipe.unet.state_dict().items())
+
+
+def test_the_released_sampler_visits_980_to_0(pipe: Any) -> None:
+    """As LaVie's own environment did, whose DDPM scheduler ignored the offset of its configuration."""
+    pipe.scheduler.set_timesteps(50)
+    assert pipe.scheduler.timesteps.tolist() == list(range(980, -1, -20))
+    assert pipe.scheduler.config.prediction_type == "epsilon"
+    torch.testing.assert_close(pipe.scheduler.betas, torch.linspace(1e-4, 0.02, 1000))
+
+
+def test_a_picture_is_what_stable_diffusion_makes_with_the_same_weights(pipe: Any, weights: dict[str, Tensor]) -> None:
+    plain = UNet2DConditionModel(**LAVIE_TINY).eval()
+    plain.load_state_dict({key: value for key, value in weights.items() if "_temp" not in key})
+    scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
+    stable = StableDiffusionPipeline(
+        pipe.vae, pipe.text_encoder, pipe.tokenizer, plain, scheduler, None, None, requires_safety_checker=False
+    )
+    stable.set_progress_bar_config(disable=True)
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    call: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 4.0, "output_type": "pt"}
+    expected = stable("a cup", latents=latents, height=32, width=32, **call).images
+    own, pipe.scheduler = pipe.scheduler, DDIMScheduler(clip_sample=False, steps_offset=1)
+    video = pipe("a cup", latents=latents[:, :, None], height=32, width=32, num_frames=1, **call).frames
+    pipe.scheduler = own
+    assert video.shape == (1, 1, 3, 32, 32)
+    torch.testing.assert_close(video[:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_video_has_its_shape_and_its_seed(pipe: Any) -> None:
+    def make(seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        options = {"height": 16, "width": 16, "num_frames": 3, "num_inference_steps": 2, "output_type": "pt"}
+        return pipe(["a cup", "a boat"], generator=generator, **options).frames
+
+    first = make(1)
+    assert first.shape == (2, 3, 3, 16, 16) and 0 <= first.min() and first.max() <= 1
+    assert torch.equal(first, make(1)) and not torch.equal(first, make(2))
+    assert not torch.equal(first[:, 0], first[:, 1])
+
+
+def test_the_empty_prompt_needs_no_tokenizer(pipe: Any) -> None:
+    with_tokenizer, tokenizer = pipe.encode_prompt([""]), pipe.tokenizer
+    pipe.tokenizer = None
+    try:
+        assert torch.equal(pipe.encode_prompt([""]), with_tokenizer)
+        with pytest.raises(UnstillError, match="no tokenizer"):
+            pipe.encode_prompt(["a cup"])
+    finally:
+        pipe.tokenizer = tokenizer

@@ -43,6 +43,8 @@ def convert(
     from unstill.models import registry
     from unstill.models.convert import RELEASES, check_new, load_checkpoint, save
 
+    if model is not None:
+        registry.find(model)
     check_new(out)
     output.check_writable(out)
     wanted = None if dtype is None else getattr(torch, dtype.value)

@@ -48,8 +48,9 @@ class Part:
             else:
                 module = self.network(**self.config)
         for layer in module.modules():
-            if isinstance(getattr(layer, "position_ids", None), Tensor):  # computed, so in no checkpoint
-                layer.position_ids = torch.arange(layer.position_ids.shape[-1])[None]
+            places = getattr(layer, "position_ids", None)
+            if isinstance(places, Tensor):  # computed, so in no checkpoint
+                layer.position_ids = torch.arange(places.shape[-1])[None]
         return module
 
 

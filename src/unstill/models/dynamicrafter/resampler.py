@@ -1,5 +1,7 @@
 """From the tokens of an image encoder to those that DynamiCrafter's U-Net looks at."""
 
+from typing import Any
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -60,7 +62,9 @@ class ImageResampler(ModelMixin, ConfigMixin):
         """`(B, L, embedding_dim)` to `(B, frames * queries, output_dim)`."""
         latents = self.latents.expand(len(x), -1, -1)
         x = self.proj_in(x)
-        for attention, feed_forward in self.layers:  # type: ignore[misc]
+        layer: Any
+        for layer in self.layers:
+            attention, feed_forward = layer
             latents = latents + attention(x, latents)
             latents = latents + feed_forward(latents)
         return self.norm_out(self.proj_out(latents))

@@ -13,7 +13,7 @@ class VideoCrafterPipeline(DynamiCrafterPipeline):
     """Makes a video of a picture, which the network sees only through tokens of its image encoder, as of a text."""
 
     @torch.no_grad()
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         image: Images,
         prompt: str | list[str] = "",

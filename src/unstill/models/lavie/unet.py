@@ -28,10 +28,13 @@ class Clip:
 class LaVieUNet(UNet2DConditionModel):
     """
     State dict keys are those of the released checkpoints, which are Stable Diffusion's and 9 more per transformer
-    block. Everything that works on a `UNet2DConditionModel` (attention processors, LoRA) does on this one.
+    block. Everything that works on a `UNet2DConditionModel` (attention processors, LoRA) does on this one, which also
+    takes its configuration.
     """
 
-    @functools.wraps(UNet2DConditionModel.__init__)
+    conv_norm_out: nn.GroupNorm
+
+    @functools.wraps(UNet2DConditionModel.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.clip = Clip()
