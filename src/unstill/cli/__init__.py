@@ -11,7 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from unstill.cli.animate import animate
+from unstill.cli.compare import compare
 from unstill.cli.convert import convert
+from unstill.cli.diagnose import diagnose
 from unstill.cli.evaluate import evaluate
 from unstill.cli.listing import methods, models
 from unstill.cli.statistics import statistics
@@ -77,6 +79,8 @@ for verb, example in (
     (statistics, "unstill statistics clips/ --model svd --out svd.safetensors"),
     (train, "unstill train pico:steps=2000 --out runs/pico"),
     (evaluate, "unstill evaluate generated/ --reference real/ --frames 16 --fps 3"),
+    (compare, "unstill compare --method 'early-start:sigma=50|20' --method analytic-init --seeds 4"),
+    (diagnose, "unstill diagnose --model svd --clips videos/ --out svd.html"),
     (convert, "unstill convert model.ckpt dynamicrafter-512"),
     (models, "unstill models --json"),
     (methods, "unstill methods"),

@@ -178,6 +178,17 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
+def parse_numbers(text: str, where: str) -> tuple[float, ...]:
+    """`"200,50,10"` as falling numbers above 0."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) <= 0 or any(b >= a for a, b in zip(numbers, numbers[1:], strict=False)):
+        raise UnstillError(f"{where} takes falling numbers above 0 with commas, for example 200,50,10, not {text!r}.")
+    return numbers
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """`"512x320"`, width first as people say it, as (height, width)."""
     width, _, height = text.lower().partition("x")

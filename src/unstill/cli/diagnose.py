@@ -1,0 +1,162 @@
+"""`unstill diagnose`: does this model copy its image instead of moving it, and what to set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def diagnose(
+    model: Annotated[
+        str, typer.Option(help="A name from 'unstill models', a diffusers folder, or a hub id.")
+    ] = "pico",
+    clips: Annotated[
+        Path | None, typer.Option(help="A folder of real videos. Without it: rendered clips, whose truth is known.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Clips to probe with; more give narrower intervals.")] = 8,
+    levels: Annotated[
+        str | None, typer.Option(help="Noise levels, falling, with commas: 200,50,10 or 1.0,0.96,0.9.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Probe the model with these methods in it, e.g. noise-rectification.")
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0.05, max=0.95, help="Of the motion that a recommended start has to keep.")
+    ] = 0.5,
+    prompt: Annotated[str | None, typer.Option(help="What happens, for models that read text.")] = None,
+    response: Annotated[
+        int, typer.Option(min=0, help="Also make so many videos per motion level; 0 leaves that out.")
+    ] = 4,
+    frames: Annotated[int | None, typer.Option(min=2, help="Frames per clip. Default: the model's.")] = None,
+    fps: Annotated[float | None, typer.Option(min=0.1, help="Frames per second to read real videos at.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the clips and the noise.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="The report to write; a JSON file of the same name lies beside it.")
+    ] = Path("diagnosis.html"),
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
+    ] = None,
+    offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """
+    Find out whether a model copies its image instead of moving it, and where to start sampling.
+
+    Noises clips, lets the model predict them in one step, and compares the motion: with its image, with a weakened
+    one, without any; on rendered clips also with the best that any model could predict.
+    """
+    from unstill.cli import output
+    from unstill.cli.options import describe_method, parse_method, parse_numbers, parse_size
+    from unstill.cli.progress import Report
+    from unstill.data.clips import video_files
+    from unstill.errors import UnstillError
+    from unstill.models import registry
+
+    entry = registry.find(model)
+    wanted = None if size is None else parse_size(size)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UnstillError(f"--out {out}: the report is a web page; name it .html.")
+    if clips is not None:
+        video_files(clips)
+    defaults = registry.defaults_of(model)
+    methods = tuple(parse_method(text, defaults) for text in method or ())
+    asked_levels = None if levels is None else parse_numbers(levels, "--levels")
+    output.check_writable(out)
+    output.hush()
+    cls = registry.pipeline_class(model)
+    if cls is not None:
+        _check_prompt(cls, prompt)
+
+    from unstill.lab.diagnose import diagnose as measure
+    from unstill.lab.diagnosis_report import command, page, table, verdict
+    from unstill.lab.probe import usual_levels
+    from unstill.lab.response import LEVELS, respond, takes_motion
+    from unstill.lab.subjects import from_folder, from_world, motion_argument, picture_of
+    from unstill.models.calling import arguments, native_frames, native_size, parameters
+
+    pipe = registry.load(model, device=device, offload=offload)
+    pipe.set_progress_bar_config(disable=True)
+    shape = wanted or (entry.size if entry else native_size(pipe))
+    length = frames or (entry.frames if entry else native_frames(pipe))
+    rate = fps or (entry.fps if entry else None)
+    others = 128 if clips is None and max(shape) <= 64 else 0  # a large autoencoder would take hours for them
+    takes_image = "image" in parameters(type(pipe))
+
+    def call(picture: Any, motion: float | None, steps: int | None = None) -> dict[str, Any]:
+        image = picture if takes_image else None
+        return arguments(type(pipe), image=image, prompt=prompt, motion=motion, frames=length, steps=steps, size=shape)
+
+    def subjects(n: int, others: int = 0) -> Any:
+        if clips is None:
+            return from_world(n, length, shape, seed, others)
+        return from_folder(clips, n, length, rate, shape, seed)
+
+    asked = None
+    with Report(quiet=as_json) as report:
+        found = measure(
+            pipe,
+            subjects(count, others),
+            lambda subject, picture: call(picture, motion_argument(pipe, subject)),
+            asked_levels or usual_levels(pipe),
+            name=model,
+            methods=methods,
+            share=share,
+            seed=seed,
+            progress=lambda done: report("clips", done, count),
+        )
+        if response and takes_motion(pipe) and takes_image:
+            steps = entry.steps if entry else None
+            asked = respond(
+                pipe,
+                list(subjects(response)),
+                lambda subject, level: call(picture_of(subject), level, steps),
+                seed=seed,
+                progress=lambda done: report("videos", done, response * len(LEVELS)),
+            )
+    typed = command(found, "statistics" in defaults)
+    result: dict[str, Any] = {
+        **output.provenance(),
+        **found.as_dict(),
+        "verdict": verdict(found)[0],
+        "advice": verdict(found)[1],
+        "use": typed,
+        "response": asked and asked.as_dict(),
+        "methods": [describe_method(one) for one in methods],
+        "source": "the synthetic world" if clips is None else str(clips),
+        "frames": length,
+        "size": {"height": shape[0], "width": shape[1]},
+        "seed": seed,
+    }
+    facts = {
+        "command": result["command"],
+        "clips": f"{found.clips} of {result['source']}, {length} frames of {shape[1]}x{shape[0]}",
+        "methods": ", ".join(f"{one['name']} {one['parameters']}" for one in result["methods"]) or "none",
+        "versions": ", ".join(f"{name} {number}" for name, number in result["versions"].items()),
+    }
+    page(found, asked, rate or 8, typed, facts).save(out)
+    output.write_json(out.with_suffix(".json"), result)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(table(found))
+    for sentence in verdict(found):
+        console.print(sentence)
+    if typed:
+        typer.echo(f"Try it: {typed}")
+    typer.echo(f"Wrote {out} and {out.with_suffix('.json')}.")
+
+
+def _check_prompt(cls: type, prompt: str | None) -> None:
+    from PIL import Image
+
+    from unstill.models.calling import arguments, parameters
+
+    image = Image.new("RGB", (8, 8)) if "image" in parameters(cls) else None
+    arguments(cls, image=image, prompt=prompt)

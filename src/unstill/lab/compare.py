@@ -1,0 +1,212 @@
+"""
+Models x settings x motion levels x images x seeds: one video per cell, measured, kept, and never made twice.
+
+A cell is named after everything that decides its result, so that the same folder serves a comparison that was stopped,
+shared out, or shares cells with nothing else. What belongs together is compared together: every setting sees the same
+images and the same noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import unstill
+from unstill.data.images import resize_and_crop
+from unstill.data.video import write_video
+from unstill.errors import UnstillError
+from unstill.lab.claims import Claims, settle
+from unstill.lab.subjects import flow_of
+from unstill.methods.base import Method
+from unstill.methods.free_init import FreeInit
+from unstill.metrics import first_frame_error, proxy_coherence, proxy_colour_fidelity, proxy_edge_fidelity
+from unstill.models.calling import arguments, generate, parameters
+
+
+METRICS = ("motion", "fidelity", "colour", "detail", "coherence", "first_frame_error", "seconds")
+"""motion: mean optical flow, % of the picture's side per frame; fidelity: mean of the proxies colour and detail."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """Methods under the name a person gave them; `described`: their parameters as JSON can hold them."""
+
+    name: str
+    methods: tuple[Method, ...]
+    described: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One video to make."""
+
+    model: str
+    setting: str
+    motion: float | None
+    image: str
+    seed: int
+
+    def key(self, decides: dict[str, Any]) -> str:
+        """A name for the cell, from it and from what else decides its result."""
+        content = json.dumps([asdict(self), decides], sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """How to load a model, and what suits it."""
+
+    name: str
+    load: Callable[[], Any]
+    size: tuple[int, int]
+    settings: tuple[Setting, ...]
+    frames: int | None = None
+    steps: int | None = None
+    fps: float = 8.0
+
+
+class Comparison:
+    """The cells of a comparison in a folder.
+
+    `manifest.json` lists them, `done/` holds one JSON file per finished cell, `videos/` the videos. The folder belongs
+    to one comparison; processes that are given the same one share its cells.
+
+    Raises:
+        UnstillError: the folder holds another comparison.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        models: Sequence[Model],
+        images: dict[str, Image.Image],
+        seeds: Sequence[int],
+        *,
+        motions: Sequence[float | None] = (None,),
+        prompt: str | None = None,
+    ) -> None:
+        self.folder, self.images, self.prompt = folder, images, prompt
+        self.models = {model.name: model for model in models}
+        cells = [
+            Cell(model=model.name, setting=setting.name, motion=motion, image=image, seed=seed)
+            for model in models
+            for setting in model.settings
+            for motion in motions
+            for image in images
+            for seed in seeds
+        ]
+        if not cells:
+            raise UnstillError("There is nothing to compare: give at least one image, seed, setting and model.")
+        self.cells = {cell.key(self._decides(cell)): cell for cell in cells}
+        own = {"cells": {key: asdict(cell) for key, cell in self.cells.items()}}
+        if settle(folder / "manifest.json", own) != own:
+            raise UnstillError(f"{folder} holds another comparison; choose another folder, or delete that one.")
+        (folder / "videos").mkdir(exist_ok=True)
+        self._claims = Claims(folder, list(self.cells))
+        self._loaded: tuple[str, Any] = ("", None)
+
+    def run(
+        self,
+        rank: int = 0,
+        processes: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Makes what is missing, beginning at this process's share; returns how many cells it made. The process of
+        rank 0 stays until all are done."""
+        first = rank * len(self.cells) // processes
+        return self._claims.work(self._make, first=first, wait=rank == 0, progress=progress)
+
+    def results(self) -> list[dict[str, Any]]:
+        """All finished cells: what they are, and what was measured or why they failed."""
+        found = ((key, self._claims.result(key)) for key in self.cells)
+        return [{"cell": key, **result} for key, result in found if result is not None]
+
+    def video(self, key: str) -> Path:
+        return self.folder / "videos" / f"{key}.mp4"
+
+    def _decides(self, cell: Cell) -> dict[str, Any]:
+        model = self.models[cell.model]
+        setting = next(one for one in model.settings if one.name == cell.setting)
+        return {
+            "methods": setting.described,
+            "picture": hashlib.sha256(self.images[cell.image].tobytes()).hexdigest(),
+            "call": [model.frames, model.steps, model.size, self.prompt],
+        }
+
+    def _pipeline(self, model: Model) -> Any:
+        if self._loaded[0] != model.name:
+            self._loaded = ("", None)  # the last one goes before the next one comes
+            pipe = model.load()
+            pipe.set_progress_bar_config(disable=True)
+            self._loaded = (model.name, pipe)
+        return self._loaded[1]
+
+    def _make(self, key: str) -> dict[str, Any]:
+        cell = self.cells[key]
+        model = self.models[cell.model]
+        setting = next(one for one in model.settings if one.name == cell.setting)
+        pipe = self._pipeline(model)
+        picture = resize_and_crop(self.images[cell.image], model.size)
+        began = time.perf_counter()
+        try:
+            video = self._sample(pipe, model, setting, cell, picture)
+        except UnstillError as error:  # a method that is not for this model: the others go on
+            return {**asdict(cell), "error": str(error)}
+        seconds = time.perf_counter() - began
+        scale = max(1, math.ceil(128 / min(model.size))) if min(model.size) < 128 else 1
+        write_video(self.video(key), video, model.fps, upscale=scale)
+        return {**asdict(cell), **measure(video, picture), "seconds": round(seconds, 3)}
+
+    def _sample(self, pipe: Any, model: Model, setting: Setting, cell: Cell, picture: Image.Image) -> torch.Tensor:
+        takes_image = "image" in parameters(type(pipe))
+        call = arguments(
+            type(pipe),
+            image=picture if takes_image else None,
+            prompt=self.prompt,
+            motion=cell.motion,
+            frames=model.frames,
+            steps=model.steps,
+            size=model.size,
+        )
+        inside = [one for one in setting.methods if not isinstance(one, FreeInit)]
+        loop = next((one for one in setting.methods if isinstance(one, FreeInit)), None)
+        with unstill.apply(pipe, *inside, image=None if takes_image else picture):
+            if loop is None:
+                return generate(pipe, call, cell.seed)
+            call.setdefault("num_inference_steps", parameters(type(pipe))["num_inference_steps"].default)
+            return generate(_Loop(pipe, loop), call, cell.seed)
+
+
+class _Loop:
+    """A pipeline inside the loop of FreeInit, called as the pipeline is."""
+
+    def __init__(self, pipe: Any, method: FreeInit) -> None:
+        self._pipe, self._method = pipe, method
+
+    def __call__(self, **call: Any) -> Any:
+        return unstill.free_init(self._pipe, self._method, **call)
+
+
+def measure(video: torch.Tensor, picture: Image.Image) -> dict[str, float]:
+    """What is measured of every video, uint8 `(F, 3, H, W)`; see `METRICS`."""
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    colour, detail = proxy_colour_fidelity(video, pixels), proxy_edge_fidelity(video, pixels)
+    found = {
+        "motion": 100 * flow_of(video.float() / 255),
+        "fidelity": (colour + detail) / 2,
+        "colour": colour,
+        "detail": detail,
+        "coherence": proxy_coherence(video),
+        "first_frame_error": first_frame_error(video, pixels),
+    }
+    return {name: round(value, 6) for name, value in found.items()}

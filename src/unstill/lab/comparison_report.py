@@ -1,0 +1,211 @@
+"""The report of a comparison: what moved more, at what price, and the videos themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unstill.data.video import read_video
+from unstill.errors import UnstillError
+from unstill.lab.compare import Comparison
+from unstill.lab.page import Film, Page, film
+from unstill.lab.plots import Point, Series, between, curves, differences, number, scatter
+from unstill.lab.summary import COLUMNS, Row, as_csv, flat
+
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+MOST = 30_000_000
+"""Bytes of video in a report, which base64 makes a third more; what does not fit stays in the folder."""
+COLOURS = 6
+SHOWN = (  # metric, words
+    ("motion", "motion, % of side"),
+    ("fidelity", "fidelity (proxy)"),
+    ("coherence", "coherence (proxy)"),
+    ("first_frame_error", "first frame off by"),
+    ("seconds", "seconds"),
+)
+
+
+def verdict(rows: Sequence[Row]) -> list[str]:
+    """One sentence per model and motion level: which settings move more for certain, and at what price."""
+    said = []
+    several = len({(row.model, row.motion) for row in rows}) > 1
+    for model, motion in dict.fromkeys((row.model, row.motion) for row in rows):
+        mine = [row for row in rows if (row.model, row.motion) == (model, motion) and row.means]
+        if not mine:
+            continue
+        plain, more = mine[0], [row for row in mine if row.gains and row.gains["motion"].low > 0]
+        where = f"{model}{'' if motion is None else f' at motion {motion:g}'}: " if several else ""
+        if not more:
+            said.append(f"{where}No setting certainly moves more than {plain.setting}.")
+            continue
+        best = max(more, key=lambda row: row.means["motion"].value)
+        gain = best.gains["motion"].value / max(plain.means["motion"].value, 1e-9)
+        price = best.gains["fidelity"]
+        if price.high < 0:
+            cost = f"at the price of {-price.value:.3f} fidelity ({-price.high:.3f} to {-price.low:.3f})"
+        else:
+            cost = "with no certain loss of fidelity"
+        free = [row.setting for row in more if row.gains["fidelity"].high >= 0 and row is not best]
+        also = f" Without certain loss also move more: {', '.join(free)}." if free else ""
+        said.append(f"{where}{best.setting} moves most, {gain:+.0%} against {plain.setting}, {cost}.{also}")
+    return said or ["Not one video could be made; see below why."]
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """For a terminal."""
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    several = len({row.model for row in rows}) > 1
+    for column in (*(["model"] if several else []), "setting", *(words for _, words in SHOWN), "front"):
+        shown.add_column(column, justify="left" if column in ("model", "setting") else "right")
+    for row in rows:
+        figures = [number(row.means[name].value) if row.means else "" for name, _ in SHOWN]
+        mark = "\u2713" if row.front else "" if row.means else "failed"
+        shown.add_row(*([row.model] if several else []), row.name, *figures, mark)
+    return shown
+
+
+def page(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any]) -> Page:
+    models = list(dict.fromkeys(row.model for row in rows))
+    results = [one for one in comparison.results() if "error" not in one]
+    count = f"{len(results)} videos, {len(comparison.images)} images, {len({one['seed'] for one in results})} seeds"
+    made = Page(f"{', '.join(models)}: {len(rows)} settings compared", count)
+    made.verdict(*verdict(rows))
+    for model in models:
+        for motion in dict.fromkeys(row.motion for row in rows if row.model == model):
+            mine = [row for row in rows if row.model == model and row.motion == motion]
+            title = f"{model}{'' if motion is None else f', asked for motion {motion:g}'}"
+            _numbers(made, title, [row for row in mine if row.means])
+            for row in mine:
+                for reason in row.failed:
+                    made.note(f"{row.setting}: {reason}")
+    if len({row.motion for row in rows}) > 1:
+        _sweep(made, rows)
+    _films(made, comparison, rows, results)
+    made.heading("How to read this")
+    made.prose(_READING)
+    made.facts("Settings and versions", facts)
+    return made
+
+
+_READING = (
+    "*Intervals* are 95 % bootstrap intervals over images (over seeds, where there is one image). Differences are "
+    "paired: same image, same noise.",
+    "*Motion* is mean optical flow (DIS) in per cent of the picture's shorter side per frame. Flicker and noise count "
+    "as motion, so look at the videos too.",
+    "*Fidelity* is the mean of two weight-free proxies: how well frames keep the image's colours, and its detail. "
+    "Good for a trend between settings of one model, never for a table.",
+    "*The front* holds the settings that no other beats in both motion and fidelity; its certainty is the share of "
+    "resamples in which a setting is on it.",
+)
+
+
+def colour_of(rows: Sequence[Row], row: Row) -> int:
+    """By method, so that the values of a sweep share one; grey for the first setting."""
+    if row.setting == rows[0].setting:
+        return 6
+    names = list(dict.fromkeys(one.setting.partition(":")[0] for one in rows if one.setting != rows[0].setting))
+    return names.index(row.setting.partition(":")[0]) % COLOURS
+
+
+def _numbers(made: Page, title: str, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    made.heading(title, "Up and to the right is better. Touch or point at a mark to read it.")
+    legend = {(row.setting.partition(":")[0], colour_of(rows, row), False): None for row in rows}
+    made.legend(list(legend))
+    points = [
+        Point(row.setting, row.means["motion"], row.means["fidelity"], colour_of(rows, row), row.front) for row in rows
+    ]
+    plots = [
+        (
+            "Motion against fidelity",
+            "The dashed staircase is the front: nothing lies beyond it.",
+            scatter(points, x_label="motion, % of side per frame", y_label="fidelity (proxy)"),
+        )
+    ]
+    plots += [
+        (
+            words,
+            f"Against {rows[0].setting}, same image and noise. What does not cross zero is certain.",
+            differences(
+                [(row.setting, row.gains[name], colour_of(rows, row)) for row in rows if row.gains], x_label=words
+            ),
+        )
+        for name, words in (("motion", "Motion gained, % of side per frame"), ("fidelity", "Fidelity gained (proxy)"))
+        if any(row.gains for row in rows)
+    ]
+    made.plots(plots)
+    made.table(
+        ["setting", *(words for _, words in SHOWN), "on the front"],
+        [[row.setting, *(between(row.means[name]) for name, _ in SHOWN), f"{row.certainty:.0%}"] for row in rows],
+        [row.front for row in rows],
+    )
+
+
+def _sweep(made: Page, rows: Sequence[Row]) -> None:
+    """Motion made against motion asked for, one curve per setting."""
+    made.heading("Asked for and made", "Motion of the videos against the motion level that was asked for.")
+    plots = []
+    for model in dict.fromkeys(row.model for row in rows):
+        mine = [row for row in rows if row.model == model and row.motion is not None and row.means]
+        curve: dict[str, list[Row]] = {}
+        for row in mine:
+            curve.setdefault(row.setting, []).append(row)
+        series = [
+            Series(
+                name, [r.motion or 0.0 for r in those], [r.means["motion"] for r in those], colour_of(rows, those[0])
+            )
+            for name, those in curve.items()
+        ]
+        svg = curves(series, x_label="motion asked for", y_label="motion, % of side per frame")
+        plots.append((model, "One curve per setting.", svg))
+    made.plots(plots)
+
+
+def _films(made: Page, comparison: Comparison, rows: Sequence[Row], results: Sequence[dict[str, Any]]) -> None:
+    """One row per setting, one column per image and seed, as many as fit."""
+    places = list(dict.fromkeys((one["image"], one["seed"]) for one in results))
+    by_cell = {
+        (one["model"], one["setting"], one["motion"], one["image"], one["seed"]): one["cell"] for one in results
+    }
+    used, left_out = 0, 0
+    cells: list[tuple[str, Film | None]] = []
+    several = len({row.model for row in rows}) > 1
+    for row in rows:
+        cells.append((f"{row.model}: {row.name}" if several else row.name, None))
+        for image, seed in places:
+            key = by_cell.get((row.model, row.setting, row.motion, image, seed))
+            one = None if key is None else _small(comparison, key)
+            if one is None or used + len(one.mp4) > MOST:
+                left_out += key is not None
+                cells.append(("", None))
+                continue
+            used += len(one.mp4) + len(one.poster)
+            cells.append((f"{image}, seed {seed}", one))
+    made.heading("Videos", "One row per setting; the columns share image and noise.")
+    made.films(1 + len(places), cells)
+    if left_out:
+        made.note(f"{left_out} videos are not shown here; all are in {comparison.folder / 'videos'}.")
+
+
+def _small(comparison: Comparison, key: str) -> Film | None:
+    try:
+        clip = read_video(comparison.video(key))
+    except UnstillError:  # someone has cleaned up the videos: the numbers still stand
+        return None
+    return film(clip.pixels, clip.fps)
+
+
+def write(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any]) -> None:
+    """`report.html`, and `cells.csv` and `summary.csv` beside it."""
+    page(comparison, rows, facts).save(comparison.folder / "report.html")
+    results = comparison.results()
+    columns = list(dict.fromkeys(name for one in results for name in one))
+    (comparison.folder / "cells.csv").write_text(as_csv(results, columns), encoding="utf-8")
+    (comparison.folder / "summary.csv").write_text(as_csv([flat(row) for row in rows], COLUMNS), encoding="utf-8")

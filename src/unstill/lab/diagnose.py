@@ -1,0 +1,255 @@
+"""
+Does a model leak, where in time, and what should one set?
+
+Clips are noised and predicted in one step, as in Fig. 2 and Eq. 4 of "Identifying and Solving Conditional Image
+Leakage in Image-to-Video Diffusion Model", and the prediction's motion is compared with the clip's. That alone cannot
+tell leakage from prudence: even the best prediction moves less than the truth at high noise, as it averages over what
+may happen. So there are three more measures:
+
+- explained motion, R2 against the clip standing still: noise and wrong motion do not count as motion;
+- the pull of the image: how much the prediction changes when the image is taken away, as a share of how much the
+  image changes. A model that copies its image has 1, one that does not look at it 0;
+- a reference: on the synthetic world what the best possible model explains, elsewhere the truth.
+
+Leakage is the motion that is lost, 1 - explained / reference, but no more than the image can have taken: the energy of
+what it changes in the prediction, as a share of the energy of the motion. Against the truth this is an upper bound. A
+lower bound needs no reference: the best prediction never gets worse by seeing the image, so what a model explains more
+without it, or with a weakened one, is leaked for certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unstill.attach import adapter_for
+from unstill.errors import UnstillError
+from unstill.lab.bayes import posterior_mean
+from unstill.lab.bootstrap import Interval, weights
+from unstill.lab.probe import Condition, Level, Unit, has_image, one_step, unit_of
+from unstill.lab.subjects import Subject, flow_of, picture_of
+from unstill.methods.base import Method
+from unstill.process import ForwardProcess
+
+
+SHARE = 0.5
+"""Of the clips' motion, what the prediction at the recommended start and at all levels below explains."""
+
+Records = dict[str, dict[str, np.ndarray]]
+"""source -> quantity -> (clips, levels). Sources: the conditions, `"reference"`, and `"truth"` with (clips, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """
+    What was measured at every level, from the highest.
+
+    curves: source (`image`, `weakened`, `removed`, `reference`) -> `explained`, `flow` (of the clip's), `first_frame`
+    (RMS in [0, 1]) -> one interval per level. leak, pull, certain: intervals per level, empty without an image.
+    start: the recommended level, `None` if no level qualifies.
+    """
+
+    model: str
+    unit: Unit
+    levels: tuple[Level, ...]
+    clips: int
+    share: float
+    curves: dict[str, dict[str, list[Interval]]]
+    leak: list[Interval]
+    pull: list[Interval]
+    certain: list[Interval]
+    start: float | None
+    shown: dict[str, Any] = field(default_factory=dict, repr=False)
+    """One clip and its predictions, for the eye: source -> list of `(F, 3, H, W)`, one per level."""
+
+    def as_dict(self) -> dict[str, Any]:
+        def plain(intervals: Sequence[Interval]) -> list[dict[str, Any]]:
+            return [one.as_dict() for one in intervals]
+
+        return {
+            "model": self.model,
+            "clips": self.clips,
+            "levels": [{self.unit: x.value, "alpha": x.alpha, "sigma": x.sigma} for x in self.levels],
+            "curves": {s: {q: plain(found) for q, found in by.items()} for s, by in self.curves.items()},
+            "leak": plain(self.leak),
+            "pull": plain(self.pull),
+            "certain": plain(self.certain),
+            "leak_is": "against the best possible model" if "reference" in self.curves else "an upper bound",
+            "share": self.share,
+            "recommended_start": None if self.start is None else {self.unit: self.start},
+        }
+
+
+def diagnose(
+    pipe: Any,
+    subjects: Iterable[Subject],
+    call: Callable[[Subject, Image.Image], dict[str, Any]],
+    levels: Sequence[float],
+    *,
+    name: str = "",
+    conditions: Sequence[Condition] = ("image", "weakened", "removed"),
+    methods: Sequence[Method] = (),
+    share: float = SHARE,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Diagnosis:
+    """
+    Args:
+        call: arguments of the pipeline's call for a clip and its first frame.
+        levels: noise levels, falling, in the unit of `unit_of`.
+        conditions: what the model sees of the image; those that the pipeline has no way for are left out.
+        share: of the motion, that a recommended start has to keep.
+        progress: is told how many clips are done.
+
+    Raises:
+        UnstillError: where `one_step` does, or without any clip.
+    """
+    adapter = adapter_for(pipe)
+    usable = [c for c in conditions if c == "image" or (has_image(pipe) and (c == "removed" or adapter.denoisers))]
+    rows: list[Records] = []
+    visited: tuple[Level, ...] = ()
+    shown: dict[str, Any] = {}
+    for index, subject in enumerate(subjects):
+        visited, found, seen = _one_clip(pipe, subject, call, levels, usable, methods, seed + index)
+        rows.append(found)
+        if not shown:
+            shown = seen
+        if progress is not None:
+            progress(index + 1)
+    if not rows:
+        raise UnstillError("There is no clip to probe with; give a folder of videos that can be read.")
+    records = {s: {q: np.stack([row[s][q] for row in rows]) for q in by} for s, by in rows[0].items()}
+    unit = unit_of(ForwardProcess.of(pipe.scheduler))
+    return summarise(records, visited, unit, name=name or type(pipe).__name__, share=share, shown=shown)
+
+
+def _one_clip(
+    pipe: Any,
+    subject: Subject,
+    call: Callable[[Subject, Image.Image], dict[str, Any]],
+    levels: Sequence[float],
+    conditions: Sequence[Condition],
+    methods: Sequence[Method],
+    seed: int,
+) -> tuple[tuple[Level, ...], Records, dict[str, Any]]:
+    adapter = adapter_for(pipe)
+    clean = adapter.encode_video(pipe, subject.video)
+    still = adapter.encode_video(pipe, subject.video[:1].expand_as(subject.video))
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(levels), *clean.shape[1:], generator=generator)
+    arguments = call(subject, picture_of(subject))
+    made = {
+        c: one_step(pipe, arguments, clean, noise, levels, methods=methods, condition=c)  # type: ignore[arg-type]
+        for c in conditions
+    }
+    seen = made["image"]
+    predicted = {name: one.x0 for name, one in made.items()}
+    held = clean.shape[2] - seen.x0.shape[2]
+    clean, still, head = clean[:, :, held:].cpu(), still[:, :, held:].cpu(), clean[:, :, :held].cpu()
+    if subject.others is not None:
+        others = torch.cat([adapter.encode_video(pipe, video) for video in subject.others])[:, :, held:].cpu()
+        predicted["reference"] = torch.stack(
+            [_best(noisy, others, level) for noisy, level in zip(seen.noisy, seen.levels, strict=True)]
+        )
+
+    def decode(x0: Tensor) -> Tensor:
+        return adapter.decode_video(pipe, torch.cat([head, x0[None]], 2)).cpu()
+
+    # The clip as the autoencoder knows it: what that loses is not the denoiser's.
+    truth = decode(clean[0])
+    records: Records = {
+        "truth": {
+            "flow": np.array([flow_of(truth)]),
+            "moved": _energy(still - clean),
+            # What the image contributes to a model that copies it, and nothing does once it is gone.
+            "image": _energy(still),
+        }
+    }
+    videos: dict[str, Any] = {"truth": truth}
+    for source, x0 in predicted.items():
+        videos[source] = [decode(one) for one in x0]
+        records[source] = {
+            "error": _energy(x0 - clean),
+            "flow": np.array([flow_of(video) for video in videos[source]]),
+            "first": np.array([float((video[0] - truth[0]).square().mean()) for video in videos[source]]),
+        }
+    if "removed" in predicted:
+        records["removed"]["change"] = _energy(predicted["image"] - predicted["removed"])
+    return seen.levels, records, videos
+
+
+def _best(noisy: Tensor, others: Tensor, level: Level) -> Tensor:
+    """E[X0 | Xt, image] over the candidates (N, C, F, h, w); at alpha = 0 the noisy clip says nothing."""
+    if level.alpha == 0:
+        return others.mean(0)
+    return posterior_mean(noisy / level.alpha, others, level.sigma / level.alpha)[0]
+
+
+def _energy(difference: Tensor) -> np.ndarray:
+    """(n, C, F, h, w) to mean squares (n,)."""
+    return difference.double().square().mean((1, 2, 3, 4)).numpy()
+
+
+def summarise(
+    records: Records,
+    levels: Sequence[Level],
+    unit: Unit,
+    *,
+    name: str,
+    share: float = SHARE,
+    shown: dict[str, Any] | None = None,
+) -> Diagnosis:
+    """Ratios of sums over the clips, with bootstrap intervals over the clips: lively clips count more than still
+    ones, and no clip is divided by its own small motion."""
+    truth = records["truth"]
+    clips = len(truth["flow"])
+    w = weights(clips)  # (1 + R, clips)
+    moved, flow = w @ truth["moved"], w @ truth["flow"]
+    explained, curves = {}, {}
+    for source, found in records.items():
+        if source == "truth":
+            continue
+        explained[source] = 1 - (w @ found["error"]) / moved
+        curves[source] = {
+            "explained": _intervals(explained[source]),
+            "flow": _intervals(w @ found["flow"] / flow),
+            "first_frame": _intervals(np.sqrt(w @ found["first"] / clips)),
+        }
+    leak, pull, certain = [], [], []
+    if "removed" in records:
+        change = w @ records["removed"]["change"]
+        image_pull = change / (w @ truth["image"])
+        reference = explained.get("reference", np.ones_like(explained["image"]))
+        lost = np.clip(1 - explained["image"] / np.maximum(reference, 1e-6), 0, 1)
+        leak, pull = _intervals(np.minimum(lost, change / moved)), _intervals(image_pull)
+        others = [explained[c] for c in ("weakened", "removed") if c in explained]
+        certain = [
+            max((Interval.of((other - explained["image"])[:, i]) for other in others), key=lambda x: x.low)
+            for i in range(len(levels))
+        ]
+    kept = [one.value >= share for one in curves["image"]["explained"]]
+    good = next((i for i in range(len(levels)) if all(kept[i:])), None)
+    return Diagnosis(
+        model=name,
+        unit=unit,
+        levels=tuple(levels),
+        clips=clips,
+        share=share,
+        curves=curves,
+        leak=leak,
+        pull=pull,
+        certain=certain,
+        start=None if good is None else levels[good].value,
+        shown=shown or {},
+    )
+
+
+def _intervals(draws: np.ndarray) -> list[Interval]:
+    """(1 + R, levels) to one interval per level."""
+    return [Interval.of(column) for column in draws.T]

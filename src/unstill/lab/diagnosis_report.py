@@ -1,0 +1,232 @@
+"""What a diagnosis says: one sentence, a table for the terminal, a page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from unstill.lab.bootstrap import Interval
+from unstill.lab.diagnose import Diagnosis
+from unstill.lab.page import Film, Page, film
+from unstill.lab.plots import Series, between, curves, number
+from unstill.lab.response import Response
+
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+SOURCES = {  # name and colour
+    "reference": ("best possible", 6),
+    "image": ("the model", 1),
+    "weakened": ("with a weakened image", 3),
+    "removed": ("without its image", 0),
+}
+FEW = 0.05
+"""Leakage below this share of the motion is not spoken of."""
+
+
+def verdict(diagnosis: Diagnosis) -> tuple[str, str]:
+    """What was found, and what to set."""
+    unit, exact = diagnosis.unit, "reference" in diagnosis.curves
+    if not diagnosis.leak:
+        found = "This model is conditioned on no image, so none can leak."
+    else:
+        worst = max(range(len(diagnosis.leak)), key=lambda i: diagnosis.leak[i].value)
+        leak, at = diagnosis.leak[worst], f"{unit} {number(diagnosis.levels[worst].value)}"
+        share = f"{leak.value:.0%} ({leak.low:.0%} to {leak.high:.0%}) of the motion"
+        sure = [i for i, one in enumerate(diagnosis.certain) if one.low > 0]
+        if leak.high < FEW:
+            found = "This model does not leak: it loses no motion to its image."
+        elif exact and leak.low < FEW:
+            found = f"No certain leakage: {share} that could be known at {at}; more clips would tell."
+        elif exact:
+            found = f"This model leaks: at {at} it loses {share} that could be known to its image."
+        elif sure:
+            most = max(sure, key=lambda i: diagnosis.certain[i].value)
+            found = (
+                f"This model leaks: without its full image it explains {diagnosis.certain[most].value:.0%} more of "
+                f"the motion at {unit} {number(diagnosis.levels[most].value)}."
+            )
+        else:
+            found = f"Leakage is possible, not certain: at {at} at most {share} is lost to the image."
+    if diagnosis.start is None:
+        advice = (
+            f"At no level does one prediction explain {diagnosis.share:.0%} of the motion, so no start is recommended."
+        )
+    elif diagnosis.start == diagnosis.levels[0].value:
+        advice = f"From the first level on it explains {diagnosis.share:.0%} of the motion: start where it starts."
+    else:
+        advice = (
+            f"From {unit} {number(diagnosis.start)} down one prediction explains at least {diagnosis.share:.0%} of "
+            "the motion: start there."
+        )
+    return found, advice
+
+
+def command(diagnosis: Diagnosis, statistics: bool) -> str | None:
+    """What to type to use the recommended start; with statistics of the model's latents, Analytic-Init."""
+    if diagnosis.start is None or diagnosis.start == diagnosis.levels[0].value:
+        return None
+    method = "analytic-init" if statistics else "early-start"
+    setting = f"{method}:{diagnosis.unit}={diagnosis.start:g}"
+    return f"unstill animate photo.jpg --model {shlex.quote(diagnosis.model)} --method {setting} --compare"
+
+
+def table(diagnosis: Diagnosis) -> Table:
+    """For a terminal, without intervals."""
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="bold", title="Motion explained in one step (1: all of it)")
+    for column in _columns(diagnosis):
+        shown.add_column(column, justify="right")
+    for i, row in enumerate(_rows(diagnosis)):
+        style = "bold" if diagnosis.levels[i].value == diagnosis.start else None
+        shown.add_row(*(cell.partition(" (")[0] for cell in row), style=style)
+    return shown
+
+
+def page(
+    diagnosis: Diagnosis, response: Response | None, fps: float, command: str | None, facts: dict[str, Any]
+) -> Page:
+    made = Page(f"Does {diagnosis.model} leak?", f"{diagnosis.clips} clips, noised and predicted in one step.")
+    found, advice = verdict(diagnosis)
+    made.verdict(found, advice, command=command or "")
+    made.heading("By noise level", "From much noise (where sampling begins) to little. Bands are 95 % intervals.")
+    present = [source for source in SOURCES if source in diagnosis.curves]
+    made.legend([(SOURCES[s][0], SOURCES[s][1], s == "reference") for s in present])
+    made.plots(_plots(diagnosis, present))
+    made.table(_columns(diagnosis), _rows(diagnosis), [one.value == diagnosis.start for one in diagnosis.levels])
+    if diagnosis.shown:
+        _films(made, diagnosis, present, fps)
+    if response is not None:
+        made.heading(
+            "Does it move as much as it is asked to?",
+            "Optical flow of sampled videos, in units of the embedded model's motion level.",
+        )
+        line = [Interval(x, x, x) for x in response.requested]
+        svg = curves(
+            [
+                Series("asked for", response.requested, line, 6, dashed=True),
+                Series("the model", response.requested, response.measured, 1),
+            ],
+            x_label="motion asked for",
+            y_label="motion measured",
+            lines=(response.real,),
+        )
+        about = f"Slope {between(response.slope)}: 1 follows, 0 ignores. The thin line is the motion of the clips."
+        made.plots([("Motion, asked for and made", about, svg)])
+    made.heading("How to read this")
+    made.prose(_READING)
+    made.facts("Settings and versions", facts)
+    return made
+
+
+_READING = (
+    "*Explained motion* is R\u00b2 against the clip standing still: 1 is the true motion, 0 a still copy of the "
+    "image, below 0 worse than that. Noise and wrong motion do not count.",
+    "*Even the best possible model* explains less at high noise, because it averages over what may happen. Only "
+    "what a model loses beyond that is leakage. On real clips the best is not known: there leakage is an upper bound, "
+    "and certain only where the model explains more without its image.",
+    "*Flow* is what the leakage paper plots. It also rises with flicker and noise, so trust it only where "
+    "explained motion agrees.",
+    "*Pull of the image*: how much the prediction changes when the image is taken away, as a share of the image.",
+)
+
+
+def _x(diagnosis: Diagnosis) -> list[float]:
+    return [one.value for one in diagnosis.levels]
+
+
+def _plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, str]]:
+    x, log = _x(diagnosis), diagnosis.unit == "sigma"
+    label = "noise level sigma" if log else "start (fraction of training time)"
+
+    def of(quantity: str) -> list[Series]:
+        return [
+            Series(SOURCES[s][0], x, diagnosis.curves[s][quantity], SOURCES[s][1], s == "reference") for s in present
+        ]
+
+    shared: dict[str, Any] = {"x_label": label, "log_x": log, "mark": diagnosis.start}
+    plots = [
+        (
+            "Explained motion",
+            "1 is all of it, 0 a still image. Below the dashed curve motion is lost for no good reason.",
+            curves(of("explained"), y_label="explained motion", y_range=(-0.5, 1.05), lines=(0, 1), **shared),
+        )
+    ]
+    if diagnosis.leak:
+        exact = "reference" in diagnosis.curves
+        plots.append(
+            (
+                "Leakage" if exact else "Leakage, at most",
+                "Motion lost to the image, as a share; and how far the image pulls the prediction.",
+                curves(
+                    [
+                        Series("leakage", x, diagnosis.leak, 5),
+                        Series("pull of the image", x, diagnosis.pull, 4, dashed=True),
+                    ],
+                    y_label="leakage; pull (dashed)",
+                    y_range=(0, 1.05),
+                    **shared,
+                ),
+            )
+        )
+    plots.append(
+        (
+            "Flow",
+            "Optical flow of the prediction, as a share of the clip's.",
+            curves(of("flow"), y_label="flow / flow of the clip", y_range=(0, 2.5), lines=(1,), **shared),
+        )
+    )
+    plots.append(
+        (
+            "First frame",
+            "How far the predicted first frame is from the image.",
+            curves(of("first_frame"), y_label="RMS difference", **shared),
+        )
+    )
+    return plots
+
+
+def _columns(diagnosis: Diagnosis) -> list[str]:
+    names = [SOURCES[s][0] for s in SOURCES if s in diagnosis.curves]
+    return [diagnosis.unit, *names, "flow", "first frame off by", *(["leakage", "pull"] if diagnosis.leak else [])]
+
+
+def _rows(diagnosis: Diagnosis) -> list[list[str]]:
+    rows = []
+    for i, level in enumerate(diagnosis.levels):
+        explained = [diagnosis.curves[s]["explained"][i] for s in SOURCES if s in diagnosis.curves]
+        model = diagnosis.curves["image"]
+        row = [f"{level.value:g}", *map(_cell, explained), _cell(model["flow"][i])]
+        row.append(between(model["first_frame"][i]))
+        if diagnosis.leak:
+            row += [_cell(diagnosis.leak[i]), _cell(diagnosis.pull[i])]
+        rows.append(row)
+    return rows
+
+
+def _cell(one: Interval) -> str:
+    return f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})".replace("-", "\u2212")
+
+
+def _films(made: Page, diagnosis: Diagnosis, present: Sequence[str], fps: float) -> None:
+    made.heading(
+        "What one step sees", "One clip. Each video is a single prediction from the clip with that much noise."
+    )
+    count = len(diagnosis.levels)
+    chosen = sorted({round(i * (count - 1) / 4) for i in range(5)})
+    cells: list[tuple[str, Film | None]] = []
+    for source in present:
+        cells.append((SOURCES[source][0], None))
+        cells += [
+            (
+                f"{diagnosis.unit} {number(diagnosis.levels[i].value)}",
+                film(diagnosis.shown[source][i], fps, height=128),
+            )
+            for i in chosen
+        ]
+    cells += [("the clip", None), ("without noise", film(diagnosis.shown["truth"], fps, height=128))]
+    made.films(1 + len(chosen), cells)

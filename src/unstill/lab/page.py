@@ -1,0 +1,208 @@
+"""One self-contained web page: text, tables, plots and videos in a single file that works offline, on a phone, by day
+and by night."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unstill.data.atomic import replacing
+from unstill.data.images import resize_and_crop
+from unstill.data.video import as_frames, write_video
+
+
+PANEL = 192
+"""Height of the videos in a page, pixels: small models' are enlarged to it, others made smaller."""
+
+_STYLE = """
+:root { color-scheme: light dark;
+  --paper: #fbfaf8; --card: #ffffff; --ink: #1f2328; --soft: #57606a; --faint: #d9dce1; --hair: #eceef1;
+  --accent: #0b6e5f; --wash: #e8f3f0;
+  --s0: #1b6ca8; --s1: #d1571b; --s2: #0b8a6a; --s3: #9a4fb0; --s4: #8a6d00; --s5: #c2345c; --s6: #6b7280 }
+@media (prefers-color-scheme: dark) { :root {
+  --paper: #14171a; --card: #1c2024; --ink: #e7e9ec; --soft: #a3abb5; --faint: #3a4048; --hair: #292e34;
+  --accent: #5cc9b3; --wash: #17302b;
+  --s0: #6db3ea; --s1: #f2925c; --s2: #4fcfa8; --s3: #cf94e2; --s4: #dcc04a; --s5: #f27d9b; --s6: #9aa3ae } }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
+main { max-width: 1080px; margin: 0 auto; padding: 28px 18px 60px }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 4px; letter-spacing: -0.01em; overflow-wrap: anywhere }
+h2 { font-size: 1.15rem; margin: 40px 0 6px }
+h3 { font-size: 0.95rem; margin: 0 0 6px; font-weight: 600 }
+p { margin: 6px 0; max-width: 68ch } .soft { color: var(--soft) } small { color: var(--soft) }
+.verdict { background: var(--wash); border-left: 4px solid var(--accent); border-radius: 8px; padding: 14px 18px;
+  margin: 20px 0 }
+.verdict p:first-child { font-size: 1.1rem; font-weight: 600 }
+pre { background: var(--card); border: 1px solid var(--faint); border-radius: 8px; padding: 10px 12px; margin: 8px 0;
+  overflow-x: auto; font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; user-select: all }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 16px }
+.card { background: var(--card); border: 1px solid var(--hair); border-radius: 12px; padding: 14px 14px 10px }
+.card p { font-size: 0.85rem; color: var(--soft); margin: 2px 0 8px }
+svg { width: 100%; height: auto; display: block; overflow: visible }
+svg text { fill: var(--soft); font-size: 12px } svg .label { font-size: 12.5px } svg .name { fill: var(--ink) }
+svg .grid { stroke: var(--hair) } svg .axis { stroke: var(--faint) } svg .rule, svg .zero { stroke: var(--soft);
+  stroke-width: 0.8 } svg .mark { stroke: var(--accent); stroke-width: 1.4; stroke-dasharray: 3 3 }
+svg .line { fill: none; stroke: var(--c); stroke-width: 2.2; stroke-linejoin: round } svg .dashed {
+  stroke-dasharray: 6 4 } svg .band { fill: var(--c); opacity: 0.14 } svg .dot { fill: var(--c) }
+svg .point line { stroke: var(--c); stroke-width: 1.5; opacity: 0.65 } svg .point circle { fill: var(--c);
+  stroke: var(--card); stroke-width: 1.2 } svg .front { fill: none; stroke: var(--accent); stroke-dasharray: 4 4;
+  stroke-width: 1.4; opacity: 0.8 }
+.c0 { --c: var(--s0) } .c1 { --c: var(--s1) } .c2 { --c: var(--s2) } .c3 { --c: var(--s3) } .c4 { --c: var(--s4) }
+.c5 { --c: var(--s5) } .c6 { --c: var(--s6) }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 8px 0 14px; padding: 0; list-style: none;
+  font-size: 0.9rem } .legend li::before { content: ""; display: inline-block; width: 18px; height: 0;
+  border-top: 3px solid var(--c); border-radius: 2px; margin-right: 7px; vertical-align: middle }
+.legend .dashed::before { border-top-style: dashed }
+.scroll { overflow-x: auto; margin: 8px 0; border: 1px solid var(--hair); border-radius: 12px;
+  background: var(--card) }
+table { border-collapse: collapse; width: 100%; font-size: 0.88rem; font-variant-numeric: tabular-nums }
+th, td { padding: 7px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--hair) }
+th { font-weight: 600; color: var(--soft) } tr:last-child td { border-bottom: 0 }
+th:first-child, td:first-child { text-align: left } td small { margin-left: 5px }
+tr.best td { background: var(--wash) }
+.videos { display: grid; gap: 10px; overflow-x: auto; padding-bottom: 6px }
+figure { margin: 0; min-width: 0 } figcaption { font-size: 0.8rem; color: var(--soft); overflow-wrap: anywhere }
+video { width: 100%; min-height: 60px; display: block; border-radius: 8px; background: var(--hair) }
+.row-name { align-self: center; font-size: 0.85rem } details { margin: 8px 0 } summary { cursor: pointer;
+  color: var(--soft) } dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; font-size: 0.88rem }
+dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
+@media (max-width: 560px) { main { padding: 18px 12px 40px } h1 { font-size: 1.35rem } th, td { padding: 6px 8px } }
+"""
+
+# Videos are decoded only when they come into view: a page of hundreds opens at once.
+_SCRIPT = """
+const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+const films = JSON.parse(document.getElementById("films").textContent);
+const watch = new IntersectionObserver(seen => seen.forEach(({target: v, isIntersecting}) => {
+  if (isIntersecting && !v.src) v.src = "data:video/mp4;base64," + films[v.dataset.film];
+  if (still) v.controls = true; else isIntersecting ? v.play().catch(() => {}) : v.pause();
+}), {rootMargin: "200px"});
+document.querySelectorAll("video").forEach(v => watch.observe(v));
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """A video for a page, and the picture shown until it plays."""
+
+    mp4: bytes
+    poster: bytes
+
+
+class Page:
+    """Builds the page from the top down; everything that is not named `..._html` is text and is escaped."""
+
+    def __init__(self, title: str, subtitle: str = "") -> None:
+        self._title = title
+        self._films: list[str] = []
+        self._body = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(subtitle)}</p>' if subtitle else ""]
+
+    def verdict(self, sentence: str, *more: str, command: str = "") -> None:
+        rest = "".join(f"<p>{escape(one)}</p>" for one in more)
+        typed = f"<pre>{escape(command)}</pre>" if command else ""
+        self._body.append(f'<div class="verdict"><p>{escape(sentence)}</p>{rest}{typed}</div>')
+
+    def heading(self, title: str, about: str = "") -> None:
+        self._body.append(f"<h2>{escape(title)}</h2>" + (f'<p class="soft">{escape(about)}</p>' if about else ""))
+
+    def note(self, sentence: str) -> None:
+        self._body.append(f'<p class="soft">{escape(sentence)}</p>')
+
+    def prose(self, paragraphs: Sequence[str]) -> None:
+        """Paragraphs; what stands between the first two asterisks is bold."""
+        for text in paragraphs:
+            before, bold, after = escape(text).split("*", 2)
+            self._body.append(f"<p>{before}<b>{bold}</b>{after}</p>")
+
+    def legend(self, entries: Sequence[tuple[str, int, bool]]) -> None:
+        """(name, colour, dashed) of curves that the plots below share."""
+        items = "".join(
+            f'<li class="c{colour}{" dashed" if dashed else ""}">{escape(name)}</li>'
+            for name, colour, dashed in entries
+        )
+        self._body.append(f'<ul class="legend">{items}</ul>')
+
+    def plots(self, plots: Sequence[tuple[str, str, str]]) -> None:
+        """(title, what to look at, SVG) next to each other."""
+        cards = "".join(
+            f'<div class="card"><h3>{escape(title)}</h3><p>{escape(about)}</p>{svg}</div>'
+            for title, about, svg in plots
+        )
+        self._body.append(f'<div class="plots">{cards}</div>')
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], best: Sequence[bool] = ()) -> None:
+        """`best` rows are set off. In a cell, what stands in brackets is set small."""
+        head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+        body = "".join(
+            ('<tr class="best">' if i < len(best) and best[i] else "<tr>")
+            + "".join(f"<td>{_cell(cell)}</td>" for cell in row)
+            + "</tr>"
+            for i, row in enumerate(rows)
+        )
+        self._body.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
+
+    def films(self, columns: int, cells: Sequence[tuple[str, Film | None]]) -> None:
+        """Captioned videos in rows of `columns`; a cell without video is the name of its row."""
+        drawn = []
+        for caption, one in cells:
+            if one is None:
+                drawn.append(f'<div class="row-name">{escape(caption)}</div>')
+                continue
+            self._films.append(base64.b64encode(one.mp4).decode())
+            drawn.append(
+                f'<figure><video muted loop playsinline preload="none" data-film="{len(self._films) - 1}" '
+                f'poster="data:image/jpeg;base64,{base64.b64encode(one.poster).decode()}" '
+                f'aria-label="{escape(caption, quote=True)}"></video>'
+                f"<figcaption>{escape(caption)}</figcaption></figure>"
+            )
+        grid = f"grid-template-columns: repeat({columns}, minmax(88px, 1fr))"
+        self._body.append(f'<div class="videos" style="{grid}">{"".join(drawn)}</div>')
+
+    def facts(self, title: str, pairs: dict[str, Any]) -> None:
+        """Settings and versions, folded away."""
+        items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in pairs.items())
+        self._body.append(f"<details><summary>{escape(title)}</summary><dl>{items}</dl></details>")
+
+    def html(self) -> str:
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{escape(self._title)}</title><style>{_STYLE}</style></head><body><main>\n"
+            + "\n".join(filter(None, self._body))
+            + f'\n</main><script type="application/json" id="films">{json.dumps(self._films)}</script>'
+            f"<script>{_SCRIPT}</script></body></html>\n"
+        )
+
+    def save(self, path: Path) -> None:
+        with replacing(path) as temporary:
+            temporary.write_text(self.html(), encoding="utf-8")
+
+
+def film(video: torch.Tensor, fps: float, height: int = PANEL) -> Film:
+    """A clip `(F, 3, H, W)` as a small MP4 of about this height."""
+    own = video.shape[-2]
+    if own > height:
+        width = round(video.shape[-1] * height / own / 2) * 2
+        pixels = video.float() / 255 if video.dtype == torch.uint8 else video
+        video = resize_and_crop(pixels, (height, width)).clamp(0, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_video(Path(folder) / "film.mp4", video, fps, upscale=max(1, round(height / own)))
+        poster = io.BytesIO()
+        Image.fromarray(as_frames(video[:1])[0].permute(1, 2, 0).numpy()).save(poster, "JPEG", quality=75)
+        return Film(path.read_bytes(), poster.getvalue())
+
+
+def _cell(text: str) -> str:
+    value, bracket, rest = text.partition(" (")
+    return escape(value) + (f"<small>({escape(rest)}</small>" if bracket else "")

@@ -1,0 +1,190 @@
+"""
+One-step predictions of a model at any noise levels, made by its own pipeline.
+
+A method visits the levels one by one: it hands the pipeline a noised clip, reads off the x0 that the prediction
+means, and names the next noised clip as the next sample. No solver ever runs. The pipeline's own conditioning,
+guidance and layout are in force, and one call of it serves all levels, so that text encoders run once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unstill.attach import adapter_for, apply
+from unstill.errors import UnstillError
+from unstill.grid import Grid, level_of
+from unstill.methods.base import Method, NextSample, Run, Target
+from unstill.process import ForwardProcess
+
+
+Unit = Literal["start", "sigma"]
+Condition = Literal["image", "weakened", "removed"]
+WEAKENED = 0.25
+"""Deviation of the noise on a weakened image, as a share of that of the image latents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A noise level: as a person gives it to a method (`start=` or `sigma=`), and what it is to the scheduler."""
+
+    value: float
+    alpha: float
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """One-step predictions x0 `(n, C, F, h, w)` of one clip, one per level; frames that the pipeline holds are left
+    out."""
+
+    levels: tuple[Level, ...]
+    noisy: Tensor
+    x0: Tensor
+
+
+def unit_of(process: ForwardProcess) -> Unit:
+    """How levels of this process are asked for: `"sigma"` where there is no training time, as in SVD."""
+    try:
+        level_of(process, start=0.5)
+    except UnstillError:
+        return "sigma"
+    return "start"
+
+
+def usual_levels(pipe: Any) -> tuple[float, ...]:
+    """About ten levels from the highest that the pipeline samples at, in the unit of `unit_of`."""
+    process = ForwardProcess.of(pipe.scheduler, kind=adapter_for(pipe).kind)
+    if unit_of(process) == "start":
+        return (1.0, 0.98, 0.96, 0.92, 0.88, 0.8, 0.7, 0.6, 0.4, 0.2)
+    highest = float(pipe.scheduler.config.sigma_max)
+    return (highest, *(2.0**k for k in range(10, -2, -1) if 2.0**k < 0.8 * highest))
+
+
+def has_image(pipe: Any) -> bool:
+    """Whether the pipeline is conditioned on an image at all."""
+    return adapter_for(pipe).captures is not None
+
+
+def one_step(
+    pipe: Any,
+    call: dict[str, Any],
+    latents: Tensor,
+    noise: Tensor,
+    levels: Sequence[float],
+    *,
+    methods: Sequence[Method] = (),
+    condition: Condition = "image",
+) -> Predictions:
+    """
+    What the model takes a noised clip for, in one step, at every level.
+
+    Args:
+        call: arguments of the pipeline's call, see `unstill.models.calling.arguments`.
+        latents: `(1, C, F, h, w)`, the clean clip as the adapter's `encode_video` gives it.
+        noise: `(len(levels), C, F, h, w)` unit noise, one for each level.
+        levels: in the unit of `unit_of`, falling.
+        methods: act as they do while sampling, except those that decide levels or first latents.
+        condition: `"weakened"` adds noise to the image that the denoiser sees; `"removed"` puts zeros in its place
+            and a grey picture in that of the pipeline's image.
+
+    Raises:
+        UnstillError: where `apply` does, for a pipeline without image when one is to be changed, and for schedulers
+            that call the model twice per level.
+    """
+    adapter = adapter_for(pipe)
+    process = ForwardProcess.of(pipe.scheduler)
+    visit = _Visit(values=tuple(levels), unit=unit_of(process), clean=latents.float(), noise=noise.float())
+    changed: tuple[Method, ...] = ()
+    if condition != "image":
+        if adapter.captures is None:
+            raise UnstillError(f"{type(pipe).__name__} is conditioned on no image that could be {condition}.")
+        if condition == "weakened" and not adapter.denoisers:
+            raise UnstillError(f"The denoiser of {type(pipe).__name__} sees no image latents that could be weakened.")
+        if condition == "removed":
+            call = {**call, "image": Image.new("RGB", call["image"].size, (128, 128, 128))}
+        if adapter.denoisers:
+            changed = (_Removed() if condition == "removed" else _Weakened(share=WEAKENED),)
+    steps = max(len(levels), 4)  # some schedulers' rules cannot make a grid of fewer
+    given = {**call, "num_inference_steps": steps, "output_type": "latent"}
+    given["generator"] = torch.Generator().manual_seed(0)
+    image = latents[:, :, :1] if adapter.captures is None else None
+    with torch.no_grad(), apply(pipe, *methods, *changed, visit, image=image):
+        pipe(**given)
+    return Predictions(tuple(visit.levels), torch.cat(visit.noisy).cpu(), torch.cat(visit.x0).cpu())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Visit(Method):
+    values: tuple[float, ...]
+    unit: Unit
+    clean: Tensor
+    noise: Tensor
+    levels: list[Level] = field(default_factory=list)
+    noisy: list[Tensor] = field(default_factory=list)
+    x0: list[Tensor] = field(default_factory=list)
+
+    owns = frozenset({"levels", "latents"})
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        Method.check(self, others, target)
+        if target.order != 1:
+            raise UnstillError(
+                f"{type(target.process.scheduler).__name__} calls the model twice per level; "
+                "give the pipeline a scheduler that calls it once, such as Euler or DDIM."
+            )
+
+    def on_schedule(self, run: Run, grid: Grid) -> Grid:
+        """Exactly the levels, as the scheduler counts them; only timesteps that have to be integers are rounded."""
+        process = run.process
+        timesteps, alphas, sigmas = zip(*(level_of(process, **{self.unit: v}) for v in self.values), strict=True)
+        t = torch.tensor(timesteps, dtype=torch.float64)
+        t = (t if grid.timesteps.is_floating_point() else t.round()).to(grid.timesteps)
+        if grid.sigmas is None:
+            return Grid(t)
+        counted = [s / a if process.kind == "vp_sigma" else s for a, s in zip(alphas, sigmas, strict=True)]
+        return Grid(t, torch.tensor([*counted, float(grid.sigmas[-1])]).to(grid.sigmas))
+
+    def on_start(self, run: Run, latents: Tensor) -> Tensor:
+        return self._noised(run, 0, latents)
+
+    def on_step(self, run: Run, output: Tensor, sample: Tensor, t: Tensor | float) -> NextSample:
+        self.noisy.append(sample)
+        self.x0.append(run.process.to_x0(output, sample, t, run.step).float())
+        last = run.step + 1 == len(self.values)
+        return NextSample(sample if last else self._noised(run, run.step + 1, sample))
+
+    def _noised(self, run: Run, index: int, like: Tensor) -> Tensor:
+        """alpha x0 + sigma eps at level `index` of the grid."""
+        alpha, sigma = run.process.alpha_sigma(run.grid.timesteps[index], index)
+        self.levels.append(Level(self.values[index], alpha, sigma))
+        clean = self.clean[:, :, run.held :].to(like)
+        noise = self.noise[index][None, :, run.held :].to(like)
+        if clean.shape != like.shape:
+            raise UnstillError(
+                f"The clip has latents {tuple(clean.shape)}, but the pipeline was called for {tuple(like.shape)}; "
+                "ask it for the clip's size and number of frames."
+            )
+        return alpha * clean + sigma * noise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Removed(Method):
+    def on_condition(self, run: Run, image_latents: Tensor) -> Tensor:
+        return torch.zeros_like(image_latents)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Weakened(Method):
+    share: float
+
+    def on_condition(self, run: Run, image_latents: Tensor) -> Tensor:
+        if self not in run.memory:  # one draw for all levels: the same weakened image throughout
+            noise = torch.randn(image_latents.shape, generator=torch.Generator().manual_seed(0))
+            run.memory[self] = noise.to(image_latents) * self.share * image_latents.std()
+        return image_latents + run.memory[self]

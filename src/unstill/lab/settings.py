@@ -1,0 +1,53 @@
+"""Settings to compare, as a person types them: methods by name with parameters, several values at once, together."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from unstill.errors import UnstillError
+
+
+PLAIN = "plain"
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+
+
+def expand(text: str) -> list[str]:
+    """
+    Every setting that `text` stands for.
+
+    `early-start:sigma=50|20|10`, or `early-start:sigma=50,20,10` where the values are numbers, is three settings; two
+    such parameters make a grid. `a:x=1+b` is both methods together, in this order; `plain` is none.
+
+    >>> expand("early-start:sigma=50|20+noise-rectification")
+    ['early-start:sigma=50+noise-rectification', 'early-start:sigma=20+noise-rectification']
+
+    Raises:
+        UnstillError: an empty part, or a value missing.
+    """
+    return ["+".join(parts) for parts in itertools.product(*(_one(part, text) for part in _methods(text)))]
+
+
+def split(setting: str) -> list[str]:
+    """The methods of one expanded setting; none for `plain`."""
+    return [] if setting == PLAIN else _methods(setting)
+
+
+def _methods(text: str) -> list[str]:
+    """At the plus signs, save those of exponents such as 1e+2."""
+    return [part.strip() for part in re.split(r"(?<![\d.][eE])\+", text)]
+
+
+def _one(text: str, whole: str) -> list[str]:
+    name, _, rest = text.partition(":")
+    choices: list[list[str]] = []
+    for part in filter(None, (piece.strip() for piece in rest.split(","))):
+        if _NUMBER.fullmatch(part) and choices and "=" in choices[-1][0]:
+            key = choices[-1][0].partition("=")[0]
+            choices[-1].append(f"{key}={part}")
+            continue
+        key, equals, values = part.partition("=")
+        choices.append([f"{key}{equals}{value.strip()}" for value in values.split("|")])
+    if not name or any(one.endswith("=") for options in choices for one in options):
+        raise UnstillError(f"{whole!r} is no setting; for example early-start:sigma=50|20, or plain.")
+    return [name + (":" if chosen else "") + ",".join(chosen) for chosen in itertools.product(*choices)]

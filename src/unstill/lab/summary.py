@@ -1,0 +1,165 @@
+"""What a comparison shows: means with intervals, differences from plain on the same images and noise, the front."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unstill.lab.bootstrap import Interval, weights
+from unstill.lab.compare import METRICS
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """
+    One setting of one model at one motion level.
+
+    Attributes:
+        means: by metric, with intervals over images (over seeds, where there is one image).
+        gains: the same of the paired difference from the first setting of the same model and motion; empty for it.
+        front: whether no setting of the same model and motion has both more motion and more fidelity.
+        certainty: in which share of resamples it is on the front.
+        failed: cells that could not be made, and why.
+    """
+
+    model: str
+    setting: str
+    motion: float | None
+    cells: int
+    means: dict[str, Interval]
+    gains: dict[str, Interval]
+    front: bool
+    certainty: float
+    failed: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.setting if self.motion is None else f"{self.setting}, motion {self.motion:g}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "setting": self.setting,
+            "motion": self.motion,
+            "cells": self.cells,
+            "means": {name: one.as_dict() for name, one in self.means.items()},
+            "gains": {name: one.as_dict() for name, one in self.gains.items()},
+            "front": self.front,
+            "certainty": round(self.certainty, 4),
+            "failed": list(self.failed),
+        }
+
+
+@dataclass(slots=True)
+class _Group:
+    """The cells of one row: metric -> {(image, seed): value}."""
+
+    values: dict[str, dict[tuple[str, int], float]] = field(default_factory=lambda: {name: {} for name in METRICS})
+    failed: set[str] = field(default_factory=set)
+
+
+def summarise(results: Sequence[dict[str, Any]]) -> list[Row]:
+    """Rows in the order in which models, settings and motion levels first occur."""
+    groups: dict[tuple[str, str, float | None], _Group] = {}
+    for one in results:
+        group = groups.setdefault((one["model"], one["setting"], one["motion"]), _Group())
+        if "error" in one:
+            group.failed.add(one["error"])
+            continue
+        for name in METRICS:
+            group.values[name][(one["image"], one["seed"])] = one[name]
+    rows: dict[tuple[str, str, float | None], Row] = {}
+    for model, motion in dict.fromkeys((model, motion) for model, _, motion in groups):
+        mine = {key: group for key, group in groups.items() if (key[0], key[2]) == (model, motion)}
+        rows |= _of_one_model(mine)
+    return [rows[key] for key in groups]
+
+
+def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[tuple[str, str, float | None], Row]:
+    """Settings that compete with each other. All use the same resamples of the same images."""
+    baseline = next(iter(groups.values()))
+    pairs = sorted({pair for group in groups.values() for pair in group.values["motion"]})
+    by_image = len({image for image, _ in pairs}) > 1
+    units = sorted({pair[0 if by_image else 1] for pair in pairs}, key=str)
+    w = weights(len(units)) if units else np.ones((2, 0))
+
+    def resampled(values: dict[tuple[str, int], float]) -> np.ndarray:
+        """(1 + R,) means over units, each the mean of its cells; units without a cell do not count."""
+        per = [[v for pair, v in values.items() if pair[0 if by_image else 1] == unit] for unit in units]
+        there = np.array([bool(cells) for cells in per], dtype=float)
+        mean = np.array([np.mean(cells) if cells else 0.0 for cells in per])
+        with np.errstate(invalid="ignore"):
+            return (w @ mean) / (w @ there)
+
+    draws = {key: {name: resampled(group.values[name]) for name in METRICS} for key, group in groups.items()}
+    usable = [key for key, group in groups.items() if group.values["motion"]]
+    on_front = _front(np.array([[draws[key][name] for name in ("motion", "fidelity")] for key in usable]))
+    rows = {}
+    for key, group in groups.items():
+        gains: dict[str, Interval] = {}
+        if group is not baseline and group.values["motion"] and baseline.values["motion"]:
+            for name in METRICS:
+                ours, theirs = group.values[name], baseline.values[name]
+                gains[name] = Interval.of(resampled({p: v - theirs[p] for p, v in ours.items() if p in theirs}))
+        front = on_front[usable.index(key)] if key in usable else np.zeros(2)
+        rows[key] = Row(
+            model=key[0],
+            setting=key[1],
+            motion=key[2],
+            cells=len(group.values["motion"]),
+            means={name: Interval.of(draws[key][name]) for name in METRICS} if key in usable else {},
+            gains=gains,
+            front=bool(front[0]),
+            certainty=float(np.mean(front[1:])),
+            failed=tuple(sorted(group.failed)),
+        )
+    return rows
+
+
+def _front(scores: np.ndarray) -> np.ndarray:
+    """
+    Who is not beaten: `scores` (settings, 2, draws), both the larger the better, to (settings, draws).
+
+    One beats another with at least as much of both and more of one.
+    """
+    if not scores.size:
+        return np.zeros((0, 2))
+    other, self_ = scores[:, None], scores[None]  # (other, self, 2, draws)
+    beats = (other >= self_).all(2) & (other > self_).any(2)
+    return ~beats.any(0)
+
+
+def as_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def flat(row: Row) -> dict[str, Any]:
+    """A row of a table: every interval in three columns."""
+    found: dict[str, Any] = {"model": row.model, "setting": row.setting, "motion_asked": row.motion}
+    found |= {"cells": row.cells, "front": row.front, "certainty": round(row.certainty, 4)}
+    for kind, by in (("", row.means), ("gain_", row.gains)):
+        for name, one in by.items():
+            numbers = one.as_dict()
+            found |= {f"{kind}{name}{suffix}": numbers[k] for k, suffix in _SUFFIXES.items()}
+    return found
+
+
+_SUFFIXES = {"value": "", "low": "_low", "high": "_high"}
+COLUMNS = (
+    "model",
+    "setting",
+    "motion_asked",
+    "cells",
+    "front",
+    "certainty",
+    *(f"{kind}{name}{suffix}" for kind in ("", "gain_") for name in METRICS for suffix in _SUFFIXES.values()),
+)

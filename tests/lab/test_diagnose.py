@@ -1,0 +1,128 @@
+"""Three models made by hand, whose leakage is known, and what is made of the numbers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from unstill.attach import adapter_for
+from unstill.lab.bayes import posterior_mean
+from unstill.lab.bootstrap import Interval, weights
+from unstill.lab.diagnose import diagnose, summarise
+from unstill.lab.diagnosis_report import command, page, verdict
+from unstill.lab.probe import Level
+from unstill.lab.subjects import Subject, from_world
+from unstill.models.calling import arguments
+from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
+
+
+LEVELS = (100.0, 8.0, 0.1)
+
+
+class Made(PicoUNet):
+    """Predicts what `x0_of(noisy, image, sigma)` says, as a v-prediction on preconditioned input."""
+
+    def forward(self, sample, timestep, encoder_hidden_states=None, added_time_ids=None, return_dict=True):
+        sigma = math.exp(4 * float(timestep))
+        scaled, image = sample.chunk(2, 2)
+        x0 = self.x0_of(scaled * math.hypot(1, sigma), image, sigma)
+        return ((scaled - math.hypot(1, sigma) * x0) / sigma,)
+
+
+@pytest.fixture(scope="module")
+def subjects():
+    return list(from_world(3, frames=4, size=(64, 64), others=24))
+
+
+@pytest.fixture(scope="module")
+def pipe(subjects):
+    torch.manual_seed(0)
+    vae, unet = PicoAutoencoder(block_out_channels=(8, 8)), Made(block_out_channels=(8, 8, 8), embedding=16)
+    with torch.no_grad():
+        latents = vae.encoder(torch.cat([one.video for one in subjects]) * 2 - 1)
+    vae.standardise(latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
+    made = PicoPipeline(vae, unet, edm_scheduler())
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def probed(pipe, subjects, x0_of):
+    pipe.unet.x0_of = x0_of
+
+    def call(subject: Subject, picture):
+        return arguments(type(pipe), image=picture, motion=subject.motion, frames=4)
+
+    return diagnose(pipe, subjects, call, LEVELS, conditions=("image", "removed"))
+
+
+def test_a_model_that_copies_its_image_leaks_everything(pipe, subjects):
+    found = probed(pipe, subjects, lambda noisy, image, sigma: image)
+    for i in range(len(LEVELS)):
+        assert found.curves["image"]["explained"][i].value == pytest.approx(0, abs=1e-4)
+        assert found.curves["image"]["flow"][i].value == pytest.approx(0, abs=0.02)
+        assert found.leak[i].value == pytest.approx(1, abs=1e-4)
+        assert found.pull[i].value == pytest.approx(1, abs=1e-3)
+    assert found.start is None and "leaks" in verdict(found)[0]
+
+
+def test_a_model_that_sees_no_image_does_not_leak(pipe, subjects):
+    """However little it knows: the best guess of latents of unit variance, which at high noise is nothing at all."""
+    found = probed(pipe, subjects, lambda noisy, image, sigma: noisy / (1 + sigma**2))
+    assert all(one.value == one.low == one.high == 0 for one in [*found.leak, *found.pull])
+    assert found.curves["image"] == found.curves["removed"]
+    assert found.curves["image"]["explained"][0].value < 0.5
+    assert "does not leak" in verdict(found)[0]
+
+
+def test_the_best_possible_model_does_not_leak(pipe, subjects):
+    """Though it explains less than everything, and looks at its image as hard as it can."""
+    adapter = adapter_for(pipe)
+    known = [torch.cat([adapter.encode_video(pipe, v) for v in one.others]) for one in subjects]
+
+    def best(noisy, image, sigma):
+        seen = image[0, 0]
+        fits = next((k for k in known if torch.allclose(k[0, :, 0], seen, atol=1e-4)), torch.cat(known))
+        return posterior_mean(noisy[0].transpose(0, 1), fits, sigma)[0].transpose(0, 1)[None]
+
+    found = probed(pipe, subjects, best)
+    assert all(one.value < 1e-3 for one in found.leak)
+    assert found.curves["image"]["explained"][0].value < 0.9 < found.curves["image"]["explained"][-1].value
+    assert found.pull[0].value > 0.1
+    assert "does not leak" in verdict(found)[0]
+
+
+def test_the_recommended_start_is_the_highest_level_that_holds_all_the_way_down():
+    """Explained: 0.6, 0.4, 0.7, 0.9 of the motion; half of it is asked for."""
+    levels = [Level(v, 1.0, v) for v in (200.0, 50.0, 8.0, 1.0)]
+    error = np.tile([0.4, 0.6, 0.3, 0.1], (5, 1))
+    one = {"error": error, "flow": np.ones((5, 4)), "first": np.zeros((5, 4))}
+    truth = {"flow": np.ones((5, 1)), "moved": np.ones((5, 1)), "image": np.full((5, 1), 4.0)}
+    found = summarise({"truth": truth, "image": one}, levels, "sigma", name="some/model", share=0.5)
+    assert [round(x.value, 6) for x in found.curves["image"]["explained"]] == [0.6, 0.4, 0.7, 0.9]
+    assert found.start == 8.0 and found.leak == []
+    assert command(found, statistics=False).endswith("--model some/model --method early-start:sigma=8 --compare")
+    assert "analytic-init:sigma=8" in command(found, statistics=True)
+
+    # Without the image 0.1 more is explained at the second level, in every clip: that much is leaked for certain.
+    removed = {**one, "error": error - [0, 0.1, 0, 0], "change": np.full((5, 4), 1.0)}
+    found = summarise({"truth": truth, "image": one, "removed": removed}, levels, "sigma", name="m")
+    assert found.certain[1].low == pytest.approx(0.1) and found.certain[0].value == 0
+    assert [round(x.value, 6) for x in found.leak] == [0.4, 0.6, 0.3, 0.1]  # at most: against the truth
+    assert "10% more of the motion at sigma 50" in verdict(found)[0]
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says():
+    draw, hits = np.random.default_rng(0), 0
+    for _ in range(200):
+        x = draw.exponential(size=30)
+        interval = Interval.of(weights(30, 400) @ x / 30)
+        hits += interval.low < 1 < interval.high
+    assert 0.87 < hits / 200 < 0.98  # percentile intervals of 30 skewed values cover a little less than 95 %
+
+
+def test_the_page_says_what_was_found(pipe, subjects):
+    found = probed(pipe, subjects[:2], lambda noisy, image, sigma: image)
+    html = page(found, None, 8, None, {"command": "unstill <b>"}).html()
+    assert verdict(found)[0] in html and "unstill &lt;b&gt;" in html and html.count("<video") == 3 * 3 + 1
+    assert "http://" not in html.replace("http://www.w3.org/2000/svg", "") and "https://" not in html
