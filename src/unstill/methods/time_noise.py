@@ -23,10 +23,11 @@ Generator = torch.Generator | list[torch.Generator] | None
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeNoise(Method):
     """
-    Image latents y0 become y0 + beta eps in training, with `beta = maximum * sigmoid(mu(t) + n)` and n ~ N(0, 1).
+    For training only: noises the image, the more the noisier the video is, so that a model learns to move it.
 
-    At high noise the model cannot copy the image any more and learns to read motion from the video; at inference the
-    image stays clean. So this is used by a training recipe through `corrupt` and cannot be attached to a pipeline.
+    Image latents y0 become y0 + beta eps with `beta = maximum * sigmoid(mu(t) + n)` and n ~ N(0, 1). At high noise the
+    model cannot copy the image any more and has to read motion from the video; at inference the image stays clean. A
+    training recipe uses this through `corrupt`; it cannot be attached to a pipeline.
 
     Args:
         maximum: beta_m, the largest level, in units of the image latents. Paper: 100 for DynamiCrafter and SVD, 25 for
