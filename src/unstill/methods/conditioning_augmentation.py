@@ -19,10 +19,11 @@ from unstill.methods.time_noise import Level, NoiseShape, check_noise, noise_lik
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConditioningAugmentation(Method):
     """
-    Lets the denoiser see a noised image, so that it cannot copy it: image latents y0 become alpha(s) y0 + sigma(s) eps.
+    Lets the denoiser see a noised image, so that it cannot copy it.
 
-    In training s is uniform and told to the network; at inference it is one fixed `level`, the smaller the more
-    faithful. A model that was not trained for it reads the noise as part of the picture: keep the level small there.
+    Image latents y0 become alpha(s) y0 + sigma(s) eps. In training s is uniform and told to the network; at inference
+    it is one fixed `level`, the smaller the more faithful. A model that was not trained for it reads the noise as part
+    of the picture: keep the level small there.
 
     Args:
         level: s at inference, a fraction of the training time in [0, 1]; 0 leaves the image as it is.

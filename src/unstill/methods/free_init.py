@@ -19,8 +19,8 @@ from unstill.process import ForwardProcess
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FreeInit(Method):
     """
-    Samples several times, each time from noise with the low frequencies of the video before: more coherent, and as many
-    times slower. These are the parameters of `unstill.free_init`, a loop around the pipeline.
+    Samples several times, each time from noise with the low frequencies of the video before: more coherent, and as
+    many times slower. These are the parameters of `unstill.free_init`, a loop around the pipeline.
 
     Args:
         iterations: how often the pipeline is called, at least 1.
