@@ -45,6 +45,16 @@ def test_writes_both_videos_the_comparison_and_the_settings(unstill, model, phot
         assert words in result.stdout
 
 
+def test_without_an_argument_the_bundled_picture_moves(unstill, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert unstill("animate", "--steps", 2).exit_code == 0
+    assert names(tmp_path) == {"animated.mp4", "animated_plain.mp4", "animated.json"}
+    assert len(read_video(tmp_path / "animated.mp4")) == 8
+    # Fewer frames than the shipped statistics have.
+    assert unstill("animate", "--steps", 2, "--frames", 5, "--no-plain", "--out", "short.gif").exit_code == 0
+    assert len(read_video(tmp_path / "short.gif")) == 5
+
+
 @pytest.mark.parametrize(("name", "made"), [("a.gif", "a.gif"), ("a.webp", "a.webp"), ("frames", "frames")])
 def test_every_kind_of_output_can_be_read_again(unstill, model, photo, tmp_path, name, made):
     out = tmp_path / name

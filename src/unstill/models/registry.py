@@ -92,12 +92,13 @@ def defaults_of(name_or_path: str) -> dict[str, Any]:
         from unstill.statistics import LatentStatistics
 
         defaults["statistics"] = LatentStatistics.load(measured)
+        defaults["resize"] = True  # a person may ask for fewer frames than were measured
     return defaults
 
 
 def bundled_picture() -> Path:
     """The picture that comes with the package."""
-    return PICO / "bundled.png"
+    return PICO.parent / "bundled.png"
 
 
 def load(
@@ -107,6 +108,7 @@ def load(
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     offload: bool = False,
+    frame_norm: bool = False,
     **options: Any,
 ) -> DiffusionPipeline:
     """
@@ -119,6 +121,8 @@ def load(
         dtype: of the weights; by default the model's own on an accelerator, float32 on the CPU.
         device: by default an accelerator where there is one, else the CPU.
         offload: keep only the part at work on the accelerator (`enable_model_cpu_offload`).
+        frame_norm: motion modules of AnimateDiff normalise each frame by itself, as their authors have it and diffusers
+            has not.
         options: go to the pipeline's `from_pretrained`; of the papers' own models only `base` (see `load_checkpoint`).
 
     Raises:
@@ -140,6 +144,10 @@ def load(
             from unstill.models.convert import load_denoiser
 
             load_denoiser(pipe, checkpoint)
+    if frame_norm:
+        from unstill.models.animatediff import frame_norms_of
+
+        frame_norms_of(pipe)
     if offload and target.type != "cpu":
         pipe.enable_model_cpu_offload(device=target)
     else:
@@ -185,7 +193,7 @@ def _from_pretrained(name_or_path: str, model: Model | None, dtype: torch.dtype,
     if model and model.weights is None:
         from unstill.models.pico import PicoPipeline
 
-        return PicoPipeline.embedded().to(dtype)
+        return PicoPipeline.from_pretrained(PICO, dtype=dtype, local_files_only=True)
     if model is None and Path(name_or_path).is_dir() and cls is not None:
         try:
             return cls.from_pretrained(name_or_path, dtype=dtype, **options)
