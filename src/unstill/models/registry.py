@@ -98,7 +98,7 @@ def defaults_of(name_or_path: str) -> dict[str, Any]:
 
 def bundled_picture() -> Path:
     """The picture that comes with the package."""
-    return PICO.parent / "bundled.png"
+    return PICO / "bundled.png"
 
 
 def load(
@@ -121,8 +121,8 @@ def load(
         dtype: of the weights; by default the model's own on an accelerator, float32 on the CPU.
         device: by default an accelerator where there is one, else the CPU.
         offload: keep only the part at work on the accelerator (`enable_model_cpu_offload`).
-        frame_norm: motion modules of AnimateDiff normalise each frame by itself, as their authors have it and diffusers
-            has not.
+        frame_norm: motion modules of AnimateDiff normalise each frame by itself, as in their authors' code; diffusers
+            pools all frames.
         options: go to the pipeline's `from_pretrained`; of the papers' own models only `base` (see `load_checkpoint`).
 
     Raises:
