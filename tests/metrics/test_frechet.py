@@ -53,11 +53,13 @@ def test_closed_forms(n: int) -> None:
     assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x), rel=1e-9)
 
 
-def test_a_constant_feature_does_not_spoil_it() -> None:
+def test_constant_and_dependent_features_do_not_spoil_it() -> None:
     x, y = features(100, 10, 1), features(80, 10, 2)
     expected = frechet_distance(x, y)
-    padded = [torch.cat([part, torch.ones(len(part), 1)], 1) for part in (x, y)]
-    assert frechet_distance(*padded) == pytest.approx(expected, rel=1e-10)
+    constant = [torch.cat([part, torch.ones(len(part), 1)], 1) for part in (x, y)]
+    assert frechet_distance(*constant) == pytest.approx(expected, rel=1e-12)
+    wider = torch.linalg.qr(features(16, 16, 3)).Q[:10]  # 10 orthonormal directions in 16 dimensions
+    assert frechet_distance(x @ wider, y @ wider) == pytest.approx(expected, rel=1e-12)
 
 
 def test_moments_give_the_same() -> None:

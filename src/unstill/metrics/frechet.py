@@ -23,44 +23,61 @@ def frechet_distance(x: Tensor, y: Tensor, unbiased: bool = True) -> float:
     for features in (x, y):
         if features.ndim != 2 or len(features) < 2:
             raise UnstillError(f"Features must be (n, d) with n of at least 2, got {tuple(features.shape)}.")
-        if not features.isfinite().all():
-            raise UnstillError("Some features are not finite; leave these videos out.")
     if x.shape[1] != y.shape[1]:
         raise UnstillError(f"The two sets have {x.shape[1]} and {y.shape[1]} features; use one extractor for both.")
-    x, y = x.double(), y.double()
-    means = (x.mean(0), y.mean(0))
+    x, y = x.double().cpu(), y.double().cpu()
+    means = x.mean(0), y.mean(0)
+    if not (means[0] + means[1]).isfinite().all():
+        raise UnstillError("Some features are not finite; leave these videos out.")
     x, y = x - means[0], y - means[1]
     x, y = x / (len(x) - unbiased) ** 0.5, y / (len(y) - unbiased) ** 0.5  # now C = X^T X
-    cross = _sum_of_roots(x, y)
-    distance = (means[0] - means[1]).square().sum() + x.square().sum() + y.square().sum() - 2 * cross
-    return max(float(distance), 0.0)
-
-
-def _sum_of_roots(x: Tensor, y: Tensor) -> Tensor:
-    """tr (C_x C_y)^(1/2) for C = X^T X, that is the sum of the singular values of X Y^T."""
-    dimensions = x.shape[1]
-    if min(len(x), len(y)) > dimensions:
-        # With C_x = L L^T the eigenvalues of C_x C_y are those of the symmetric L^T C_y L: several times as fast as
-        # QR, and as exact while C_x is far from singular.
-        lower, failed = torch.linalg.cholesky_ex(x.T @ x)
-        diagonal = lower.diagonal()
-        if not failed and diagonal.min() > 1e-5 * diagonal.max():
-            half = y @ lower
-            return torch.linalg.eigvalsh(half.T @ half).clamp_min(0).sqrt().sum()
+    gap = (means[0] - means[1]).square().sum()
+    if min(len(x), len(y)) > x.shape[1]:
+        covariances = _gram(x), _gram(y)
+        roots = _roots_by_cholesky(*covariances)
+        if roots is not None:
+            return _distance(gap, covariances[0].trace() + covariances[1].trace(), roots)
     # X = Q_x R_x and Y = Q_y R_y: the orthogonal factors leave singular values alone.
-    x = torch.linalg.qr(x, mode="r").R if len(x) > dimensions else x
-    y = torch.linalg.qr(y, mode="r").R if len(y) > dimensions else y
-    return torch.linalg.svdvals(x @ y.T).sum()
+    roots = torch.linalg.svdvals(_small(x) @ _small(y).T).sum()
+    return _distance(gap, x.square().sum() + y.square().sum(), roots)
 
 
 def frechet_from_moments(mean_x: Tensor, covariance_x: Tensor, mean_y: Tensor, covariance_y: Tensor) -> float:
-    """The same distance where only means (d,) and covariances (d, d) are known. Less exact if one is singular."""
-    covariance_x, covariance_y = covariance_x.double(), covariance_y.double()
-    values, vectors = torch.linalg.eigh(covariance_x)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ covariance_y @ root).clamp_min(0).sqrt().sum()
-    gap = (mean_x.double() - mean_y.double()).square().sum()
-    return max(float(gap + covariance_x.trace() + covariance_y.trace() - 2 * cross), 0.0)
+    """The same distance where only means (d,) and covariances (d, d) are known. Less exact if both are singular."""
+    a, b = covariance_x.double().cpu(), covariance_y.double().cpu()
+    roots = _roots_by_cholesky(a, b)
+    if roots is None:
+        values, vectors = torch.linalg.eigh(a)
+        root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        roots = torch.linalg.eigvalsh(root @ b @ root).clamp_min(0).sqrt().sum()
+    return _distance((mean_x.double() - mean_y.double()).square().sum(), a.trace() + b.trace(), roots)
+
+
+def _distance(gap: Tensor, traces: Tensor, roots: Tensor) -> float:
+    return max(float(gap + traces - 2 * roots), 0.0)
+
+
+def _roots_by_cholesky(a: Tensor, b: Tensor) -> Tensor | None:
+    """tr (A B)^(1/2) of covariances; None if both are close to singular, where this would lose digits.
+
+    With A = L L^T the eigenvalues of A B are those of the symmetric L^T B L: several times as fast as a matrix root.
+    """
+    for first, second in ((a, b), (b, a)):
+        lower, failed = torch.linalg.cholesky_ex(first)
+        diagonal = lower.diagonal()
+        if not failed and diagonal.min() > 1e-5 * diagonal.max():
+            return torch.linalg.eigvalsh(lower.T @ second @ lower).clamp_min(0).sqrt().sum()
+    return None
+
+
+def _gram(x: Tensor) -> Tensor:
+    """X^T X. numpy knows that the product with its own transpose is symmetric and does half the work."""
+    rows = x.numpy()
+    return torch.from_numpy(rows.T @ rows)
+
+
+def _small(x: Tensor) -> Tensor:
+    return torch.linalg.qr(x, mode="r").R if len(x) > x.shape[1] else x
 
 
 def inception_score(probabilities: Tensor, splits: int = 10, shuffle_seed: int | None = None) -> tuple[float, float]:
