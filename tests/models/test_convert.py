@@ -12,6 +12,7 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu, layer_norm, linear, scaled_dot_product_attention
+from transformers import CLIPTokenizer
 
 from tests.models.released import TEXT, VAE, VISION, tiny_checkpoint, tiny_release, tokenizer_folder
 from tests.models.weights import golden_weights, released, shapes
@@ -152,6 +153,23 @@ def test_a_converted_folder_is_the_same_pipeline(file: Path, tokenizer: Path, tm
         videos.append(each(image, "abc", generator=torch.Generator().manual_seed(0), **arguments).frames)
     assert videos[0].shape == (1, 4, 3, 32, 32)
     assert torch.equal(*videos)
+
+
+def test_without_a_tokenizer_only_the_empty_prompt_is_read(
+    file: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Off line transformers makes a tokenizer of three tokens, which would read every prompt as the same."""
+    (tmp_path / "nothing").mkdir()
+    monkeypatch.setattr(CLIPTokenizer, "from_pretrained", lambda *_, **__: CLIPTokenizer())
+    pipe = load_checkpoint(file, tiny_release())
+    assert pipe.tokenizer is None
+    monkeypatch.undo()
+    expected = load_checkpoint(file, tiny_release(), base=tokenizer).encode_prompt(["", ""])
+    assert torch.equal(pipe.encode_prompt(["", ""]), expected)
+    with pytest.raises(UnstillError, match="no tokenizer"):
+        pipe.encode_prompt(["abc"])
+    with pytest.raises(UnstillError, match="The tokenizer could not be loaded from .*nothing"):
+        load_checkpoint(file, tiny_release(), base=tmp_path / "nothing")
 
 
 def test_a_folder_with_something_in_it_is_left_alone(file: Path, tokenizer: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from unstill.attach.adapters import ADAPTERS
 from unstill.errors import UnstillError
 from unstill.models.calling import arguments, native_size
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
@@ -123,3 +124,35 @@ def test_arguments_in_the_words_of_each_class():
     with pytest.raises(UnstillError, match="takes no prompt"):
         arguments(svd, image=Image, prompt="a boat")
     assert "image" not in arguments(pipeline_class("animatediff"), image=Image, prompt="a boat")
+    assert "prompt" not in arguments(pipeline_class("dynamicrafter-512"), image=Image)  # its own default is empty
+    sparse = pipeline_class("animatediff-sparsectrl")
+    assert arguments(sparse, image=Image, prompt="a boat")["conditioning_frames"] == [Image]
+    with pytest.raises(UnstillError, match="give one"):
+        arguments(sparse, prompt="a boat")
+
+
+def test_entries_know_whether_their_condition_can_be_changed():
+    for model in MODELS:
+        assert model.condition == bool(ADAPTERS[model.pipeline].denoisers), model.name
+
+
+def test_a_released_file_that_cannot_be_fetched_is_one_sentence(monkeypatch):
+    import huggingface_hub
+
+    def unreachable(repository, file):
+        raise OSError(f"no connection to {repository}/{file}")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    with pytest.raises(UnstillError, match="model.ckpt of Doubiiu/DynamiCrafter_512 could not be fetched"):
+        load("dynamicrafter-512")
+    with pytest.raises(UnstillError, match="There is no checkpoint file nowhere.ckpt"):
+        load("lavie", checkpoint="nowhere.ckpt")
+
+
+def test_a_checkpoint_of_the_denoiser_goes_into_a_folder(folder, tmp_path):
+    tuned = {key: torch.full_like(value, 0.5) for key, value in load(str(folder)).unet.state_dict().items()}
+    torch.save({f"module.{key}": value for key, value in tuned.items()}, tmp_path / "tuned.pt")
+    pipe = load(str(folder), checkpoint=tmp_path / "tuned.pt")
+    assert all(torch.equal(value, tuned[key]) for key, value in pipe.unet.state_dict().items())
+    with pytest.raises(UnstillError, match="no motion modules"):
+        load(str(folder), frame_norm=True)

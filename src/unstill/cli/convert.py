@@ -53,8 +53,19 @@ def convert(
     else:
         pipe = registry.load(base or model, checkpoint=checkpoint, dtype=wanted, device="cpu")
     save(pipe, out)
-    made = {"pipeline": type(pipe).__name__, "out": str(out), "bytes": sum(p.stat().st_size for p in out.rglob("*"))}
+    made = {
+        "pipeline": type(pipe).__name__,
+        "out": str(out),
+        "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+        "tokenizer": getattr(pipe, "tokenizer", None) is not None,
+    }
     if as_json:
         typer.echo(json.dumps(made, indent=2))
-    else:
-        typer.echo(f"Wrote {out}, a {made['pipeline']}. Try it: unstill animate photo.jpg --model {out}")
+        return
+    typer.echo(f"Wrote {out}, a {made['pipeline']}. Try it: unstill animate photo.jpg --model {out}")
+    if hasattr(pipe, "tokenizer") and pipe.tokenizer is None:
+        typer.echo(
+            "It has no tokenizer, because the hub was not reached: it reads only empty prompts. With --base FOLDER it "
+            "takes one from there.",
+            err=True,
+        )

@@ -25,10 +25,11 @@ def models(as_json: Json = False) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", no_wrap=True)
-    for column in ("takes", "makes", "needs", "licence of the weights"):
+    for column in ("takes", "makes", "size", "needs", "methods", "weights", "their licence"):
         table.add_column(column)
     for m in MODELS:
-        table.add_row(m.name, m.input, f"{m.frames} frames, {m.size[1]}x{m.size[0]}", m.needs, m.licence)
+        makes, kinds = f"{m.frames} frames, {m.size[1]}x{m.size[0]}", "all" if m.condition else "start, step"
+        table.add_row(m.name, m.input, makes, m.parameters, m.needs, kinds, m.weights or "in the package", m.licence)
     Console().print(table)
 
 

@@ -74,7 +74,11 @@ def arguments(
         raise UnstillError(f"{name} animates an image: give one.")
     if "image" in known:
         call["image"] = image
-    if "prompt" in known:
+    if "controlnet_frame_indices" in known:  # SparseCtrl, of which frame 0 is the default
+        if image is None:
+            raise UnstillError(f"{name} animates an image: give one.")
+        call["conditioning_frames"] = [image]
+    if "prompt" in known and (prompt or known["prompt"].default != ""):  # DynamiCrafter's may be empty
         if not prompt:
             raise UnstillError(f"{name} needs a prompt that says what happens: --prompt 'the boat sails to the left'.")
         call["prompt"] = prompt

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,7 +226,7 @@ def load_checkpoint(
     if isinstance(release, str) and found not in (None, release):  # 512 and 1024 have the same keys and shapes
         raise UnstillError(f"{path} looks like {words}, so it is not {release}; leave the model out, or say {found}.")
     scheduler_class, config = layout.scheduler
-    pipe = layout.pipeline(**modules, **dict(_from_base(layout, base)), scheduler=scheduler_class(**config))
+    pipe = layout.pipeline(**_with_base(modules, layout, base), scheduler=scheduler_class(**config))
     return pipe if dtype is None else pipe.to(dtype)
 
 
@@ -245,21 +245,29 @@ def _split(state: State, layout: Release) -> tuple[dict[str, State], list[str]]:
     return {name: part.rename(parts[name]) for name, part in layout.parts.items()}, unknown
 
 
-def _from_base(layout: Release, base: str | os.PathLike[str] | None) -> Iterator[tuple[str, Any]]:
-    optional = layout.pipeline._optional_components
+def _with_base(
+    modules: Mapping[str, nn.Module], layout: Release, base: str | os.PathLike[str] | None
+) -> dict[str, Any]:
+    """The components of the pipeline: those in the file and those that come from elsewhere."""
+    components: dict[str, Any] = dict(modules)
     source = str(base or layout.base)
     for name, (cls, options) in layout.base_parts.items():
         inside = len(layout.base_parts) > 1 or (Path(source) / name).is_dir()
         try:
-            yield name, cls.from_pretrained(source, **options, **({"subfolder": name} if inside else {}))
+            loaded = cls.from_pretrained(source, **options, **({"subfolder": name} if inside else {}))
+            # Without files transformers makes a tokenizer that knows no words.
+            if name == "tokenizer" and len(loaded) != components["text_encoder"].config.vocab_size:
+                raise ValueError(f"a vocabulary of {len(loaded)}")
+            components[name] = loaded
         except (OSError, ValueError) as error:
-            if base is None and name in optional and not inside:
-                yield name, None
+            if base is None and name in layout.pipeline._optional_components and not inside:
+                components[name] = None
                 continue
             raise UnstillError(
-                f"The {name} could not be loaded from {source}, neither from the Hugging Face hub nor from its cache; "
-                "give a folder that has it as base (--base)."
+                f"The {name} could not be loaded from {source}, neither from a folder nor from the Hugging Face hub "
+                "or its cache; give a folder that has it as base (--base)."
             ) from error
+    return components
 
 
 def load_denoiser(pipe: Any, path: str | os.PathLike[str]) -> None:
