@@ -3,8 +3,8 @@
     python benchmarks/pico_report.py --out docs/pico            # about 15 minutes on one core
     python benchmarks/pico_report.py --out /tmp/x --images 8    # a quick look
 
-Writes leak.json, motion.json, their plots and contact sheets. Every interval is 95 %, over images, by the normal
-approximation; differences are paired (same image, same noise).
+Writes leak and motion as JSON, Markdown and plots, and contact sheets. Every interval is 95 %, over images, by the
+normal approximation; differences are paired (same image, same noise).
 """
 
 import argparse
@@ -44,8 +44,8 @@ def interval(values: list[float] | Tensor) -> dict[str, float]:
     return {"mean": x.mean().item(), "half_width": (1.96 * x.std() / len(x) ** 0.5).item()}
 
 
-def show(value: dict[str, float]) -> str:
-    return f"{value['mean']:.3f} +- {value['half_width']:.3f}"
+def show(value: dict[str, float], digits: int = 3) -> str:
+    return f"{value['mean']:.{digits}f} ± {value['half_width']:.{digits}f}"
 
 
 def held_out(n: int, seed: int = 77_000, **kwargs) -> tuple[world.Scene, world.Motion]:
@@ -155,6 +155,50 @@ def leak_table(pipe, clips: int, n: int = 320) -> dict:
     return {"clips": clips, "rows": table}
 
 
+def leak_markdown(table: dict) -> str:
+    lines = [
+        "# Where the embedded model leaks",
+        "",
+        f"`python benchmarks/pico_report.py --only leak`: {table['clips']} held-out clips of one toy, one-step predictions.",
+        "*Explained* is R² against a static copy of the first frame; *flow* is the prediction's optical flow over the",
+        "clip's own. *Best* is the Bayes-optimal prediction over candidate motions of the same score, on the same noisy",
+        "clip; *p(truth)* is the posterior share of the true motion among them: where it is close to 1 for want of",
+        "candidates, the reference is optimistic.",
+        "",
+        "| sigma | explained, model | explained, best | flow, model | flow, best | first frame off by | p(truth) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    keys = ("model_explained", "bayes_explained", "model_flow", "bayes_flow", "model_first_rms", "truth_probability")
+    for row in table["rows"]:
+        lines.append(f"| {row['sigma']:g} | " + " | ".join(show(row[k], 2) for k in keys) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def motion_markdown(table: dict) -> str:
+    estimator = table["estimator"]
+    lines = [
+        "# Does the embedded model move as much as it is asked to?",
+        "",
+        f"`python benchmarks/pico_report.py --only motion`: {table['images']} held-out pictures, 25 steps, the same noise",
+        "for every row. Motion is read by optical flow (DIS), in the units of the request. On the world's own clips that",
+        f"estimator reads {estimator['slope']:.2f} times the exact motion (correlation {estimator['correlation']:.2f}),",
+        'so "as requested" is that multiple.',
+        "",
+        "| start | sigma | " + " | ".join(f"asked {level:g}" for level in LEVELS) + " | first frame off by |",
+        "|---|---|" + "---|" * (len(LEVELS) + 1),
+    ]
+    for kind, sigma in dict.fromkeys((r["start"], r["sigma"]) for r in table["rows"]):
+        rows = [r for r in table["rows"] if (r["start"], r["sigma"]) == (kind, sigma)]
+        cells = [
+            show(r["measured"], 2) + ("" if kind == "plain" else f" ({r['more_than_plain']['mean']:+.2f})")
+            for r in rows
+        ]
+        first = sum(r["first_frame_rms"]["mean"] for r in rows) / len(rows)
+        lines.append(f"| {kind} | {sigma:g} | {' | '.join(cells)} | {first:.3f} |")
+    lines += ["", "In brackets: the paired difference from plain."]
+    return "\n".join(lines) + "\n"
+
+
 def plot_leak(table: dict, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
     for axis, key, title in zip(
@@ -246,10 +290,12 @@ def main() -> None:
     if chosen.only in (None, "leak"):
         table = leak_table(pipe, chosen.clips)
         (chosen.out / "leak.json").write_text(json.dumps(table, indent=1))
+        (chosen.out / "leak.md").write_text(leak_markdown(table))
         plot_leak(table, chosen.out / "leak.png")
     if chosen.only in (None, "motion"):
         table = motion_table(pipe, statistics, chosen.images)
         (chosen.out / "motion.json").write_text(json.dumps(table, indent=1))
+        (chosen.out / "motion.md").write_text(motion_markdown(table))
         plot_motion(table, chosen.out / "motion.png")
 
 
