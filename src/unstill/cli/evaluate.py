@@ -106,4 +106,4 @@ def evaluate(
     for note in report.notes:
         typer.echo(f"Note: {note}")
     for file, reason in report.skipped.items():
-        typer.echo(f"Left out {file}: {reason}", err=True)
+        typer.echo(f"Left out: {reason if reason.startswith(file) else f'{file}: {reason}'}", err=True)

@@ -25,8 +25,8 @@ class Meaning:
 MEANINGS = {
     "motion_score": Meaning("moves, summed over the frames", "px"),
     "motion_per_pair": Meaning("moves, between neighbouring frames", "px"),
-    "camera_motion": Meaning("of that, camera", "px"),
-    "object_motion": Meaning("of that, objects", "px"),
+    "camera_motion": Meaning("camera part of it", "px"),
+    "object_motion": Meaning("object part of it", "px"),
     "zoom": Meaning("grows or shrinks per frame (zoom)"),
     "motion_affinity": Meaning("differs from the first frame (PIA)", "levels"),
     "motion_score_error": Meaning("motion is off that of its reference video", "px", "lower"),
