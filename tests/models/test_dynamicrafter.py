@@ -159,7 +159,7 @@ def golden_pipeline(io: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, **sc
         scheduler=DynamiCrafterScheduler(**scheduler),
     )
     pipe.set_progress_bar_config(disable=True)
-    pipe.encode_image = lambda pixels: io["context" if pixels.any() else "uncond_context"][:, 77:]
+    pipe.encode_image = lambda pixels, frames: io["context" if pixels.any() else "uncond_context"][:, 77:]
     if crafter:
         pipe.prepare_image_latents = lambda *_: io["cond_latent"].expand(-1, -1, 4, -1, -1)
     noises = iter(io["step_noise"])

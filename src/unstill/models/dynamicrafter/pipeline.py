@@ -78,15 +78,19 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
             pictures = torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2) / 255
         return pictures.float() * 2 - 1
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
+    def encode_image(self, pixels: Tensor, num_frames: int) -> Tensor:
         """`(B, 3, H, W)` in [-1, 1] to the U-Net's image tokens `(B, L, C)`."""
+        own_frames = self.image_projector.config.frames
+        if 1 < own_frames < num_frames:
+            raise UnstillError(f"num_frames is {num_frames}; this model has image tokens for at most {own_frames}.")
         side = self.image_encoder.config.image_size
         mean, deviation = (pixels.new_tensor(v)[:, None, None] for v in (CLIP_MEAN, CLIP_DEVIATION))
         pictures = (squash(pixels, (side, side)) / 2 + 0.5 - mean) / deviation
         pictures = pictures.to(self._execution_device, self.image_encoder.dtype)
         # All tokens of the last layer, before the normalisation that CLIP's own pooling applies to the first.
         tokens = self.image_encoder(pictures).last_hidden_state
-        return self.image_projector(tokens.to(self.image_projector.dtype))
+        tokens = self.image_projector(tokens.to(self.image_projector.dtype))
+        return tokens[:, : num_frames * self.image_projector.config.queries] if own_frames > 1 else tokens
 
     def prepare_image_latents(
         self, pixels: Tensor, num_frames: int, generator: Generators, last_pixels: Tensor | None = None
@@ -169,12 +173,12 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
         images, copies = len(pixels), num_videos_per_prompt
         if prompt_embeds is None:
             prompt_embeds = self.encode_prompt(as_list(prompt, images, "prompts"))
-        contexts = [torch.cat([prompt_embeds, self.encode_image(pixels)], 1)]
+        contexts = [torch.cat([prompt_embeds, self.encode_image(pixels, num_frames)], 1)]
         if guidance_scale != 1 or image_guidance_scale is not None:
             if negative_prompt_embeds is None:
                 negative_prompt_embeds = self.encode_prompt(as_list(negative_prompt, images, "negative prompts"))
             # Without an image means mid-grey, not zero tokens.
-            grey = self.encode_image(torch.zeros_like(pixels))
+            grey = self.encode_image(torch.zeros_like(pixels), num_frames)
             if image_guidance_scale is not None:
                 contexts.insert(0, torch.cat([negative_prompt_embeds, contexts[0][:, config.text_tokens :]], 1))
             contexts.insert(0, torch.cat([negative_prompt_embeds, grey], 1))
@@ -195,10 +199,9 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
         )
         condition: Tensor | None = None
         if config.in_channels > config.out_channels:
-            last = None if last_image is None else self.pixels(last_image, height, width)
-            both = (None if p is None else p.repeat_interleave(copies, 0) for p in (pixels, last))
-            first, last = both
-            assert first is not None
+            first, last = pixels.repeat_interleave(copies, 0), None
+            if last_image is not None:
+                last = self.pixels(last_image, height, width).repeat_interleave(copies, 0)
             condition = self.prepare_image_latents(first, num_frames, generator, last).to(latents.dtype)
         elif last_image is not None:
             raise UnstillError("This model's network sees no image latents, so it has no use for last_image.")

@@ -139,14 +139,14 @@ class DynamiCrafterUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
                 or any other number that all frames share.
             fps: scalar or `(B,)`; `None`: `default_fps`.
         """
-        batch, _, frames, height, width = sample.shape
+        _, _, frames, height, width = sample.shape
         divisor = 2 ** (len(self.config.block_out_channels) - 1)
         if height % divisor or width % divisor:
             raise UnstillError(
                 f"Latents of {height}x{width} cannot be halved often enough; use multiples of {divisor}."
             )
-        embedding = self._embed(self.time_embed, timestep, batch)
-        embedding = embedding + self._embed(self.fps_embedding, self.config.default_fps if fps is None else fps, batch)
+        fps = self.config.default_fps if fps is None else fps
+        embedding = self._embed(self.time_embed, timestep, sample) + self._embed(self.fps_embedding, fps, sample)
         context = self._context(encoder_hidden_states, frames)
 
         x = self.input_blocks[0][0](to_frames(sample))  # type: ignore[index]
@@ -161,11 +161,11 @@ class DynamiCrafterUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
         x = to_video(self.out(x), frames)
         return DynamiCrafterUNetOutput(sample=x) if return_dict else (x,)
 
-    def _embed(self, mlp: nn.Sequential, value: Tensor | float, batch: int) -> Tensor:
+    def _embed(self, mlp: nn.Sequential, value: Tensor | float, sample: Tensor) -> Tensor:
         """`(B, E)`: sinusoids, cosines first."""
-        value = torch.as_tensor(value, device=self.device).expand(batch)
+        value = torch.as_tensor(value, device=sample.device).expand(len(sample))
         waves = get_timestep_embedding(value, self.config.block_out_channels[0], True, downscale_freq_shift=0)
-        return mlp(waves.to(self.dtype))
+        return mlp(waves.to(sample.dtype))
 
     def _context(self, tokens: Tensor, frames: int) -> Context:
         text, image = tokens.tensor_split([self.config.text_tokens], 1)
