@@ -11,10 +11,11 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import grid_sample
+
+from unstill.data.drawing import SHAPES, depth_inside, paint_collage, rgb, uniform
 
 
-SHAPES = ("disc", "triangle", "square", "star", "flower", "ring")
 COLOURS = {  # name: (hue, saturation, value)
     "red": (0.00, 0.85, 0.90),
     "orange": (0.075, 0.90, 0.98),
@@ -27,12 +28,11 @@ COLOURS = {  # name: (hue, saturation, value)
 }
 FILLS = ("half", "dot")
 BACKGROUNDS = ("waves", "collage")
-SCORE_UNIT = (
-    0.03  # mean flow (picture sides per frame) that is called motion 1.0: about the 95th percentile of the world
-)
-_MARGIN = (
-    0.5  # how far a collage reaches beyond the picture on every side, so that a moving camera finds something to see
-)
+# Mean flow, in picture sides per frame, that is called motion 1.0: lively, for this world.
+SCORE_UNIT = 0.03
+
+# How far a collage reaches beyond the picture on every side, so that a moving camera finds something to see.
+_MARGIN = 0.5
 
 
 class _Batch:
@@ -94,33 +94,21 @@ class Clips:
         return self.score / SCORE_UNIT
 
 
-def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
-    return torch.rand(shape, generator=generator) * (high - low) + low
-
-
-def _rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
-    """HSV in [0, 1] to RGB, appended as the last dimension."""
-    k = (torch.tensor([5.0, 3.0, 1.0]) + hue[..., None] * 6) % 6
-    return value[..., None] * (1 - saturation[..., None] * torch.minimum(k, 4 - k).clamp(0, 1))
-
-
 def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: float = 0.3, size: int = 64) -> Scene:
     """Draws `n` scenes of up to `toys` toys; a share `collage` of them has a rich picture as its background."""
     g = generator
     palette = torch.tensor(list(COLOURS.values()))
     ground = torch.randint(0, len(palette), (n,), generator=g)
-    hue = palette[ground, 0] + _uniform((n,), -0.02, 0.02, g)
-    near = _rgb(hue % 1, _uniform((n,), 0.20, 0.55, g), _uniform((n,), 0.55, 0.95, g))
-    far = _rgb(
-        (hue + _uniform((n,), -0.08, 0.08, g)) % 1, _uniform((n,), 0.30, 0.65, g), _uniform((n,), 0.20, 0.60, g)
-    )
-    cycles, direction = _uniform((n, 3), 0.7, 2.4, g), _uniform((n, 3), 0, 2 * math.pi, g)
+    hue = palette[ground, 0] + uniform((n,), -0.02, 0.02, g)
+    near = rgb(hue % 1, uniform((n,), 0.20, 0.55, g), uniform((n,), 0.55, 0.95, g))
+    far = rgb((hue + uniform((n,), -0.08, 0.08, g)) % 1, uniform((n,), 0.30, 0.65, g), uniform((n,), 0.20, 0.60, g))
+    cycles, direction = uniform((n, 3), 0.7, 2.4, g), uniform((n, 3), 0, 2 * math.pi, g)
     waves = torch.stack(
         [
             2 * math.pi * cycles * direction.cos(),
             2 * math.pi * cycles * direction.sin(),
-            _uniform((n, 3), 0, 2 * math.pi, g),
-            _uniform((n, 3), 0.02, 0.07, g),
+            uniform((n, 3), 0, 2 * math.pi, g),
+            uniform((n, 3), 0.02, 0.07, g),
         ],
         -1,
     )
@@ -129,15 +117,15 @@ def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: flo
     count = torch.randint(1, toys + 1, (n,), generator=g) - background * torch.randint(0, 2, (n,), generator=g)
     texture = torch.zeros(n, 3, side := round(size * (1 + 2 * _MARGIN)), side)
     rich = background == BACKGROUNDS.index("collage")
-    texture[rich] = _collage(int(rich.sum()), side, g)
-    radius = _uniform((n, toys), 0.15, 0.21, g)
+    texture[rich] = paint_collage(int(rich.sum()), side, g)
+    radius = uniform((n, toys), 0.15, 0.21, g)
     # Toys differ in hue from the ground, or one would have to look twice to see them.
     colour = (ground[:, None] + torch.randint(2, len(palette) - 1, (n, toys), generator=g)) % len(palette)
     return Scene(
         background=background,
         ground=ground,
         shades=torch.stack([near, far], 1),
-        light=_uniform((n,), 0, 2 * math.pi, g),
+        light=uniform((n,), 0, 2 * math.pi, g),
         waves=waves,
         collage=texture,
         present=(torch.arange(toys)[None] < count[:, None]).float(),
@@ -145,8 +133,8 @@ def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: flo
         colour=colour,
         fill=torch.randint(0, len(FILLS), (n, toys), generator=g),
         radius=radius,
-        centre=_uniform((n, toys, 2), 0.2, 0.8, g),
-        angle=_uniform((n, toys), 0, 2 * math.pi, g),
+        centre=uniform((n, toys, 2), 0.2, 0.8, g),
+        angle=uniform((n, toys), 0, 2 * math.pi, g),
     )
 
 
@@ -157,46 +145,19 @@ def sample_motion(scene: Scene, generator: torch.Generator, level: Tensor | floa
         torch.rand(n, generator=g) ** 0.7 if level is None else torch.as_tensor(level, dtype=torch.float32).expand(n)
     )
     k = speed_level[:, None]
-    direction, speed = _uniform((n, toys), 0, 2 * math.pi, g), _uniform((n, toys), 0.4, 1.0, g) * 0.08 * k
+    direction, speed = uniform((n, toys), 0, 2 * math.pi, g), uniform((n, toys), 0.4, 1.0, g) * 0.08 * k
     falls = (torch.rand(n, 1, generator=g) < 0.25).float()
     turns = (torch.rand(n, toys, generator=g) < 0.5).float()
     moves = (torch.rand(n, generator=g) < 0.75).float()  # the camera
-    heading, pan = _uniform((n,), 0, 2 * math.pi, g), _uniform((n,), 0.3, 1.0, g) * 0.03 * speed_level * moves
+    heading, pan = uniform((n,), 0, 2 * math.pi, g), uniform((n,), 0.3, 1.0, g) * 0.03 * speed_level * moves
     zooms = (torch.rand(n, generator=g) < 0.4).float() * (scene.background == 1)
     return Motion(
         velocity=torch.stack([direction.cos(), direction.sin()], -1) * speed[..., None],
         gravity=(falls * 0.006 * k).expand(n, toys),
-        spin=_uniform((n, toys), -0.28, 0.28, g) * k * turns,
+        spin=uniform((n, toys), -0.28, 0.28, g) * k * turns,
         pan=torch.stack([heading.cos(), heading.sin()], -1) * pan[:, None],
-        zoom=_uniform((n,), -0.045, 0.06, g) * speed_level * zooms,
+        zoom=uniform((n,), -0.045, 0.06, g) * speed_level * zooms,
     )
-
-
-def _collage(n: int, size: int, g: torch.Generator, pieces: int = 22) -> Tensor:
-    """(n, 3, size, size): overlapping shaded ellipses and boxes over cloudy noise, a stand-in for photographs."""
-    image = torch.zeros(n, 3, size, size)
-    for cells in (2, 4, 8, 24):  # clouds: amplitude falls with frequency, as in natural pictures
-        noise = torch.randn(n, 3, cells, cells, generator=g)
-        noise = noise.mean(1, keepdim=True) * 1.2 + noise * 0.5  # natural pictures vary more in brightness than in hue
-        image += interpolate(noise, size=(size, size), mode="bicubic", align_corners=False) * 0.32 / cells**0.5
-    image = torch.sigmoid(1.6 * image + _uniform((n, 3, 1, 1), -0.6, 0.6, g))
-    axis = (torch.arange(size) + 0.5) / size
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    for _ in range(pieces):
-        place = _uniform((n, 2, 1, 1), -0.05, 1.05, g)
-        extent = 0.045 * (1 - torch.rand(n, 2, 1, 1, generator=g) * 0.92) ** -0.75  # few large, many small
-        turn = _uniform((n, 1, 1), 0, math.pi, g)
-        dx, dy = x - place[:, 0], y - place[:, 1]
-        u = (dx * turn.cos() + dy * turn.sin()) / extent[:, 0]
-        v = (dy * turn.cos() - dx * turn.sin()) / extent[:, 1]
-        box = (torch.rand(n, 1, 1, generator=g) < 0.4).float()
-        distance = (1 - (u * u + v * v).sqrt()) * (1 - box) + (1 - torch.maximum(u.abs(), v.abs())) * box
-        cover = torch.sigmoid(distance * extent.amin(1) * size * 1.6)[:, None]
-        hue, saturation = torch.rand(n, generator=g), torch.rand(n, generator=g) ** 1.5 * 0.9
-        colour = _rgb(hue, saturation, _uniform((n,), 0.1, 1.0, g))[:, :, None, None]
-        shade = 1 + _uniform((n, 1, 1, 1), -0.3, 0.3, g) * u[:, None].clamp(-1.5, 1.5)
-        image = image * (1 - cover) + (colour * shade) * cover
-    return image.clamp(0, 1)
 
 
 def _paths(scene: Scene, motion: Motion, frames: int) -> tuple[Tensor, Tensor]:
@@ -216,22 +177,6 @@ def _paths(scene: Scene, motion: Motion, frames: int) -> tuple[Tensor, Tensor]:
     return torch.stack(centres, 1), scene.angle[:, None] + motion.spin[:, None] * time[None, :, None]
 
 
-def _outline(shape: Tensor, phi: Tensor) -> Tensor:
-    """Radius of the shape in direction phi, in units of the toy's radius."""
-
-    def polygon(corners: int) -> Tensor:
-        wedge = 2 * math.pi / corners
-        return math.cos(math.pi / corners) / torch.cos(torch.remainder(phi, wedge) - wedge / 2)
-
-    fifth = 2 * math.pi / 5
-    point = (torch.remainder(phi, fifth) - fifth / 2).abs() / (fifth / 2)
-    rho = torch.ones_like(phi)
-    rho = torch.where(shape == SHAPES.index("triangle"), polygon(3) * 1.3, rho)
-    rho = torch.where(shape == SHAPES.index("square"), polygon(4) * 1.2, rho)
-    rho = torch.where(shape == SHAPES.index("star"), 0.62 + 0.63 * point**1.5, rho)
-    return torch.where(shape == SHAPES.index("flower"), 1.0 + 0.2 * torch.cos(6 * phi), rho)
-
-
 def _pixels(size: int) -> Tensor:
     """(size, size, 2) x, y of the pixel centres."""
     axis = (torch.arange(size) + 0.5) / size
@@ -242,12 +187,6 @@ def _pixels(size: int) -> Tensor:
 def _turned(offset: Tensor, angle: Tensor) -> Tensor:
     x, y, cos, sin = offset[..., 0], offset[..., 1], angle.cos(), angle.sin()
     return torch.stack([x * cos - y * sin, x * sin + y * cos], -1)
-
-
-def _inside(shape: Tensor, radius: Tensor, r: Tensor, phi: Tensor) -> Tensor:
-    """Roughly the signed distance to the outline of a toy, positive inside, at polar coordinates about its centre."""
-    inside = radius * _outline(shape, phi) - r
-    return torch.where(shape == SHAPES.index("ring"), torch.minimum(inside, r - 0.5 * radius), inside)
 
 
 def _ground(scene: Scene, motion: Motion, frames: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -298,7 +237,7 @@ def render(scene: Scene, motion: Motion, frames: int = 8, size: int = 64) -> Cli
         radius, shape = of(scene.radius), of(scene.shape)
         r = offset.norm(dim=-1)
         phi = torch.atan2(offset[..., 1], offset[..., 0]) - angle
-        inside = _inside(shape, radius, r, phi)
+        inside = depth_inside(shape, radius, r, phi)
         cover = torch.sigmoid(2 * inside / soft)[..., None]
         shadow = torch.sigmoid((radius - (offset - torch.tensor([0.02, 0.035])).norm(dim=-1)) / 0.035)[..., None]
         # Body: main colour, a lighter half or dot that turns with the toy, a highlight that stays with the light.
@@ -307,8 +246,8 @@ def render(scene: Scene, motion: Motion, frames: int = 8, size: int = 64) -> Cli
         dot = torch.sigmoid((0.36 - ((u - 0.38) ** 2 + v**2).sqrt()) * radius / soft)
         light = torch.where(of(scene.fill) == FILLS.index("half"), half, dot)[..., None]
         hue, saturation, value = palette[scene.colour[some, s]].unbind(-1)
-        main = _rgb(hue, saturation, value)[:, None, None, None]
-        pale = _rgb(hue, saturation * 0.35, (value + 0.1).clamp(max=1.0))[:, None, None, None]
+        main = rgb(hue, saturation, value)[:, None, None, None]
+        pale = rgb(hue, saturation * 0.35, (value + 0.1).clamp(max=1.0))[:, None, None, None]
         body = main * (1 - light) + pale * light
         gloss = torch.exp(-((offset + 0.4 * radius[..., None]) ** 2).sum(-1) / (0.5 * radius**2))[..., None]
         body = (body * (0.9 + 0.16 * gloss)).clamp(max=1.0)
@@ -347,7 +286,7 @@ def displacement(scene: Scene, motion: Motion, frames: int = 8, size: int = 16, 
         before = _turned(offset, turn) + centres[:, [since], s][:, :, None, None]
         radius, shape, present = (t[:, s, None, None, None] for t in (scene.radius, scene.shape, scene.present))
         phi = torch.atan2(offset[..., 1], offset[..., 0]) - angles[:, :, s, None, None]
-        on = (_inside(shape, radius, offset.norm(dim=-1), phi) > 0) & (present > 0)
+        on = (depth_inside(shape, radius, offset.norm(dim=-1), phi) > 0) & (present > 0)
         moved = torch.where(on[..., None], pixels - before, moved)
     return moved.permute(0, 1, 4, 2, 3)
 

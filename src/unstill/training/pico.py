@@ -93,12 +93,8 @@ def _same_recipe(path: Path, recipe: PicoRecipe) -> None:
             raise UnstillError(
                 f"{path.parent} holds a run with another {' and '.join(changed)}; choose another folder or the same."
             )
-    _replace(path, lambda p: p.write_text(json.dumps(new, indent=2) + "\n"))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     with replacing(path) as part:
-        write(part)
+        part.write_text(json.dumps(new, indent=2) + "\n")
 
 
 def _generator(*key: int) -> torch.Generator:
@@ -182,7 +178,8 @@ def _finish_autoencoder(out: Path, vae: Any, frames: Tensor, device: torch.devic
     codes = torch.cat([vae.encoder((part.float() / 127.5 - 1).to(device)) for part in frames.split(128)]).float()
     vae.standardise(codes.mean((0, 2, 3)), codes.std((0, 2, 3)))
     weights = {k: v.detach().cpu().contiguous() for k, v in vae.state_dict().items()}
-    _replace(out / "autoencoder.safetensors", lambda p: save_file(weights, p))
+    with replacing(out / "autoencoder.safetensors") as part:
+        save_file(weights, part)
     (out / "autoencoder.pt").unlink(missing_ok=True)
 
 
@@ -231,8 +228,8 @@ def _make_latents(
             made["motion"].append(clips.motion)
             for name, since in (("since_first", 0), ("since_last", -1)):
                 made[name].append(world.displacement(scene, motion, recipe.frames, recipe.size // 4, since).half())
-        joined = {name: torch.cat(parts) for name, parts in made.items()}
-        _replace(path, lambda p, joined=joined: save_file(joined, p))  # type: ignore[misc]
+        with replacing(path) as temporary:
+            save_file({name: torch.cat(parts) for name, parts in made.items()}, temporary)
         report("latents", min(start + part, recipe.clips), recipe.clips, "")
 
 
@@ -342,7 +339,8 @@ def _checkpoint(
     path: Path, step: int, model: nn.Module, optimizer: Any, average: dict[str, Tensor] | None = None
 ) -> None:
     state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
-    _replace(path, lambda p: torch.save(state, p))
+    with replacing(path) as part:
+        torch.save(state, part)
 
 
 def _resume(path: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor] | None = None) -> int:
