@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unstill.errors import UnstillError
@@ -68,19 +69,33 @@ def test_inception_block_is_four_branches_side_by_side() -> None:
     torch.testing.assert_close(block(x), expected)
 
 
-def test_i3d_from_a_state_dict_is_the_mean_of_its_logits(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = I3DNetwork().eval()
-    torch.save(network.state_dict(), tmp_path / "i3d.pt")
-    video = clip(frames=10)
-    found = I3D.load(tmp_path / "i3d.pt")(video)
-    hidden = {}
-    network.Mixed_5c.register_forward_hook(lambda _module, _inputs, output: hidden.update(last=output))
-    with torch.no_grad():
-        network(preprocess(video, "tats")[None])
-    assert hidden["last"].shape == (1, 1024, 2, 7, 7)
-    weight, bias = network.logits.conv3d.weight.flatten(1), network.logits.conv3d.bias
-    torch.testing.assert_close(found, (hidden["last"].mean((2, 3, 4)) @ weight.T + bias)[0].detach())
+def waves() -> Tensor:
+    """Ten frames of moving waves at the network's own size, (3, 10, 224, 224) in [-1, 1]."""
+    t, x = torch.arange(10.0)[:, None, None], torch.arange(224.0)
+    y = x[:, None]
+    channels = [torch.sin(0.05 * x + 0.3 * t), torch.cos(0.04 * y - 0.2 * t), torch.sin(0.02 * (x + y) + 0.1 * t)]
+    return torch.stack([channel.expand(10, 224, 224) for channel in channels])
+
+
+def test_i3d_matches_the_released_network(tmp_path: Path) -> None:
+    """Seeded weights, loaded from a file as the released ones would be."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in I3DNetwork().state_dict().items()}
+    state: dict[str, Tensor] = {}
+    for key, shape in sorted(shapes.items()):
+        if "num_batches" in key:
+            state[key] = torch.tensor(0)
+        elif "running_var" in key:
+            state[key] = 0.75 + 0.5 * torch.rand(shape, generator=generator)
+        elif len(shape) == 5:
+            state[key] = torch.randn(shape, generator=generator) * (2 / shape[1:].numel()) ** 0.5
+        else:
+            state[key] = float(key.endswith("bn.weight")) + 0.1 * torch.randn(shape, generator=generator)
+    torch.save(state, tmp_path / "i3d.pt")
+    extractor = I3D.load(tmp_path / "i3d.pt")
+    expected = load_file(Path(__file__).parents[1] / "golden" / "metrics" / "i3d.safetensors")["logits"]
+    torch.testing.assert_close(extractor.network(waves()[None])[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_preprocessing_by_name() -> None:
