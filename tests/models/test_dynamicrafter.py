@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
+from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -286,6 +287,14 @@ def test_two_images_are_at_the_ends_of_the_condition(monkeypatch: pytest.MonkeyP
     alone = pipe.prepare_image_latents(first, 4, generator)
     assert torch.equal(both[:, :, 0], alone[:, :, 3]) and not both[:, :, 1:3].any()
     assert not torch.equal(both[:, :, 3], both[:, :, 0]) and both[:, :, 3].any()
+
+
+@pytest.mark.parametrize("size", [(320, 512), (576, 1024), (100, 300)])
+def test_squashing_is_what_diffusers_does_for_stable_video_diffusion(size: tuple[int, int]) -> None:
+    """The formula of kornia's resize with antialiasing, which fed the image encoder."""
+    pixels = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    expected = _resize_with_antialiasing(pixels, (224, 224))
+    torch.testing.assert_close(squash(pixels, (224, 224)), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_squashing_keeps_a_constant_and_where_things_are() -> None:
