@@ -52,7 +52,7 @@ class Cell:
 
     model: str
     setting: str
-    motion: float | None
+    motion_asked: float | None
     image: str
     seed: int
 
@@ -98,7 +98,7 @@ class Comparison:
         self.folder, self.images, self.prompt = folder, images, prompt
         self.models = {model.name: model for model in models}
         cells = [
-            Cell(model=model.name, setting=setting.name, motion=motion, image=image, seed=seed)
+            Cell(model=model.name, setting=setting.name, motion_asked=motion, image=image, seed=seed)
             for model in models
             for setting in model.settings
             for motion in motions
@@ -173,7 +173,7 @@ class Comparison:
             type(pipe),
             image=picture if takes_image else None,
             prompt=self.prompt,
-            motion=cell.motion,
+            motion=cell.motion_asked,
             frames=model.frames,
             steps=model.steps,
             size=model.size,

@@ -172,7 +172,7 @@ def _films(made: Page, comparison: Comparison, rows: Sequence[Row], results: Seq
     """One row per setting, one column per image and seed, as many as fit."""
     places = list(dict.fromkeys((one["image"], one["seed"]) for one in results))
     by_cell = {
-        (one["model"], one["setting"], one["motion"], one["image"], one["seed"]): one["cell"] for one in results
+        (one["model"], one["setting"], one["motion_asked"], one["image"], one["seed"]): one["cell"] for one in results
     }
     used, left_out = 0, 0
     cells: list[tuple[str, Film | None]] = []

@@ -67,7 +67,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> list[Row]:
     """Rows in the order in which models, settings and motion levels first occur."""
     groups: dict[tuple[str, str, float | None], _Group] = {}
     for one in results:
-        group = groups.setdefault((one["model"], one["setting"], one["motion"]), _Group())
+        group = groups.setdefault((one["model"], one["setting"], one["motion_asked"]), _Group())
         if "error" in one:
             group.failed.add(one["error"])
             continue

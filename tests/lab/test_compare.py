@@ -1,0 +1,205 @@
+"""Cells, summary and report of a comparison, with a random model."""
+
+import json
+import multiprocessing
+import random
+import re
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unstill.errors import UnstillError
+from unstill.lab.compare import METRICS, Comparison, Model, Setting
+from unstill.lab.comparison_report import page, verdict, write
+from unstill.lab.settings import expand, split
+from unstill.lab.summary import summarise
+from unstill.methods.early_start import EarlyStart
+from unstill.methods.free_init import FreeInit
+from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("plain", ["plain"]),
+        ("early-start:sigma=50|20", ["early-start:sigma=50", "early-start:sigma=20"]),
+        ("early-start:start=1.0,0.98,0.96", [f"early-start:start={x}" for x in ("1.0", "0.98", "0.96")]),
+        ("a:paper,x=1|2,y=u", ["a:paper,x=1,y=u", "a:paper,x=2,y=u"]),
+        ("a:x=1|2,y=3|4", ["a:x=1,y=3", "a:x=1,y=4", "a:x=2,y=3", "a:x=2,y=4"]),
+        ("a:x=1|2+b", ["a:x=1+b", "a:x=2+b"]),
+        ("a:x=1e+2", ["a:x=1e+2"]),
+        ("noise-rectification:period=0:0.4|0:0.6", [f"noise-rectification:period=0:{x}" for x in (0.4, 0.6)]),
+    ],
+)
+def test_a_sweep_is_the_settings_it_stands_for(text, settings):
+    assert expand(text) == settings
+
+
+def test_settings_that_say_nothing_are_refused():
+    for text in ("", "a:x=|1", "a+", "+a"):
+        with pytest.raises(UnstillError, match="no setting"):
+            expand(text)
+    assert split("plain") == [] and split("a:x=1+b") == ["a:x=1", "b"]
+
+
+def tiny() -> PicoPipeline:
+    torch.manual_seed(0)
+    unet = PicoUNet(block_out_channels=(8, 8, 8), embedding=16)
+    return PicoPipeline(PicoAutoencoder(block_out_channels=(8, 8)), unet, edm_scheduler())
+
+
+SETTINGS = (
+    Setting(name="plain", methods=()),
+    Setting(name="early", methods=(EarlyStart(sigma=10.0),), described=({"name": "early_start", "sigma": 10.0},)),
+    Setting(name="free", methods=(FreeInit(iterations=2),), described=({"name": "free_init"},)),
+    Setting(name="wrong", methods=(EarlyStart(start=0.9),), described=({"name": "early_start", "start": 0.9},)),
+)
+
+
+def comparison(folder, seeds=(0,), settings=SETTINGS, load=tiny):
+    model = Model(name="tiny", load=load, size=(64, 64), settings=settings, frames=4, steps=2)
+    shades = {f"picture {i}": Image.new("RGB", (80, 64), (40 * i, 90, 200 - 30 * i)) for i in range(2)}
+    return Comparison(folder, [model], shades, seeds, motions=(0.5,))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    made = comparison(tmp_path_factory.mktemp("comparison"))
+    assert made.run() == 8
+    return made
+
+
+def test_every_cell_is_made_and_measured_and_what_cannot_be_says_why(done):
+    results = {(one["setting"], one["image"]): one for one in done.results()}
+    assert len(results) == 8
+    for (setting, _), one in results.items():
+        if setting == "wrong":
+            assert "sigma" in one["error"] and not done.video(one["cell"]).exists()
+        else:
+            assert set(METRICS) < set(one) and done.video(one["cell"]).exists()
+            assert one["motion_asked"] == 0.5 and one["fidelity"] == pytest.approx((one["colour"] + one["detail"]) / 2)
+
+
+def test_the_same_comparison_goes_on_and_another_is_refused(done):
+    def never():
+        raise AssertionError("nothing is left to make")
+
+    assert comparison(done.folder, load=never).run() == 0
+    with pytest.raises(UnstillError, match="holds another comparison"):
+        comparison(done.folder, seeds=(0, 1))
+
+
+def test_a_cell_that_is_lost_is_made_again_and_is_the_same(done, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(done.folder, folder)
+    lost = next(one for one in done.results() if one["setting"] == "early")
+    (folder / "done" / f"{lost['cell']}.json").unlink()
+    again = comparison(folder)
+    assert again.run() == 1
+    found = next(one for one in again.results() if one["cell"] == lost["cell"])
+    assert {**found, "seconds": 0} == {**lost, "seconds": 0}
+
+
+def test_whatever_decides_a_result_is_in_the_name_of_its_cell(tmp_path):
+    first = set(comparison(tmp_path / "a").cells)
+    other = Setting(name="early", methods=(EarlyStart(sigma=5.0),), described=({"name": "early_start", "sigma": 5.0},))
+    changed = set(comparison(tmp_path / "b", settings=(SETTINGS[0], other)).cells)
+    assert len(first & changed) == 2 and len(changed - first) == 2
+
+
+def fake(values, metric="motion"):
+    """Results with `values[setting][image][seed]` of one metric; every other metric is 0.5."""
+    return [
+        {"model": "m", "setting": s, "motion_asked": None, "image": f"i{i}", "seed": j, "cell": f"{s}{i}{j}"}
+        | {name: 0.5 for name in METRICS}
+        | {metric: value}
+        for s, images in values.items()
+        for i, seeds in enumerate(images)
+        for j, value in enumerate(seeds)
+    ]
+
+
+def test_means_gains_and_the_front_of_known_numbers():
+    plain = [[1.0, 3.0], [5.0, 7.0], [0.0, 2.0]]
+    more = [[x + 1 for x in seeds] for seeds in plain]
+    rows = summarise(fake({"plain": plain, "more": more}))
+    assert rows[0].means["motion"].value == pytest.approx(3) and rows[1].means["motion"].value == pytest.approx(4)
+    assert rows[0].gains == {}
+    gain = rows[1].gains["motion"]  # paired: the same in every cell, however much the cells differ
+    assert gain.value == pytest.approx(1) and gain.low == pytest.approx(1) and gain.high == pytest.approx(1)
+    assert rows[0].means["motion"].high - rows[0].means["motion"].low > 2
+    assert (rows[0].front, rows[1].front, rows[1].certainty) == (False, True, 1.0)
+    assert "more moves most, +33%" in verdict(rows)[0]
+
+
+def test_intervals_are_over_images_not_over_cells():
+    """Many seeds of one picture are not many pictures."""
+    draw = np.random.default_rng(0)
+    images = draw.normal(size=6)
+    rows = summarise(fake({"plain": [[x] * 50 for x in images]}))
+    interval = rows[0].means["motion"]
+    expected = 2 * 1.96 * images.std() / 6**0.5
+    assert interval.high - interval.low == pytest.approx(expected, rel=0.15)
+
+
+def test_nothing_beaten_is_on_the_front_and_failures_are_told():
+    results = fake({"plain": [[1.0], [1.0]], "lively": [[3.0], [3.0]], "bad": [[2.0], [2.0]]})
+    for one in results:
+        one["fidelity"] = {"plain": 0.9, "lively": 0.6, "bad": 0.5}[one["setting"]]
+    results += [{**results[0], "setting": "broken", "error": "It does not work here."}]
+    rows = {row.setting: row for row in summarise(results)}
+    assert [name for name, row in rows.items() if row.front] == ["plain", "lively"]
+    assert rows["broken"].failed == ("It does not work here.",) and rows["broken"].means == {}
+
+
+def test_the_report_is_one_file_that_needs_nothing(done):
+    rows = summarise(done.results())
+    write(done, rows, {"command": "unstill compare"})
+    html = (done.folder / "report.html").read_text()
+    assert html.count("<video") == 6 and "wrong: " in html
+    assert not re.search(r'(src|href)="(?!data:)', html) and "https://" not in html
+    films = json.loads(re.search(r'id="films">(.*?)</script>', html, re.DOTALL).group(1))
+    assert len(films) == 6
+    table = (done.folder / "summary.csv").read_text().splitlines()
+    assert len(table) == 1 + 4 and len((done.folder / "cells.csv").read_text().splitlines()) == 1 + 8
+
+
+def test_text_from_outside_stays_text(done):
+    rows = summarise(fake({"<script>alert(1)</script>": [[1.0], [2.0]]}))
+    html = page(done, rows, {"command": "<img src=x>"}).html()
+    assert "<script>alert" not in html and "<img src=x>" not in html
+
+
+def test_killed_ten_times_and_shared_by_two_it_ends_as_undisturbed(tmp_path):
+    """Real processes on real videos: forked, so that each begins at once."""
+    undisturbed = comparison(tmp_path / "a", seeds=range(4), settings=SETTINGS[:3])
+    undisturbed.run()
+    folder, draw, fork = tmp_path / "b", random.Random(0), multiprocessing.get_context("fork")
+
+    def work(rank):
+        comparison(folder, seeds=range(4), settings=SETTINGS[:3]).run(rank, 2)
+
+    for _ in range(10):
+        victim = fork.Process(target=work, args=(0,))
+        victim.start()
+        time.sleep(draw.uniform(0.05, 0.4))
+        victim.kill()
+        victim.join()
+    made = comparison(folder, seeds=range(4), settings=SETTINGS[:3])
+    before = {p.name: p.stat().st_mtime_ns for p in (folder / "done").glob("*.json")}
+    both = [fork.Process(target=work, args=(rank,)) for rank in (0, 1)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(120)
+    assert [one.exitcode for one in both] == [0, 0]
+    timed = [{**one, "seconds": 0} for one in made.results()]
+    assert timed == [{**one, "seconds": 0} for one in undisturbed.results()] and len(timed) == 24
+    after = {p.name: p.stat().st_mtime_ns for p in (folder / "done").glob("*.json")}
+    assert before.items() <= after.items()
+    for key in made.cells:
+        assert made.video(key).read_bytes() == undisturbed.video(key).read_bytes()
