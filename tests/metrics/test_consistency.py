@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
+from transformers import CLIPImageProcessorPil
 
 from unstill.errors import UnstillError
 from unstill.metrics import (
@@ -74,30 +74,6 @@ def test_errors_are_sentences() -> None:
         temporal_flickering(torch.zeros(1, 3, 4, 4))
 
 
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of random weights with a tokenizer of five words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    words = {word: number for number, word in enumerate(["<pad>", "<unk>", "<end>", "a", "dog", "boat"])}
-    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 2}
-    config = CLIPConfig(
-        text_config=small | ids | {"vocab_size": len(words), "max_position_embeddings": 8},
-        vision_config=small | {"image_size": 32, "patch_size": 8},
-        projection_dim=12,
-    )
-    CLIPModel(config).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<end>", model_max_length=8
-    ).save_pretrained(folder)
-    return folder
-
-
 def video(height: int = 40, width: int = 70) -> Tensor:
     y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 5, width), indexing="ij")
     frames = [torch.stack([(x + f).sin(), (y - f).cos(), (x * y + f).sin()]) for f in range(3)]
@@ -131,11 +107,8 @@ def test_vbench_resizing_is_plain_bicubic(clip_folder: Path) -> None:
     torch.testing.assert_close(encoder.preprocess(video()), expected, rtol=0, atol=1e-4)
 
 
-def test_dino_keeps_the_aspect_and_takes_the_class_token(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ViTModel(ViTConfig(**small, image_size=32, patch_size=8), add_pooling_layer=False).save_pretrained(tmp_path)
-    encoder = FrameEncoder.load_dino(str(tmp_path))
+def test_dino_keeps_the_aspect_and_takes_the_class_token(dino_folder: Path) -> None:
+    encoder = FrameEncoder.load_dino(str(dino_folder))
     inputs = encoder.preprocess(video())
     assert inputs.shape == (3, 3, 32, 56)
     with torch.no_grad():

@@ -6,13 +6,27 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unstill.data import read_video, write_video
 from unstill.errors import UnstillError
-from unstill.metrics import ProxyFeatures, first_frame_error, frechet_distance, motion_score, temporal_flickering
+from unstill.metrics import (
+    RAFT,
+    FrameEncoder,
+    ProxyFeatures,
+    first_frame_error,
+    frechet_distance,
+    image_fidelity,
+    inception_score,
+    is_dynamic,
+    motion_score,
+    temporal_flickering,
+    text_alignment,
+)
 from unstill.metrics.evaluate import evaluate
 from unstill.metrics.measure import Measure, Settings
+from unstill.metrics.report import MEANINGS
 
 
 SETTINGS = Settings(size=(48, 64))
@@ -82,6 +96,60 @@ def test_images_and_prompts_by_name(tmp_path: Path) -> None:
     assert report.scores["first_frame_error"].count == 1
     assert report.scores["first_frame_error"].value < 0.05
     assert any(note.startswith("1 videos have no image") for note in report.notes)
+
+
+class Scripted(torch.nn.Module):
+    """Stands for both public TorchScript files: the mean colour, or a distribution over three classes."""
+
+    def forward(self, x: Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False) -> Tensor:
+        means = x.float().mean(dim=(2, 3, 4))
+        return means if return_features else means.div(50).softmax(1)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_with_every_network(tmp_path: Path, clip_folder: Path, dino_folder: Path) -> None:
+    made = tmp_path / "made"
+    for number in range(2):
+        frames = torch.nn.functional.interpolate(drifting(2.0, number, frames=16).float(), (64, 96), mode="bilinear")
+        write_video(made / f"{number}.mp4", frames.div(255).clamp(0, 1), fps=8)
+    torch.jit.script(Scripted()).save(tmp_path / "script.pt")
+    (tmp_path / "prompts.json").write_text(json.dumps({"0": "a dog"}))
+    settings = Settings(
+        size=(64, 96),
+        clip=str(clip_folder),
+        dino=str(dino_folder),
+        i3d=str(tmp_path / "script.pt"),
+        c3d=str(tmp_path / "script.pt"),
+        splits=1,
+    )
+    report = evaluate(made, made, settings, prompts=tmp_path / "prompts.json", cache=tmp_path / "cache")
+    clips = [read_video(made / f"{number}.mp4").frames for number in range(2)]
+    encoder = FrameEncoder.load_clip(str(clip_folder))
+    features = [encoder.images(clip) for clip in clips]
+    expected = sum(image_fidelity(part, part[0]) for part in features) / 2
+    assert report.scores["clip_image_fidelity"].value == pytest.approx(expected)
+    assert report.scores["clip_text_alignment"].count == 1
+    alignment = text_alignment(features[0], encoder.text("a dog"))
+    assert report.scores["clip_text_alignment"].value == pytest.approx(alignment)
+    assert report.scores["subject_consistency"].count == report.scores["background_consistency"].count == 30
+    assert report.scores["i2v_subject"].count == 2
+    assert report.scores["fvd"].value == 0 and "proxy_frechet_distance" not in report.scores
+    rows = torch.stack([clip.float().mean((0, 2, 3)).div(50).softmax(0) for clip in clips])
+    assert report.scores["inception_score"].value == pytest.approx(inception_score(rows, 1)[0], rel=1e-5)
+    assert set(report.scores) <= set(MEANINGS)
+
+
+def test_raft_gives_the_dynamic_degree_as_well(tmp_path: Path) -> None:
+    video = torch.nn.functional.interpolate(drifting(2.0, 0, frames=2).float(), (64, 96), mode="bilinear")
+    write_video(tmp_path / "video.mp4", video.div(255).clamp(0, 1), fps=8)
+    torch.manual_seed(0)
+    save_file(RAFT(small=True).state_dict(), tmp_path / "raft.safetensors")
+    settings = Settings(size=(64, 64), flow="raft", flow_weights=str(tmp_path / "raft.safetensors"))
+    report = evaluate(tmp_path / "video.mp4", settings=settings, cache=tmp_path / "cache")
+    clip = read_video(tmp_path / "video.mp4").frames
+    weights = tmp_path / "raft.safetensors"
+    assert report.scores["motion_score"].value == pytest.approx(motion_score(clip, "raft", (64, 64), weights=weights))
+    assert report.scores["dynamic_degree"].value == is_dynamic(clip, 8, "raft", weights)
 
 
 def test_a_second_run_measures_nothing_and_a_changed_file_is_measured_again(
