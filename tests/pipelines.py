@@ -438,6 +438,55 @@ def _with_moments(vae: Any) -> Any:
     return vae
 
 
+class _NoGuardrail:
+    """Cosmos wants the checker of a package that is not needed for latents."""
+
+    def to(self, device: Any) -> None: ...
+
+    def check_video_safety(self, video: np.ndarray) -> np.ndarray:
+        return video
+
+
+def cosmos(cls: type, scheduler: Any) -> Any:
+    return cls(
+        text_encoder=None,
+        tokenizer=None,
+        transformer=diffusers.CosmosTransformer3DModel(
+            in_channels=17,
+            out_channels=16,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_layers=1,
+            mlp_ratio=1,
+            text_embed_dim=8,
+            adaln_lora_dim=4,
+            max_size=(4, 8, 8),
+            concat_padding_mask=False,  # which needs torchvision
+            extra_pos_embed_type=None,
+        ),
+        vae=_wan_vae(),
+        scheduler=scheduler,
+        safety_checker=_NoGuardrail(),
+    )
+
+
+def cosmos_2() -> Any:
+    return cosmos(
+        diffusers.Cosmos2VideoToWorldPipeline, diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
+    )
+
+
+def cosmos_25() -> Any:
+    scheduler = diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        use_karras_sigmas=True,
+        sigma_max=200.0,
+        sigma_min=0.01,
+    )
+    return cosmos(diffusers.Cosmos2_5_PredictBasePipeline, scheduler)
+
+
 def ltx() -> Any:
     return diffusers.LTXImageToVideoPipeline(
         tokenizer=None,
@@ -822,6 +871,24 @@ CASES: dict[str, Case] = {
         encoded=9,
         image=False,
         condition=False,
+    ),
+    "Cosmos2VideoToWorldPipeline": Case(
+        build=cosmos_2,
+        call={**LONG, "image": picture(), **embeddings(4, 8)},
+        unguided={"guidance_scale": 0.0},
+        level={"sigma": 10.0},
+        latents=(16, 3, 2, 2),
+        encoded=9,
+        held=1,
+    ),
+    "Cosmos2_5_PredictBasePipeline": Case(
+        build=cosmos_25,
+        call={**LONG, "video": [picture()], "num_latent_conditional_frames": 1, **embeddings(4, 8)},
+        unguided={"guidance_scale": 0.0},
+        level={"start": 0.96},
+        latents=(16, 3, 2, 2),
+        encoded=9,
+        held=1,
     ),
     "Wan 2.2 A14B": Case(
         build=partial(wan, experts=2, boundary_ratio=0.875),

@@ -60,6 +60,10 @@ class Adapter:
         """(scale, offset) of what `prepare_latents` makes of unit noise: latents = scale * noise + offset."""
         return getattr(pipe.scheduler, "init_noise_sigma", 1.0), 0.0  # flow matching schedulers have none
 
+    def lower(self, pipe: Any, video: torch.Tensor, image_latents: torch.Tensor | None) -> torch.Tensor:
+        """First latents for levels that methods have changed, where the pipeline itself does not go by the levels."""
+        return video
+
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
         """
         From what `captures` has returned to `(B, C, 1, H, W)`, normalised as the video latents; `video` are the first

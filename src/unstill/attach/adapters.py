@@ -169,6 +169,50 @@ class HunyuanVideo15(VideoAdapter):
         return x[:, -channels - 1 : -1, :1]
 
 
+class Cosmos(VideoAdapter):
+    """
+    The image takes the place of frame 0 in what the network sees and in what it predicts; a mask tells it. As it
+    stands: Cosmos Predict 2, which runs a flow-matching scheduler on x0 + sigma eps, from a noise of fixed sigma.
+    """
+
+    kind = "ve"
+    captures = "prepare_latents"
+    denoisers = ("transformer",)
+    indicator = 2  # which value of `prepare_latents` says which frames are held
+
+    def held_frames(self, pipe: Any) -> int:
+        return 1
+
+    def first_scale(self, pipe: Any, image_latents: torch.Tensor | None) -> tuple[Any, Any]:
+        return pipe.scheduler.sigmas[0].item(), 0.0
+
+    def lower(self, pipe: Any, video: torch.Tensor, image_latents: torch.Tensor | None) -> torch.Tensor:
+        return video * (pipe.scheduler.sigmas[0].item() / pipe.scheduler.config.sigma_max)
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        if result[self.indicator][0].sum() != 1:
+            raise UnstillError(f"Methods hold one latent frame of {type(pipe).__name__}; give it one image or frame.")
+        return result[1][:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, :, :1]
+
+
+class Cosmos25(Cosmos):
+    """Flow matching. The velocity of frame 0 is its first latents minus the image: from the image, it stays there."""
+
+    kind = None
+    starts_at = "set_timesteps"
+    indicator = 3
+
+    def first_scale(self, pipe: Any, image_latents: torch.Tensor | None) -> tuple[Any, Any]:
+        return 1.0, 0.0
+
+    def lower(self, pipe: Any, video: torch.Tensor, image_latents: torch.Tensor | None) -> torch.Tensor:
+        assert image_latents is not None
+        return torch.cat([image_latents.to(video), video[:, :, 1:]], 2)
+
+
 class HeldFrame(VideoAdapter):
     """
     Frame 0 of the latents is the image from the first step to the last, and the scheduler steps the frames after it.
@@ -221,6 +265,8 @@ ADAPTERS: dict[str, Adapter] = {
     "AnimateDiffSparseControlNetPipeline": FrameAdapter(),
     "CogVideoXImageToVideoPipeline": CogVideoX(),
     "CogVideoXPipeline": CogVideoXText(),
+    "Cosmos2VideoToWorldPipeline": Cosmos(),
+    "Cosmos2_5_PredictBasePipeline": Cosmos25(),
     "DynamiCrafterPipeline": DynamiCrafter(),
     "HunyuanVideo15ImageToVideoPipeline": HunyuanVideo15(),
     "HunyuanVideoImageToVideoPipeline": HunyuanVideo(),

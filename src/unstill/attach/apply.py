@@ -212,6 +212,9 @@ class Applied:
             run.image_latents = run.encode_image(None)
         run.generator = first.arguments.get("generator")
 
+        made = video
+        if not run.grid.own:
+            video = adapter.lower(self.pipe, made, run.image_latents)
         scale, offset = adapter.first_scale(self.pipe, run.image_latents)
         latents = own = video[:, :, run.held :]
         run.noise = noise = ((video - offset) / scale)[:, :, run.held :]
@@ -223,7 +226,7 @@ class Applied:
             latents = (scale * torch.cat([video[:, :, : run.held], run.noise], 2) + offset)[:, :, run.held :]
         for method in self._having("on_start"):
             latents = method.on_start(run, latents)
-        if latents is not own:
+        if video is not made or latents is not own:
             video = torch.cat([video[:, :, : run.held], latents.to(video)], 2)
             first.latents.copy_(adapter.first_from_video(self.pipe, video, first.arguments))
 
