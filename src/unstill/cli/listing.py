@@ -21,22 +21,23 @@ def models(as_json: Json = False) -> None:
         typer.echo(json.dumps([dataclasses.asdict(model) for model in MODELS], indent=2))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model", no_wrap=True)
-    for column in ("takes", "makes", "size", "needs", "methods", "weights", "their licence"):
-        table.add_column(column)
+    console = Console(highlight=False)
     for m in MODELS:
-        makes, kinds = f"{m.frames} frames, {m.size[1]}x{m.size[0]}", "all" if m.condition else "start, step"
-        table.add_row(m.name, m.input, makes, m.parameters, m.needs, kinds, m.weights or "in the package", m.licence)
-    Console().print(table)
+        kinds = "all methods" if m.condition else "methods of start and step"
+        console.print(f"[bold]{m.name}[/bold]  {m.input} to {m.frames} frames, {m.size[1]}x{m.size[0]}; {kinds}")
+        source = "weights in the package" if m.weights is None else m.weights
+        about = f"{m.parameters} parameters, {m.needs}; {source}: {m.licence}"
+        console.print(Padding(about, (0, 0, 1, 2)), style="dim")
 
 
 def methods(as_json: Json = False) -> None:
-    """List the methods, their parameters and defaults."""
+    """List the methods, their parameters and defaults, and the pipelines that they do not work on."""
+    from unstill.attach.support import refusals
     from unstill.cli.options import method_classes, plain
 
+    table = refusals()
     found: list[dict[str, Any]] = []
     for name, cls in method_classes().items():
         parameters = {
@@ -44,7 +45,9 @@ def methods(as_json: Json = False) -> None:
             for field in dataclasses.fields(cast(Any, cls))
         }
         about = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
-        found.append({"name": name, "about": about, "parameters": parameters, "presets": list(cls.presets)})
+        refused = {pipeline: cells[cls.__name__] for pipeline, cells in table.items() if cells[cls.__name__]}
+        presets = list(cls.presets)
+        found.append({"name": name, "about": about, "parameters": parameters, "presets": presets, "refused": refused})
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -56,7 +59,19 @@ def methods(as_json: Json = False) -> None:
         console.print(f"[bold]{method['name']}[/bold]")
         console.print(Padding(method["about"], (0, 0, 0, 2)))
         settings = ", ".join(f"{key}={typed(value)}" for key, value in method["parameters"].items())
-        console.print(Padding(f"{settings}; presets: {', '.join(method['presets'])}", (0, 0, 1, 2)), style="dim")
+        console.print(Padding(f"{settings}; presets: {', '.join(method['presets'])}", (0, 0, 0, 2)), style="dim")
+        for reason, pipelines in by_reason(method["refused"]).items():
+            where = "on no pipeline" if len(pipelines) == len(table) else f"not on {', '.join(pipelines)}"
+            console.print(Padding(f"{where}: {reason}", (0, 0, 0, 2)), style="dim")
+        console.print()
+
+
+def by_reason(refused: dict[str, str]) -> dict[str, list[str]]:
+    """Pipelines that share a reason, which then does not name one."""
+    shared: dict[str, list[str]] = {}
+    for pipeline, reason in refused.items():
+        shared.setdefault(reason.replace(pipeline, "it"), []).append(pipeline.removesuffix("Pipeline"))
+    return shared
 
 
 def typed(value: Any) -> str:
