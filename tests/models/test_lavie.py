@@ -14,7 +14,8 @@ from tests.models.released import TEXT, tiny_lavie, tokenizer_folder
 from tests.models.weights import GOLDEN, LAVIE, LAVIE_TINY, released, shapes
 from unstill.errors import UnstillError
 from unstill.models.convert import load_checkpoint
-from unstill.models.lavie import LaVieUNet
+from unstill.models.lavie import LaViePipeline, LaVieUNet
+from unstill.models.registry import load
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +161,13 @@ def test_the_empty_prompt_needs_no_tokenizer(pipe: Any) -> None:
             pipe.encode_prompt(["a cup"])
     finally:
         pipe.tokenizer = tokenizer
+
+
+def test_a_saved_pipeline_loads_by_its_folder(pipe: Any, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path)
+    again: Any = load(str(tmp_path), device="cpu")
+    again.set_progress_bar_config(disable=True)
+    assert type(again) is LaViePipeline and type(again.unet) is LaVieUNet
+    call: dict[str, Any] = {"height": 16, "width": 16, "num_frames": 2, "num_inference_steps": 2, "output_type": "pt"}
+    videos = [each("abc", generator=torch.Generator().manual_seed(0), **call).frames for each in (pipe, again)]
+    assert torch.equal(*videos)
