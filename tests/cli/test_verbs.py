@@ -35,6 +35,9 @@ def test_models_and_methods(unstill):
     methods = {method["name"]: method for method in json.loads(unstill("methods", "--json").stdout)}
     assert methods["early_start"]["parameters"] == {"start": None, "sigma": None}
     assert methods["analytic_init"]["parameters"]["statistics"] == "required"
+    assert methods["ni_vsds"]["refused"]["LTX2ImageToVideoPipeline"].endswith("use ImageStart.")
+    assert "WanPipeline" in methods["conditioning_augmentation"]["refused"]
+    assert "not on LTX2ImageToVideo: NIVSDS visits levels twice" in unstill("methods").stdout.replace("\n  ", " ")
     assert "pico" in unstill("models").stdout and "early_start" in unstill("methods").stdout
 
 

@@ -27,6 +27,7 @@ class Adapter:
         condition_input: the name of that input.
         zero_unconditional: whether under guidance the first half of the batch sees zeros instead of the image.
         copies_scheduler: whether copies of the scheduler sample something else beside the video.
+        usual_scheduler: class and configuration of what its released models come with, for the table of what works.
     """
 
     kind: Kind | None = None
@@ -37,6 +38,7 @@ class Adapter:
     condition_input: str = "hidden_states"
     zero_unconditional: bool = False
     copies_scheduler: bool = False
+    usual_scheduler: tuple[str, dict[str, Any]] = ("DDIMScheduler", {})
 
     def held_frames(self, pipe: Any) -> int:
         """Leading latent frames that the pipeline fills with the image and does not denoise."""
@@ -145,6 +147,8 @@ class FrameAdapter(Adapter):
 
 class VideoAdapter(Adapter):
     """Pipelines on a causal video VAE. As it stands: Wan, text to video."""
+
+    usual_scheduler = ("FlowMatchEulerDiscreteScheduler", {})
 
     def compression(self, pipe: Any) -> tuple[int, int]:
         return pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal

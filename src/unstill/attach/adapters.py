@@ -16,6 +16,10 @@ class StableVideoDiffusion(FrameAdapter):
     denoisers = ("unet",)
     condition_input = "sample"
     zero_unconditional = True
+    usual_scheduler = (
+        "EulerDiscreteScheduler",
+        {"prediction_type": "v_prediction", "timestep_type": "continuous", "sigma_max": 700.0, "sigma_min": 0.002},
+    )
 
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
         return result[-len(video) :].unsqueeze(2) * self.condition_scale(pipe)  # under guidance the first B are zeros
@@ -43,6 +47,7 @@ class DynamiCrafter(FrameAdapter):
     captures = starts_at = "prepare_image_latents"
     denoisers = ("unet",)
     condition_input = "sample"
+    usual_scheduler = ("DDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
 
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
         return result[:, :, :1]
@@ -93,6 +98,7 @@ class CogVideoXText(VideoAdapter):
     """Text to video."""
 
     frames_first = True
+    usual_scheduler = ("CogVideoXDDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
 
 
 class CogVideoX(CogVideoXText):
@@ -285,10 +291,28 @@ ADAPTERS: dict[str, Adapter] = {
     "WanPipeline": VideoAdapter(),
 }
 
+# Pipelines, and base classes of them, on which no method works.
+UNSUPPORTED: dict[str, str] = {
+    "CosmosVideoToWorldPipeline": (
+        "steps its scheduler twice per noise level and draws the image's noise anew each time, which methods cannot "
+        "follow; use Cosmos2VideoToWorldPipeline."
+    ),
+    "ModularPipeline": (
+        "makes its first latents inside of its blocks, where methods do not reach them; build the pipeline of the "
+        "same name without Modular, such as WanImageToVideoPipeline, from its components."
+    ),
+    "SkyReelsV2DiffusionForcingImageToVideoPipeline": (
+        "samples every latent frame with a scheduler of its own, and methods act on whole videos; use "
+        "SkyReelsV2ImageToVideoPipeline."
+    ),
+}
+
 
 def adapter_for(pipe: Any) -> Adapter:
     """The adapter of the pipeline's class, or of the nearest one it inherits from; without one `UnstillError`."""
     for cls in type(pipe).__mro__:
         if cls.__name__ in ADAPTERS:
             return ADAPTERS[cls.__name__]
+        if cls.__name__ in UNSUPPORTED:
+            raise UnstillError(f"{type(pipe).__name__} {UNSUPPORTED[cls.__name__]}")
     raise UnstillError(f"{type(pipe).__name__} is not a supported pipeline; supported are {', '.join(ADAPTERS)}.")

@@ -34,6 +34,7 @@ def models(as_json: Json = False) -> None:
 
 def methods(as_json: Json = False) -> None:
     """List the methods, their parameters and defaults, and the pipelines that they do not work on."""
+    from unstill.attach.adapters import UNSUPPORTED
     from unstill.attach.support import refusals
     from unstill.cli.options import method_classes, plain
 
@@ -60,10 +61,13 @@ def methods(as_json: Json = False) -> None:
         console.print(Padding(method["about"], (0, 0, 0, 2)))
         settings = ", ".join(f"{key}={typed(value)}" for key, value in method["parameters"].items())
         console.print(Padding(f"{settings}; presets: {', '.join(method['presets'])}", (0, 0, 0, 2)), style="dim")
-        for reason, pipelines in by_reason(method["refused"]).items():
-            where = "on no pipeline" if len(pipelines) == len(table) else f"not on {', '.join(pipelines)}"
-            console.print(Padding(f"{where}: {reason}", (0, 0, 0, 2)), style="dim")
+        refused = {pipeline: reason for pipeline, reason in method["refused"].items() if pipeline not in UNSUPPORTED}
+        for reason, pipelines in by_reason(refused).items():
+            where = "any pipeline" if refused.keys() | UNSUPPORTED.keys() == table.keys() else ", ".join(pipelines)
+            console.print(Padding(f"not on {where}: {reason}", (0, 0, 0, 2)), style="dim")
         console.print()
+    for pipeline, reason in UNSUPPORTED.items():
+        console.print(f"No method works on {pipeline}: it {reason}", style="dim")
 
 
 def by_reason(refused: dict[str, str]) -> dict[str, list[str]]:
