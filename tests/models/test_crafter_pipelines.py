@@ -94,6 +94,7 @@ def test_mistakes_are_one_sentence(pipe: Any) -> None:
     ]
     if pipe.image_projector.config.frames > 1:
         wrong += [({"num_frames": 5}, "at most 4"), ({"num_frames": 1, "last_image": images()}, "at least 2 frames")]
+        wrong += [({"last_image": images(2)}, "each image has a last one")]
     for change, says in wrong:
         with pytest.raises(UnstillError, match=says):
             pipe(**({"image": images()} | SMALL | {"num_frames": 2} | change))

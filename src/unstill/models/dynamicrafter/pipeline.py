@@ -99,8 +99,8 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
         first = self._encode_vae(pixels, generator)[:, :, None]
         if last_pixels is None:
             return first.expand(-1, -1, num_frames, -1, -1)
-        if num_frames < 2:
-            raise UnstillError("Between two images there are at least 2 frames.")
+        if num_frames < 2 or len(last_pixels) != len(pixels):
+            raise UnstillError("Between two images there are at least 2 frames, and each image has a last one.")
         last = self._encode_vae(last_pixels, generator)[:, :, None]
         between = torch.zeros_like(first).expand(-1, -1, num_frames - 2, -1, -1)
         return torch.cat([first, between, last], 2)
@@ -173,15 +173,19 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
         images, copies = len(pixels), num_videos_per_prompt
         if prompt_embeds is None:
             prompt_embeds = self.encode_prompt(as_list(prompt, images, "prompts"))
-        contexts = [torch.cat([prompt_embeds, self.encode_image(pixels, num_frames)], 1)]
-        if guidance_scale != 1 or image_guidance_scale is not None:
-            if negative_prompt_embeds is None:
-                negative_prompt_embeds = self.encode_prompt(as_list(negative_prompt, images, "negative prompts"))
-            # Without an image means mid-grey, not zero tokens.
-            grey = self.encode_image(torch.zeros_like(pixels), num_frames)
+        guides = guidance_scale != 1 or image_guidance_scale is not None
+        if guides and negative_prompt_embeds is None:
+            negative_prompt_embeds = self.encode_prompt(as_list(negative_prompt, images, "negative prompts"))
+        tokens = self.encode_image(pixels, num_frames)
+        contexts = [torch.cat([prompt_embeds.to(tokens), tokens], 1)]
+        if guides:
+            assert negative_prompt_embeds is not None
+            negative = negative_prompt_embeds.to(tokens)
             if image_guidance_scale is not None:
-                contexts.insert(0, torch.cat([negative_prompt_embeds, contexts[0][:, config.text_tokens :]], 1))
-            contexts.insert(0, torch.cat([negative_prompt_embeds, grey], 1))
+                contexts.insert(0, torch.cat([negative, tokens], 1))
+            # Without an image means mid-grey, not zero tokens.
+            grey = self.encode_image(torch.zeros_like(pixels[:1]), num_frames).expand_as(tokens)
+            contexts.insert(0, torch.cat([negative, grey], 1))
         branches = len(contexts)
         context = torch.cat([part.repeat_interleave(copies, 0) for part in contexts]).to(self.unet.dtype)
 
