@@ -154,22 +154,13 @@ def _model(name: str, texts: list[str], size: Any, frames: int | None, steps: in
         methods = tuple(parse_method(text, defaults) for text in split(setting))
         described = tuple(describe_method(one) for one in methods)
         settings.append(Setting(name=setting, methods=methods, described=described))
-    if entry is None:
+    if entry is not None:
+        size, frames, steps, fps = size or entry.size, frames or entry.frames, steps or entry.steps, entry.fps
+    else:  # only the pipeline itself knows
         loaded = load()
-        size, frames = size or native_size(loaded), frames or native_frames(loaded)
-
-        def load() -> Any:
-            return loaded
-
-    return Model(
-        name=name,
-        load=load,
-        size=size or entry.size,
-        settings=tuple(settings),
-        frames=frames or (entry and entry.frames),
-        steps=steps or (entry and entry.steps),
-        fps=entry.fps if entry else 8,
-    )
+        size, frames, fps = size or native_size(loaded), frames or native_frames(loaded), 8
+        load = functools.partial(lambda pipe: pipe, loaded)
+    return Model(name=name, load=load, size=size, settings=tuple(settings), frames=frames, steps=steps, fps=fps)
 
 
 def _pictures(source: Path | None, count: int, size: tuple[int, int], seed: int) -> dict[str, Any]:

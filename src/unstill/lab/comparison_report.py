@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unstill.data.video import read_video
@@ -66,14 +66,18 @@ def table(rows: Sequence[Row]) -> Table:
     for row in rows:
         figures = [number(row.means[name].value) if row.means else "" for name, _ in SHOWN]
         mark = "\u2713" if row.front else "" if row.means else "failed"
-        shown.add_row(*([row.model] if several else []), row.name, *figures, mark)
+        shown.add_row(*([row.model] if several else []), _names(rows)(row), *figures, mark)
     return shown
 
 
 def page(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any]) -> Page:
     models = list(dict.fromkeys(row.model for row in rows))
     results = [one for one in comparison.results() if "error" not in one]
-    count = f"{len(results)} videos, {len(comparison.images)} images, {len({one['seed'] for one in results})} seeds"
+    seeds = len({one["seed"] for one in results})
+    count = ", ".join(
+        f"{n} {word}{'' if n == 1 else 's'}"
+        for n, word in ((len(results), "video"), (len(comparison.images), "image"), (seeds, "seed"))
+    )
     made = Page(f"{', '.join(models)}: {len(rows)} settings compared", count)
     made.verdict(*verdict(rows))
     for model in models:
@@ -103,6 +107,12 @@ _READING = (
     "*The front* holds the settings that no other beats in both motion and fidelity; its certainty is the share of "
     "resamples in which a setting is on it.",
 )
+
+
+def _names(rows: Sequence[Row]) -> Callable[[Row], str]:
+    """How rows are called: with their motion level only where there are several."""
+    several = len({row.motion for row in rows}) > 1
+    return lambda row: row.name if several else row.setting
 
 
 def colour_of(rows: Sequence[Row], row: Row) -> int:
@@ -176,9 +186,9 @@ def _films(made: Page, comparison: Comparison, rows: Sequence[Row], results: Seq
     }
     used, left_out = 0, 0
     cells: list[tuple[str, Film | None]] = []
-    several = len({row.model for row in rows}) > 1
+    several, named = len({row.model for row in rows}) > 1, _names(rows)
     for row in rows:
-        cells.append((f"{row.model}: {row.name}" if several else row.name, None))
+        cells.append((f"{row.model}: {named(row)}" if several else named(row), None))
         for image, seed in places:
             key = by_cell.get((row.model, row.setting, row.motion, image, seed))
             one = None if key is None else _small(comparison, key)

@@ -41,6 +41,9 @@ from unstill.process import ForwardProcess
 SHARE = 0.5
 """Of the clips' motion, what the prediction at the recommended start and at all levels below explains."""
 
+HIDDEN = 2.0
+"""sigma / alpha below which no start is recommended: the first latents would have to be nearly the video itself."""
+
 Records = dict[str, dict[str, np.ndarray]]
 """source -> quantity -> (clips, levels). Sources: the conditions, `"reference"`, and `"truth"` with (clips, 1)."""
 
@@ -144,12 +147,9 @@ def _one_clip(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(levels), *clean.shape[1:], generator=generator)
     arguments = call(subject, picture_of(subject))
-    made = {
-        c: one_step(pipe, arguments, clean, noise, levels, methods=methods, condition=c)  # type: ignore[arg-type]
-        for c in conditions
-    }
+    made = {c: one_step(pipe, arguments, clean, noise, levels, methods=methods, condition=c) for c in conditions}
     seen = made["image"]
-    predicted = {name: one.x0 for name, one in made.items()}
+    predicted: dict[str, Tensor] = {name: one.x0 for name, one in made.items()}
     held = clean.shape[2] - seen.x0.shape[2]
     clean, still, head = clean[:, :, held:].cpu(), still[:, :, held:].cpu(), clean[:, :, :held].cpu()
     if subject.others is not None:
@@ -234,7 +234,8 @@ def summarise(
             for i in range(len(levels))
         ]
     kept = [one.value >= share for one in curves["image"]["explained"]]
-    good = next((i for i in range(len(levels)) if all(kept[i:])), None)
+    hidden = [one.sigma >= HIDDEN * one.alpha for one in levels]
+    good = next((i for i in range(len(levels)) if all(kept[i:]) and hidden[i]), None)
     return Diagnosis(
         model=name,
         unit=unit,

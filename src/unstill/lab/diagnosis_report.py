@@ -53,7 +53,8 @@ def verdict(diagnosis: Diagnosis) -> tuple[str, str]:
             found = f"Leakage is possible, not certain: at {at} at most {share} is lost to the image."
     if diagnosis.start is None:
         advice = (
-            f"At no level does one prediction explain {diagnosis.share:.0%} of the motion, so no start is recommended."
+            f"At no level with noise enough to start from does one prediction explain {diagnosis.share:.0%} of the "
+            "motion, so no start is recommended."
         )
     elif diagnosis.start == diagnosis.levels[0].value:
         advice = f"From the first level on it explains {diagnosis.share:.0%} of the motion: start where it starts."

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,9 +82,9 @@ dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
 # Videos are decoded only when they come into view: a page of hundreds opens at once.
 _SCRIPT = """
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-const films = JSON.parse(document.getElementById("films").textContent);
 const watch = new IntersectionObserver(seen => seen.forEach(({target: v, isIntersecting}) => {
-  if (isIntersecting && !v.src) v.src = "data:video/mp4;base64," + films[v.dataset.film];
+  if (isIntersecting && !v.src)
+    v.src = "data:video/mp4;base64," + document.getElementById("film" + v.dataset.film).textContent;
   if (still) v.controls = true; else isIntersecting ? v.play().catch(() => {}) : v.pause();
 }), {rootMargin: "200px"});
 document.querySelectorAll("video").forEach(v => watch.observe(v));
@@ -180,8 +179,9 @@ class Page:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{escape(self._title)}</title><style>{_STYLE}</style></head><body><main>\n"
             + "\n".join(filter(None, self._body))
-            + f'\n</main><script type="application/json" id="films">{json.dumps(self._films)}</script>'
-            f"<script>{_SCRIPT}</script></body></html>\n"
+            + "\n</main>"
+            + "".join(f'<script type="text/plain" id="film{i}">{one}</script>\n' for i, one in enumerate(self._films))
+            + f"<script>{_SCRIPT}</script></body></html>\n"
         )
 
     def save(self, path: Path) -> None:

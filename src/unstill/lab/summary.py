@@ -130,8 +130,8 @@ def _front(scores: np.ndarray) -> np.ndarray:
     if not scores.size:
         return np.zeros((0, 2))
     other, self_ = scores[:, None], scores[None]  # (other, self, 2, draws)
-    beats = (other >= self_).all(2) & (other > self_).any(2)
-    return ~beats.any(0)
+    beats = np.logical_and((other >= self_).all(2), (other > self_).any(2))
+    return np.logical_not(beats.any(axis=0))
 
 
 def as_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:

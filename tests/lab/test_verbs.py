@@ -1,0 +1,101 @@
+"""`unstill diagnose` and `unstill compare`: what they write and say, and mistakes in one sentence."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from unstill.cli import app
+from unstill.data.video import write_video
+from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    unet = PicoUNet(block_out_channels=(8, 8, 8), embedding=16)
+    PicoPipeline(PicoAutoencoder(block_out_channels=(8, 8)), unet, edm_scheduler()).save_pretrained(folder)
+    return str(folder)
+
+
+def run(*words):
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_diagnose_writes_a_page_and_all_it_found(model, tmp_path):
+    clips = tmp_path / "clips"
+    for i in range(2):
+        g = torch.Generator().manual_seed(i)
+        write_video(clips / f"{i}.mp4", torch.rand(12, 3, 64, 64, generator=g), fps=8)
+    out = tmp_path / "report.html"
+    result = run(
+        *("diagnose", "--model", model, "--clips", clips, "--count", 2, "--levels", "50,5", "--frames", 4),
+        *("--response", 1, "--out", out, "--json"),
+    )
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found == json.loads(out.with_suffix(".json").read_text())
+    assert [one["sigma"] for one in found["levels"]] == [50, 5] and found["clips"] == 2
+    assert set(found["curves"]) == {"image", "weakened", "removed"} and found["leak_is"] == "an upper bound"
+    assert found["response"]["requested"] == [0.1, 0.4, 0.7, 1.0]
+    assert found["verdict"] in out.read_text()
+
+
+def test_diagnose_on_rendered_clips_knows_the_best_and_says_it_in_words(model, tmp_path):
+    words = ("diagnose", "--model", model, "--count", 2, "--levels", "5", "--frames", 3, "--response", 0)
+    result = run(*words, "--out", tmp_path / "report.html")
+    assert result.exit_code == 0, result.stderr
+    assert "best" in result.stdout and "report.html and " in result.stdout
+    assert "recommended" in result.stdout or "start" in result.stdout
+
+
+def test_compare_writes_report_tables_and_summary(model, tmp_path):
+    words = ("compare", "--model", model, "--method", "early-start:sigma=20,10", "--count", 2, "--steps", 2)
+    result = run(*words, "--frames", 3, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [row["setting"] for row in found["rows"]] == ["plain", "early-start:sigma=20", "early-start:sigma=10"]
+    assert all(row["cells"] == 2 for row in found["rows"])
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *("manifest.json", "claims", "done", "videos"),
+        *("report.html", "summary.json", "summary.csv", "cells.csv"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("diagnose", "--levels", "5,50"), "falling numbers"),
+        (("diagnose", "--out", "report.pdf"), "name it .html"),
+        (("diagnose", "--clips", "nowhere"), "does not exist"),
+        (("diagnose", "--method", "early-strat"), "did you mean 'early_start'"),
+        (("compare",), "Say what to compare"),
+        (("compare", "--recipe", "start-swep"), "did you mean 'start-sweep'"),
+        (("compare", "--method", "early-start:sigma=20|"), "no setting"),
+        (("compare", "--method", "early-start:sigma=x"), "takes a number"),
+        (("compare", "--method", "plain", "--motion", "2"), "levels from 0 to 1"),
+    ],
+)
+def test_mistakes_are_one_sentence(words, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*words)
+    assert result.exit_code == 2 and sentence in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_every_recipe_is_made_of_settings_that_there_are():
+    from unstill.cli.options import parse_method
+    from unstill.lab.recipes import RECIPES
+    from unstill.lab.settings import expand, split
+    from unstill.statistics import LatentStatistics
+
+    statistics = LatentStatistics().update(torch.rand(2, 6, 8, 16, 16))
+    for recipe in RECIPES.values():
+        for text in recipe.settings:
+            for setting in expand(text):
+                for method in split(setting):
+                    parse_method(method, {"statistics": statistics, "sigma": 10.0})
