@@ -1,4 +1,4 @@
-"""The one exception that means "the caller asked for something that cannot be": its text is one sentence a person can act on."""
+"""The one exception that means "the caller asked for something that cannot be"."""
 
 
 class UnstillError(ValueError):

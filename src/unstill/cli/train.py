@@ -19,7 +19,9 @@ def train(
         "runs/pico"
     ),
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same weights.")] = 0,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the network first: some minutes, then up to three times as fast.")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first: minutes, then up to 3 times as fast.")
+    ] = False,
     settings: Annotated[bool, typer.Option("--settings", help="Print the recipe and leave.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
