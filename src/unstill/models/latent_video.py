@@ -68,8 +68,8 @@ class LatentVideoPipeline(DiffusionPipeline):
             ids = self._empty_prompt(length).expand(len(prompts), -1)
         else:
             raise UnstillError(
-                "This pipeline has no tokenizer, so it reads only the empty prompt; give it one (convert with "
-                "--tokenizer, or pipe.tokenizer = ...), or pass prompt_embeds."
+                "This pipeline has no tokenizer, so it reads only the empty prompt; give it one (load or "
+                "convert with base, or pipe.register_modules(tokenizer=...)), or pass prompt_embeds."
             )
         return self.text_encoder(ids.to(self._execution_device)).last_hidden_state
 
