@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.pipelines import CASES, pipeline
 from unstill.attach import adapter_for
 from unstill.lab.bayes import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
@@ -90,6 +91,30 @@ def test_the_best_possible_model_does_not_leak(pipe, subjects):
     assert found.curves["image"]["explained"][0].value < 0.9 < found.curves["image"]["explained"][-1].value
     assert found.pull[0].value > 0.1
     assert "does not leak" in verdict(found)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "sources"),
+    [
+        ("StableVideoDiffusionPipeline", {"image", "weakened", "removed"}),
+        ("AnimateDiffPipeline", {"image"}),  # conditioned on no image
+        ("LTXImageToVideoPipeline", {"image", "removed"}),  # its frame 0 is the image: there is nothing to weaken
+        ("WanImageToVideoPipeline", {"image", "weakened", "removed"}),
+    ],
+)
+def test_it_works_on_pipelines_of_every_kind(name, sources):
+    case, pipe = CASES[name], pipeline(name)
+    side = case.latents[2] * adapter_for(pipe).compression(pipe)[0]
+    video = torch.rand(case.encoded, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+    def call(subject: Subject, picture):
+        return {**case.call, "image": picture} if case.image else case.call
+
+    level = case.level.get("sigma", 0.9)
+    found = diagnose(pipe, [Subject(video, 0.5)], call, (level, level / 2), name=name)
+    assert set(found.curves) == sources and bool(found.leak) == ("removed" in sources)
+    assert all(np.isfinite(one.value) for by in found.curves.values() for curve in by.values() for one in curve)
+    assert verdict(found)[0] and found.as_dict()["model"] == name
 
 
 def test_the_recommended_start_is_the_highest_level_that_holds_all_the_way_down():
