@@ -211,14 +211,22 @@ def test_ctrl_c_ends_with_one_sentence_and_nothing_behind(model, photo, tmp_path
     out = tmp_path / "out"
     words = ["animate", photo, "--model", model, "--steps", 100000, "--out", out / "x.mp4"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "unstill", *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "unstill", *map(str, words)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A suite that runs in the background of a shell would hand on that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    waited = time.monotonic() + 120
-    while not (out.is_dir() and names(out)) and time.monotonic() < waited:
-        time.sleep(0.05)
-    time.sleep(1.0)  # into the sampling
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    try:
+        waited = time.monotonic() + 120
+        while not (out.is_dir() and names(out)) and time.monotonic() < waited:
+            time.sleep(0.05)
+        time.sleep(1.0)  # into the sampling
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert stderr.strip().splitlines()[-1].startswith("Stopped") and "Traceback" not in stderr and stdout == ""
     assert names(out) == set()
