@@ -1,78 +1,174 @@
-"""What `unstill.apply` costs per sampling step, against the same pipeline without it, call by call in turns.
+"""
+What methods cost per sampling step, per call and in memory, beside the plain pipeline, call by call in turns.
 
-The denoiser is a stub that returns its first half of channels, so that only the pipeline, the scheduler and the hooks
-are timed; the share of a real step is given for the embedded model's network.
+Stable Video Diffusion on 14 frames of latents; its denoiser and its image's encoder are stubs, so that only the
+pipeline, the scheduler and the hooks are timed, between two calls of the denoiser, in CPU time. For comparison one of the 22
+residual blocks of the real U-Net is timed at full width: a step takes more than 22 times as long. Memory is counted
+while the denoiser runs, which is when a pipeline needs most.
 """
 
 import argparse
+import gc
 import json
 import statistics
 import time
-from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, StableVideoDiffusionPipeline
+from diffusers.models.resnet import SpatioTemporalResBlock
+from PIL import Image
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 import unstill
-from unstill.methods.analytic_init import AnalyticInit
-from unstill.methods.early_start import EarlyStart
-from unstill.methods.noise_rectification import NoiseRectification
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
-from unstill.statistics import LatentStatistics
+from unstill.attach import sampling
 
 
-def seconds(pipe: PicoPipeline, steps: int, methods: tuple[Any, ...] | None) -> float:
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with nullcontext() if methods is None else unstill.apply(pipe, *methods):
-        began = time.perf_counter()
-        pipe(image, num_inference_steps=steps, generator=torch.Generator().manual_seed(0), output_type="latent")
-        return time.perf_counter() - began
+class Stub(torch.nn.Module):
+    """In the place of the U-Net: half of its input, and a record of when it was called and what was alive then."""
+
+    config = SimpleNamespace(in_channels=8, num_frames=14, addition_time_embed_dim=256)
+    add_embedding = SimpleNamespace(linear_1=SimpleNamespace(in_features=768))
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered: list[float] = []
+        self.left: list[float] = []
+        self.weigh, self.alive = False, 0
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
+        self.entered.append(time.thread_time())
+        if self.weigh:
+            self.alive = live_bytes()
+        output = x[:, :, :4].contiguous()
+        self.left.append(time.thread_time())
+        return (output,)
+
+
+def live_bytes() -> int:
+    tensors = (x for x in gc.get_objects() if isinstance(x, torch.Tensor))
+    return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values())
+
+
+def pipeline(height: int, width: int) -> Any:
+    vision = CLIPVisionConfig(
+        hidden_size=8,
+        intermediate_size=8,
+        projection_dim=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        patch_size=112,
+    )
+    pipe = StableVideoDiffusionPipeline(
+        vae=AutoencoderKLTemporalDecoder(
+            block_out_channels=[32] * 4, down_block_types=["DownEncoderBlock2D"] * 4, layers_per_block=1
+        ),
+        image_encoder=CLIPVisionModelWithProjection(vision),
+        unet=Stub(),
+        scheduler=EulerDiscreteScheduler(
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            timestep_type="continuous",
+            use_karras_sigmas=True,
+            sigma_min=0.002,
+            sigma_max=700.0,
+        ),
+        feature_extractor=CLIPImageProcessor(),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe._encode_vae_image = lambda *args, **kwargs: torch.zeros(2, 4, height // 8, width // 8)
+    return pipe
+
+
+def measure(pipe: Any, call: dict[str, Any], methods: tuple[Any, ...] | None, weigh: bool) -> dict[str, float]:
+    """Milliseconds from the call to the first step and between two steps, and bytes alive in the last step."""
+    stub = pipe.unet
+    stub.entered, stub.left, stub.weigh = [], [], weigh
+    gc.collect()
+    began = time.thread_time()
+    if methods is None:
+        pipe(**call, generator=torch.Generator().manual_seed(0))
+    else:
+        with sampling(pipe, *methods) as sampler:
+            sampler(**call, generator=torch.Generator().manual_seed(0))
+    gaps = [after - before for before, after in zip(stub.left, stub.entered[1:], strict=False)]
+    return {
+        "call": 1e3 * (stub.entered[0] - began),
+        "step": 1e3 * statistics.median(gaps),
+        "bytes": stub.alive,
+    }
+
+
+def residual_block(frames: int, height: int, width: int) -> float:
+    """Milliseconds of one residual block of the real U-Net under guidance, the better of two."""
+    block = SpatioTemporalResBlock(in_channels=320, out_channels=320, temb_channels=1280, eps=1e-5)
+    x, emb = torch.randn(2 * frames, 320, height, width), torch.randn(2 * frames, 1280)
+    indicator = torch.zeros(2, frames)
+    taken = []
+    for _ in range(2):
+        began = time.thread_time()
+        with torch.no_grad():
+            block(x, emb, image_only_indicator=indicator)
+        taken.append(1e3 * (time.thread_time() - began))
+    return min(taken)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--size", default="512x320", help="WIDTHxHEIGHT of the video")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    pipe = PicoPipeline(PicoAutoencoder(), PicoUNet(), edm_scheduler())
-    pipe.set_progress_bar_config(disable=True)
-    real = min(seconds(pipe, 8, None) for _ in range(3)) / 8
-    channels = pipe.unet.config.in_channels // 2
-    pipe.unet.forward = lambda sample, *_, **__: (sample[:, :, :channels],)
-
-    measured = LatentStatistics().update(torch.randn(4, channels, 8, 16, 16))
-    cases = {
+    width, height = (int(side) for side in options.size.split("x"))
+    frames, latent = 14, (height // 8, width // 8)
+    pipe = pipeline(height, width)
+    size = {"image": Image.new("RGB", (width, height)), "height": height, "width": width, "num_frames": frames}
+    call = {**size, "num_inference_steps": options.steps, "output_type": "latent"}
+    measured = unstill.LatentStatistics().update(torch.randn(2, 4, frames, *latent))
+    cases: dict[str, tuple[Any, ...]] = {
         "apply(pipe)": (),
-        "EarlyStart": (EarlyStart(sigma=6.0),),
-        "AnalyticInit": (AnalyticInit(sigma=6.0, statistics=measured),),
-        "NoiseRectification": (NoiseRectification(),),
+        "EarlyStart": (unstill.EarlyStart(sigma=100.0),),
+        "AnalyticInit": (unstill.AnalyticInit(sigma=100.0, statistics=measured),),
+        "ImageStart": (unstill.ImageStart(sigma=100.0),),
+        "FrameInit": (unstill.FrameInit(),),
+        "FreeInit": (unstill.FreeInit(iterations=2),),
+        "ProgressiveNoise": (unstill.ProgressiveNoise(),),
+        "NoiseRectification": (unstill.NoiseRectification(period=(0, 1)),),
+        "NIVSDS": (unstill.NIVSDS(),),
+        "ConditioningAugmentation": (unstill.ConditioningAugmentation(),),
     }
-    extra: dict[str, list[float]] = {name: [] for name in cases}
-    plain = []
-    for _ in range(options.rounds):
+    extra: dict[str, dict[str, list[float]]] = {name: {"call": [], "step": [], "bytes": []} for name in cases}
+    plain: list[float] = []
+    for round_ in range(options.rounds + 1):  # the first one warms up, and weighs
         for name, methods in cases.items():
-            alone = seconds(pipe, options.steps, None)
-            plain.append(alone)
-            extra[name].append(seconds(pipe, options.steps, methods) - alone)
-    rows = {}
-    for name, differences in extra.items():
-        per_step = sorted(1e6 * difference / options.steps for difference in differences)
-        quarters = statistics.quantiles(per_step, n=4)
-        rows[name] = {
-            "microseconds_per_step": round(quarters[1], 1),
-            "quartiles": [round(quarters[0], 1), round(quarters[2], 1)],
-            "share_of_a_real_step": round(quarters[1] / (1e6 * real), 4),
+            alone, hooked = (measure(pipe, call, chosen, weigh=round_ == 0) for chosen in (None, methods))
+            if round_ == 0:
+                extra[name]["bytes"].append(hooked["bytes"] - alone["bytes"])
+                continue
+            plain.append(alone["step"])
+            for key in ("call", "step"):
+                extra[name][key].append(hooked[key] - alone[key])
+
+    block = residual_block(frames, *latent)
+    tensor = 4 * 4 * frames * latent[0] * latent[1]
+    rows = {
+        name: {
+            "milliseconds per step": round(statistics.median(found["step"]), 3),
+            "share of a step, at most": round(statistics.median(found["step"]) / (22 * block), 6),
+            "milliseconds per call": round(statistics.median(found["call"]), 1),
+            "latent-sized tensors": round(found["bytes"][0] / tensor, 2),
         }
-    result = {
-        "steps": options.steps,
-        "rounds": options.rounds,
-        "plain_microseconds_per_step_without_network": round(1e6 * statistics.median(plain) / options.steps, 1),
-        "real_step_milliseconds": round(1e3 * real, 2),
-        "overhead": rows,
+        for name, found in extra.items()
     }
-    print(json.dumps(result, indent=2))
+    beside = {
+        "plain pipeline without network, milliseconds per step": round(statistics.median(plain), 3),
+        "one of 22 residual blocks, milliseconds": round(block, 1),
+    }
+    print(json.dumps({"size": options.size, "frames": frames, **beside, "methods": rows}, indent=2))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import unstill
 from tests.pipelines import CASES, picture, pipeline, sample
@@ -353,6 +354,72 @@ def test_hooks_compute_in_float32_whatever_the_pipeline_does(name: str) -> None:
         changed = sample(case, pipe, **call)
     assert changed.dtype == plain.dtype and changed.isfinite().all()
     assert {x.dtype for step in spy.seen["steps"] for x in step[1:]} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["StableVideoDiffusionPipeline", "WanImageToVideoPipeline"])
+def test_with_offloaded_components(name: str, pipe: Any) -> None:
+    """accelerate's hooks are on the modules; those of methods come and go beside them."""
+    case = CASES[name]
+    methods = (EarlyStart(**case.level), Add(value=0.1), Condition(seen=[], add=0.5))
+    with unstill.apply(pipe, *methods):
+        expected = sample(case, pipe)
+    moved = copy.deepcopy(pipe)
+    moved.enable_model_cpu_offload(device="cpu")
+    with unstill.apply(moved, *methods):
+        assert torch.equal(sample(case, moved), expected)
+    assert torch.equal(sample(case, moved), plain_sample(name))
+
+
+def test_with_a_compiled_denoiser() -> None:
+    name = "PicoPipeline"
+    case, pipe = CASES[name], copy.copy(pipeline(name))
+    methods = (EarlyStart(**case.level), Add(value=0.1), Condition(seen=[], add=0.5))
+    with unstill.apply(pipe, *methods):
+        expected = sample(case, pipe)
+    vars(pipe)["unet"] = copy.deepcopy(pipe.unet)
+    pipe.unet.compile(backend="eager")
+    with unstill.apply(pipe, *methods):
+        assert torch.equal(sample(case, pipe), expected)
+    assert torch.equal(sample(case, pipe), plain_sample(name))
+
+
+class Synchronisations(TorchDispatchMode):
+    """Counts how often a number is read out of a tensor that would be on the device; tables of a process are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default and args[0].dtype != torch.float64
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading(Method):
+    """Does what no method should."""
+
+    def on_step(self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: Any) -> torch.Tensor:
+        return output + 0.1 if output.mean() > 0 else output
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_step_waits_for_the_device(name: str, pipe: Any) -> None:
+    """Three more steps read as many numbers back as they do without methods."""
+    case = CASES[name]
+    image = {} if case.image else {"image": picture()}
+
+    def reads(steps: int) -> int:
+        with Synchronisations() as counted:
+            sample(case, pipe, num_inference_steps=steps)
+        return counted.count
+
+    plain = reads(6) - reads(3)
+    methods = (EarlyStart(**case.level), unstill.NoiseRectification(period=(0, 1)))
+    with unstill.apply(pipe, *methods, **image):
+        assert reads(6) - reads(3) <= plain
+    with unstill.apply(pipe, Reading()):  # which the count notices
+        assert reads(6) - reads(3) == plain + 3
 
 
 @pytest.mark.parametrize("name", ["AnimateDiffPipeline", "LTXImageToVideoPipeline"])
