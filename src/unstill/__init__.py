@@ -27,7 +27,6 @@ _HOMES = {
     "UnstillError": "errors",
     "apply": "attach",
     "free_init": "attach",
-    "i4vgen": "i4vgen",
     "load": "models.registry",
 }
 _MODULES = ("attach", "data", "lab", "methods", "metrics", "models", "process", "statistics", "training")
