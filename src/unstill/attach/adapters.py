@@ -6,6 +6,7 @@ import torch
 
 from unstill.attach.adapter import Adapter, FrameAdapter, VideoAdapter
 from unstill.errors import UnstillError
+from unstill.process import Kind
 
 
 class StableVideoDiffusion(FrameAdapter):
@@ -181,7 +182,7 @@ class Cosmos(VideoAdapter):
     stands: Cosmos Predict 2, which runs a flow-matching scheduler on x0 + sigma eps, from a noise of fixed sigma.
     """
 
-    kind = "ve"
+    kind: Kind | None = "ve"
     captures = "prepare_latents"
     denoisers = ("transformer",)
     indicator = 2  # which value of `prepare_latents` says which frames are held
