@@ -3,8 +3,8 @@ What methods cost per sampling step, per call and in memory, beside the plain pi
 
 Stable Video Diffusion on 14 frames of latents; its denoiser and its image's encoder are stubs, so that only the
 pipeline, the scheduler and the hooks are timed, between two calls of the denoiser, in CPU time. For comparison one of
-the 22 residual blocks of the real U-Net is timed at full width: a step takes more than 22 times as long. Memory is counted
-while the denoiser runs, which is when a pipeline needs most.
+the 22 residual blocks of the real U-Net is timed at full width: a step takes more than 22 times as long. Memory is
+counted while the denoiser runs, which is when a pipeline needs most.
 """
 
 import argparse

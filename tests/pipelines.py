@@ -177,6 +177,28 @@ def animatediff() -> Any:
     return _animatediff(diffusers.AnimateDiffPipeline)
 
 
+def animatediff_ip_adapter() -> Any:
+    pipe = animatediff()
+    draw, width = torch.Generator().manual_seed(7), 8
+    weights = {}
+    crossing = [
+        name for name in pipe.unet.attn_processors if name.endswith("attn2.processor") and "motion" not in name
+    ]
+    for i, name in enumerate(crossing):
+        shape = pipe.unet.get_submodule(name.removesuffix(".processor")).inner_dim, width
+        for part in ("to_k_ip", "to_v_ip"):
+            weights[f"{2 * i + 1}.{part}.weight"] = torch.randn(shape, generator=draw)
+    shapes = {
+        "proj.weight": (4 * width, width),
+        "proj.bias": (4 * width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+    }
+    projection = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+    pipe.unet._load_ip_adapter_weights([{"image_proj": projection, "ip_adapter": weights}])
+    return pipe
+
+
 def animatediff_sparse_controlnet() -> Any:
     controlnet = diffusers.SparseControlNetModel(
         block_out_channels=(8, 8),
@@ -742,6 +764,16 @@ CASES: dict[str, Case] = {
             "DPM++": lambda: diffusers.DPMSolverMultistepScheduler(use_karras_sigmas=True),
             "UniPC": diffusers.UniPCMultistepScheduler,
         },
+    ),
+    "AnimateDiff IP-Adapter": Case(
+        build=animatediff_ip_adapter,
+        call={**SMALL, "ip_adapter_image_embeds": [torch.ones(2, 1, 8)], **embeddings(4, 8)},
+        unguided={"guidance_scale": 1.0, "ip_adapter_image_embeds": [torch.ones(1, 1, 8)]},
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+        image=False,
+        condition=False,
     ),
     "AnimateDiffSparseControlNetPipeline": Case(
         build=animatediff_sparse_controlnet,
