@@ -15,7 +15,7 @@ class Model:
         weights: a hub id, or `None` for weights that come with the package.
         licence: of the weights, in their owner's words.
         parameters: of the denoiser.
-        needs: memory to run it, as its authors or diffusers' documentation give it for `dtype`.
+        needs: memory to run it in `dtype`, from figures of its authors or diffusers' documentation, else estimated.
         dtype: what the weights were made for.
         size: (height, width) it was trained for.
         frames, fps, steps: its usual clip and number of sampling steps.
@@ -69,7 +69,7 @@ MODELS: tuple[Model, ...] = (
         weights="stabilityai/stable-video-diffusion-img2vid",
         licence="Stability AI Community License",
         parameters="1.5 B",
-        needs="a GPU of 8 GB with --offload",
+        needs="a GPU of 16 GB with --offload",
         dtype="float16",
         size=(576, 1024),
         frames=14,
@@ -85,7 +85,7 @@ MODELS: tuple[Model, ...] = (
         weights="stabilityai/stable-video-diffusion-img2vid-xt",
         licence="Stability AI Community License",
         parameters="1.5 B",
-        needs="a GPU of 8 GB with --offload",
+        needs="a GPU of 16 GB with --offload",
         dtype="float16",
         size=(576, 1024),
         frames=25,
@@ -220,7 +220,7 @@ MODELS: tuple[Model, ...] = (
         name="animatediff-sdxl",
         pipeline="AnimateDiffSDXLPipeline",
         weights="stabilityai/stable-diffusion-xl-base-1.0",
-        licence="CreativeML Open RAIL++-M",
+        licence="CreativeML Open RAIL++-M (base), Apache-2.0 (motion module)",
         parameters="2.8 B",
         needs="a GPU of 24 GB with --offload",
         dtype="float16",
@@ -239,7 +239,7 @@ MODELS: tuple[Model, ...] = (
         name="pia",
         pipeline="PIAPipeline",
         weights="SG161222/Realistic_Vision_V6.0_B1_noVAE",
-        licence="CreativeML Open RAIL-M",
+        licence="CreativeML Open RAIL-M (base), Apache-2.0 (motion module)",
         parameters="1.3 B",
         needs="a GPU of 8 GB with --offload",
         dtype="float16",
@@ -256,7 +256,7 @@ MODELS: tuple[Model, ...] = (
         name="i2vgen-xl",
         pipeline="I2VGenXLPipeline",
         weights="ali-vilab/i2vgen-xl",
-        licence="MIT",
+        licence="MIT; research, non-commercial (their model card)",
         parameters="1.4 B",
         needs="a GPU of 16 GB with --offload",
         dtype="float16",
@@ -319,7 +319,7 @@ MODELS: tuple[Model, ...] = (
         name="ltx-video",
         pipeline="LTXImageToVideoPipeline",
         weights="Lightricks/LTX-Video",
-        licence="LTX-Video Open Weights License",
+        licence="RAIL-M of LTX-Video 0.9; commercial use only from 0.9.5",
         parameters="1.9 B",
         needs="a GPU of 16 GB with --offload",
         dtype="bfloat16",
@@ -335,7 +335,7 @@ MODELS: tuple[Model, ...] = (
         name="hunyuanvideo-i2v",
         pipeline="HunyuanVideoImageToVideoPipeline",
         weights="hunyuanvideo-community/HunyuanVideo-I2V",
-        licence="Tencent Hunyuan Community License",
+        licence="Tencent Hunyuan Community License (not for the EU, the UK and South Korea)",
         parameters="13 B",
         needs="a GPU of 60 GB with --offload",
         dtype="bfloat16",
