@@ -87,7 +87,9 @@ def test_two_processes_measure_what_one_does(unstill, model, clips, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # As many threads as this process has: another number of them rounds the VAE's float32 sums differently.
+    threads = {"OMP_NUM_THREADS": "1"}
+    shared = {**os.environ, **threads, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "unstill", *words, str(tmp_path / "two.safetensors")],

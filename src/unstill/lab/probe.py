@@ -98,7 +98,7 @@ def one_step(
             that call the model twice per level.
     """
     adapter = adapter_for(pipe)
-    process = ForwardProcess.of(pipe.scheduler)
+    process = ForwardProcess.of(pipe.scheduler, kind=adapter.kind)
     visit = _Visit(values=tuple(levels), unit=unit_of(process), clean=latents.float(), noise=noise.float())
     changed: tuple[Method, ...] = ()
     if condition != "image":
