@@ -1,7 +1,7 @@
 """What the embedded model does, measured: does it follow the motion asked for, where does it leak, what helps.
 
     python benchmarks/pico_report.py --out docs/pico            # about 15 minutes on one core
-    python benchmarks/pico_report.py --out /tmp/x --images 8    # a quick look
+    python benchmarks/pico_report.py --out trial --images 8    # a quick look
 
 Writes leak and motion as JSON, Markdown and plots, and contact sheets. Every interval is 95 %, over images, by the
 normal approximation; differences are paired (same image, same noise).

@@ -61,7 +61,7 @@ MODELS: tuple[Model, ...] = (
         fps=8,
         steps=25,
         input="image",
-        start=("sigma", 6.0),
+        start=("sigma", 20.0),
     ),
     Model(
         name="svd",

@@ -152,7 +152,7 @@ class PicoPipeline(DiffusionPipeline):
     def __call__(
         self,
         image: PIL.Image.Image | list[PIL.Image.Image] | Tensor,
-        motion: float | None = 0.5,
+        motion: float | None = 0.3,
         num_frames: int = 8,
         num_inference_steps: int = 25,
         guidance_scale: float = 1.0,
