@@ -61,7 +61,7 @@ def measure(pipe: PicoPipeline, images: Tensor, methods: tuple, motion: float) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/methods/measured.json"))
-    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--motion", type=float, default=0.6)
     chosen = parser.parse_args()
     torch.set_num_threads(1)

@@ -273,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/pico"))
     parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--clips", type=int, default=16)
     parser.add_argument("--sheet-sigma", type=float, default=10.0)
     parser.add_argument(
         "--pipeline", type=Path, help="a folder written by 'unstill train pico'; default: the embedded weights"

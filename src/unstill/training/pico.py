@@ -106,9 +106,9 @@ def _generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def _rate(recipe: PicoRecipe, step: int, steps: int) -> float:
+def _rate(recipe: PicoRecipe, step: int) -> float:
     """Warm-up, constant, then linear to 2 %."""
-    left = (steps - step) / max(1.0, recipe.decay * steps)
+    left = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
     return recipe.learning_rate * min(1.0, (step + 1) / 200) * min(1.0, max(0.02, left))
 
 
@@ -288,7 +288,7 @@ def _train_denoiser(
         g = _generator(recipe.seed, 4, step, rank)
         batch = [t.to(device) for t in _draw(recipe, data, share, g)]
         for group in optimizer.param_groups:
-            group["lr"] = _rate(recipe, step, recipe.steps)
+            group["lr"] = _rate(recipe, step)
         errors, lost = denoising_loss(model, *batch)
         _update(model, optimizer, errors.mean() + recipe.displacement_weight * lost.mean(), accelerator)
         decay = min(recipe.ema, (step + 1) / (step + 10))
