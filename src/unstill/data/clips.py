@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unstill.data.decode import VIDEO_SUFFIXES, natural_key
 from unstill.data.images import Size
-from unstill.data.video import Clip, read_video, video_info
+from unstill.data.video import Clip, VideoInfo, read_video, video_info
 from unstill.errors import UnstillError
 
 
@@ -82,8 +82,12 @@ class ClipFolder:
 
     def __getitem__(self, index: int) -> Clip:
         """Clip number `index`; raises UnstillError if its video cannot give it, IndexError past the end."""
-        file = self.files[index // self.clips_per_video]
-        return read_video(file, self.fps, self.frames, self.size, start=self._start(file, index))
+        file, start = self.files[index // self.clips_per_video], 0.0
+        if self.seed is not None:
+            name = file.relative_to(self.folder).as_posix()
+            drawn = random.Random(f"{self.seed}/{name}/{index % self.clips_per_video}")
+            start, _ = clip_window(video_info(file), self.frames, self.fps, 1, drawn)
+        return read_video(file, self.fps, self.frames, self.size, start=start)
 
     def __iter__(self) -> Iterator[Clip]:
         for index in range(len(self)):
@@ -99,14 +103,25 @@ class ClipFolder:
         settings = (self.frames, self.fps, self.size, self.clips_per_video, self.seed)
         return hashlib.sha256(repr((settings, names)).encode()).hexdigest()
 
-    def _start(self, file: Path, index: int) -> float:
-        if self.seed is None:
-            return 0.0
-        info = video_info(file)
-        # One frame is kept in reserve: announced lengths are rounded.
-        room = (info.duration or 0.0) - (self.frames + 1) / (self.fps or info.fps)
-        name = file.relative_to(self.folder).as_posix()
-        return max(0.0, room) * random.Random(f"{self.seed}/{name}/{index % self.clips_per_video}").random()
+
+def clip_window(
+    info: VideoInfo, frames: int, fps: float | None, stride: int | tuple[int, int], drawn: random.Random
+) -> tuple[float, int]:
+    """Where a clip begins, in seconds, and its stride: uniform over the places where the whole clip fits.
+
+    A stride (low, high) is drawn first to last among those with which the clip fits, and is low where none is. A video
+    that does not tell its length is read from its beginning.
+    """
+    place = drawn.random()
+    low, high = stride if isinstance(stride, tuple) else (stride, stride)
+    length = info.duration or 0.0
+    if high > low:
+        fitting = int((length * info.fps - 2) / max(frames - 1, 1))
+        high = max(low, min(high, fitting))
+        low += int(drawn.random() * (high - low + 1))
+    # One frame is kept in reserve: announced lengths are rounded.
+    room = length - ((frames - 1) * low + 2) / (fps or info.fps)
+    return max(0.0, room) * place, low
 
 
 def iterate_clips(

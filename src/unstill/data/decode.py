@@ -48,7 +48,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Stream:
     """An opened video: its mean rate (frames per second), the resolution of its clock (seconds), its duration in
     seconds where the file tells it, and its frames from a time on."""
 
@@ -59,7 +59,7 @@ class Source:
 
 
 @contextmanager
-def open_video(path: Path, folder_fps: float | None = None) -> Iterator[Source]:
+def open_video(path: Path, folder_fps: float | None = None) -> Iterator[Stream]:
     """Open a video file, an animated GIF/WebP/PNG, or a folder of pictures.
 
     Args:
@@ -111,7 +111,7 @@ def _is_cover(stream: av.video.stream.VideoStream) -> bool:
     return av.stream.Disposition.attached_pic in stream.disposition
 
 
-def _file(path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Source:
+def _file(path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Stream:
     stream.thread_type = "AUTO"
     rate = stream.average_rate or stream.guessed_rate
     fps = float(rate) if rate else 25.0
@@ -151,7 +151,7 @@ def _file(path: Path, container: av.container.InputContainer, stream: av.video.s
                 f"{path} is cut off: {end:.2f} of {duration:.2f} s can be decoded; ask only for frames before that."
             )
 
-    return Source(fps, tick, duration, frames)
+    return Stream(fps, tick, duration, frames)
 
 
 def _seek(
@@ -175,7 +175,7 @@ def _shown(time: float, frame: av.VideoFrame, until: float, aspect: float) -> Sh
     return Shown(time, until, image)
 
 
-def _animation(path: Path, image: Image.Image) -> Source:
+def _animation(path: Path, image: Image.Image) -> Stream:
     count = getattr(image, "n_frames", 1)
     if count < 2:
         raise UnstillError(f"{path} is a single picture, not a video; pass a video, an animation or a folder.")
@@ -202,10 +202,10 @@ def _animation(path: Path, image: Image.Image) -> Source:
             fps, duration = read / shown.until, shown.until
     except UnstillError:
         pass  # told again when the damaged frame is asked for
-    return Source(fps, 0.01 if image.format == "GIF" else 0.001, duration, frames)
+    return Stream(fps, 0.01 if image.format == "GIF" else 0.001, duration, frames)
 
 
-def _folder(path: Path, folder_fps: float | None) -> Source:
+def _folder(path: Path, folder_fps: float | None) -> Stream:
     try:
         names = [entry.name for entry in os.scandir(path) if entry.is_file() and not entry.name.startswith(".")]
     except OSError as error:
@@ -222,7 +222,7 @@ def _folder(path: Path, folder_fps: float | None) -> Source:
             if (index + 1) / fps > start:
                 yield Shown(index / fps, (index + 1) / fps, partial(_read, path / name))
 
-    return Source(fps, 1e-6, len(names) / fps, frames)
+    return Stream(fps, 1e-6, len(names) / fps, frames)
 
 
 def _read(file: Path) -> Image.Image:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from unstill.data.atomic import replacing
-from unstill.data.decode import FOLDER_FPS, Source, open_video
+from unstill.data.decode import FOLDER_FPS, Stream, open_video
 from unstill.data.encode import ENCODERS, write_pictures
 from unstill.data.images import Size, check_size, resize_and_crop
 from unstill.errors import UnstillError
@@ -62,14 +62,15 @@ def read_video(
     size: Size | None = None,
     *,
     start: float = 0.0,
+    stride: int = 1,
     hold_last: bool = False,
 ) -> Clip:
     """Read a clip from a video file, an animated GIF/WebP/PNG or a folder of pictures.
 
     With `fps`, output frame k is the stored frame that a player shows at `start + k / fps`: the latest one whose time
     stamp is not after that instant (within half a tick where the file's clock rounds). This holds for variable
-    frame rates too. Without `fps` every stored frame is taken once. Rotation and non-square pixels are applied.
-    Decoding stops at the last frame needed, and only the frames returned are converted and kept.
+    frame rates too. Without `fps` every stored frame is taken once, or every `stride`-th. Rotation and non-square
+    pixels are applied. Decoding stops at the last frame needed, and only the frames returned are converted and kept.
 
     Args:
         path: file or folder. A folder's pictures are in natural order (frame_2 before frame_10); its rate is the one
@@ -78,10 +79,11 @@ def read_video(
         frames: how many frames; None reads to the end.
         size: (H, W) to fill by resize and centre crop; None keeps the size.
         start: seconds from the first frame at which the clip begins.
+        stride: without `fps`, take every stride-th stored frame.
         hold_last: repeat the last frame where the video is too short, instead of raising.
 
     Returns:
-        Clip with uint8 frames (F, 3, H, W); its `fps` is the rate asked for, or the mean rate of the file.
+        Clip with uint8 frames (F, 3, H, W); its `fps` is the rate asked for, or the mean rate of the file / stride.
 
     Raises:
         UnstillError: nothing there, no video, damaged before the last frame needed, too short, or larger than 2 GiB.
@@ -93,11 +95,13 @@ def read_video(
         raise UnstillError(f"frames must be a whole number of at least 1, but got {frames}.")
     if not 0 <= start < float("inf"):
         raise UnstillError(f"start must be in seconds from the beginning, 0 or more, but got {start}.")
+    if int(stride) != stride or stride < 1 or (fps is not None and stride > 1):
+        raise UnstillError(f"stride must be a whole number of at least 1, and 1 where fps is given, but got {stride}.")
     if size is not None:
         check_size(size)
     with open_video(path, folder_fps=fps) as source:
-        taken = _sample(path, source, fps, frames, size, start)
-        rate = fps or source.fps
+        taken = _sample(path, source, fps, frames, size, start, stride)
+        rate = fps or source.fps / stride
     if frames is not None and len(taken) < frames:
         if not (hold_last and taken):
             raise UnstillError(
@@ -116,7 +120,7 @@ def read_video(
 
 
 def _sample(
-    path: Path, source: Source, fps: float | None, count: int | None, size: Size | None, start: float
+    path: Path, source: Stream, fps: float | None, count: int | None, size: Size | None, start: float, stride: int
 ) -> list[np.ndarray]:
     """The sampling rule of `read_video`: a list of (H, W, 3) uint8 arrays, at most `count`."""
     slack = 1e-6
@@ -125,11 +129,12 @@ def _sample(
         if abs(interval - round(interval)) > 1e-3:  # the clock rounds: milliseconds for 30 fps and the like
             slack += min(source.tick / 2, 0.25 / source.fps)
     taken: list[np.ndarray] = []
-    used = 0
+    used = passed = 0
     for shown in source.frames(start):
         due = 0  # how many output frames this one is
         if fps is None:
-            due = int(shown.until > start + slack)
+            passed += shown.until > start + slack
+            due = int(shown.until > start + slack and (passed - 1) % stride == 0)
         else:
             while (count is None or len(taken) + due < count) and (
                 start + (len(taken) + due) / fps < shown.until - slack

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 
 from unstill.data import read_image, read_video, video_files, write_video
 from unstill.data.atomic import replacing
+from unstill.data.listing import class_text
 from unstill.errors import UnstillError
 
 
@@ -56,11 +56,6 @@ class Ucf101:
             raise UnstillError(f"{self.folder} is not prepared (no prompts.json); call ucf101.prepare first.")
         for name, prompt in sorted(json.loads(self.prompts.read_text(encoding="utf-8")).items()):
             yield name, self.images / f"{name}.png", prompt
-
-
-def class_text(name: str) -> str:
-    """`ApplyEyeMakeup` to `Apply Eye Makeup`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
 
 
 def prepare(

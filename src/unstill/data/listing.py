@@ -1,0 +1,170 @@
+"""What is in a data set: the names of its videos and their captions, before any of them is opened."""
+
+import csv
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unstill.data.clips import video_files
+from unstill.errors import UnstillError
+
+
+log = logging.getLogger(__name__)
+
+FILE_COLUMNS = ("file", "file_name", "filename", "path", "video", "videoid")
+"""Columns that name a video, the first that is there; `videoid` is WebVid's and has no suffix."""
+CAPTION_COLUMNS = ("caption", "text", "name", "prompt")
+"""Columns that hold a caption, the first that is there; `name` is WebVid's."""
+
+
+class Texts:
+    """Many short texts in two arrays: ten million of them need no ten million objects, in no worker process."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        encoded = [text.encode() for text in texts]
+        self._bytes = b"".join(encoded)
+        self._ends = np.cumsum([0] + [len(text) for text in encoded])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        return self._bytes[self._ends[index] : self._ends[index + 1]].decode()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The videos of a data set in a fixed order: names relative to `folder`, and a caption for each ("" for none)."""
+
+    folder: Path
+    names: Texts
+    captions: Texts
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def video(self, index: int) -> Path:
+        """The file of one video."""
+        return self.folder / self.names[index]
+
+    def bytes_of(self, index: int) -> int:
+        """The size of its file, by which a fingerprint tells a changed one."""
+        return self.video(index).stat().st_size
+
+
+def list_folder(folder: str | os.PathLike[str]) -> Listing:
+    """All videos below a folder, in natural order, without captions.
+
+    Raises:
+        UnstillError: no such folder, or no video in it.
+    """
+    folder = Path(folder)
+    names = [file.relative_to(folder).as_posix() for file in video_files(folder)]
+    return Listing(folder, Texts(names), Texts([""] * len(names)))
+
+
+def list_classes(folder: str | os.PathLike[str]) -> Listing:
+    """A folder laid out as UCF101: one subfolder of videos per class, whose name is the caption.
+
+    Raises:
+        UnstillError: no such folder, no video in it, or a video outside every class.
+    """
+    found = list_folder(folder)
+    names = [found.names[index] for index in range(len(found))]
+    outside = [name for name in names if "/" not in name]
+    if outside:
+        raise UnstillError(
+            f"{folder} is not laid out as UCF101: {outside[0]} lies outside of every class; "
+            "expected a subfolder of videos for each class."
+        )
+    return Listing(found.folder, found.names, Texts(class_text(name.split("/")[0]) for name in names))
+
+
+def class_text(name: str) -> str:
+    """`ApplyEyeMakeup` to `Apply Eye Makeup`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+
+
+def list_captioned(folder: str | os.PathLike[str], captions: str | os.PathLike[str]) -> Listing:
+    """The videos of a folder that a CSV or JSONL file names, in its order, with its captions.
+
+    A row names its video by one of `FILE_COLUMNS`, relative to the folder, and its caption by one of
+    `CAPTION_COLUMNS`. WebVid's files are read as they are: `videoid` is the file `page_dir/videoid.mp4`, or
+    `videoid.mp4` where the folders were not kept. Rows whose video is not there are counted in one warning and left
+    out; so are videos that no row names.
+
+    Raises:
+        UnstillError: no such file, other columns, a row that cannot be read, or no row whose video is there.
+    """
+    folder, captions = Path(folder), Path(captions)
+    there = {file.relative_to(folder).as_posix() for file in video_files(folder)}
+    by_stem = {os.path.splitext(name)[0]: name for name in there}
+    names, texts, missing = list[str](), list[str](), list[str]()
+    for number, row in _rows(captions):
+        file, text = _first(row, FILE_COLUMNS), _first(row, CAPTION_COLUMNS)
+        if file is None or text is None:
+            given = [str(column) for column, value in row.items() if value is not None]
+            raise UnstillError(
+                f"{captions} needs a column for the video ({', '.join(FILE_COLUMNS)}) and one for its caption "
+                f"({', '.join(CAPTION_COLUMNS)}), but row {number} has {', '.join(given) or 'none'}."
+            )
+        wanted = [file, f"{row['page_dir']}/{file}"] if row.get("page_dir") else [file]
+        name = next(
+            (name if name in there else by_stem[name] for name in wanted if name in there or name in by_stem), ""
+        )
+        if name:
+            names.append(name)
+            texts.append(text)
+        else:
+            missing.append(wanted[-1])
+    if not names:
+        what = f"names none of the videos in {folder} (looked for {missing[0]} and others)" if missing else "is empty"
+        raise UnstillError(f"The caption file {captions} {what}; pass the folder that its names are relative to.")
+    if missing:
+        log.warning(
+            "%d of the %d videos that %s names are not in %s and are left out, the first is %s.",
+            *(len(missing), len(missing) + len(names), captions, folder, missing[0]),
+        )
+    return Listing(folder, Texts(names), Texts(texts))
+
+
+def _first(row: dict[str, Any], columns: tuple[str, ...]) -> str | None:
+    return next((str(row[column]).strip() for column in columns if row.get(column) is not None), None)
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a CSV (tabs for .tsv) or JSONL file with their numbers, from 1."""
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise UnstillError(f"The caption file {file} {what}; pass a .csv, .tsv or .jsonl file.")
+    kind = file.suffix.lower()
+    if kind not in (".csv", ".tsv", ".jsonl"):
+        raise UnstillError(f"The caption file {file} is of an unknown kind; pass a .csv, .tsv or .jsonl file.")
+    number = 0
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            if kind != ".jsonl":
+                for number, row in enumerate(
+                    csv.DictReader(lines, dialect="excel-tab" if kind == ".tsv" else "excel"), 1
+                ):
+                    yield number, row
+                return
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError("not an object")
+                    yield number, row
+    except (ValueError, csv.Error) as error:  # broken UTF-8 and JSON are ValueErrors
+        raise UnstillError(
+            f"{file} cannot be read after row {number} ({error}); repair it or save it again."
+        ) from error
+    except OSError as error:
+        raise UnstillError(f"{file} cannot be read ({error.strerror}).") from error

@@ -1,0 +1,221 @@
+"""Where training clips come from: a folder of videos with captions, UCF101, tar shards, or the synthetic world.
+
+`open_source(SourceSettings(...))` gives a source: `len(source)` clips, `source[i]`, and `source.read(i, epoch)`, which
+takes another part of the same video in every epoch. A clip depends on the settings, its index and its epoch alone,
+never on workers, processes or what was read before. A video that cannot be read raises UnstillError here;
+`unstill.data.loading` replaces it by another one.
+"""
+
+import hashlib
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+
+from unstill.data import world
+from unstill.data.clips import clip_window
+from unstill.data.images import Size, check_size
+from unstill.data.listing import Listing, list_captioned, list_classes, list_folder
+from unstill.data.video import read_video, video_info
+from unstill.errors import UnstillError
+
+
+Kind = Literal["folder", "ucf101", "shards", "world"]
+KINDS: tuple[Kind, ...] = ("folder", "ucf101", "shards", "world")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceSettings:
+    """Which clips. Everything that decides them is here; two equal settings over equal files give equal clips.
+
+    Attributes:
+        kind: "folder" (videos below a folder), "ucf101" (a subfolder per class, whose name is the caption), "shards"
+            (webdataset tar files: a video and a .txt or .json per sample) or "world" (synthetic, see data/world.py).
+        path: the folder, or for shards a folder of tar files or one of them; none for the world.
+        captions: for a folder: a CSV or JSONL file of captions (see `listing.list_captioned`); without it they are "".
+        frames: frames per clip.
+        size: (H, W) to fill by resize and centre crop.
+        fps: rate to sample at, whatever the video's; None takes stored frames, every `stride`-th.
+        stride: without `fps`, every stride-th stored frame is taken; (low, high) draws it per clip, uniformly, lowered
+            where a video is too short for it. The fps of a sample is then that of its file / stride.
+        clips_per_video: clips from each video, each at a place of its own.
+        clips: how many clips the world has (in an epoch; every epoch has others).
+        seed: of the places, the strides and the world.
+    """
+
+    kind: Kind = "folder"
+    path: str | os.PathLike[str] | None = None
+    captions: str | os.PathLike[str] | None = None
+    frames: int = 16
+    size: Size = (320, 512)
+    fps: float | None = None
+    stride: int | tuple[int, int] = 1
+    clips_per_video: int = 1
+    clips: int = 16384
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One clip for training.
+
+    Attributes:
+        video: (F, 3, H, W) float32 in [0, 1].
+        caption: "" where there is none.
+        fps: frames per second of `video` (for DynamiCrafter's and SVD's conditioning).
+        name: tells a person which video it is.
+        motion: its motion level where it is known (the world's: 0 still, 1 lively), else None.
+    """
+
+    video: torch.Tensor
+    caption: str
+    fps: float
+    name: str
+    motion: float | None = None
+
+    @property
+    def pixels(self) -> torch.Tensor:
+        """`video`, under the name it has in `Clip`: what `unstill.statistics.estimate` reads."""
+        return self.video
+
+
+class Source(Protocol):
+    """A data set of clips, by index and epoch."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Sample: ...
+    def read(self, index: int, epoch: int = 0) -> Sample:
+        """Clip `index` as it is in `epoch`; raises UnstillError if it cannot be read, IndexError past the end."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal only for equal settings and files (names and sizes)."""
+        ...
+
+
+def open_source(settings: SourceSettings) -> Source:
+    """The clips that `settings` describe. Videos are listed here, and opened when they are read.
+
+    Raises:
+        UnstillError: a folder or caption file that is missing, empty or of another kind, or settings that contradict
+            each other.
+    """
+    _check(settings)
+    if settings.kind == "world":
+        return WorldSource(settings)
+    assert settings.path is not None
+    if settings.kind == "shards":
+        from unstill.data.shards import list_shards
+
+        return VideoSource(settings, list_shards(settings.path))
+    if settings.kind == "ucf101":
+        return VideoSource(settings, list_classes(settings.path))
+    if settings.captions is not None:
+        return VideoSource(settings, list_captioned(settings.path, settings.captions))
+    return VideoSource(settings, list_folder(settings.path))
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """Clips of listed videos: clip i is of video i // clips_per_video."""
+
+    settings: SourceSettings
+    listing: Listing
+
+    def __len__(self) -> int:
+        return len(self.listing) * self.settings.clips_per_video
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.read(index)
+
+    def read(self, index: int, epoch: int = 0) -> Sample:
+        s = self.settings
+        video, number = divmod(index, s.clips_per_video)
+        if not 0 <= video < len(self.listing):
+            raise IndexError(f"clip {index} of {len(self)}")
+        file, name = self.listing.video(video), self.listing.names[video]
+        drawn = random.Random(f"{s.seed}/{name}/{epoch * s.clips_per_video + number}")
+        start, stride = clip_window(video_info(file), s.frames, s.fps, s.stride, drawn)
+        clip = read_video(file, s.fps, s.frames, s.size, start=start, stride=stride)
+        return Sample(clip.pixels, self.listing.captions[video], clip.fps, name)
+
+    @property
+    def fingerprint(self) -> str:
+        s = self.settings
+        digest = hashlib.sha256(repr((s.frames, s.size, s.fps, s.stride, s.clips_per_video, s.seed)).encode())
+        for index in range(len(self.listing)):
+            entry = (self.listing.names[index], self.listing.captions[index], self.listing.bytes_of(index))
+            digest.update(repr(entry).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class WorldSource:
+    """Clips of the synthetic world: others for every index, epoch and seed, square, and with a known motion level."""
+
+    settings: SourceSettings
+
+    def __len__(self) -> int:
+        return self.settings.clips
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.read(index)
+
+    def read(self, index: int, epoch: int = 0) -> Sample:
+        s = self.settings
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        key = hashlib.sha256(f"{s.seed}/{epoch}/{index}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:4], "big"))
+        scene = world.sample_scene(1, generator, size=s.size[0])
+        motion = world.sample_motion(scene, generator)
+        clips = world.render(scene, motion, s.frames, s.size[0])
+        name = f"world {s.seed}/{epoch}/{index}"
+        return Sample(clips.video[0], world.caption(scene, motion), s.fps or 8.0, name, float(clips.motion[0]))
+
+    @property
+    def fingerprint(self) -> str:
+        s = self.settings
+        return hashlib.sha256(repr(("world", s.frames, s.size, s.fps, s.clips, s.seed)).encode()).hexdigest()
+
+
+def _check(s: SourceSettings) -> None:
+    if s.kind not in KINDS:
+        raise UnstillError(f"A source is one of {', '.join(KINDS)}, but got {s.kind!r}.")
+    check_size(s.size)
+    low, high = s.stride if isinstance(s.stride, tuple) else (s.stride, s.stride)
+    for what, number in (("frames", s.frames), ("stride", low), ("clips_per_video", s.clips_per_video)):
+        if number < 1:
+            raise UnstillError(f"{what} must be a whole number of at least 1, but got {number}.")
+    if high < low:
+        raise UnstillError(f"A stride is drawn from (low, high), but got ({low}, {high}); exchange the two.")
+    if s.fps is not None and not 0 < s.fps < float("inf"):
+        raise UnstillError(f"fps must be a positive number, but got {s.fps}.")
+    if s.fps is not None and high > 1:
+        raise UnstillError("fps and stride both decide which frames are taken; give one of them.")
+    if s.captions is not None and s.kind != "folder":
+        raise UnstillError(f"A caption file belongs to a folder of videos, not to {s.kind}; leave it out.")
+    if s.kind != "world":
+        if s.path is None:
+            raise UnstillError(f"The source {s.kind} needs a path; pass the folder that holds its videos.")
+        return
+    if s.path is not None or high > 1:
+        raise UnstillError("The synthetic world is made as it is needed: it takes neither a path nor a stride.")
+    if s.clips < 1 or s.size[0] != s.size[1]:
+        raise UnstillError(
+            f"The synthetic world needs at least one clip and a square size, but got {s.clips} and {s.size}."
+        )
+
+
+def guess_kind(path: str | os.PathLike[str]) -> Kind:
+    """What a path on the command line means: the word `world`, tar files, or else a folder of videos."""
+    if str(path) == "world" and not Path(path).exists():
+        return "world"
+    path = Path(path)
+    if path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar"))):
+        return "shards"
+    return "folder"
