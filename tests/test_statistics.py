@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import math
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,6 +135,20 @@ def test_empty_statistics_say_so(tmp_path: Path) -> None:
 
 
 # Files
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no umask")
+def test_the_umask_decides_who_may_read_a_file(tmp_path: Path) -> None:
+    """safetensors on its own writes for the owner alone."""
+    statistics = LatentStatistics().update(latents(2))
+    before = os.umask(0o027)
+    try:
+        path = statistics.save(tmp_path / "s.safetensors")
+        os.umask(0o002)
+        other = statistics.save(tmp_path / "t.safetensors")
+    finally:
+        os.umask(before)
+    assert (path.stat().st_mode & 0o777, other.stat().st_mode & 0o777) == (0o640, 0o664)
 
 
 def test_file_keeps_every_bit_and_can_go_on(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ def never_loads(monkeypatch):
         (["--prompt", "a boat"], "takes no prompt"),
         (["--out", "a.avi"], ".mp4, .gif, .webp"),
         (["--out", "taken"], "is a folder of other things"),
+        (["--out", os.devnull], "is a device, which holds no video"),
         (["--out", "taken/x.mp4/y.mp4"], "cannot be written"),
         (["--compare", "--no-plain"], "--compare needs the plain video"),
     ],

@@ -146,7 +146,7 @@ def test_what_is_refused():
         unstill.apply(pipe, FreeInit())
     with (
         unstill.apply(pipe, unstill.FrameInit()),
-        pytest.raises(UnstillError, match="FrameInit and FreeInitNoise both decide"),
+        pytest.raises(UnstillError, match="FrameInit and FreeInit both decide"),
     ):
         unstill.free_init(pipe, FreeInit(), num_inference_steps=4)
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()

@@ -142,6 +142,7 @@ def test_a_checkpoint_is_read_in_every_wrapping(wrap: str, state: dict[str, Tens
 def test_a_converted_folder_is_the_same_pipeline(file: Path, tokenizer: Path, tmp_path: Path) -> None:
     out = convert(file, tmp_path / "out", tiny_release(), base=tokenizer)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert len({path.stat().st_mode for path in out.rglob("*") if path.is_file()}) == 1  # all as the umask says
     again, pipe = load(str(out), device="cpu"), load_checkpoint(file, tiny_release(), base=tokenizer)
     assert type(again) is type(pipe)
     assert pipe.scheduler.config.items() <= again.scheduler.config.items()

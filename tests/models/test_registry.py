@@ -1,10 +1,15 @@
 """Names, folders and hub ids: what loads, and what is said of what does not."""
 
+import copy
 import json
+import shutil
 
+import diffusers
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from tests.pipelines import pipeline
 from unstill.attach.adapters import ADAPTERS
 from unstill.errors import UnstillError
 from unstill.models.calling import arguments, native_size
@@ -156,3 +161,39 @@ def test_a_checkpoint_of_the_denoiser_goes_into_a_folder(folder, tmp_path):
     assert all(torch.equal(value, tuned[key]) for key, value in pipe.unet.state_dict().items())
     with pytest.raises(UnstillError, match="no motion modules"):
         load(str(folder), frame_norm=True)
+
+
+def test_a_folder_of_another_network_is_refused_in_one_sentence(folder, tmp_path):
+    """diffusers leaves a network without its weights, and only warns."""
+    old = shutil.copytree(folder, tmp_path / "old")
+    weights = old / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    save_file({name.replace("down1", "down_one"): value for name, value in state.items()}, weights, {"format": "pt"})
+    with pytest.raises(UnstillError, match=r"old cannot be loaded: its unet holds no weights for down1\.\S+ and \d+ "):
+        load(str(old))
+
+
+def test_autoencoders_of_big_clips_work_in_tiles(tmp_path):
+    assert {model.name for model in MODELS if model.tiled} == {"cogvideox-5b-i2v", "hunyuanvideo-i2v"}
+    assert hasattr(pipeline("HunyuanVideo token_replace").vae, "enable_tiling")
+    pipeline("CogVideoXImageToVideoPipeline").save_pretrained(tmp_path)
+    loaded = load(str(tmp_path), text_encoder=None, tokenizer=None)
+    assert loaded.vae.use_tiling and not pipeline("CogVideoXImageToVideoPipeline").vae.use_tiling
+
+
+def test_animatediff_begins_with_the_noise_it_starts_from(monkeypatch):
+    """As diffusers' documentation recommends: linspace, from 999 to 0."""
+    made = {}
+
+    def of_the_hub(cls, source, **options):
+        made[cls.__name__] = source
+        return copy.copy(pipeline("AnimateDiffPipeline")) if cls is diffusers.AnimateDiffPipeline else None
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", classmethod(of_the_hub))
+    monkeypatch.setattr(diffusers.MotionAdapter, "from_pretrained", classmethod(of_the_hub))
+    scheduler = load("animatediff", device="cpu").scheduler
+    assert made["MotionAdapter"] == "guoyww/animatediff-motion-adapter-v1-5-2"
+    assert type(scheduler) is diffusers.DDIMScheduler and not scheduler.config.clip_sample
+    assert scheduler.config.beta_schedule == "linear" and scheduler.config.steps_offset == 1
+    scheduler.set_timesteps(25)
+    assert (scheduler.timesteps[0], scheduler.timesteps[-1]) == (999, 0)

@@ -146,7 +146,7 @@ class FrameAdapter(Adapter):
 
 
 class VideoAdapter(Adapter):
-    """Pipelines on a causal video VAE. As it stands: Wan, text to video."""
+    """Pipelines on a causal video VAE."""
 
     usual_scheduler = ("FlowMatchEulerDiscreteScheduler", {})
 

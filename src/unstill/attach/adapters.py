@@ -120,7 +120,13 @@ class CogVideoX(CogVideoXText):
         return config.scaling_factor**2 if config.invert_scale_latents else 1.0
 
 
-class Wan(VideoAdapter):
+class WanText(VideoAdapter):
+    """Text to video."""
+
+    usual_scheduler = ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True})
+
+
+class Wan(WanText):
     """
     The image is encoded as a video whose other frames are empty, and concatenated behind a mask: channels C, 4, C.
     With `expand_timesteps` (Wan 2.2 5B) it takes the place of frame 0 instead.
@@ -211,6 +217,7 @@ class Cosmos25(Cosmos):
     kind = None
     starts_at = "set_timesteps"
     indicator = 3
+    usual_scheduler = WanText.usual_scheduler
 
     def first_scale(self, pipe: Any, image_latents: torch.Tensor | None) -> tuple[Any, Any]:
         return 1.0, 0.0
@@ -289,7 +296,7 @@ ADAPTERS: dict[str, Adapter] = {
     "TextToVideoSDPipeline": FoldedFrames(),
     "VideoCrafterPipeline": FrameAdapter(),  # it sees its image as tokens only
     "WanImageToVideoPipeline": Wan(),
-    "WanPipeline": VideoAdapter(),
+    "WanPipeline": WanText(),
 }
 
 # Pipelines, and base classes of them, on which no method works.

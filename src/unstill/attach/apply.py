@@ -129,7 +129,7 @@ class Applied:
             method.check(self.methods[:i] + self.methods[i + 1 :], target)
         if (unseen := self._having("on_condition")) and not target.condition:
             raise UnstillError(
-                f"{type(unseen[0]).__name__} changes the image latents that the denoiser sees, and that of "
+                f"{unseen[0].name} changes the image latents that the denoiser sees, and that of "
                 f"{target.pipeline} sees none."
             )
 

@@ -77,6 +77,10 @@ class FreeInitNoise(Method):
 
     owns = frozenset({"latents"})
 
+    @property
+    def name(self) -> str:
+        return "FreeInit"
+
     def check(self, others: Sequence[Method], target: Target) -> None:
         Method.check(self, others, target)
         check_signal(target.process, self.method.level, "FreeInit")

@@ -42,7 +42,7 @@ def staging(out: Path) -> Iterator[Path]:
                 shutil.rmtree(target)
             os.replace(made, target)
     except UnstillError as error:
-        raise UnstillError(str(error).replace(f"{folder}{os.sep}", f"{out.parent}{os.sep}")) from error
+        raise UnstillError(str(error).replace(str(folder), str(out.parent))) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO):
             raise UnstillError(f"{out} cannot be written ({error.strerror}); nothing was left behind.") from error
@@ -81,6 +81,8 @@ def check_video_name(out: Path) -> None:
             f"--out {out}: videos are written as {', '.join(ENCODERS)}, or as PNG pictures into a folder "
             f"(a name without suffix), not as {suffix}."
         )
+    if out.exists() and not (out.is_dir() or out.is_file()):
+        raise UnstillError(f"--out {out} is a device, which holds no video; name a file, for example animated.mp4.")
     if suffix and out.is_dir():
         raise UnstillError(f"--out {out} is a folder; name a file in it, for example {out / 'animated.mp4'}.")
     if not suffix and out.is_file():

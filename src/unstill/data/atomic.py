@@ -44,7 +44,12 @@ def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
             raise UnstillError(f"{path} cannot be written: {path.parent} is a file; choose another folder.") from error
         if folder:
             temporary.mkdir()
+        else:  # what a new file may be is the umask's to say; safetensors writes files for their owner alone
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode
         yield temporary
+        if not folder:
+            temporary.chmod(mode)
         if folder and path.is_dir():
             aside = temporary.with_suffix(".old")
             os.replace(path, aside)

@@ -115,6 +115,11 @@ class Method:
     owns: ClassVar[frozenset[str]] = frozenset()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
         """
@@ -129,13 +134,12 @@ class Method:
         Raises `UnstillError` if this method cannot work on `target` or together with the `others`. Called by `apply`.
         An override calls `Method.check(self, others, target)` (`super()` does not work in dataclasses with slots).
         """
-        name = type(self).__name__
         for other in others:
             if type(other) is type(self):
-                raise UnstillError(f"{name} was given twice; give it once.")
+                raise UnstillError(f"{self.name} was given twice; give it once.")
             if shared := self.owns & other.owns:
                 what = "the noise level at which sampling starts" if "levels" in shared else "the first latents"
-                raise UnstillError(f"{name} and {type(other).__name__} both decide {what}; use one of them.")
+                raise UnstillError(f"{self.name} and {other.name} both decide {what}; use one of them.")
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
         """Which noise levels are visited."""

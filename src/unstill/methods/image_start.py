@@ -51,7 +51,7 @@ class ImageStart(Method):
         for other in others:
             if self._lower and "levels" in other.owns:
                 raise UnstillError(
-                    f"ImageStart and {type(other).__name__} both decide the noise level at which sampling starts; "
+                    f"ImageStart and {other.name} both decide the noise level at which sampling starts; "
                     "give it to one of them."
                 )
 

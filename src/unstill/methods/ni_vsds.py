@@ -72,7 +72,7 @@ class NIVSDS(Method):
         for other in others:
             if other.implements("on_step"):
                 raise UnstillError(
-                    f"NIVSDS and {type(other).__name__} both act on every step towards another end; use one of them."
+                    f"NIVSDS and {other.name} both act on every step towards another end; use one of them."
                 )
         training_level(target.process, self.tau)  # raises where there is no training time
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -333,11 +333,13 @@ def check_new(out: str | os.PathLike[str]) -> None:
 def save(pipe: DiffusionPipeline, out: str | os.PathLike[str]) -> Path:
     """`pipe.save_pretrained(out)`, but the folder appears when it is whole."""
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    partial.mkdir(parents=True)
     try:
         pipe.save_pretrained(partial)
-        partial.chmod(0o755)  # mkdtemp's are for their owner alone
+        mode = (partial / "model_index.json").stat().st_mode
+        for weights in partial.rglob("*.safetensors"):
+            weights.chmod(mode)  # safetensors writes files for their owner alone
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

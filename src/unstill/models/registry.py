@@ -126,7 +126,8 @@ def load(
         options: go to the pipeline's `from_pretrained`; of the papers' own models only `base` (see `load_checkpoint`).
 
     Raises:
-        UnstillError: an unknown name, a broken folder, a hub that cannot be reached, a missing device.
+        UnstillError: an unknown name, a broken folder or one of other networks, a hub that cannot be reached, a
+            missing device.
     """
     import torch
 
@@ -144,6 +145,9 @@ def load(
             from unstill.models.convert import load_denoiser
 
             load_denoiser(pipe, checkpoint)
+    _check_weights(pipe, name_or_path)
+    if any(known.tiled and known.pipeline == type(pipe).__name__ for known in MODELS):
+        pipe.vae.enable_tiling()
     if frame_norm:
         from unstill.models.animatediff import frame_norms_of
 
@@ -153,6 +157,18 @@ def load(
     else:
         pipe.to(target)
     return pipe
+
+
+def _check_weights(pipe: Any, name_or_path: str) -> None:
+    """Raises `UnstillError` for a network that found no weights for itself, which diffusers only warns of."""
+    for part, network in pipe.components.items():
+        tensors = network.named_parameters() if hasattr(network, "named_parameters") else ()
+        if missing := [name for name, tensor in tensors if tensor.is_meta]:
+            raise UnstillError(
+                f"{name_or_path} cannot be loaded: its {part} holds no weights for {missing[0]} and "
+                f"{len(missing) - 1} more of what this version's {type(network).__name__} has; load it with the "
+                "version that wrote it, or make it anew."
+            )
 
 
 def _device(asked: str | torch.device | None) -> torch.device:
