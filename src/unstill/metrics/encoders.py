@@ -30,12 +30,17 @@ class FrameEncoder:
         self.side: int = model.config.vision_config.image_size if clip else model.config.image_size
 
     @classmethod
-    def load_clip(cls, name: str = CLIP_DEFAULT, device: str = "cpu", antialias: bool = True) -> FrameEncoder:
-        """A CLIP of transformers by name or folder. `antialias=False` resizes as VBench does."""
+    def load_clip(
+        cls, name: str = CLIP_DEFAULT, device: str = "cpu", antialias: bool = True, tokenizer: str | None = None
+    ) -> FrameEncoder:
+        """
+        A CLIP of transformers by name or folder; `tokenizer`: where its tokenizer lies, if elsewhere.
+        `antialias=False` resizes as VBench does.
+        """
         from transformers import AutoTokenizer, CLIPModel
 
         model = _pretrained(CLIPModel, name).to(device)
-        return cls(model, name, clip=True, antialias=antialias, tokenizer=_pretrained(AutoTokenizer, name))
+        return cls(model, name, clip=True, antialias=antialias, tokenizer=_pretrained(AutoTokenizer, tokenizer or name))
 
     @classmethod
     def load_dino(cls, name: str = DINO_DEFAULT, device: str = "cpu", antialias: bool = False) -> FrameEncoder:

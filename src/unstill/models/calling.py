@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -113,12 +115,24 @@ def generate(pipe: Any, call: dict[str, Any], seed: int, sampler: Any = None) ->
     One video, uint8 (F, 3, H, W), by calling `pipe`, or what `unstill.attach.sampling` gives in its place. Noise is
     drawn on the CPU, so that a seed means the same on every device.
     """
-    try:
+    with clear_refusals(pipe):
         video = (sampler or pipe)(**call, generator=torch.Generator().manual_seed(seed)).frames[0]
+    return as_uint8(video)
+
+
+@contextmanager
+def clear_refusals(pipe: Any) -> Iterator[None]:
+    """Turns what diffusers raises for sizes, frame counts and the like into `UnstillError`."""
+    try:
+        yield
     except UnstillError:
         raise
-    except ValueError as error:  # how diffusers refuses sizes, frame counts and the like
+    except ValueError as error:
         raise UnstillError(f"{type(pipe).__name__} refuses this call: {' '.join(str(error).split())}") from error
+
+
+def as_uint8(video: torch.Tensor) -> torch.Tensor:
+    """A generated video in [0, 1] as uint8 on the CPU."""
     if not torch.isfinite(video).all():
         raise UnstillError("The model returned a video that is not finite: try dtype float32, or another seed.")
     return (video.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
