@@ -1,7 +1,7 @@
 """The forward process against what each diffusers scheduler itself computes."""
 
 import copy
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, IPNDMScheduler, UniPCMult
 
 from tests.schedulers import CASES
 from unstill.errors import UnstillError
-from unstill.process import ForwardProcess, affine
+from unstill.process import ForwardProcess, Prediction, affine, training_target
 
 
 SHAPE = (2, 4, 3, 5, 5)
@@ -204,3 +204,15 @@ def test_errors_say_what_to_do() -> None:
         ForwardProcess.of(FlowMatchEulerDiscreteScheduler(), kind="vp")
     with pytest.raises(UnstillError, match="does not go with"):
         ForwardProcess.of(UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="v_prediction"))
+
+
+@pytest.mark.parametrize("prediction", get_args(Prediction))
+def test_training_targets_are_the_outputs_that_mean_the_clip(prediction: Prediction) -> None:
+    alpha, sigma = {"flow_prediction": (0.3, 0.7), "edm": (1.0, 0.7), "edm_v": (1.0, 0.7)}.get(prediction, (0.6, 0.8))
+    data = 0.5 if prediction.startswith("edm") else 1.0
+    x0, eps = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    levels = torch.tensor([alpha, sigma], dtype=torch.float64)
+    output, x = training_target(prediction, *levels, x0, eps, data), alpha * x0 + sigma * eps
+    c = affine(prediction, alpha, sigma, data)
+    torch.testing.assert_close(c.x0_sample * x + c.x0_output * output, x0)
+    torch.testing.assert_close(c.eps_sample * x + c.eps_output * output, eps)

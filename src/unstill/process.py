@@ -62,6 +62,30 @@ def affine(prediction: Prediction, alpha: float, sigma: float, sigma_data: float
             return Affine(skip, sign * sigma * sigma_data / n, sigma / n**2, -sign * sigma_data / n)
 
 
+def training_target(
+    prediction: Prediction,
+    alpha: torch.Tensor,
+    sigma: torch.Tensor,
+    x0: torch.Tensor,
+    eps: torch.Tensor,
+    sigma_data: float = 1.0,
+) -> torch.Tensor:
+    """What a network of this prediction type is trained to say at alpha x0 + sigma eps: the output that `affine` turns
+    into x0 and eps. Levels broadcast over x0; finite at every level above sigma = 0."""
+    match prediction:
+        case "epsilon":
+            return eps
+        case "sample":
+            return x0
+        case "flow_prediction":
+            return eps - x0
+        case "v_prediction":
+            return (alpha * eps - sigma * x0) / (alpha**2 + sigma**2).sqrt()
+        case "edm" | "edm_v":  # (x0 - c_skip x) / c_out, with alpha = 1
+            sign = 1 if prediction == "edm" else -1
+            return sign * (sigma * x0 / sigma_data - sigma_data * eps) / (sigma**2 + sigma_data**2).sqrt()
+
+
 @dataclass(eq=False, slots=True)
 class ForwardProcess:
     """alpha, sigma and every conversion between eps, x0 and the network output of one scheduler.
