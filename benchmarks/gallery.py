@@ -1,0 +1,128 @@
+"""The moving pictures of the documentation, made by the embedded model.
+
+    python benchmarks/gallery.py            # a minute on one core
+
+Writes docs/media/*.webp. The pictures are the bundled one and the first of a seed that no training run has seen, with
+seeds 0, 1, ...: none was chosen for how well it came out. Motion is optical flow (DIS) in the units of the requested
+level.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from pico_report import flow, held_out
+from torch import Tensor
+
+import unstill
+from unstill.attach import sampling
+from unstill.data import world
+from unstill.data.images import read_image, resize_and_crop
+from unstill.data.sheets import side_by_side
+from unstill.data.video import write_video
+from unstill.models.pico import PicoPipeline
+from unstill.models.pico.pipeline import FPS, WEIGHTS
+from unstill.models.registry import bundled_picture
+
+
+PICTURES = 2  # per method
+MOTION = 0.6  # requested, as in benchmarks/methods_on_pico.py
+LEVELS = (0.0, 0.3, 0.6, 1.0)
+TIMES = (0.0, 0.5, 0.9, 1.0)  # of TimeNoise
+
+
+def settings(statistics: unstill.LatentStatistics) -> dict[str, tuple[str, unstill.Method]]:
+    """Page of a method -> (caption, the method as it is shown)."""
+    return {
+        "early_start": ("EarlyStart(sigma=6)", unstill.EarlyStart(sigma=6.0)),
+        "analytic_init": ("AnalyticInit(sigma=6)", unstill.AnalyticInit(sigma=6.0, statistics=statistics)),
+        "noise_rectification": ("NoiseRectification()", unstill.NoiseRectification()),
+        "frame_init": ("FrameInit()", unstill.FrameInit()),
+        "free_init": ("FreeInit(iterations=3)", unstill.FreeInit(iterations=3)),
+        "image_start": ("ImageStart(sigma=6)", unstill.ImageStart(sigma=6.0)),
+        "progressive_noise": ("ProgressiveNoise()", unstill.ProgressiveNoise()),
+        "ni_vsds": ("NIVSDS()", unstill.NIVSDS()),
+        "conditioning_augmentation": ("level=0.05", unstill.ConditioningAugmentation(level=0.05)),
+    }
+
+
+def made(pipe: PicoPipeline, images: Tensor, motion: float, *methods: unstill.Method) -> list[Tensor]:
+    """A video (F, 3, 64, 64) in [0, 1] per image (N, 3, 64, 64); image i has the noise of seed i."""
+    videos = []
+    for i, image in enumerate(images):
+        with sampling(pipe, *methods) as sampler:
+            generator = torch.Generator().manual_seed(i)
+            videos.append(sampler(image[None], motion=motion, generator=generator, output_type="pt").frames[0])
+    return videos
+
+
+def said(video: Tensor) -> str:
+    return f"motion {flow(video):.2f}"
+
+
+@torch.no_grad()
+def time_noise(pipe: PicoPipeline, image: Tensor) -> dict[str, Tensor]:
+    """What a model sees of its image in training, decoded: eight draws at each training time t."""
+    latents = pipe.vae.encode(image[None] * 2 - 1).latent_dist.mode()[:, :, None].expand(8, -1, -1, -1, -1)
+    method = unstill.TimeNoise(maximum=2.0, scale=4.0)
+    shown = {}
+    for t in TIMES:
+        noised, _ = method.corrupt(latents, torch.full((8,), t), torch.Generator().manual_seed(0))
+        shown[f"t = {t:g}"] = pipe.vae.decode(noised[:, :, 0]).sample.clamp(-1, 1) / 2 + 0.5
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("docs/media"))
+    parser.add_argument("--only", help="one of the pictures, by name")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    pipe = PicoPipeline.embedded()
+    pipe.set_progress_bar_config(disable=True)
+    statistics = unstill.LatentStatistics.load(WEIGHTS / "statistics.safetensors")
+    bundled = (
+        torch.from_numpy(np.array(resize_and_crop(read_image(bundled_picture()), (64, 64)))).permute(2, 0, 1) / 255
+    )
+    scene, motion = held_out(PICTURES)
+    images = world.render(scene, motion, frames=1).video[:, 0]
+    plain = made(pipe, images, MOTION)
+
+    def hero() -> tuple[list[Tensor], list[str], int]:
+        best = unstill.AnalyticInit(sigma=20.0, statistics=statistics)
+        still, moving = made(pipe, bundled[None], 0.3)[0], made(pipe, bundled[None], 0.3, best)[0]
+        return [bundled[None], still, moving], ["your picture", f"plain: {said(still)}", f"unstill: {said(moving)}"], 3
+
+    def levels() -> tuple[list[Tensor], list[str], int]:
+        videos = [made(pipe, bundled[None], level)[0] for level in LEVELS]
+        return videos, [f"motion={level:g}" for level in LEVELS], len(LEVELS)
+
+    def beside(caption: str, method: unstill.Method) -> tuple[list[Tensor], list[str], int]:
+        clips, labels = [], []
+        for image, before, after in zip(images, plain, made(pipe, images, MOTION, method), strict=True):
+            clips += [image[None], before, after]
+            labels += ["picture", f"plain: {flow(before):.2f}", f"{caption}: {flow(after):.2f}"]
+        return clips, labels, 3
+
+    def training() -> tuple[list[Tensor], list[str], int]:
+        shown = time_noise(pipe, bundled)
+        return list(shown.values()), list(shown), len(shown)
+
+    pictures: dict[str, Callable[[], tuple[list[Tensor], list[str], int]]] = {"hero": hero, "levels": levels}
+    for page, (caption, method) in settings(statistics).items():
+        pictures[page] = lambda caption=caption, method=method: beside(caption, method)
+    pictures["time_noise"] = training
+    for name, make in pictures.items():
+        if chosen.only not in (None, name):
+            continue
+        clips, labels, columns = make()
+        path = chosen.out / f"{name}.webp"
+        sheet = side_by_side(clips, labels, panel=256 if name == "hero" else 192, columns=columns)
+        write_video(path, sheet, FPS)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB; {', '.join(labels)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""
+Pages of the site that are made of the code: commands, models, reference, and what was measured of a method.
+
+Pure functions that return Markdown, so that nothing is written down twice; `docs/hooks.py` puts them into the site.
+"""
+
+import inspect
+import json
+import re
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import unstill
+from unstill.cli import app
+from unstill.models.catalogue import MODELS, Model
+
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+REFERENCE = {  # page: (title, what it is about, modules or packages)
+    "apply": (
+        "apply, methods",
+        "Methods, and how they get into a pipeline.",
+        ("unstill.attach.apply", "unstill.methods"),
+    ),
+    "process": (
+        "process, statistics",
+        "Noise levels, conversions between prediction types, statistics of latents.",
+        ("unstill.process", "unstill.grid", "unstill.statistics", "unstill.errors"),
+    ),
+    "models": ("models", "The registry and this package's own pipelines.", ("unstill.models",)),
+    "data": ("data", "Pictures and videos in and out, clips, the synthetic world.", ("unstill.data",)),
+    "metrics": ("metrics", "Motion, fidelity, distribution.", ("unstill.metrics",)),
+    "lab": ("lab", "Diagnosis and comparison.", ("unstill.lab",)),
+    "training": ("training", "Recipes, losses, the trainer.", ("unstill.training",)),
+}
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    head = list(head)
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    return lines + [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+
+
+# Commands
+
+
+def verbs() -> dict[str, Any]:
+    """Every verb of the command line, as it was registered."""
+    return {verb.name or verb.callback.__name__: verb for verb in app.registered_commands if verb.callback}
+
+
+def command(name: str, verb: Any) -> str:
+    """The page of one verb: what `unstill NAME --help` says."""
+    lines = [f"# unstill {name}", ""]
+    lines += [" ".join(paragraph.split()) + "\n" for paragraph in _help(verb).split("\n\n")]
+    lines += ["```bash", (verb.epilog or f"unstill {name}").removeprefix("Example: "), "```", ""]
+    arguments, options = [], []
+    hints = typing.get_type_hints(verb.callback, include_extras=True)
+    for key, parameter in inspect.signature(verb.callback).parameters.items():
+        kind, info = typing.get_args(hints[key])[:2]
+        default = parameter.default
+        words = " ".join((info.help or "").split())
+        if isinstance(info, typer.models.ArgumentInfo):
+            needed = "yes" if default is inspect.Parameter.empty else "no"
+            arguments.append([f"`{(info.metavar or key).upper()}`", needed, words])
+        elif not info.hidden:
+            if default not in (inspect.Parameter.empty, None, False):
+                words += f" Default: {'on' if default is True else f'`{default}`'}."
+            flags = info.param_decls or [f"--{key.replace('_', '-')}"]
+            if kind is bool and not info.param_decls:
+                flags = [f"--{key}", f"--no-{key}"]
+            options.append([" ".join(f"`{flag}`" for flag in flags), _kind(kind, info), words])
+    if arguments:
+        lines += ["## Arguments", "", *_table(("argument", "needed", ""), arguments), ""]
+    lines += ["## Options", "", *_table(("option", "takes", ""), options), ""]
+    lines.append("Exit code 0: done; 2: a mistake, said in one sentence; 130: stopped by Ctrl-C.")
+    return "\n".join(lines) + "\n"
+
+
+def _help(verb: Any) -> str:
+    return inspect.cleandoc(verb.help or verb.callback.__doc__ or "")
+
+
+def _kind(kind: Any, info: Any) -> str:
+    """The type of an option, as a person calls it."""
+    kinds = [one for one in typing.get_args(kind) or (kind,) if one is not type(None)]
+    if typing.get_origin(kind) is typing.Literal:
+        return ", ".join(f"`{one}`" for one in kinds)
+    repeatable = [one for one in (kind, *kinds) if typing.get_origin(one) is list]
+    inner = typing.get_args(repeatable[0])[0] if repeatable else kinds[0]
+    if inner is bool:
+        return ""
+    if typing.get_origin(inner) is typing.Literal:
+        return ", ".join(f"`{one}`" for one in typing.get_args(inner))
+    said = {int: "whole number", float: "number", str: "text", Path: "path"}.get(inner, getattr(inner, "__name__", ""))
+    if info.min is not None:
+        said += f", {info.min} to {info.max}" if info.max is not None else f" from {info.min}"
+    return said + (", repeatable" if repeatable else "")
+
+
+def commands() -> str:
+    """The overview of the verbs."""
+    rows = [[f"[unstill {name}]({name}.md)", _first(_help(verb))] for name, verb in verbs().items()]
+    lines = ["# Commands", "", "`unstill --help` lists them, `unstill VERB --help` explains one.", ""]
+    return "\n".join([*lines, *_table(("verb", "what it does"), rows)]) + "\n"
+
+
+def _first(text: str) -> str:
+    return " ".join(text.split("\n\n")[0].split())
+
+
+# Models
+
+
+def model(one: Model, refused: dict[str, str]) -> str:
+    """The page of one model of the catalogue; `refused`: method to reason, "" where it works."""
+    level = f"{one.start[0]}={one.start[1]:g}"
+    embedded = one.weights is None
+    lines = [f"# {one.name}", ""]
+    lines += _table(
+        ("", ""),
+        [
+            ["takes", one.input],
+            [
+                "makes",
+                f"{one.frames} frames of {one.size[1]} x {one.size[0]}, {one.fps} per second, in {one.steps} steps",
+            ],
+            ["pipeline", f"`{one.pipeline}`"],
+            ["weights", "in the package" if embedded else f"`{one.weights}`" + (f", {one.file}" if one.file else "")],
+            ["licence of the weights", one.licence],
+            ["size", f"{one.parameters} parameters"],
+            ["memory", one.needs],
+            ["first thing to try when it stands still", f"[`EarlyStart({level})`](../methods/early_start.md)"],
+        ],
+    )
+    picture = "photo.jpg " if "image" in one.input else ""
+    words = '--prompt "a boat sails to the left" ' if "prompt" in one.input else ""
+    call = ", ".join(
+        part
+        for part in (
+            "image" if "image" in one.input else "",
+            ('prompt="a boat sails to the left"' if "prompt" in one.input else ""),
+            "generator=generator",
+        )
+        if part
+    )
+    lines += ["", "```bash", f"unstill animate {picture}{words}--model {one.name} --method early_start:{level}", "```"]
+    lines += [
+        "",
+        "```py",
+        f'pipe = unstill.load("{one.name}")',
+        f"with unstill.apply(pipe, unstill.EarlyStart({level})):",
+    ]
+    lines += [f"    video = pipe({call}).frames[0]", "```", ""]
+    works = [f"[{name}](../methods/{_page(name)}.md)" for name, reason in refused.items() if not reason]
+    lines += ["## Methods", "", f"These work: {', '.join(works)}. Not these:", ""]
+    lines += [f"- {name}: {reason}" for name, reason in refused.items() if reason]
+    lines += ["", "## How far this is checked", ""]
+    if embedded:
+        lines.append("Trained, run and measured here: [pico](../pico.md).")
+    else:
+        lines.append(
+            "**The released weights were not run here.** The pipeline class was, with tiny random weights, with every "
+            "method above ([pipelines](../pipelines.md)); the level is that of the papers. "
+            "`unstill diagnose --model " + one.name + "` says where this model copies its image."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _clip(one: Model) -> str:
+    return f"{one.frames} frames of {one.size[1]} x {one.size[0]}"
+
+
+def _page(name: str) -> str:
+    """`NoiseRectification` to `noise_rectification`."""
+    from unstill.cli.options import method_classes
+
+    return next(page for page, cls in method_classes().items() if cls.__name__ == name)
+
+
+def models() -> str:
+    """The overview of the catalogue."""
+    rows = [[f"[{m.name}]({m.name}.md)", m.input, _clip(m), m.needs, m.licence] for m in MODELS]
+    lines = [
+        "# Models",
+        "",
+        "These go by a name. Any diffusers folder or hub id whose pipeline class [has an adapter](../pipelines.md)",
+        "works too. Only pico's weights were run here.",
+        "",
+    ]
+    return (
+        "\n".join([*lines, *_table(("name", "takes", "frames, size", "memory", "licence of the weights"), rows)])
+        + "\n"
+    )
+
+
+# What was measured
+
+
+def measured(cls: str) -> str:
+    """The rows of docs/methods/measured.json with the method class `cls`, and the plain one."""
+    data = json.loads((DOCS / "methods" / "measured.json").read_text())
+    rows = [row for row in data["rows"] if row["methods"] == "plain" or re.search(rf"\b{cls}\b", row["methods"])]
+    if len(rows) < 2:
+        return "Not in the [table of the embedded model](measured.md)."
+
+    def cell(value: dict[str, float], form: str) -> str:
+        return f"{value['mean']:{form}} ± {value['half_width']:{form.lstrip('+')}}"
+
+    shown = [
+        [
+            f"`{row['methods']}`" if row["methods"] != "plain" else "plain",
+            cell(row["motion"], ".2f"),
+            cell(row["more_motion"], "+.2f"),
+            cell(row["colour"], ".2f"),
+            cell(row["detail"], ".2f"),
+            f"{row['seconds']['mean']:.1f}",
+        ]
+        for row in rows
+    ]
+    head = ("embedded model", "motion", "more than plain", "colour (proxy)", "detail (proxy)", "seconds")
+    foot = f"{data['images']} pictures, requested motion {data['requested']:g}; [all, and the command](measured.md)."
+    return "\n".join([*_table(head, shown), "", foot])
+
+
+# Reference
+
+
+def modules(name: str) -> list[str]:
+    """A module, or all public modules of a package; read from the folders, so that no extra has to be installed."""
+    path = ROOT / "src" / Path(*name.split("."))
+    if not path.is_dir():
+        return [name]
+    inside = [
+        p.stem if p.suffix else p.name for p in path.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()
+    ]
+    return [name, *(found for child in sorted(inside) if child[0] != "_" for found in modules(f"{name}.{child}"))]
+
+
+def reference(page: str) -> str:
+    """A page of the reference: mkdocstrings reads the docstrings of its modules."""
+    title, about, names = REFERENCE[page]
+    lines = [f"# {title}", "", about, ""]
+    for name in names:
+        for module in modules(name):
+            lines += [f"::: {module}", "    options:", "      show_submodules: false", ""]
+    return "\n".join(lines)
+
+
+def reference_index() -> str:
+    """The public names, and where each is explained."""
+    homes = {module: page for page, (_, _, names) in REFERENCE.items() for name in names for module in modules(name)}
+    rows = []
+    for name in unstill.__all__:
+        thing = getattr(unstill, name)
+        home = getattr(thing, "__module__", None)
+        if home in homes:
+            link = f"[`unstill.{name}`]({homes[home]}.md#{home}.{thing.__qualname__})"
+            rows.append([link, _first(thing.__doc__ or "")])
+    lines = ["# Reference", "", "The public names of `unstill`; the modules are on the pages beside this one.", ""]
+    return "\n".join([*lines, *_table(("name", ""), rows)]) + "\n"
