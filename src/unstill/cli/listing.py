@@ -36,7 +36,7 @@ def methods(as_json: Json = False) -> None:
     """List the methods, their parameters and defaults, and the pipelines that they do not work on."""
     from unstill.attach.adapters import UNSUPPORTED
     from unstill.attach.support import refusals
-    from unstill.cli.options import method_classes, plain
+    from unstill.methods.catalogue import method_classes, plain
 
     table = refusals()
     found: list[dict[str, Any]] = []

@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
-import pkgutil
 import types
 import typing
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import Any, Literal, Union
 
 from unstill.errors import UnstillError
-
-
-if TYPE_CHECKING:
-    from unstill.methods.base import Method
-
-
-LEVELS = frozenset({"start", "sigma"})  # two ways to say the same noise level: one given excludes the other's default
-
-
-@cache
-def method_classes() -> dict[str, type[Method]]:
-    """Every method of `unstill.methods` under the name of its file, e.g. `early_start`."""
-    import unstill.methods
-    from unstill.methods.base import Method
-
-    found = {}
-    for info in pkgutil.iter_modules(unstill.methods.__path__):
-        module = importlib.import_module(f"unstill.methods.{info.name}")
-        for thing in vars(module).values():
-            if isinstance(thing, type) and issubclass(thing, Method) and thing.__module__ == module.__name__:
-                if thing is not Method:
-                    found[info.name] = thing
-    return found
+from unstill.methods.base import Method
+from unstill.methods.catalogue import build_method, method_classes
+from unstill.methods.catalogue import describe_method as describe_method
+from unstill.methods.catalogue import plain as plain
 
 
 def parse_methods(texts: list[str] | None, model: str) -> tuple[Method, ...]:
@@ -69,20 +47,7 @@ def parse_method(text: str, defaults: dict[str, Any] | None = None) -> Method:
     if len(presets) > 1:
         raise UnstillError(f"--method {text} names {len(presets)} presets ({', '.join(presets)}); name one.")
     preset = cls.presets[presets[0]] if presets else {}
-    given = {**preset, **values}
-    fields = dataclasses.fields(typing.cast(Any, cls))
-    for field in fields:
-        if field.name in (defaults or {}) and field.name not in given:
-            if field.name not in LEVELS or LEVELS.isdisjoint(given):
-                given[field.name] = (defaults or {})[field.name]
-    required = [
-        field.name
-        for field in fields
-        if field.default is field.default_factory is dataclasses.MISSING and field.name not in given
-    ]
-    if required:
-        raise UnstillError(f"The method {name} needs {' and '.join(required)}: --method {name}:{required[0]}=...")
-    return cls(**given)
+    return build_method(cls, {**preset, **values}, defaults)
 
 
 def parse_values(cls: type, name: str, text: str, words: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
@@ -158,24 +123,6 @@ def _words(alternatives: tuple[Any, ...]) -> str:
             names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
             words.append(names.get(alternative, getattr(alternative, "__name__", str(alternative))))
     return " or ".join(words)
-
-
-def describe_method(method: Method) -> dict[str, Any]:
-    """Name and parameters of a method, as JSON can hold them."""
-    name = type(method).__module__.rpartition(".")[2]
-    fields = dataclasses.fields(typing.cast(Any, method))
-    return {"name": name, "parameters": {field.name: plain(getattr(method, field.name)) for field in fields}}
-
-
-def plain(value: Any) -> Any:
-    """A parameter as JSON can hold it."""
-    from unstill.statistics import LatentStatistics
-
-    if isinstance(value, LatentStatistics):
-        return {"count": value.count, "shape": list(value.mean.shape), "variance": float(value.variance)}
-    if isinstance(value, (tuple, list)):
-        return [plain(item) for item in value]
-    return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
 def parse_numbers(text: str, where: str) -> tuple[float, ...]:

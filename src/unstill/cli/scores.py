@@ -1,44 +1,11 @@
-"""Scores of one video against its picture, and how they are told to a person."""
+"""Scores as a table on a terminal."""
 
 from __future__ import annotations
 
-import math
-
-import torch
 from rich.table import Table
 
-from unstill.metrics import first_frame_error, motion_score, proxy_colour_fidelity, proxy_edge_fidelity
-
-
-FLOW_SIDE = 128  # optical flow of smaller frames is unreliable: they are enlarged, and the score scaled back
-STILL = (
-    0.0015  # share of the shorter side per frame below which nobody sees motion; estimators read this much from noise
-)
-
-
-def measure(video: torch.Tensor, picture: torch.Tensor | None) -> dict[str, float]:
-    """
-    Args:
-        video: uint8 (F, 3, H, W).
-        picture: uint8 (3, H, W) at the size of the video; `None` compares with frame 0.
-
-    Returns:
-        `motion`: mean optical flow (DIS) in pixels per frame; `motion_share`: the same as a share of the shorter side;
-        `first_frame_error`: RMS difference of frame 0 and picture in [0, 1]; `colour`, `detail`: weight-free proxies
-        of fidelity in [0, 1].
-    """
-    height, width = video.shape[-2:]
-    scale = math.ceil(max(1, FLOW_SIDE / min(height, width)))
-    motion = motion_score(video, flow="dis", size=(height * scale, width * scale), reduction="mean") / scale
-    scores = {
-        "motion": motion,
-        "motion_share": motion / min(height, width),
-        "colour": proxy_colour_fidelity(video, picture),
-        "detail": proxy_edge_fidelity(video, picture),
-    }
-    if picture is not None:
-        scores["first_frame_error"] = first_frame_error(video, picture)
-    return scores
+from unstill.metrics.scores import measure as measure
+from unstill.metrics.scores import verdict as verdict
 
 
 def table(scores: dict[str, dict[str, float]]) -> Table:
@@ -58,22 +25,3 @@ def table(scores: dict[str, dict[str, float]]) -> Table:
         if any(values):
             shown.add_row(words, *values)
     return shown
-
-
-def verdict(plain: dict[str, float], improved: dict[str, float]) -> str:
-    """One sentence: how much more, and at what price."""
-    if max(plain["motion_share"], improved["motion_share"]) < STILL:
-        return "Both videos stand nearly still."
-    if plain["motion_share"] < STILL:
-        return "The plain video stands nearly still, the improved one moves."
-    ratio = improved["motion"] / max(plain["motion"], 1e-6)
-    if ratio >= 1.05:
-        moved = f"The improved video moves {ratio:.1f} times as much as the plain one"
-    elif ratio > 0.95:
-        moved = "The improved video moves as much as the plain one"
-    else:
-        moved = f"The improved video moves less, {ratio:.0%} of the plain one"
-    lost = max(plain[key] - improved[key] for key in ("colour", "detail"))
-    if lost > 0.1:
-        return f"{moved}, and keeps less of the picture."
-    return f"{moved} and stays as close to the picture." if lost < 0.02 else f"{moved}, a little off the picture."
