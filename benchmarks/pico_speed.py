@@ -9,7 +9,8 @@ import time
 import torch
 
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
-from unstill.training.pico import denoising_loss
+from unstill.models.pico.text import LENGTH, WIDTH
+from unstill.training.pico import Batch, denoising_loss
 
 
 def sampling(device: torch.device, rounds: int) -> dict[str, float]:
@@ -31,11 +32,15 @@ def training(device: torch.device, rounds: int, batch: int) -> dict[str, float]:
     clean = torch.randn(batch, frames, channels, side, side, device=device)
     ids = torch.tensor([7.0, 50.0, 0.0], device=device).expand(batch, 3)
     sigma = torch.full((batch,), 2.0, device=device)
+    words = torch.zeros(batch, LENGTH, WIDTH, device=device)
+    moved = torch.zeros(batch, frames, 2, side, side, device=device)
     speeds = []
     for _ in range(rounds + 1):
         began = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16):
-            loss = denoising_loss(unet, clean, clean[:, 0], sigma, torch.randn_like(clean), ids).mean()
+            batch_of = Batch(clean, clean[:, 0], words, sigma, torch.randn_like(clean), ids, moved)
+            errors, lost = denoising_loss(unet, batch_of)
+            loss = errors.mean() + lost.mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

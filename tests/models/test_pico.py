@@ -7,9 +7,12 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
+from unstill.data import world
 from unstill.errors import UnstillError
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler, vp_scheduler
+from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler, text, vp_scheduler
 from unstill.training import pico as training
+from unstill.training import pico_autoencoder as autoencoder_training
+from unstill.training.pico_recipe import PicoRecipe
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def image():
     return torch.rand(1, 3, 64, 64, generator=g)
 
 
-def run(pipe, image, seed=0, **kwargs):
+def run(pipe, image, seed=0, **kwargs):  # image may be None
     kwargs = {"num_frames": 4, "num_inference_steps": 3, "output_type": "pt"} | kwargs
     return pipe(image, generator=torch.Generator().manual_seed(seed), **kwargs).frames
 
@@ -114,11 +117,49 @@ def test_pictures_of_any_size_and_the_callback(pipe):
 
 @pytest.mark.parametrize(
     ("kwargs", "word"),
-    [({"num_frames": 9}, "2 to 8"), ({"motion": -1}, "0 (still)"), ({"num_inference_steps": 0}, "at least 1")],
+    [
+        ({"num_frames": 9}, "to 8 frames"),
+        ({"motion": -1}, "0 (still)"),
+        ({"num_inference_steps": 0}, "at least 1"),
+        ({"prompt": "a red dragon"}, "'dragon'; its words are red, orange"),
+        ({"prompt": "red " * 13}, "at most 12 words"),
+        ({"image": None}, "an image to animate, a prompt, or both"),
+        ({"image": torch.zeros(3, 3, 64, 64), "prompt": ["red", "blue"]}, "3 images and 2 prompts"),
+    ],
 )
 def test_what_cannot_be_is_refused(pipe, image, kwargs, word):
     with pytest.raises(UnstillError, match=word.replace("(", r"\(").replace(")", r"\)")):
-        run(pipe, image, **kwargs)
+        run(pipe, **{"image": image, **kwargs})
+
+
+def test_a_caption_counts_and_no_caption_is_an_empty_one(pipe, image):
+    assert torch.equal(run(pipe, image), run(pipe, image, prompt=""))
+    red, blue = (run(pipe, image, prompt=f"a {colour} ring drifting left over green") for colour in ("red", "blue"))
+    assert not torch.equal(red, blue)
+
+
+def test_words_keep_their_order_and_articles_are_not_read():
+    there, back = text.embed(["a red ring and a blue star", "the blue star and red ring"])
+    assert there.sum() == back.sum() == 5 and not torch.equal(there, back)
+    assert [text.WORDS[i] for i in text.spell("A red, ring.")] == ["red", "ring"]
+
+
+def test_every_caption_of_the_world_can_be_read():
+    g = torch.Generator().manual_seed(0)
+    scene = world.sample_scene(200, g)
+    motion = world.sample_motion(scene, g)
+    assert (text.embed(world.captions(scene, motion)).sum((1, 2)) >= 2).all()
+
+
+def test_pictures_from_captions_alone(pipe):
+    """One frame each; batches, copies and guidance agree with single calls."""
+    captions = ["a red ring over blue", "a green star over pink"]
+    noise = torch.randn(4, 1, 6, 16, 16, generator=torch.Generator().manual_seed(0))
+    how = {"num_frames": 1, "guidance_scale": 3.0}
+    all_four = run(pipe, None, prompt=captions, num_videos_per_prompt=2, latents=noise, **how)
+    assert all_four.shape == (4, 1, 3, 64, 64)
+    last = run(pipe, None, prompt=captions[1], latents=noise[3:], **how)
+    torch.testing.assert_close(all_four[3:], last, rtol=1e-4, atol=1e-4)
 
 
 def test_save_and_load(pipe, image, tmp_path):
@@ -190,18 +231,22 @@ def test_loss_is_the_edm_loss_of_the_denoised_clip():
     s = sigma[:, None, None, None, None]
     noisy = clean + s * noise
     v = unet(
-        torch.cat([noisy / (1 + s**2).sqrt(), image[:, None].expand(-1, 3, -1, -1, -1)], 2), sigma.log() / 4, None, ids
+        torch.cat([noisy / (1 + s**2).sqrt(), image[:, None].expand(-1, 3, -1, -1, -1)], 2),
+        sigma.log() / 4,
+        text.embed(["a red ring", ""]),
+        ids,
     )
     denoised = noisy / (s**2 + 1) - s / (s**2 + 1).sqrt() * v.sample
     expected = ((denoised - clean) ** 2).mean((1, 2, 3, 4)) * (1 + sigma**2) / sigma**2
     truth = torch.rand(2, 3, 2, 16, 16)
-    errors, lost = training.denoising_loss(unet, clean, image, sigma, noise, ids, truth)
+    words = text.embed(["a red ring", ""])
+    errors, lost = training.denoising_loss(unet, training.Batch(clean, image, words, sigma, noise, ids, truth))
     torch.testing.assert_close(errors, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(lost, (v.displacement - truth).abs().mean((1, 2, 3, 4)))
 
 
 class TestTraining:
-    recipe = training.PicoRecipe(autoencoder_steps=3, clips=8, steps=4, batch=4, frames=3, size=32)
+    recipe = PicoRecipe(autoencoder_steps=3, clips=8, steps=4, batch=4, pictures=2, frames=3, size=32)
 
     @pytest.fixture(autouse=True)
     def small_networks(self, monkeypatch):
@@ -216,7 +261,7 @@ class TestTraining:
 
     def test_interrupted_and_resumed_equals_uninterrupted(self, tmp_path, monkeypatch):
         whole = self.train(tmp_path / "whole").unet.state_dict()
-        update, calls = training._update, []
+        update, calls = training.update, []
 
         def stopped(*args):
             calls.append(0)
@@ -224,12 +269,22 @@ class TestTraining:
                 raise KeyboardInterrupt
             update(*args)
 
-        monkeypatch.setattr(training, "_update", stopped)
+        monkeypatch.setattr(training, "update", stopped)
+        monkeypatch.setattr(autoencoder_training, "update", stopped)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 self.train(tmp_path / "parts")
         parts = self.train(tmp_path / "parts").unet.state_dict()
         assert all(torch.equal(whole[k], parts[k]) for k in whole)
+
+    def test_a_clip_run_backwards_is_told_backwards(self, tmp_path):
+        self.train(tmp_path)
+        data = training._load_latents(tmp_path)
+        assert data["captions"].shape == (8, 2, text.LENGTH, text.WIDTH)
+        opposite = {"left": "right", "right": "left", "up": "down", "down": "up"}
+        for forwards, backwards in data["captions"]:
+            words, other = ([text.WORDS[i] for i in codes.nonzero()[:, 1]] for codes in (forwards, backwards))
+            assert other == [opposite.get(word, word) for word in words]
 
     def test_result_is_a_pipeline_with_statistics(self, tmp_path):
         from unstill.statistics import LatentStatistics
@@ -243,9 +298,9 @@ class TestTraining:
 
     def test_another_recipe_in_the_same_folder_is_refused(self, tmp_path):
         training._same_recipe(tmp_path / "recipe.json", self.recipe)
-        training._same_recipe(tmp_path / "recipe.json", training.PicoRecipe(**{**self.as_dict(), "steps": 9}))
+        training._same_recipe(tmp_path / "recipe.json", PicoRecipe(**{**self.as_dict(), "steps": 9}))
         with pytest.raises(UnstillError, match="seed"):
-            training._same_recipe(tmp_path / "recipe.json", training.PicoRecipe(**{**self.as_dict(), "seed": 1}))
+            training._same_recipe(tmp_path / "recipe.json", PicoRecipe(**{**self.as_dict(), "seed": 1}))
 
     def as_dict(self):
         from dataclasses import asdict

@@ -291,17 +291,32 @@ def displacement(scene: Scene, motion: Motion, frames: int = 8, size: int = 16, 
     return moved.permute(0, 1, 4, 2, 3)
 
 
-def caption(scene: Scene, motion: Motion, index: int = 0) -> str:
-    """A short sentence about one clip, such as "a red ring and a blue star drifting left over green"."""
+def captions(scene: Scene, motion: Motion, frames: int = 8, backwards: bool = False) -> list[str]:
+    """
+    A short sentence about every clip, such as "a red ring and a blue star drifting left over green".
+
+    The direction is where the first toy (the camera's view, where there is none) ends up after `frames` frames; of a
+    clip that is played `backwards` it is the opposite one.
+    """
     names = list(COLOURS)
-    toys = [
-        f"a {names[int(scene.colour[index, s])]} {SHAPES[int(scene.shape[index, s])]}".replace("a orange", "an orange")
-        for s in range(scene.present.shape[1])
-        if scene.present[index, s] > 0
-    ]
-    x, y = (motion.velocity[index, 0] if toys else motion.pan[index]).tolist()
-    speed = math.hypot(x, y)
-    heading = ("right" if x > 0 else "left") if abs(x) > abs(y) else ("down" if y > 0 else "up")
-    verb = "resting" if speed < 0.004 else f"drifting {heading}"
-    ground = "a picture" if int(scene.background[index]) else names[int(scene.ground[index])]
-    return f"{' and '.join(toys)} {verb} over {ground}" if toys else f"{ground} {verb}"
+    centres, _ = _paths(scene, motion, frames)
+    toys = scene.present > 0
+    way = torch.where(toys[:, :1], centres[:, -1, 0] - centres[:, 0, 0], motion.pan * (frames - 1))  # (N, 2)
+    way = -way if backwards else way
+    told = []
+    for i, (x, y) in enumerate(way.tolist()):
+        things = [
+            f"a {names[int(scene.colour[i, s])]} {SHAPES[int(scene.shape[i, s])]}".replace("a orange", "an orange")
+            for s in range(toys.shape[1])
+            if toys[i, s]
+        ]
+        heading = ("right" if x > 0 else "left") if abs(x) > abs(y) else ("down" if y > 0 else "up")
+        verb = "resting" if math.hypot(x, y) < 0.004 * (frames - 1) else f"drifting {heading}"
+        ground = "a picture" if int(scene.background[i]) else names[int(scene.ground[i])]
+        told.append(f"{' and '.join(things)} {verb} over {ground}" if things else f"{ground} {verb}")
+    return told
+
+
+def caption(scene: Scene, motion: Motion, index: int = 0) -> str:
+    """The caption of one clip."""
+    return captions(scene[index : index + 1], motion[index : index + 1])[0]

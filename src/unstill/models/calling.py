@@ -72,15 +72,18 @@ def arguments(
     """
     known, name = parameters(cls), cls.__name__
     call: dict[str, Any] = {"output_type": "pt"}
-    if "image" in known and image is None:
-        raise UnstillError(f"{name} animates an image: give one.")
     if "image" in known:
-        call["image"] = image
+        # pico alone makes a video from either
+        either = known["image"].default is None and "prompt" in known and known["prompt"].default == ""
+        if image is None and not (either and prompt):
+            raise UnstillError(f"{name} animates an image: give one{', or a prompt' if either else ''}.")
+        if image is not None:
+            call["image"] = image
     if "controlnet_frame_indices" in known:  # SparseCtrl, of which frame 0 is the default
         if image is None:
             raise UnstillError(f"{name} animates an image: give one.")
         call["conditioning_frames"] = [image]
-    if "prompt" in known and (prompt or known["prompt"].default != ""):  # DynamiCrafter's may be empty
+    if "prompt" in known and (prompt or known["prompt"].default != ""):  # DynamiCrafter's and pico's may be empty
         if not prompt:
             raise UnstillError(f"{name} needs a prompt that says what happens: --prompt 'the boat sails to the left'.")
         call["prompt"] = prompt

@@ -18,6 +18,7 @@ from torch import Tensor
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.models.pico.autoencoder import PicoAutoencoder
+from unstill.models.pico.text import embed
 from unstill.models.pico.unet import PicoUNet
 from unstill.process import ForwardProcess
 
@@ -59,7 +60,7 @@ def vp_scheduler() -> DDIMScheduler:
 
 
 class PicoPipeline(DiffusionPipeline):
-    """Animates a picture at 64 x 64 pixels.
+    """Animates a picture at 64 x 64 pixels, or makes one from a caption.
 
     Works with `edm_scheduler()` (the default), `vp_scheduler()` and any diffusers scheduler with v-prediction: the
     network is told 0.25 ln(sigma / alpha) of whatever level the scheduler is at.
@@ -89,14 +90,30 @@ class PicoPipeline(DiffusionPipeline):
 
     def check_inputs(self, motion: float | None, num_frames: int, num_inference_steps: int) -> None:
         longest = self.unet.config.num_frames
-        if not 2 <= num_frames <= longest:
-            raise UnstillError(f"num_frames is {num_frames}; this model makes 2 to {longest} frames.")
+        if not 1 <= num_frames <= longest:
+            raise UnstillError(
+                f"num_frames is {num_frames}; this model makes 1 frame (a picture, from a prompt) to {longest} frames."
+            )
         if motion is not None and not 0 <= motion <= 2:
             raise UnstillError(
                 f"motion is {motion}; give 0 (still) to 1 (lively), at most 2, or None to let the model choose."
             )
         if num_inference_steps < 1:
             raise UnstillError(f"num_inference_steps is {num_inference_steps}; give at least 1.")
+
+    @staticmethod
+    def _captions(prompt: str | list[str], pictures: int | None) -> list[str]:
+        """One caption per video to make; `pictures` is the number of images given, or None."""
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if pictures is None:
+            if not any(prompts):
+                raise UnstillError("Give an image to animate, a prompt, or both.")
+            return prompts
+        if len(prompts) == 1:
+            return prompts * pictures
+        if pictures not in (1, len(prompts)):
+            raise UnstillError(f"Got {pictures} images and {len(prompts)} prompts; give as many, or one of either.")
+        return prompts
 
     def _pixels(self, image: PIL.Image.Image | list[PIL.Image.Image] | Tensor) -> Tensor:
         """PIL pictures of any size, or (B, 3, H, W) in [0, 1], to (B, 3, size, size) in [-1, 1]."""
@@ -151,7 +168,8 @@ class PicoPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        image: PIL.Image.Image | list[PIL.Image.Image] | Tensor,
+        image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        prompt: str | list[str] = "",
         motion: float | None = 0.3,
         num_frames: int = 8,
         num_inference_steps: int = 25,
@@ -163,15 +181,17 @@ class PicoPipeline(DiffusionPipeline):
         callback_on_step_end: Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]] | None = None,
         return_dict: bool = True,
     ) -> PicoPipelineOutput | tuple[Any]:
-        """Makes a video from a picture.
+        """Makes a video from a picture, a caption, or both; of one frame: a picture.
 
         Args:
             image: PIL picture(s) of any size, or a tensor (B, 3, H, W) in [0, 1]; resized and cropped to a square.
+            prompt: caption(s) in the words of the synthetic world (`unstill.models.pico.text.WORDS`), such as "a red
+                ring and a blue star drifting left over green".
             motion: how much it should move: mean optical flow in units of 3 % of the picture's side per frame.
                 0 is still, 1 lively; None lets the model choose.
-            num_frames: 2 to 8 frames, at 8 per second.
+            num_frames: 1 to 8 frames, at 8 per second.
             num_inference_steps: solver steps, one call of the network each (two with guidance).
-            guidance_scale: weight of the image against no image; 1 is off.
+            guidance_scale: weight of image and caption against neither; 1 is off.
             latents: unit noise (B, F, 6, 16, 16) to start from instead of drawing it.
             output_type: "pil", "np", "pt" or "latent".
 
@@ -180,9 +200,18 @@ class PicoPipeline(DiffusionPipeline):
         """
         self.check_inputs(motion, num_frames, num_inference_steps)
         device, guided = self._execution_device, guidance_scale != 1.0
-        pixels = self._pixels(image)
-        batch = len(pixels) * num_videos_per_prompt
-        image_latents = self._encode_vae_image(pixels, device, num_videos_per_prompt, guided)
+        pixels = None if image is None else self._pixels(image)
+        captions = self._captions(prompt, None if pixels is None else len(pixels))
+        batch = len(captions) * num_videos_per_prompt
+        words = embed(captions).to(device, self.unet.dtype).repeat_interleave(num_videos_per_prompt, 0)
+        if guided:
+            words = torch.cat([torch.zeros_like(words), words])
+        if pixels is None:
+            height = self.size // self.vae_scale_factor
+            image_latents = words.new_zeros(len(words), self.unet.config.in_channels // 2, height, height)
+        else:
+            pixels = pixels.expand(len(captions), -1, -1, -1)
+            image_latents = self._encode_vae_image(pixels, device, num_videos_per_prompt, guided)
         image_latents = image_latents.unsqueeze(1).repeat(1, num_frames, 1, 1, 1)  # (B or 2B, F, C, h, w)
         bucket = self.unet.unspecified_motion if motion is None else motion_bucket(motion)
         ids = torch.tensor([FPS - 1.0, bucket, 0.0], device=device).expand(len(image_latents), 3)
@@ -205,9 +234,8 @@ class PicoPipeline(DiffusionPipeline):
                 noisy = torch.cat([latents] * 2) if guided else latents
                 noisy = self.scheduler.scale_model_input(noisy, t)
                 model_input = torch.cat([noisy.to(image_latents.dtype), image_latents], 2)
-                output = self.unet(model_input, noise_label(*process.alpha_sigma(t, i)), None, ids, return_dict=False)[
-                    0
-                ]
+                label = noise_label(*process.alpha_sigma(t, i))
+                output = self.unet(model_input, label, words, ids, return_dict=False)[0]
                 if guided:
                     without, given = output.chunk(2)
                     output = without + guidance_scale * (given - without)

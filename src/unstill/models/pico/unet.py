@@ -17,6 +17,8 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, gelu, grid_sample, interpolate, scaled_dot_product_attention, silu
 
+from unstill.models.pico.text import LENGTH, WIDTH
+
 
 @dataclass
 class PicoUNetOutput(BaseOutput):
@@ -70,26 +72,47 @@ class Block(nn.Module):
         return x + self.time(h.contiguous(memory_format=torch.channels_last))
 
 
-class Attention(nn.Module):
-    """Self-attention over all positions of all frames, then a feed-forward layer."""
+class Reader(nn.Module):
+    """Word codes (B, L, D) to (B, L, T): every word with its place and its neighbours ("red" and "ring")."""
 
-    def __init__(self, channels: int, side: int, frames: int, heads: int = 4) -> None:
+    def __init__(self, width: int, text: int, length: int) -> None:
+        super().__init__()
+        self.word = nn.Linear(width, text, bias=False)
+        self.place = nn.Parameter(torch.randn(length, text) * 0.2)
+        self.near1 = nn.Conv1d(text, 2 * text, 3, padding=1)
+        self.near2 = nn.Conv1d(2 * text, text, 3, padding=1)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        x = (self.word(codes) + self.place[: codes.shape[1]]).transpose(1, 2)  # (B, T, L)
+        return _normalise(x + self.near2(gelu(self.near1(x)))).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions of all frames, a look at the words, then a feed-forward layer."""
+
+    def __init__(self, channels: int, side: int, frames: int, text: int, heads: int = 4) -> None:
         super().__init__()
         self.heads = heads
         self.place = nn.Parameter(torch.randn(1, 1, side * side, channels) * 0.2)
         self.moment = nn.Parameter(torch.randn(1, frames, 1, channels) * 0.2)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = _zero(nn.Linear(channels, channels))
+        self.ask = nn.Linear(channels, channels)
+        self.words = nn.Linear(text, 2 * channels)
+        self.told = _zero(nn.Linear(channels, channels))
         self.widen = nn.Linear(channels, 2 * channels)
         self.narrow = _zero(nn.Linear(2 * channels, channels))
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor, words: Tensor, frames: int) -> Tensor:
         n, channels, height, width = x.shape
         tokens = x.permute(0, 2, 3, 1).reshape(n // frames, frames, height * width, channels)
         h = (_normalise(tokens, -1) + self.place + self.moment[:, :frames]).flatten(1, 2)  # (B, F*H*W, C)
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         h = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         tokens = tokens.flatten(1, 2) + self.out(h)
+        q = self.ask(_normalise(tokens, -1)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = self.words(words).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        tokens = tokens + self.told(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         tokens = tokens + self.narrow(gelu(self.widen(_normalise(tokens, -1))))
         return tokens.reshape(n, height, width, channels).permute(0, 3, 1, 2)
 
@@ -98,8 +121,8 @@ class PicoUNet(ModelMixin, ConfigMixin):
     """v-prediction from noisy latents and image latents, concatenated on channels.
 
     The call is that of diffusers' `UNetSpatioTemporalConditionModel`: sample (B, F, 2C, H, W); timestep 0.25 ln(sigma
-    / alpha), scalar or (B,); encoder_hidden_states is accepted and ignored; added_time_ids (B, 3) = (fps, motion
-    bucket, noise added to the image).
+    / alpha), scalar or (B,); encoder_hidden_states (B, L, 32) the codes of a caption's words, None and zeros being no
+    caption; added_time_ids (B, 3) = (fps, motion bucket, noise added to the image).
     """
 
     unspecified_motion = 255.0  # the motion bucket that means "as you see fit"
@@ -114,24 +137,28 @@ class PicoUNet(ModelMixin, ConfigMixin):
         num_frames: int = 8,
         embedding: int = 192,
         layers: int = 3,
+        cross_attention_dim: int = WIDTH,
+        text: int = 96,
     ) -> None:
         super().__init__()
         fine, middle, coarse = block_out_channels
         self.from_noise = nn.Sequential(nn.Linear(64, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.from_ids = nn.Sequential(nn.Linear(96, embedding), nn.SiLU(), _zero(nn.Linear(embedding, embedding)))
         self.from_frame = nn.Linear(32, embedding)
+        self.reader = Reader(cross_attention_dim, text, LENGTH)
+        self.from_text = _zero(nn.Linear(text, embedding))
         self.gates = _zero(nn.Linear(embedding, 2 * out_channels))
         self.inlet = nn.Conv2d(in_channels, fine, 3, padding=1)
         self.down1 = Block(fine, fine, embedding)
         self.pool1 = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
         self.down2 = Block(middle, middle, embedding)
-        self.look2 = Attention(middle, sample_size // 2, num_frames)
+        self.look2 = Attention(middle, sample_size // 2, num_frames, text)
         self.pool2 = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
         self.down3 = Block(coarse, coarse, embedding)
-        self.look3 = Attention(coarse, sample_size // 4, num_frames)
+        self.look3 = Attention(coarse, sample_size // 4, num_frames, text)
         self.up3 = Block(coarse, coarse, embedding)
         self.up2 = Block(coarse + middle, middle, embedding)
-        self.look1 = Attention(middle, sample_size // 2, num_frames)
+        self.look1 = Attention(middle, sample_size // 2, num_frames, text)
         self.up1 = Block(middle + fine, fine, embedding)
         self.identity = nn.Conv2d(fine, 32, 1)
         self.sharpness = nn.Parameter(torch.tensor(10.0))
@@ -157,18 +184,22 @@ class PicoUNet(ModelMixin, ConfigMixin):
             added_time_ids = t.new_tensor([7.0, self.unspecified_motion, 0.0]).expand(batch, 3)
         dtype = self.inlet.weight.dtype
         order = torch.arange(frames, device=sample.device)
+        if encoder_hidden_states is None:
+            encoder_hidden_states = t.new_zeros(batch, LENGTH, self.config.cross_attention_dim)
+        words = self.reader(encoder_hidden_states.to(dtype))
         e = self.from_noise(sinusoid(t * 250, 64, 1e4).to(dtype))
         e = e + self.from_ids(sinusoid(added_time_ids, 32, 1e3).flatten(1).to(dtype))
+        e = e + self.from_text(words.mean(1))
         e = e[:, None] + self.from_frame(sinusoid(order * 20, 32, 1e3).to(dtype))[None]
         e = silu(e).flatten(0, 1)  # (B*F, E)
 
         x = self.inlet(sample.flatten(0, 1).to(dtype).contiguous(memory_format=torch.channels_last))
         fine = self.down1(x, e, frames)
-        middle = self.look2(self.down2(self.pool1(fine), e, frames), frames)
-        x = self.look3(self.down3(self.pool2(middle), e, frames), frames)
+        middle = self.look2(self.down2(self.pool1(fine), e, frames), words, frames)
+        x = self.look3(self.down3(self.pool2(middle), e, frames), words, frames)
         x = self.up3(x, e, frames)
         x = self.up2(torch.cat([interpolate(x, scale_factor=2.0), middle], 1), e, frames)
-        x = self.look1(x, frames)
+        x = self.look1(x, words, frames)
         x = self.up1(torch.cat([interpolate(x, scale_factor=2.0), fine], 1), e, frames)
 
         noisy, image = sample.flatten(0, 1).float().chunk(2, 1)  # (B*F, C, H, W) each

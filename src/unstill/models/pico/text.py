@@ -1,0 +1,44 @@
+"""What the embedded model reads: short captions in the words of the synthetic world, one code per word."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unstill.data.drawing import SHAPES
+from unstill.data.world import COLOURS
+from unstill.errors import UnstillError
+
+
+WORDS = (*COLOURS, *SHAPES, "and", "over", "drifting", "resting", "left", "right", "up", "down", "picture")
+ARTICLES = ("a", "an", "the")  # are not read
+LENGTH = 12  # words a caption may have
+WIDTH = 32  # numbers per word; more than there are words, so that some can be added
+
+
+def spell(caption: str) -> list[int]:
+    """Indices into WORDS of a caption without its articles.
+
+    Raises:
+        UnstillError: a word the model does not know, or too many words.
+    """
+    words = [word for word in re.findall(r"[\w'-]+", caption.lower()) if word not in ARTICLES]
+    unknown = [word for word in words if word not in WORDS]
+    if unknown:
+        raise UnstillError(
+            f"pico does not know {', '.join(map(repr, unknown))}; its words are {', '.join(WORDS)}, for example "
+            '"a red ring and a blue star drifting left over green".'
+        )
+    if len(words) > LENGTH:
+        raise UnstillError(f"pico reads captions of at most {LENGTH} words, and this one has {len(words)}.")
+    return [WORDS.index(word) for word in words]
+
+
+def embed(captions: Sequence[str]) -> Tensor:
+    """(B, LENGTH, WIDTH), a one for every word and zeros after the last; an empty caption is all zeros."""
+    codes = torch.zeros(len(captions), LENGTH, WIDTH)
+    for row, caption in zip(codes, captions, strict=True):
+        indices = spell(caption)
+        row[range(len(indices)), indices] = 1
+    return codes
