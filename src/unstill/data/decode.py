@@ -1,5 +1,6 @@
 """Decoding as a stream: a video file, an animation or a folder of pictures becomes frames with their times."""
 
+import io
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -36,6 +37,31 @@ _CONVERSION = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolat
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """A video file inside of a tar file: `size` bytes from `offset` on."""
+
+    shard: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.shard.parent}"
+
+    def read(self) -> bytes:
+        """The whole file; raises UnstillError if it is not there any more."""
+        try:
+            with self.shard.open("rb") as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except OSError as error:
+            raise UnstillError(f"{self} cannot be read ({error.strerror}).") from error
+        if len(content) < self.size:
+            raise UnstillError(f"{self} is cut off; the shard is damaged or still being written.")
+        return content
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """One stored frame: on the screen from `time` until `until` (seconds after the first frame).
 
@@ -59,35 +85,33 @@ class Stream:
 
 
 @contextmanager
-def open_video(path: Path, folder_fps: float | None = None) -> Iterator[Stream]:
+def open_video(path: Path | Packed, folder_fps: float | None = None) -> Iterator[Stream]:
     """Open a video file, an animated GIF/WebP/PNG, or a folder of pictures.
 
     Args:
-        path: file or folder.
+        path: file or folder, or a file inside of a tar file (then no animated WebP).
         folder_fps: the rate of a folder's pictures where they record none (default `FOLDER_FPS`).
 
     Raises:
         UnstillError: nothing there, nothing to decode, no video stream, a still picture.
     """
-    if not path.exists():
-        raise UnstillError(f"There is no video at {path}; check the path.")
-    if path.is_dir():
-        yield _folder(path, folder_fps)
-        return
+    if isinstance(path, Packed):
+        content: str | io.BytesIO = io.BytesIO(path.read())
+    else:
+        if not path.exists():
+            raise UnstillError(f"There is no video at {path}; check the path.")
+        if path.is_dir():
+            yield _folder(path, folder_fps)
+            return
+        # FFmpeg has no animated WebP, and Pillow composes GIF and APNG frames as browsers do.
+        head = _head(path)
+        if head[:4] in (b"GIF8", b"\x89PNG") or head[8:12] == b"WEBP" or head[:3] == b"\xff\xd8\xff":
+            with open_picture(path) as image:
+                yield _animation(path, image)
+            return
+        content = str(path)
     try:
-        if path.stat().st_size == 0:  # a pipe too, which would wait for ever
-            raise UnstillError(f"{path} is empty (0 bytes); save it again and retry.")
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise UnstillError(f"{path} cannot be read ({error.strerror}).") from error
-    # FFmpeg has no animated WebP, and Pillow composes GIF and APNG frames as browsers do.
-    if head[:4] in (b"GIF8", b"\x89PNG") or head[8:12] == b"WEBP" or head[:3] == b"\xff\xd8\xff":
-        with open_picture(path) as image:
-            yield _animation(path, image)
-        return
-    try:
-        container = av.open(str(path))
+        container = av.open(content, "r")
     except (OSError, ValueError, av.FFmpegError) as error:
         raise UnstillError(f"{path} is not a video that can be read; it is damaged or of an unknown kind.") from error
     with container:
@@ -101,6 +125,16 @@ def open_video(path: Path, folder_fps: float | None = None) -> Iterator[Stream]:
         yield _file(path, container, streams[0])
 
 
+def _head(path: Path) -> bytes:
+    try:
+        if path.stat().st_size == 0:  # a pipe too, which would wait for ever
+            raise UnstillError(f"{path} is empty (0 bytes); save it again and retry.")
+        with path.open("rb") as file:
+            return file.read(16)
+    except OSError as error:
+        raise UnstillError(f"{path} cannot be read ({error.strerror}).") from error
+
+
 def natural_key(name: str) -> list[tuple[int, int | str]]:
     """Sort key with numbers in numeric order: frame_2 before frame_10."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name.lower()) if part]
@@ -111,7 +145,7 @@ def _is_cover(stream: av.video.stream.VideoStream) -> bool:
     return av.stream.Disposition.attached_pic in stream.disposition
 
 
-def _file(path: Path, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Stream:
+def _file(path: Path | Packed, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Stream:
     stream.thread_type = "AUTO"
     rate = stream.average_rate or stream.guessed_rate
     fps = float(rate) if rate else 25.0

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from unstill.data.clips import video_files
+from unstill.data.decode import Packed
 from unstill.errors import UnstillError
 
 
@@ -50,13 +51,13 @@ class Listing:
     def __len__(self) -> int:
         return len(self.names)
 
-    def video(self, index: int) -> Path:
+    def video(self, index: int) -> Path | Packed:
         """The file of one video."""
         return self.folder / self.names[index]
 
     def bytes_of(self, index: int) -> int:
         """The size of its file, by which a fingerprint tells a changed one."""
-        return self.video(index).stat().st_size
+        return (self.folder / self.names[index]).stat().st_size
 
 
 def list_folder(folder: str | os.PathLike[str]) -> Listing:

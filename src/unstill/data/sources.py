@@ -91,6 +91,10 @@ class Source(Protocol):
         """Clip `index` as it is in `epoch`; raises UnstillError if it cannot be read, IndexError past the end."""
         ...
 
+    def name(self, index: int) -> str:
+        """Tells a person which video clip `index` is of."""
+        ...
+
     @property
     def fingerprint(self) -> str:
         """Equal only for equal settings and files (names and sizes)."""
@@ -143,6 +147,9 @@ class VideoSource:
         clip = read_video(file, s.fps, s.frames, s.size, start=start, stride=stride)
         return Sample(clip.pixels, self.listing.captions[video], clip.fps, name)
 
+    def name(self, index: int) -> str:
+        return self.listing.names[index // self.settings.clips_per_video]
+
     @property
     def fingerprint(self) -> str:
         s = self.settings
@@ -174,8 +181,11 @@ class WorldSource:
         scene = world.sample_scene(1, generator, size=s.size[0])
         motion = world.sample_motion(scene, generator)
         clips = world.render(scene, motion, s.frames, s.size[0])
-        name = f"world {s.seed}/{epoch}/{index}"
-        return Sample(clips.video[0], world.caption(scene, motion), s.fps or 8.0, name, float(clips.motion[0]))
+        caption = world.captions(scene, motion, s.frames)[0]
+        return Sample(clips.video[0], caption, s.fps or 8.0, self.name(index), float(clips.motion[0]))
+
+    def name(self, index: int) -> str:
+        return f"world clip {index}"
 
     @property
     def fingerprint(self) -> str:

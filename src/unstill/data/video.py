@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from unstill.data.atomic import replacing
-from unstill.data.decode import FOLDER_FPS, Stream, open_video
+from unstill.data.decode import FOLDER_FPS, Packed, Stream, open_video
 from unstill.data.encode import ENCODERS, write_pictures
 from unstill.data.images import Size, check_size, resize_and_crop
 from unstill.errors import UnstillError
@@ -49,14 +49,14 @@ class VideoInfo:
     duration: float | None
 
 
-def video_info(path: str | os.PathLike[str]) -> VideoInfo:
+def video_info(path: str | os.PathLike[str] | Packed) -> VideoInfo:
     """Rate and length of a video; raises UnstillError like `read_video`."""
-    with open_video(Path(path)) as source:
+    with open_video(path if isinstance(path, Packed) else Path(path)) as source:
         return VideoInfo(source.fps, source.duration)
 
 
 def read_video(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Packed,
     fps: float | None = None,
     frames: int | None = None,
     size: Size | None = None,
@@ -73,8 +73,8 @@ def read_video(
     pixels are applied. Decoding stops at the last frame needed, and only the frames returned are converted and kept.
 
     Args:
-        path: file or folder. A folder's pictures are in natural order (frame_2 before frame_10); its rate is the one
-            that `write_video` recorded, or else `fps`, or else 8.
+        path: file or folder, or a video in a tar file. A folder's pictures are in natural order (frame_2 before
+            frame_10); its rate is the one that `write_video` recorded, or else `fps`, or else 8.
         fps: frames per second to sample at; None keeps the file's own frames.
         frames: how many frames; None reads to the end.
         size: (H, W) to fill by resize and centre crop; None keeps the size.
@@ -88,7 +88,7 @@ def read_video(
     Raises:
         UnstillError: nothing there, no video, damaged before the last frame needed, too short, or larger than 2 GiB.
     """
-    path = Path(path)
+    path = path if isinstance(path, Packed) else Path(path)
     if fps is not None and not 0 < fps < float("inf"):
         raise UnstillError(f"fps must be a positive number, but got {fps}.")
     if frames is not None and (int(frames) != frames or frames < 1):
@@ -120,7 +120,13 @@ def read_video(
 
 
 def _sample(
-    path: Path, source: Stream, fps: float | None, count: int | None, size: Size | None, start: float, stride: int
+    path: Path | Packed,
+    source: Stream,
+    fps: float | None,
+    count: int | None,
+    size: Size | None,
+    start: float,
+    stride: int,
 ) -> list[np.ndarray]:
     """The sampling rule of `read_video`: a list of (H, W, 3) uint8 arrays, at most `count`."""
     slack = 1e-6
