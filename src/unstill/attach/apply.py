@@ -113,12 +113,12 @@ class Applied:
     def __exit__(self, *error: Any) -> None:
         self.remove()
 
-    def _check(self) -> None:
+    def _check(self, image_latents: bool = True) -> None:
         target = Target(
             pipeline=type(self.pipe).__name__,
             process=self._process,
             order=self._scheduler.order,
-            image_latents=self._adapter.captures is not None or self._image is not None,
+            image_latents=image_latents and (self._adapter.captures is not None or self._image is not None),
             condition=bool(self._adapter.denoisers),
             held_frames=self._adapter.held_frames(self.pipe),
             copies=self._adapter.copies_scheduler,
@@ -205,11 +205,13 @@ class Applied:
     def _start(self, run: Run, first: _First) -> None:
         adapter = self._adapter
         video = adapter.first_to_video(self.pipe, first.latents, first.arguments).float()
-        if adapter.captures is not None:
+        if self._captured is not None:
             run.image_latents = adapter.image_latents(self.pipe, self._captured, video).float()
         elif self._image is not None:
             run.encode_image = functools.partial(self._encode_image, self._image, video)
             run.image_latents = run.encode_image(None)
+        elif adapter.captures is not None:  # called without an image, which some pipelines may be
+            self._check(image_latents=False)
         run.generator = first.arguments.get("generator")
 
         made = video
