@@ -5,10 +5,9 @@ on exactly where it was from nothing but its step number, and the clips of a ste
 and workers read them.
 """
 
-import hashlib
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from unstill.data.sources import generator_for
 from unstill.errors import UnstillError
 
 
@@ -91,6 +91,21 @@ class Loader(Generic[T]):
             yield read.clips
 
 
+def read_ahead(source: Readable[T], indices: Sequence[int], workers: int = 0) -> Iterator[tuple[T | None, str]]:
+    """Clips in the order of `indices`, each once: (clip, ""), or (None, the reason) for one that cannot be read.
+
+    With `workers` processes reading ahead, the caller works on one clip while the next ones are decoded.
+    """
+    yield from DataLoader(
+        _Each(source),
+        batch_size=None,
+        sampler=indices,
+        num_workers=min(workers, len(indices)),
+        collate_fn=_unchanged,
+        generator=torch.Generator(),
+    )
+
+
 def place(n: int, length: int, seed: int) -> tuple[int, int]:
     """(index, epoch) of clip n of a run over `length` clips."""
     epoch, position = divmod(n, length)
@@ -104,8 +119,7 @@ def subset(length: int, count: int, seed: int) -> list[int]:
 
 @lru_cache(maxsize=2)  # a batch may lie across two epochs
 def _order(length: int, seed: int, epoch: int) -> torch.Tensor:
-    key = hashlib.sha256(f"order/{seed}/{epoch}".encode()).digest()
-    return torch.randperm(length, generator=torch.Generator().manual_seed(int.from_bytes(key[:4], "big")))
+    return torch.randperm(length, generator=generator_for("order", seed, epoch))
 
 
 @dataclass(frozen=True)
@@ -147,6 +161,19 @@ class _Places(Dataset, Generic[T]):
         yield index, epoch
         others = random.Random(f"{self.seed}/{n}").sample(range(length), min(length, TRIES + 1))
         yield from ((other, epoch) for other in others[:TRIES] if other != index)
+
+
+@dataclass(frozen=True)
+class _Each(Dataset, Generic[T]):
+    """One clip, or why there is none."""
+
+    source: Readable[T]
+
+    def __getitem__(self, index: int) -> tuple[T | None, str]:
+        try:
+            return self.source.read(index), ""
+        except UnstillError as error:
+            return None, str(error)
 
 
 @dataclass(frozen=True)

@@ -176,8 +176,7 @@ class WorldSource:
         s = self.settings
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        key = hashlib.sha256(f"{s.seed}/{epoch}/{index}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(key[:4], "big"))
+        generator = generator_for("world", s.seed, epoch, index)
         scene = world.sample_scene(1, generator, size=s.size[0])
         motion = world.sample_motion(scene, generator)
         clips = world.render(scene, motion, s.frames, s.size[0])
@@ -191,6 +190,12 @@ class WorldSource:
     def fingerprint(self) -> str:
         s = self.settings
         return hashlib.sha256(repr(("world", s.frames, s.size, s.fps, s.clips, s.seed)).encode()).hexdigest()
+
+
+def generator_for(*key: str | int) -> torch.Generator:
+    """A generator of its own for every key, such as ("world", seed, epoch, index)."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))  # torch takes 32 bits on the CPU
 
 
 def _check(s: SourceSettings) -> None:

@@ -1,0 +1,228 @@
+"""A cache of what frozen networks make of clips: latents, image latents, tokens, each clip encoded once.
+
+The cache of one data set and one model lies in a subfolder named by the fingerprint of both and of all settings, so
+that a stale one is never found. It is made in parts of `CLIPS_PER_PART` clips, each written whole or not at all:
+several processes share the parts, and work that was killed goes on with the parts that are missing. Floating-point
+tensors are stored in float16 (a relative error of at most 2^-11, or 0.05 %) and come back as float32.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from unstill.data.atomic import replacing
+from unstill.data.loading import read_ahead
+from unstill.data.sources import Sample, Source, generator_for
+from unstill.errors import UnstillError
+
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+CLIPS_PER_PART = 64
+_KEY = "unstill.cache"
+
+Encode = Callable[[Sample, torch.Generator], Mapping[str, torch.Tensor]]
+"""From a clip, and a generator for what is drawn, to named tensors of the same shapes for every clip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One clip as `Encode` made it: named tensors (float32, or whole numbers), and what the sample told otherwise."""
+
+    tensors: dict[str, torch.Tensor]
+    caption: str
+    fps: float
+    name: str
+    motion: float | None = None
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Which cache. Everything its content depends on is in its name.
+
+    Attributes:
+        folder: holds the caches of any number of data sets and models, each in a subfolder.
+        source: of the clips; clip i is `source[i]`, the same in every epoch.
+        model: tells the encoders and their settings apart: `fingerprint_of` their weights, and what else decides.
+        seed: of the generators that `Encode` gets, one for each clip.
+    """
+
+    folder: Path
+    source: Source
+    model: str
+    seed: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        """Another one for another data set, model, setting or seed."""
+        content = json.dumps([VERSION, CLIPS_PER_PART, self.source.fingerprint, self.model, self.seed])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @cached_property
+    def parts(self) -> dict[Path, range]:
+        """The files of a full cache, and the clips of each."""
+        folder, clips = Path(self.folder) / self.key[:16], range(len(self.source))
+        starts = clips[::CLIPS_PER_PART]
+        return {folder / f"part-{n:06d}.safetensors": clips[s : s + CLIPS_PER_PART] for n, s in enumerate(starts)}
+
+
+def fill_cache(
+    settings: CacheSettings,
+    encode: Encode,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Encode what is missing. With several processes, wait for all of them before `open_cache`.
+
+    A clip that cannot be read is named in a warning and left out.
+
+    Args:
+        shard: (index, count): this process makes every count-th part.
+        workers: processes that read ahead; 0 reads in this one.
+        progress: called with (clips done, clips of this process).
+
+    Raises:
+        UnstillError: a tensor that float16 cannot hold, or shapes that differ between clips.
+    """
+    index, shards = shard
+    if not 0 <= index < shards:
+        raise UnstillError(f"shard is (index, count) with 0 <= index < count, but got {shard}.")
+    mine = list(settings.parts.items())[index::shards]
+    missing = [(file, clips) for file, clips in mine if not file.exists()]
+    total = sum(len(clips) for _, clips in mine)
+    done = total - sum(len(clips) for _, clips in missing)
+    reading = read_ahead(settings.source, [clip for _, clips in missing for clip in clips], workers)
+    for file, clips in missing:
+        encoded: list[Encoded] = []
+        for clip in clips:
+            sample, reason = next(reading)
+            if sample is None:
+                log.warning("Leaving out clip %d: %s", clip, reason)
+            else:
+                tensors = encode(sample, generator_for("cache", settings.seed, clip))
+                halved = {name: _storable(tensor, name, sample.name) for name, tensor in tensors.items()}
+                encoded.append(Encoded(halved, sample.caption, sample.fps, sample.name, sample.motion))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        _write(file, settings.key, encoded)
+
+
+def open_cache(settings: CacheSettings) -> "LatentCache":
+    """The filled cache.
+
+    Raises:
+        UnstillError: parts are missing, damaged or empty.
+    """
+    places = list[tuple[Path, int]]()
+    missing = [file for file in settings.parts if not file.exists()]
+    if missing:
+        raise UnstillError(
+            f"The cache in {missing[0].parent} is not full: {len(missing)} of {len(settings.parts)} parts miss; "
+            "fill it first."
+        )
+    for file in settings.parts:
+        with _opened(file) as (_, text):
+            if text["key"] != settings.key:
+                raise UnstillError(f"{file} belongs to another cache; delete it, and it is made again.")
+            places += [(file, row) for row in range(len(text["clips"]))]
+    if not places:
+        raise UnstillError(f"None of the {len(settings.source)} clips could be read; see the warnings.")
+    return LatentCache(settings, tuple(places))
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """The clips of a full cache, by index: `unstill.data.loading.Loader` takes it in place of a source."""
+
+    settings: CacheSettings
+    places: tuple[tuple[Path, int], ...]  # file and row of every clip
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Encoded:
+        return self.read(index)
+
+    def read(self, index: int, epoch: int = 0) -> Encoded:
+        """Clip `index`, the same in every epoch; raises UnstillError if the file is damaged."""
+        file, row = self.places[index]
+        with _opened(file) as (part, text):
+            tensors = {name: _restored(part.get_slice(name)[row]) for name in part.keys()}  # noqa: SIM118
+        return Encoded(tensors, **text["clips"][row])
+
+    def name(self, index: int) -> str:
+        """Tells a person where clip `index` lies."""
+        file, row = self.places[index]
+        return f"clip {row} of {file}"
+
+
+def fingerprint_of(*modules: torch.nn.Module) -> str:
+    """Equal only for equal weights, names and types: for `CacheSettings.model`."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in _tensors(module):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+            digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, value in sorted(module.state_dict().items()):
+        if isinstance(value, torch.Tensor):
+            yield name, value
+
+
+def _storable(tensor: torch.Tensor, name: str, clip: str) -> torch.Tensor:
+    tensor = tensor.detach().cpu()
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.to(torch.float16)
+    if not bool(half.isfinite().all()):
+        raise UnstillError(
+            f"{name!r} of {clip} holds NaN, infinity or numbers beyond 65,504, which the float16 cache cannot hold; "
+            "encode in float32, or train without the cache."
+        )
+    return half
+
+
+def _restored(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _write(file: Path, key: str, encoded: list[Encoded]) -> None:
+    shapes = [{name: tuple(tensor.shape) for name, tensor in one.tensors.items()} for one in encoded]
+    other = next((number for number, shape in enumerate(shapes) if shape != shapes[0]), 0)
+    if other:
+        raise UnstillError(
+            f"The clips of a cache are encoded to equal shapes, but {encoded[0].name} has {shapes[0]} and "
+            f"{encoded[other].name} has {shapes[other]}."
+        )
+    names = shapes[0] if shapes else ()
+    clips = [{"caption": e.caption, "fps": e.fps, "name": e.name, "motion": e.motion} for e in encoded]
+    with replacing(file) as temporary:
+        stacked = {name: torch.stack([one.tensors[name] for one in encoded]) for name in names}
+        save_file(stacked, temporary, {_KEY: json.dumps({"key": key, "clips": clips})})
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A part, and the text that describes it."""
+    try:
+        with safe_open(file, "pt") as part:
+            yield part, json.loads((part.metadata() or {})[_KEY])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UnstillError(f"{file} is damaged ({error}); delete it, and it is made again.") from error
