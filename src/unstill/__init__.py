@@ -27,9 +27,10 @@ _HOMES = {
     "UnstillError": "errors",
     "apply": "attach",
     "free_init": "attach",
+    "i4vgen": "anchor.run",
     "load": "models.registry",
 }
-_MODULES = ("attach", "data", "lab", "methods", "metrics", "models", "process", "statistics", "training")
+_MODULES = ("anchor", "attach", "data", "lab", "methods", "metrics", "models", "process", "statistics", "training")
 
 __all__ = ["__version__", *_HOMES, *_MODULES]
 

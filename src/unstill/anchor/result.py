@@ -1,0 +1,75 @@
+"""What `unstill.i4vgen` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unstill.anchor.candidates import Candidate
+from unstill.anchor.records import Record
+from unstill.data.atomic import replacing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class I4VGen:
+    """
+    A video, and all that it came from.
+
+    Attributes:
+        frames: the video, uint8 `(F, 3, H, W)`.
+        anchor: the picture it was made from, at the size of the video.
+        candidates: the pictures it was chosen from, in the order of their noises; none where it was given.
+        choice: which of them it is.
+        reward: the name of what scored them.
+        static: the anchor as a still video, uint8 `(F, 3, H, W)`.
+        animated: what NI-VSDS has made of it, before the regeneration, likewise.
+        records: the results of the stages, from which they can be resumed.
+    """
+
+    frames: torch.Tensor
+    anchor: Image.Image
+    candidates: tuple[Candidate, ...]
+    choice: int | None
+    reward: str | None
+    static: torch.Tensor
+    animated: torch.Tensor
+    records: tuple[Record, ...]
+
+    def save(self, folder: str | Path) -> None:
+        """
+        Writes the stages (for `i4vgen(folder=...)`, which goes on from there), the anchor, and the candidates, each by
+        itself and on one sheet.
+        """
+        for record in self.records:
+            record.write(Path(folder))
+        save_pictures(Path(folder), self.anchor, self.candidates, self.choice)
+
+
+def save_pictures(folder: Path, anchor: Image.Image, candidates: Sequence[Candidate], choice: int | None) -> None:
+    """`anchor.png`, and of candidates `candidate_00.png`, ... and `candidates.png`."""
+    pictures = {"anchor.png": anchor}
+    pictures |= {f"candidate_{index:02}.png": one.image for index, one in enumerate(candidates)}
+    if candidates:
+        pictures["candidates.png"] = sheet(candidates, choice)
+    for name, picture in pictures.items():
+        with replacing(folder / name) as path:
+            picture.save(path)
+
+
+def sheet(candidates: Sequence[Candidate], choice: int | None = None) -> Image.Image:
+    """All candidates with their numbers and scores; those that were stopped early with the step at which they were."""
+    from unstill.data.sheets import side_by_side
+
+    labels = [
+        f"{index}: {one.score:.3g}"
+        + (f" at step {one.stopped}" if one.stopped is not None else "")
+        + (" \u2713" if index == choice else "")
+        for index, one in enumerate(candidates)
+    ]
+    clips = [torch.from_numpy(np.array(one.image)).permute(2, 0, 1)[None] for one in candidates]
+    return Image.fromarray(side_by_side(clips, labels, panel=128)[0].permute(1, 2, 0).contiguous().numpy())
