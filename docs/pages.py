@@ -9,9 +9,11 @@ import json
 import re
 import typing
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import links
 import typer
 
 import unstill
@@ -25,13 +27,14 @@ REFERENCE = {  # page: (title, what it is about, modules or packages)
     "apply": (
         "apply, methods",
         "Methods, and how they get into a pipeline.",
-        ("unstill.attach.apply", "unstill.methods"),
+        ("unstill.attach", "unstill.methods"),
     ),
     "process": (
         "process, statistics",
         "Noise levels, conversions between prediction types, statistics of latents.",
         ("unstill.process", "unstill.grid", "unstill.statistics", "unstill.errors"),
     ),
+    "i4vgen": ("i4vgen", "A video from a text by way of a still picture.", ("unstill.i4vgen",)),
     "models": ("models", "The registry and this package's own pipelines.", ("unstill.models",)),
     "data": ("data", "Pictures and videos in and out, clips, the synthetic world.", ("unstill.data",)),
     "metrics": ("metrics", "Motion, fidelity, distribution.", ("unstill.metrics",)),
@@ -44,6 +47,19 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     head = list(head)
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     return lines + [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+
+
+def generated() -> dict[str, str]:
+    """Every page that is made here: path below docs/ -> Markdown."""
+    from unstill.attach.support import refusals
+
+    table = refusals()
+    made = {"commands/index.md": commands(), "models/index.md": models(), "reference/index.md": reference_index()}
+    made |= {f"commands/{name}.md": command(name, verb) for name, verb in verbs().items()}
+    made |= {f"models/{one.name}.md": model(one, table[one.pipeline]) for one in MODELS}
+    made |= {f"reference/{page}.md": reference(page) for page in REFERENCE}
+    outside = {new: old for old, new in links.MOVED.items() if new != "index.md"}
+    return made | {new: links.moved_in((ROOT / old).read_text("utf-8"), old) for new, old in outside.items()}
 
 
 # Commands
@@ -69,11 +85,13 @@ def command(name: str, verb: Any) -> str:
             needed = "yes" if default is inspect.Parameter.empty else "no"
             arguments.append([f"`{(info.metavar or key).upper()}`", needed, words])
         elif not info.hidden:
-            if default not in (inspect.Parameter.empty, None, False):
+            if not any(default is nothing for nothing in (inspect.Parameter.empty, None, False)):
                 words += f" Default: {'on' if default is True else f'`{default}`'}."
-            flags = info.param_decls or [f"--{key.replace('_', '-')}"]
-            if kind is bool and not info.param_decls:
-                flags = [f"--{key}", f"--no-{key}"]
+            # Beside an annotation typer takes the first name for the default.
+            flags = [name for name in (info.default, *(info.param_decls or ())) if str(name).startswith("-")]
+            if not flags:
+                dashed = key.replace("_", "-")
+                flags = [f"--{dashed}", f"--no-{dashed}"] if kind is bool else [f"--{dashed}"]
             options.append([" ".join(f"`{flag}`" for flag in flags), _kind(kind, info), words])
     if arguments:
         lines += ["## Arguments", "", *_table(("argument", "needed", ""), arguments), ""]
@@ -159,7 +177,7 @@ def model(one: Model, refused: dict[str, str]) -> str:
     lines += [f"    video = pipe({call}).frames[0]", "```", ""]
     works = [f"[{name}](../methods/{_page(name)}.md)" for name, reason in refused.items() if not reason]
     lines += ["## Methods", "", f"These work: {', '.join(works)}. Not these:", ""]
-    lines += [f"- {name}: {reason}" for name, reason in refused.items() if reason]
+    lines += [f"- {name}: {reason.removeprefix(f'{name} ')}" for name, reason in refused.items() if reason]
     lines += ["", "## How far this is checked", ""]
     if embedded:
         lines.append("Trained, run and measured here: [pico](../pico.md).")
@@ -204,7 +222,7 @@ def models() -> str:
 
 def measured(cls: str) -> str:
     """The rows of docs/methods/measured.json with the method class `cls`, and the plain one."""
-    data = json.loads((DOCS / "methods" / "measured.json").read_text())
+    data = json.loads((DOCS / "methods" / "measured.json").read_text("utf-8"))
     rows = [row for row in data["rows"] if row["methods"] == "plain" or re.search(rf"\b{cls}\b", row["methods"])]
     if len(rows) < 2:
         return "Not in the [table of the embedded model](measured.md)."
@@ -242,6 +260,17 @@ def modules(name: str) -> list[str]:
     return [name, *(found for child in sorted(inside) if child[0] != "_" for found in modules(f"{name}.{child}"))]
 
 
+@cache
+def homes() -> dict[str, str]:
+    """Module -> the page of the reference that has it."""
+    return {
+        module: f"reference/{page}.md"
+        for page, (_, _, names) in REFERENCE.items()
+        for name in names
+        for module in modules(name)
+    }
+
+
 def reference(page: str) -> str:
     """A page of the reference: mkdocstrings reads the docstrings of its modules."""
     title, about, names = REFERENCE[page]
@@ -254,13 +283,12 @@ def reference(page: str) -> str:
 
 def reference_index() -> str:
     """The public names, and where each is explained."""
-    homes = {module: page for page, (_, _, names) in REFERENCE.items() for name in names for module in modules(name)}
     rows = []
     for name in unstill.__all__:
         thing = getattr(unstill, name)
         home = getattr(thing, "__module__", None)
-        if home in homes:
-            link = f"[`unstill.{name}`]({homes[home]}.md#{home}.{thing.__qualname__})"
+        if home in homes():
+            link = f"[`unstill.{name}`]({Path(homes()[home]).name}#{home}.{thing.__qualname__})"
             rows.append([link, _first(thing.__doc__ or "")])
     lines = ["# Reference", "", "The public names of `unstill`; the modules are on the pages beside this one.", ""]
     return "\n".join([*lines, *_table(("name", ""), rows)]) + "\n"

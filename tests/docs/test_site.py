@@ -1,0 +1,123 @@
+"""The documentation: links and anchors lead somewhere, pages are reachable, generated pages say what the code says."""
+
+import json
+import re
+import sys
+from pathlib import Path, PurePosixPath
+
+import pytest
+import yaml
+
+import unstill
+from unstill.cli import app
+from unstill.cli.options import method_classes
+from unstill.models.catalogue import MODELS
+
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS))
+import links  # noqa: E402
+import pages  # noqa: E402
+
+
+GENERATED = pages.generated()
+WRITTEN = {path.relative_to(DOCS).as_posix(): path.read_text("utf-8") for path in DOCS.rglob("*.md")}
+REST = {path: (ROOT / path).read_text("utf-8") for path in ("README.md", "benchmarks/README.md", "CHANGELOG.md")}
+ALL = {f"docs/{path}": text for path, text in (WRITTEN | GENERATED).items()} | REST
+
+
+def prose(markdown: str) -> str:
+    """The page without its code, in which brackets are no links and hashes no headings."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", markdown, flags=re.DOTALL | re.MULTILINE))
+
+
+def anchors(markdown: str) -> set[str]:
+    """What headings are called in links: as Python-Markdown's toc and forges have it."""
+    found = set()
+    code_out = re.sub(r"^```.*?^```", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    for heading in re.findall(r"^#+ (.*)$", code_out, re.MULTILINE):
+        words = re.sub(r"[^\w\s-]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)).strip().lower()
+        found.add(re.sub(r"[-\s]+", "-", words))
+    return found | set(re.findall(r"^::: (\S+)", markdown, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", ALL)
+def test_every_link_leads_somewhere(page: str) -> None:
+    for _, label, target, anchor in links.LINK.findall(prose(ALL[page])):
+        if links.external(target):
+            assert target.startswith("https://"), target
+            continue
+        path = links.normal(PurePosixPath(page).parent / target) if target else page
+        known = path in ALL or (ROOT / path).exists()
+        assert known, f"{page}: [{label}]({target}) leads to {path}, which is not there"
+        if anchor and path.endswith(".md"):
+            there = anchors(ALL[path])
+            module = anchor[1:].rpartition(".")[0]
+            assert anchor[1:] in there or module in there, f"{page}: {path} has no heading {anchor}"
+
+
+def navigation(entries: list) -> list[str]:
+    found = []
+    for entry in entries:
+        for value in entry.values() if isinstance(entry, dict) else [entry]:
+            found += navigation(value) if isinstance(value, list) else [value]
+    return found
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    """Pages of models, commands and the reference are put there by docs/hooks.py."""
+    shown = navigation(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"])
+    sections = ("commands/", "models/", "reference/")
+    assert len(shown) == len(set(shown))
+    assert set(shown) == set(WRITTEN) | {
+        path for path in GENERATED if path.endswith("/index.md") or not path.startswith(sections)
+    }
+
+
+def test_every_verb_model_and_method_has_its_page() -> None:
+    for command in app.registered_commands:
+        page = GENERATED[f"commands/{command.callback.__name__}.md"]
+        assert command.epilog.removeprefix("Example: ") in page
+    for model in MODELS:
+        assert model.licence in GENERATED[f"models/{model.name}.md"]
+    for name in method_classes():
+        text = WRITTEN[f"methods/{name}.md"]
+        assert f"../media/{name}.webp" in text and text.count("When not to use it") == 1, name
+
+
+def test_a_command_says_what_its_options_take() -> None:
+    page = GENERATED["commands/animate.md"]
+    for row in (
+        "| `IMAGE` | no | A picture.",
+        "| `--model` | text | A name from 'unstill models', a diffusers folder, or a hub id. Default: `pico`. |",
+        "| `--frames` | whole number from 2 |",
+        "| `--fps` | whole number, 1 to 120 |",
+        "| `--method` | text, repeatable |",
+        "| `--plain` `--no-plain` |  |",
+        "| `--json` |  | Print",
+    ):
+        assert row in page, row
+
+
+def test_measured_rows_are_those_of_the_file() -> None:
+    rows = json.loads((DOCS / "methods" / "measured.json").read_text("utf-8"))["rows"]
+    for name, cls in method_classes().items():
+        measured = [row for row in rows if re.search(rf"\b{cls.__name__}\b", row["methods"])]
+        shown = pages.measured(cls.__name__)
+        assert shown.count("\n| `") == len(measured), name
+        assert all(f"{row['motion']['mean']:.2f}" in shown for row in measured)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = GENERATED["reference/index.md"]
+    modules = {name for name in unstill.__all__ if type(getattr(unstill, name)).__name__ == "module"}
+    for name in set(unstill.__all__) - modules - {"__version__"}:
+        assert f"[`unstill.{name}`]" in page, name
+
+
+def test_pictures_are_small_and_used() -> None:
+    media = list((DOCS / "media").iterdir())
+    assert sum(path.stat().st_size for path in media) < 2_000_000
+    for path in media:
+        assert any(f"media/{path.name}" in text for text in ALL.values()), path.name
