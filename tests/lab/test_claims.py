@@ -100,6 +100,6 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr("unstill.lab.claims.fcntl.lockf", refuse)
+    monkeypatch.setattr("unstill.lab.claims._lock", refuse)
     with pytest.raises(UnstillError, match="without locks"):
         Claims(tmp_path, ["a"]).work(lambda cell: {})

@@ -148,6 +148,6 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
 
 def test_the_page_says_what_was_found(pipe, subjects):
     found = probed(pipe, subjects[:2], lambda noisy, image, sigma: image)
-    html = page(found, None, 8, None, {"command": "unstill <b>"}).html()
+    html = page(found, None, None, {"command": "unstill <b>"}).html()
     assert verdict(found)[0] in html and "unstill &lt;b&gt;" in html and html.count("<video") == 3 * 3 + 1
     assert "http://" not in html.replace("http://www.w3.org/2000/svg", "") and "https://" not in html

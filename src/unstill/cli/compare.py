@@ -24,7 +24,9 @@ def compare(
     images: Annotated[
         Path | None, typer.Option(help="A picture or a folder of pictures. Without it: rendered ones.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Pictures to use, at most.")] = 8,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Pictures to use, at most. Default: 8, or the recipe's number.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Videos per picture.")] = 1,
     motion: Annotated[str | None, typer.Option(help="Motion levels to ask for, with commas: 0.3,0.6.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What happens, for models that read text.")] = None,
@@ -35,6 +37,9 @@ def compare(
         str | None, typer.Option(help="The settings of an experiment of the papers; '--recipe list' names them.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    docs: Annotated[
+        Path | None, typer.Option(help="Also write the recipe's results and claims as Markdown into this folder.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The folder of this comparison; a stopped one goes on.")] = Path(
         "comparison"
     ),
@@ -56,17 +61,31 @@ def compare(
     from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
     from unstill.errors import UnstillError
-    from unstill.lab.recipes import RECIPES, recipe_named
+    from unstill.lab.recipes import ELSEWHERE, RECIPES, recipe_named
 
     if recipe == "list":
-        for name, one in RECIPES.items():
-            typer.echo(f"{name}: {one.about}")
+        for name, about in {**ELSEWHERE, **{name: one.about for name, one in RECIPES.items()}}.items():
+            typer.echo(f"{name}: {about}")
         return
-    texts = [*(recipe_named(recipe).settings if recipe else ()), *(method or ())]
+    if docs is not None and recipe is None:
+        raise UnstillError("--docs writes what a recipe came to; name one with --recipe.")
+    if recipe in ELSEWHERE:
+        from unstill.cli import recipes
+
+        if method or images or motion or prompt or steps or frames or size or len(model or []) > 1:
+            raise UnstillError(f"The recipe {recipe} takes --model, --count, --seed, --out and --docs only.")
+        if recipe == "leak":
+            recipes.leak((model or ["pico"])[0], count or 16, seed, out, docs, device, offload, as_json)
+        else:
+            recipes.time_noise(out, docs)
+        return
+    chosen = recipe_named(recipe) if recipe else None
+    texts = [*(chosen.settings if chosen else ()), *(method or ())]
     if not texts:
         raise UnstillError("Say what to compare, for example --method 'early-start:sigma=50|20', or --recipe list.")
     wanted = None if size is None else parse_size(size)
-    motions = _motions(motion) if motion else recipe_named(recipe).motions if recipe else (None,)
+    motions = _motions(motion) if motion else chosen.motions if chosen else (None,)
+    blind = chosen is not None and chosen.given == "caption"
     output.check_writable(out / "manifest.json")
     output.hush()
     rank, processes = rank_and_count()
@@ -76,11 +95,15 @@ def compare(
     from unstill.lab.summary import summarise
 
     models = [
-        _model(name, texts, wanted, frames, steps, functools.partial(_load, name, device, offload))
+        _model(name, texts, wanted, frames, steps, functools.partial(_load, name, device, offload, blind), blind)
         for name in model or ["pico"]
     ]
-    pictures = _pictures(images, count, models[0].size, seed)
-    comparison = Comparison(out, models, pictures, range(seed, seed + seeds), motions=motions, prompt=prompt)
+    number = count or (chosen.count if chosen else 8)
+    pictures, captions = _pictures(images, number, models[0].size, seed)
+    prompts = captions if blind and prompt is None else prompt
+    comparison = Comparison(
+        out, models, pictures, range(seed, seed + seeds), motions=motions, prompts=prompts, blind=blind
+    )
     try:
         with Report(quiet=as_json or rank > 0) as report:
             comparison.run(rank, processes, functools.partial(report, "videos"))
@@ -106,6 +129,10 @@ def compare(
         "seeds": list(range(seed, seed + seeds)),
     }
     output.write_json(out / "summary.json", result)
+    if docs is not None and recipe is not None and chosen is not None:
+        from unstill.cli.recipes import write_comparison
+
+        write_comparison(docs, recipe, chosen, comparison, rows, result["versions"])
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
@@ -119,6 +146,8 @@ def compare(
         for reason in row.failed:
             typer.echo(f"{row.name} failed: {reason}", err=True)
     typer.echo(f"Wrote {out / 'report.html'}, summary.json, summary.csv and cells.csv.")
+    if docs is not None:
+        typer.echo(f"Wrote {docs / 'lab' / f'{recipe}.md'} and {docs / 'claims.md'}.")
 
 
 def _motions(text: str) -> tuple[float, ...]:
@@ -133,16 +162,25 @@ def _motions(text: str) -> tuple[float, ...]:
     return levels
 
 
-def _load(name: str, device: str | None, offload: bool) -> Any:
+def _load(name: str, device: str | None, offload: bool, text: bool) -> Any:
+    """`text`: the embedded model as those of the text-to-video papers are, variance-preserving."""
     from unstill.models import registry
 
-    return registry.load(name, device=device, offload=offload)
+    pipe: Any = registry.load(name, device=device, offload=offload)
+    if text and registry.pipeline_name(name) == "PicoPipeline":
+        from unstill.models.pico import vp_scheduler
+
+        pipe.scheduler = vp_scheduler()
+    return pipe
 
 
-def _model(name: str, texts: list[str], size: Any, frames: int | None, steps: int | None, load: Any) -> Any:
+def _model(
+    name: str, texts: list[str], size: Any, frames: int | None, steps: int | None, load: Any, text: bool
+) -> Any:
     """A model with the settings that suit it, plain first."""
     from unstill.cli.options import describe_method, parse_method
     from unstill.lab.compare import Model, Setting
+    from unstill.lab.fingerprint import fingerprint
     from unstill.lab.settings import PLAIN, expand, split
     from unstill.models import registry
     from unstill.models.calling import native_frames, native_size
@@ -160,11 +198,22 @@ def _model(name: str, texts: list[str], size: Any, frames: int | None, steps: in
         loaded = load()
         size, frames, fps = size or native_size(loaded), frames or native_frames(loaded), 8
         load = functools.partial(lambda pipe: pipe, loaded)
-    return Model(name=name, load=load, size=size, settings=tuple(settings), frames=frames, steps=steps, fps=fps)
+    return Model(
+        name=name,
+        load=load,
+        weights=f"{fingerprint(name)}{' variance-preserving' if text else ''}",
+        size=size,
+        settings=tuple(settings),
+        frames=frames,
+        steps=steps,
+        fps=fps,
+    )
 
 
-def _pictures(source: Path | None, count: int, size: tuple[int, int], seed: int) -> dict[str, Any]:
-    """By name: of a folder in natural order, or first frames of the synthetic world."""
+def _pictures(
+    source: Path | None, count: int, size: tuple[int, int], seed: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """By name: of a folder in natural order, or first frames of the synthetic world and their captions."""
     from unstill.data.decode import natural_key
     from unstill.data.images import read_image
     from unstill.errors import UnstillError
@@ -172,11 +221,13 @@ def _pictures(source: Path | None, count: int, size: tuple[int, int], seed: int)
     if source is None:
         from unstill.lab.subjects import from_world, picture_of
 
-        return {f"world {i}": picture_of(one) for i, one in enumerate(from_world(count, 2, size, seed))}
+        rendered = {f"world {i}": one for i, one in enumerate(from_world(count, 8, size, seed))}
+        captions = {name: one.caption for name, one in rendered.items() if one.caption is not None}
+        return {name: picture_of(one) for name, one in rendered.items()}, captions
     if not source.is_dir():
-        return {source.name: read_image(source)}
+        return {source.name: read_image(source)}, {}
     kinds = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
     found = sorted((p for p in source.iterdir() if p.suffix.lower() in kinds), key=lambda p: natural_key(p.name))
     if not found:
         raise UnstillError(f"The folder {source} holds no pictures (looked for {' '.join(kinds)}).")
-    return {path.name: read_image(path) for path in found[:count]}
+    return {path.name: read_image(path) for path in found[:count]}, {}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+
+
+if TYPE_CHECKING:
+    from unstill.lab.diagnose import Diagnosis
+    from unstill.lab.response import Response
 
 
 def diagnose(
@@ -47,8 +53,77 @@ def diagnose(
     Find out whether a model copies its image instead of moving it, and where to start sampling.
 
     Noises clips, lets the model predict them in one step, and compares the motion: with its image, with a weakened
-    one, without any; on rendered clips also with the best that any model could predict.
+    one, without any; on rendered clips also with the best that any model could predict. Stopped, it goes on where it
+    was when the same command is given again; accelerate launch -m unstill diagnose ... shares the clips out.
     """
+    from unstill.cli.processes import rank_and_count
+
+    found = examine(
+        model,
+        clips=clips,
+        count=count,
+        levels=levels,
+        method=method,
+        share=share,
+        prompt=prompt,
+        response=response,
+        frames=frames,
+        fps=fps,
+        size=size,
+        seed=seed,
+        out=out,
+        device=device,
+        offload=offload,
+        quiet=as_json,
+        processes=rank_and_count(),
+    )
+    if found is None:
+        return
+    if as_json:
+        typer.echo(json.dumps(found.result, indent=2))
+        return
+    from rich.console import Console
+
+    from unstill.lab.diagnosis_report import table, verdict
+
+    console = Console(highlight=False)
+    console.print(table(found.diagnosis))
+    for sentence in verdict(found.diagnosis):
+        console.print(sentence)
+    if found.result["use"]:
+        typer.echo(f"Try it: {found.result['use']}")
+    typer.echo(f"Wrote {out} and {out.with_suffix('.json')}.")
+
+
+class Found(NamedTuple):
+    """A diagnosis, as objects and as what is written into the JSON file."""
+
+    diagnosis: Diagnosis
+    response: Response | None
+    result: dict[str, Any]
+
+
+def examine(
+    model: str,
+    *,
+    out: Path,
+    clips: Path | None = None,
+    count: int = 8,
+    levels: str | None = None,
+    method: list[str] | None = None,
+    share: float = 0.5,
+    prompt: str | None = None,
+    response: int = 4,
+    frames: int | None = None,
+    fps: float | None = None,
+    size: str | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    offload: bool = False,
+    quiet: bool = False,
+    processes: tuple[int, int] = (0, 1),
+) -> Found | None:
+    """Everything of `unstill diagnose` but the words on the terminal; `None` in a process that only helps."""
     from unstill.cli import output
     from unstill.cli.options import describe_method, parse_method, parse_numbers, parse_size
     from unstill.cli.progress import Report
@@ -71,11 +146,12 @@ def diagnose(
     if cls is not None:
         _check_prompt(cls, prompt)
 
-    from unstill.lab.diagnose import diagnose as measure
-    from unstill.lab.diagnosis_report import command, page, table, verdict
+    from unstill.lab.diagnosis_report import command, page, verdict
+    from unstill.lab.diagnosis_run import DiagnosisRun
+    from unstill.lab.fingerprint import fingerprint
     from unstill.lab.probe import usual_levels
-    from unstill.lab.response import LEVELS, respond, takes_motion
-    from unstill.lab.subjects import from_folder, from_world, motion_argument, picture_of
+    from unstill.lab.response import takes_motion
+    from unstill.lab.subjects import Folder, Subjects, World, motion_argument, picture_of
     from unstill.models.calling import arguments, native_frames, native_size, parameters
 
     pipe = registry.load(model, device=device, offload=offload)
@@ -90,33 +166,37 @@ def diagnose(
         image = picture if takes_image else None
         return arguments(type(pipe), image=image, prompt=prompt, motion=motion, frames=length, steps=steps, size=shape)
 
-    def subjects(n: int, others: int = 0) -> Any:
+    def subjects(n: int, others: int = 0) -> Subjects:
         if clips is None:
-            return from_world(n, length, shape, seed, others)
-        return from_folder(clips, n, length, rate, shape, seed)
+            return World(count=n, frames=length, size=shape, seed=seed, others=others)
+        return Folder(folder=clips, count=n, frames=length, fps=rate, size=shape, seed=seed)
 
-    asked = None
-    with Report(quiet=as_json) as report:
-        found = measure(
-            pipe,
-            subjects(count, others),
-            lambda subject, picture: call(picture, motion_argument(pipe, subject)),
-            asked_levels or usual_levels(pipe),
-            name=model,
-            methods=methods,
-            share=share,
-            seed=seed,
-            progress=lambda done: report("clips", done, count),
-        )
-        if response and takes_motion(pipe) and takes_image:
-            steps = entry.steps if entry else None
-            asked = respond(
-                pipe,
-                list(subjects(response)),
-                lambda subject, level: call(picture_of(subject), level, steps),
-                seed=seed,
-                progress=lambda done: report("videos", done, response * len(LEVELS)),
-            )
+    answering = response if takes_motion(pipe) and takes_image else 0
+    described = [describe_method(one) for one in methods]
+    versions = output.provenance()["versions"]
+    run = DiagnosisRun(
+        work=out.with_suffix(".cells"),
+        decides={"weights": fingerprint(model), "methods": described, "prompt": prompt, "versions": versions},
+        pipe=pipe,
+        subjects=subjects(count, others),
+        call=lambda subject, picture: call(picture, motion_argument(pipe, subject)),
+        levels=asked_levels or usual_levels(pipe),
+        name=model,
+        methods=methods,
+        share=share,
+        seed=seed,
+        fps=rate or 8,
+        answers=subjects(answering) if answering else None,
+        ask=lambda subject, level: call(picture_of(subject), level, entry.steps if entry else None),
+    )
+    try:
+        with Report(quiet=quiet or processes[0] > 0) as report:
+            made = run.run(*processes, progress=functools.partial(report, "clips and videos"))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Stopped; the same command goes on from here.") from None
+    if made is None:
+        return None
+    found, asked = made
     typed = command(found, "statistics" in defaults)
     result: dict[str, Any] = {
         **output.provenance(),
@@ -125,7 +205,7 @@ def diagnose(
         "advice": verdict(found)[1],
         "use": typed,
         "response": asked and asked.as_dict(),
-        "methods": [describe_method(one) for one in methods],
+        "methods": described,
         "source": "the synthetic world" if clips is None else str(clips),
         "frames": length,
         "size": {"height": shape[0], "width": shape[1]},
@@ -134,23 +214,12 @@ def diagnose(
     facts = {
         "command": result["command"],
         "clips": f"{found.clips} of {result['source']}, {length} frames of {shape[1]}x{shape[0]}",
-        "methods": ", ".join(f"{one['name']} {one['parameters']}" for one in result["methods"]) or "none",
+        "methods": ", ".join(f"{one['name']} {one['parameters']}" for one in described) or "none",
         "versions": ", ".join(f"{name} {number}" for name, number in result["versions"].items()),
     }
-    page(found, asked, rate or 8, typed, facts).save(out)
+    page(found, asked, typed, facts).save(out)
     output.write_json(out.with_suffix(".json"), result)
-    if as_json:
-        typer.echo(json.dumps(result, indent=2))
-        return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(table(found))
-    for sentence in verdict(found):
-        console.print(sentence)
-    if typed:
-        typer.echo(f"Try it: {typed}")
-    typer.echo(f"Wrote {out} and {out.with_suffix('.json')}.")
+    return Found(found, asked, result)
 
 
 def _check_prompt(cls: type, prompt: str | None) -> None:

@@ -5,16 +5,17 @@ A cell is done when its file lies in `done/`, written under another name and ren
 on one byte of the file `claims`, at the place of the cell in the manifest. The operating system takes a lock from a
 process that dies, also by kill -9, so that no claim can go stale and nothing has to be guessed from clocks or process
 ids. Under the lock the cell is looked up once more: it is done, or nobody else is computing it. Locks of this kind
-(POSIX record locks) also hold between machines on network file systems that support them, NFS among them.
+(POSIX record locks; on Windows those of msvcrt) also hold between machines on network file systems that support them,
+NFS among them.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,28 @@ from pathlib import Path
 from typing import Any
 
 from unstill.errors import UnstillError
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int, place: int) -> None:
+        """The byte at `place`, which need not exist; raises OSError at once where another process has it."""
+        os.lseek(file, place, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+
+    def _unlock(file: int, place: int) -> None:
+        os.lseek(file, place, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+else:
+    import fcntl
+
+    def _lock(file: int, place: int) -> None:
+        """The byte at `place`, which need not exist; raises OSError at once where another process has it."""
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+
+    def _unlock(file: int, place: int) -> None:
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
 
 
 PATIENCE = 0.5
@@ -100,9 +123,9 @@ class Claims:
     def _claim(self, cell: str) -> Iterator[bool]:
         place = self.cells.index(cell)
         try:
-            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            _lock(self._locks, place)
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 raise UnstillError(
                     f"{self.folder} is on a file system without locks ({error.strerror}); choose a folder on another."
                 ) from error
@@ -111,7 +134,7 @@ class Claims:
         try:
             yield True
         finally:
-            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, place)
+            _unlock(self._locks, place)
 
 
 def settle(path: Path, content: dict[str, Any]) -> dict[str, Any]:

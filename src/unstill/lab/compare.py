@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from unstill.data.images import resize_and_crop
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
 from unstill.lab.claims import Claims, settle
+from unstill.lab.probe import Removed
 from unstill.lab.subjects import flow_of
 from unstill.methods.base import Method
 from unstill.methods.free_init import FreeInit
@@ -34,7 +35,8 @@ from unstill.models.calling import arguments, generate, parameters
 
 
 METRICS = ("motion", "fidelity", "colour", "detail", "coherence", "first_frame_error", "seconds")
-"""motion: mean optical flow, % of the picture's side per frame; fidelity: mean of the proxies colour and detail."""
+"""motion: mean optical flow, % of the picture's side per frame; fidelity: mean of the proxies colour and detail;
+seconds: on a CPU those of its own time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +66,11 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """How to load a model, and what suits it."""
+    """How to load a model, and what suits it. `weights` tells models of one name apart."""
 
     name: str
     load: Callable[[], Any]
+    weights: str = ""
     size: tuple[int, int]
     settings: tuple[Setting, ...]
     frames: int | None = None
@@ -93,9 +96,18 @@ class Comparison:
         seeds: Sequence[int],
         *,
         motions: Sequence[float | None] = (None,),
-        prompt: str | None = None,
+        prompts: Mapping[str, str] | str | None = None,
+        blind: bool = False,
     ) -> None:
-        self.folder, self.images, self.prompt = folder, images, prompt
+        """
+        Args:
+            images: by name; so are `prompts`, where every image has its own.
+            blind: the denoiser does not see the image, which only the methods know: a text-to-video model of one that
+                takes both.
+        """
+        self.folder, self.images, self.blind = folder, images, blind
+        same = prompts is None or isinstance(prompts, str)
+        self.prompts: Mapping[str, str | None] = dict.fromkeys(images, prompts) if same else prompts
         self.models = {model.name: model for model in models}
         cells = [
             Cell(model=model.name, setting=setting.name, motion_asked=motion, image=image, seed=seed)
@@ -140,7 +152,8 @@ class Comparison:
         return {
             "methods": setting.described,
             "picture": hashlib.sha256(self.images[cell.image].tobytes()).hexdigest(),
-            "call": [model.frames, model.steps, model.size, self.prompt],
+            "call": [model.frames, model.steps, model.size, self.prompts.get(cell.image), self.blind],
+            "weights": model.weights,
         }
 
     def _pipeline(self, model: Model) -> Any:
@@ -157,12 +170,14 @@ class Comparison:
         setting = next(one for one in model.settings if one.name == cell.setting)
         pipe = self._pipeline(model)
         picture = resize_and_crop(self.images[cell.image], model.size)
-        began = time.perf_counter()
+        # On a CPU its own time counts: it may have others to serve.
+        clock = time.process_time if pipe._execution_device.type == "cpu" else time.perf_counter
+        began = clock()
         try:
             video = self._sample(pipe, model, setting, cell, picture)
         except UnstillError as error:  # a method that is not for this model: the others go on
             return {**asdict(cell), "error": str(error)}
-        seconds = time.perf_counter() - began
+        seconds = clock() - began
         scale = max(1, math.ceil(128 / min(model.size))) if min(model.size) < 128 else 1
         write_video(self.video(key), video, model.fps, upscale=scale)
         return {**asdict(cell), **measure(video, picture), "seconds": round(seconds, 3)}
@@ -172,14 +187,16 @@ class Comparison:
         call = arguments(
             type(pipe),
             image=picture if takes_image else None,
-            prompt=self.prompt,
+            prompt=self.prompts.get(cell.image),
             motion=cell.motion_asked,
             frames=model.frames,
             steps=model.steps,
             size=model.size,
         )
-        inside = [one for one in setting.methods if not isinstance(one, FreeInit)]
+        inside: list[Method] = [one for one in setting.methods if not isinstance(one, FreeInit)]
         loop = next((one for one in setting.methods if isinstance(one, FreeInit)), None)
+        if self.blind and takes_image:
+            inside.append(Removed())
         with unstill.apply(pipe, *inside, image=None if takes_image else picture):
             if loop is None:
                 return generate(pipe, call, cell.seed)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from unstill.data.video import read_video
 from unstill.errors import UnstillError
 from unstill.lab.compare import Comparison
+from unstill.lab.comparison_plots import colour_of, drawn
 from unstill.lab.page import Film, Page, film
-from unstill.lab.plots import Point, Series, between, curves, differences, number, scatter
+from unstill.lab.plots import Series, between, curves, number
 from unstill.lab.summary import COLUMNS, Row, as_csv, flat
 
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 MOST = 30_000_000
 """Bytes of video in a report, which base64 makes a third more; what does not fit stays in the folder."""
-COLOURS = 6
 SHOWN = (  # metric, words
     ("motion", "motion, % of side"),
     ("fidelity", "fidelity (proxy)"),
@@ -115,42 +115,13 @@ def _names(rows: Sequence[Row]) -> Callable[[Row], str]:
     return lambda row: row.name if several else row.setting
 
 
-def colour_of(rows: Sequence[Row], row: Row) -> int:
-    """By method, so that the values of a sweep share one; grey for the first setting."""
-    if row.setting == rows[0].setting:
-        return 6
-    names = list(dict.fromkeys(one.setting.partition(":")[0] for one in rows if one.setting != rows[0].setting))
-    return names.index(row.setting.partition(":")[0]) % COLOURS
-
-
 def _numbers(made: Page, title: str, rows: Sequence[Row]) -> None:
     if not rows:
         return
-    made.heading(title, "Up and to the right is better. Touch or point at a mark to read it.")
-    legend = {(row.setting.partition(":")[0], colour_of(rows, row), False): None for row in rows}
-    made.legend(list(legend))
-    points = [
-        Point(row.setting, row.means["motion"], row.means["fidelity"], colour_of(rows, row), row.front) for row in rows
-    ]
-    plots = [
-        (
-            "Motion against fidelity",
-            "The dashed staircase is the front: nothing lies beyond it.",
-            scatter(points, x_label="motion, % of side per frame", y_label="fidelity (proxy)"),
-        )
-    ]
-    plots += [
-        (
-            words,
-            f"Against {rows[0].setting}, same image and noise. What does not cross zero is certain.",
-            differences(
-                [(row.setting, row.gains[name], colour_of(rows, row)) for row in rows if row.gains], x_label=words
-            ),
-        )
-        for name, words in (("motion", "Motion gained, % of side per frame"), ("fidelity", "Fidelity gained (proxy)"))
-        if any(row.gains for row in rows)
-    ]
-    made.plots(plots)
+    made.heading(title, "Touch or point at a mark to read it.")
+    plots = drawn(rows)
+    made.legend(plots[0].legend)
+    made.plots([(one.title, one.about, one.svg) for one in plots])
     made.table(
         ["setting", *(words for _, words in SHOWN), "on the front"],
         [[row.setting, *(between(row.means[name]) for name, _ in SHOWN), f"{row.certainty:.0%}"] for row in rows],

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from unstill.attach import adapter_for
 from unstill.errors import UnstillError
 from unstill.lab.bayes import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
+from unstill.lab.page import Film, film
 from unstill.lab.probe import Condition, Level, Unit, has_image, one_step, unit_of
 from unstill.lab.subjects import Subject, flow_of, picture_of
 from unstill.methods.base import Method
@@ -68,8 +69,8 @@ class Diagnosis:
     pull: list[Interval]
     certain: list[Interval]
     start: float | None
-    shown: dict[str, Any] = field(default_factory=dict, repr=False)
-    """One clip and its predictions, for the eye: source -> list of `(F, 3, H, W)`, one per level."""
+    shown: dict[str, list[Film]] = field(default_factory=dict, repr=False)
+    """One clip and its predictions, for the eye: source -> one film for each of `shown_levels`; `"truth"` has one."""
 
     def as_dict(self) -> dict[str, Any]:
         def plain(intervals: Sequence[Interval]) -> list[dict[str, Any]]:
@@ -89,6 +90,14 @@ class Diagnosis:
         }
 
 
+class Probed(NamedTuple):
+    """One clip: the levels, what was measured, and the decoded predictions, source -> one `(F, 3, H, W)` per level."""
+
+    levels: tuple[Level, ...]
+    records: Records
+    videos: dict[str, list[Tensor]]
+
+
 def diagnose(
     pipe: Any,
     subjects: Iterable[Subject],
@@ -100,39 +109,59 @@ def diagnose(
     methods: Sequence[Method] = (),
     share: float = SHARE,
     seed: int = 0,
+    fps: float = 8.0,
     progress: Callable[[int], None] | None = None,
 ) -> Diagnosis:
     """
+    All in one go; `unstill.lab.diagnosis_run` does the same in a folder, where it can be stopped and shared out.
+
     Args:
         call: arguments of the pipeline's call for a clip and its first frame.
         levels: noise levels, falling, in the unit of `unit_of`.
         conditions: what the model sees of the image; those that the pipeline has no way for are left out.
         share: of the motion, that a recommended start has to keep.
+        fps: of the films to show.
         progress: is told how many clips are done.
 
     Raises:
         UnstillError: where `one_step` does, or without any clip.
     """
-    adapter = adapter_for(pipe)
-    usable = [c for c in conditions if c == "image" or (has_image(pipe) and (c == "removed" or adapter.denoisers))]
     rows: list[Records] = []
     visited: tuple[Level, ...] = ()
-    shown: dict[str, Any] = {}
+    shown: dict[str, list[Film]] = {}
     for index, subject in enumerate(subjects):
-        visited, found, seen = _one_clip(pipe, subject, call, levels, usable, methods, seed + index)
+        visited, found, videos = probe_clip(pipe, subject, call, levels, conditions, methods, seed + index)
         rows.append(found)
-        if not shown:
-            shown = seen
+        shown = shown or films_of(videos, fps)
         if progress is not None:
             progress(index + 1)
+    unit = unit_of(ForwardProcess.of(pipe.scheduler))
+    return summarise(gathered(rows), visited, unit, name=name or type(pipe).__name__, share=share, shown=shown)
+
+
+def gathered(rows: Sequence[Records]) -> Records:
+    """The records of single clips as those of all; raises `UnstillError` where there is none."""
     if not rows:
         raise UnstillError("There is no clip to probe with; give a folder of videos that can be read.")
-    records = {s: {q: np.stack([row[s][q] for row in rows]) for q in by} for s, by in rows[0].items()}
-    unit = unit_of(ForwardProcess.of(pipe.scheduler))
-    return summarise(records, visited, unit, name=name or type(pipe).__name__, share=share, shown=shown)
+    return {s: {q: np.stack([row[s][q] for row in rows]) for q in by} for s, by in rows[0].items()}
 
 
-def _one_clip(
+def shown_levels(count: int) -> list[int]:
+    """Which of `count` levels are shown to the eye: about five, from the first to the last."""
+    return sorted({round(i * (count - 1) / 4) for i in range(5)})
+
+
+def films_of(videos: dict[str, list[Tensor]], fps: float) -> dict[str, list[Film]]:
+    """The decoded predictions of one clip as small films."""
+
+    def chosen(source: str) -> list[Tensor]:
+        made = videos[source]
+        return made if source == "truth" else [made[i] for i in shown_levels(len(made))]
+
+    return {source: [film(video, fps, height=128) for video in chosen(source)] for source in videos}
+
+
+def probe_clip(
     pipe: Any,
     subject: Subject,
     call: Callable[[Subject, Image.Image], dict[str, Any]],
@@ -140,14 +169,16 @@ def _one_clip(
     conditions: Sequence[Condition],
     methods: Sequence[Method],
     seed: int,
-) -> tuple[tuple[Level, ...], Records, dict[str, Any]]:
+) -> Probed:
+    """Predicts one clip at all levels and measures it; arguments as of `diagnose`."""
     adapter = adapter_for(pipe)
+    usable = [c for c in conditions if c == "image" or (has_image(pipe) and (c == "removed" or adapter.denoisers))]
     clean = adapter.encode_video(pipe, subject.video)
     still = adapter.encode_video(pipe, subject.video[:1].expand_as(subject.video))
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(levels), *clean.shape[1:], generator=generator)
     arguments = call(subject, picture_of(subject))
-    made = {c: one_step(pipe, arguments, clean, noise, levels, methods=methods, condition=c) for c in conditions}
+    made = {c: one_step(pipe, arguments, clean, noise, levels, methods=methods, condition=c) for c in usable}
     seen = made["image"]
     predicted: dict[str, Tensor] = {name: one.x0 for name, one in made.items()}
     held = clean.shape[2] - seen.x0.shape[2]
@@ -171,7 +202,7 @@ def _one_clip(
             "image": _energy(still),
         }
     }
-    videos: dict[str, Any] = {"truth": truth}
+    videos: dict[str, list[Tensor]] = {"truth": [truth]}
     for source, x0 in predicted.items():
         videos[source] = [decode(one) for one in x0]
         records[source] = {
@@ -181,7 +212,7 @@ def _one_clip(
         }
     if "removed" in predicted:
         records["removed"]["change"] = _energy(predicted["image"] - predicted["removed"])
-    return seen.levels, records, videos
+    return Probed(seen.levels, records, videos)
 
 
 def _best(noisy: Tensor, others: Tensor, level: Level) -> Tensor:
@@ -203,7 +234,7 @@ def summarise(
     *,
     name: str,
     share: float = SHARE,
-    shown: dict[str, Any] | None = None,
+    shown: dict[str, list[Film]] | None = None,
 ) -> Diagnosis:
     """Ratios of sums over the clips, with bootstrap intervals over the clips: lively clips count more than still
     ones, and no clip is divided by its own small motion."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unstill.lab.bootstrap import Interval
-from unstill.lab.diagnose import Diagnosis
-from unstill.lab.page import Film, Page, film
+from unstill.lab.diagnose import Diagnosis, shown_levels
+from unstill.lab.page import Film, Page
 from unstill.lab.plots import Series, between, curves, number
 from unstill.lab.response import Response
 
@@ -80,44 +80,31 @@ def table(diagnosis: Diagnosis) -> Table:
     from rich.table import Table
 
     shown = Table(box=None, pad_edge=False, header_style="bold", title="Motion explained in one step (1: all of it)")
-    for column in _columns(diagnosis):
+    for column in columns(diagnosis):
         shown.add_column(column, justify="right")
-    for i, row in enumerate(_rows(diagnosis)):
+    for i, row in enumerate(rows(diagnosis)):
         style = "bold" if diagnosis.levels[i].value == diagnosis.start else None
         shown.add_row(*(cell.partition(" (")[0] for cell in row), style=style)
     return shown
 
 
-def page(
-    diagnosis: Diagnosis, response: Response | None, fps: float, command: str | None, facts: dict[str, Any]
-) -> Page:
+def page(diagnosis: Diagnosis, response: Response | None, command: str | None, facts: dict[str, Any]) -> Page:
     made = Page(f"Does {diagnosis.model} leak?", f"{diagnosis.clips} clips, noised and predicted in one step.")
     found, advice = verdict(diagnosis)
     made.verdict(found, advice, command=command or "")
     made.heading("By noise level", "From much noise (where sampling begins) to little. Bands are 95 % intervals.")
     present = [source for source in SOURCES if source in diagnosis.curves]
     made.legend([(SOURCES[s][0], SOURCES[s][1], s == "reference") for s in present])
-    made.plots(_plots(diagnosis, present))
-    made.table(_columns(diagnosis), _rows(diagnosis), [one.value == diagnosis.start for one in diagnosis.levels])
+    made.plots(plots(diagnosis, present))
+    made.table(columns(diagnosis), rows(diagnosis), [one.value == diagnosis.start for one in diagnosis.levels])
     if diagnosis.shown:
-        _films(made, diagnosis, present, fps)
+        _films(made, diagnosis, present)
     if response is not None:
         made.heading(
             "Does it move as much as it is asked to?",
             "Optical flow of sampled videos, in units of the embedded model's motion level.",
         )
-        line = [Interval(x, x, x) for x in response.requested]
-        svg = curves(
-            [
-                Series("asked for", response.requested, line, 6, dashed=True),
-                Series("the model", response.requested, response.measured, 1),
-            ],
-            x_label="motion asked for",
-            y_label="motion measured",
-            lines=(response.real,),
-        )
-        about = f"Slope {between(response.slope)}: 1 follows, 0 ignores. The thin line is the motion of the clips."
-        made.plots([("Motion, asked for and made", about, svg)])
+        made.plots([response_plot(response)])
     made.heading("How to read this")
     made.prose(_READING)
     made.facts("Settings and versions", facts)
@@ -136,11 +123,27 @@ _READING = (
 )
 
 
+def response_plot(response: Response) -> tuple[str, str, str]:
+    """Title, what to look at, and the plot of motion made against motion asked for."""
+    line = [Interval(x, x, x) for x in response.requested]
+    svg = curves(
+        [
+            Series("asked for", response.requested, line, 6, dashed=True),
+            Series("the model", response.requested, response.measured, 1),
+        ],
+        x_label="motion asked for",
+        y_label="motion measured",
+        lines=(response.real,),
+    )
+    about = f"Slope {between(response.slope)}: 1 follows, 0 ignores. The thin line is the motion of the clips."
+    return "Motion, asked for and made", about, svg
+
+
 def _x(diagnosis: Diagnosis) -> list[float]:
     return [one.value for one in diagnosis.levels]
 
 
-def _plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, str]]:
+def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, str]]:
     x, log = _x(diagnosis), diagnosis.unit == "sigma"
     label = "noise level sigma" if log else "start (fraction of training time)"
 
@@ -150,7 +153,7 @@ def _plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str,
         ]
 
     shared: dict[str, Any] = {"x_label": label, "log_x": log, "mark": diagnosis.start}
-    plots = [
+    made = [
         (
             "Explained motion",
             "1 is all of it, 0 a still image. Below the dashed curve motion is lost for no good reason.",
@@ -159,7 +162,7 @@ def _plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str,
     ]
     if diagnosis.leak:
         exact = "reference" in diagnosis.curves
-        plots.append(
+        made.append(
             (
                 "Leakage" if exact else "Leakage, at most",
                 "Motion lost to the image, as a share; and how far the image pulls the prediction.",
@@ -174,30 +177,30 @@ def _plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str,
                 ),
             )
         )
-    plots.append(
+    made.append(
         (
             "Flow",
             "Optical flow of the prediction, as a share of the clip's.",
             curves(of("flow"), y_label="flow / flow of the clip", y_range=(0, 2.5), lines=(1,), **shared),
         )
     )
-    plots.append(
+    made.append(
         (
             "First frame",
             "How far the predicted first frame is from the image.",
             curves(of("first_frame"), y_label="RMS difference", **shared),
         )
     )
-    return plots
+    return made
 
 
-def _columns(diagnosis: Diagnosis) -> list[str]:
+def columns(diagnosis: Diagnosis) -> list[str]:
     names = [SOURCES[s][0] for s in SOURCES if s in diagnosis.curves]
     return [diagnosis.unit, *names, "flow", "first frame off by", *(["leakage", "pull"] if diagnosis.leak else [])]
 
 
-def _rows(diagnosis: Diagnosis) -> list[list[str]]:
-    rows = []
+def rows(diagnosis: Diagnosis) -> list[list[str]]:
+    made = []
     for i, level in enumerate(diagnosis.levels):
         explained = [diagnosis.curves[s]["explained"][i] for s in SOURCES if s in diagnosis.curves]
         model = diagnosis.curves["image"]
@@ -205,29 +208,22 @@ def _rows(diagnosis: Diagnosis) -> list[list[str]]:
         row.append(between(model["first_frame"][i]))
         if diagnosis.leak:
             row += [_cell(diagnosis.leak[i]), _cell(diagnosis.pull[i])]
-        rows.append(row)
-    return rows
+        made.append(row)
+    return made
 
 
 def _cell(one: Interval) -> str:
     return f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})".replace("-", "\u2212")
 
 
-def _films(made: Page, diagnosis: Diagnosis, present: Sequence[str], fps: float) -> None:
+def _films(made: Page, diagnosis: Diagnosis, present: Sequence[str]) -> None:
     made.heading(
         "What one step sees", "One clip. Each video is a single prediction from the clip with that much noise."
     )
-    count = len(diagnosis.levels)
-    chosen = sorted({round(i * (count - 1) / 4) for i in range(5)})
+    chosen = shown_levels(len(diagnosis.levels))
     cells: list[tuple[str, Film | None]] = []
     for source in present:
-        cells.append((SOURCES[source][0], None))
-        cells += [
-            (
-                f"{diagnosis.unit} {number(diagnosis.levels[i].value)}",
-                film(diagnosis.shown[source][i], fps, height=128),
-            )
-            for i in chosen
-        ]
-    cells += [("the clip", None), ("without noise", film(diagnosis.shown["truth"], fps, height=128))]
+        names = [f"{diagnosis.unit} {number(diagnosis.levels[i].value)}" for i in chosen]
+        cells += [(SOURCES[source][0], None), *zip(names, diagnosis.shown[source], strict=True)]
+    cells += [("the clip", None), ("without noise", diagnosis.shown["truth"][0])]
     made.films(1 + len(chosen), cells)

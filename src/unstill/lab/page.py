@@ -23,7 +23,7 @@ from unstill.data.video import as_frames, write_video
 PANEL = 192
 """Height of the videos in a page, pixels: small models' are enlarged to it, others made smaller."""
 
-_STYLE = """
+_COLOURS = """
 :root { color-scheme: light dark;
   --paper: #fbfaf8; --card: #ffffff; --ink: #1f2328; --soft: #57606a; --faint: #d9dce1; --hair: #eceef1;
   --accent: #0b6e5f; --wash: #e8f3f0;
@@ -32,9 +32,25 @@ _STYLE = """
   --paper: #14171a; --card: #1c2024; --ink: #e7e9ec; --soft: #a3abb5; --faint: #3a4048; --hair: #292e34;
   --accent: #5cc9b3; --wash: #17302b;
   --s0: #6db3ea; --s1: #f2925c; --s2: #4fcfa8; --s3: #cf94e2; --s4: #dcc04a; --s5: #f27d9b; --s6: #9aa3ae } }
+.c0 { --c: var(--s0) } .c1 { --c: var(--s1) } .c2 { --c: var(--s2) } .c3 { --c: var(--s3) } .c4 { --c: var(--s4) }
+.c5 { --c: var(--s5) } .c6 { --c: var(--s6) }
+"""
+_PLOTS = """
+svg text { fill: var(--soft); font-size: 12px } svg .label { font-size: 12.5px } svg .name { fill: var(--ink) }
+svg .grid { stroke: var(--hair) } svg .axis { stroke: var(--faint) } svg .rule, svg .zero { stroke: var(--soft);
+  stroke-width: 0.8 } svg .mark { stroke: var(--accent); stroke-width: 1.4; stroke-dasharray: 3 3 }
+svg .line { fill: none; stroke: var(--c); stroke-width: 2.2; stroke-linejoin: round } svg .dashed {
+  stroke-dasharray: 6 4 } svg .band { fill: var(--c); opacity: 0.14 } svg .dot { fill: var(--c) }
+svg .point line { stroke: var(--c); stroke-width: 1.5; opacity: 0.65 } svg .point circle { fill: var(--c);
+  stroke: var(--card); stroke-width: 1.2 } svg .front { fill: none; stroke: var(--accent); stroke-dasharray: 4 4;
+  stroke-width: 1.4; opacity: 0.8 }
+"""
+_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+_STYLE = (
+    f"{_COLOURS}{_PLOTS}body {{ font: 16px/1.55 {_FONT} }}"
+    + """
 * { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
+body { margin: 0; background: var(--paper); color: var(--ink) }
 main { max-width: 1080px; margin: 0 auto; padding: 28px 18px 60px }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 4px; letter-spacing: -0.01em; overflow-wrap: anywhere }
 h2 { font-size: 1.15rem; margin: 40px 0 6px }
@@ -49,16 +65,6 @@ pre { background: var(--card); border: 1px solid var(--faint); border-radius: 8p
 .card { background: var(--card); border: 1px solid var(--hair); border-radius: 12px; padding: 14px 14px 10px }
 .card p { font-size: 0.85rem; color: var(--soft); margin: 2px 0 8px }
 svg { width: 100%; height: auto; display: block; overflow: visible }
-svg text { fill: var(--soft); font-size: 12px } svg .label { font-size: 12.5px } svg .name { fill: var(--ink) }
-svg .grid { stroke: var(--hair) } svg .axis { stroke: var(--faint) } svg .rule, svg .zero { stroke: var(--soft);
-  stroke-width: 0.8 } svg .mark { stroke: var(--accent); stroke-width: 1.4; stroke-dasharray: 3 3 }
-svg .line { fill: none; stroke: var(--c); stroke-width: 2.2; stroke-linejoin: round } svg .dashed {
-  stroke-dasharray: 6 4 } svg .band { fill: var(--c); opacity: 0.14 } svg .dot { fill: var(--c) }
-svg .point line { stroke: var(--c); stroke-width: 1.5; opacity: 0.65 } svg .point circle { fill: var(--c);
-  stroke: var(--card); stroke-width: 1.2 } svg .front { fill: none; stroke: var(--accent); stroke-dasharray: 4 4;
-  stroke-width: 1.4; opacity: 0.8 }
-.c0 { --c: var(--s0) } .c1 { --c: var(--s1) } .c2 { --c: var(--s2) } .c3 { --c: var(--s3) } .c4 { --c: var(--s4) }
-.c5 { --c: var(--s5) } .c6 { --c: var(--s6) }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 8px 0 14px; padding: 0; list-style: none;
   font-size: 0.9rem } .legend li::before { content: ""; display: inline-block; width: 18px; height: 0;
   border-top: 3px solid var(--c); border-radius: 2px; margin-right: 7px; vertical-align: middle }
@@ -78,6 +84,7 @@ video { width: 100%; min-height: 60px; display: block; border-radius: 8px; backg
 dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
 @media (max-width: 560px) { main { padding: 18px 12px 40px } h1 { font-size: 1.35rem } th, td { padding: 6px 8px } }
 """
+)
 
 # Videos are decoded only when they come into view: a page of hundreds opens at once.
 _SCRIPT = """
@@ -89,6 +96,11 @@ const watch = new IntersectionObserver(seen => seen.forEach(({target: v, isInter
 }), {rootMargin: "200px"});
 document.querySelectorAll("video").forEach(v => watch.observe(v));
 """
+
+
+def plot_style() -> str:
+    """Style of a plot that stands by itself."""
+    return f"{_COLOURS}{_PLOTS}svg text {{ font-family: {_FONT} }} svg .card {{ fill: var(--card) }}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,15 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 42.0
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A curve with intervals. `colour`: number of one of the page's colours. `dashed`: for what is a yardstick."""
+    """A curve with intervals. `colour`: number of one of the page's colours. `dashed`: for what is a yardstick.
+    `dots`: whether its points are marked; those of a formula are not."""
 
     name: str
     x: Sequence[float]
     y: Sequence[Interval]
     colour: int
     dashed: bool = False
+    dots: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def curves(
         known = [(a, b) for a, b in zip(one.x, one.y, strict=True) if math.isfinite(b.value)]
         path = " ".join(f"{x(a)},{y(b.value)}" for a, b in known)
         parts.append(f'<polyline class="line c{one.colour}{" dashed" if one.dashed else ""}" points="{path}"/>')
-        for a, b in known:
+        for a, b in known if one.dots else ():
             said = f"{one.name}, {number(a)}: {between(b)}"
             parts.append(
                 f'<circle class="dot c{one.colour}" cx="{x(a)}" cy="{y(b.value)}" r="3.2">'

@@ -109,7 +109,7 @@ def one_step(
         if condition == "removed":
             call = {**call, "image": Image.new("RGB", call["image"].size, (128, 128, 128))}
         if adapter.denoisers:
-            changed = (_Removed() if condition == "removed" else _Weakened(share=WEAKENED),)
+            changed = (Removed() if condition == "removed" else _Weakened(share=WEAKENED),)
     steps = max(len(levels), 4)  # some schedulers' rules cannot make a grid of fewer
     given = {**call, "num_inference_steps": steps, "output_type": "latent"}
     given["generator"] = torch.Generator().manual_seed(0)
@@ -174,7 +174,9 @@ class _Visit(Method):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Removed(Method):
+class Removed(Method):
+    """The denoiser sees zeros in the place of its image latents; other methods still know them."""
+
     def on_condition(self, run: Run, image_latents: Tensor) -> Tensor:
         return torch.zeros_like(image_latents)
 

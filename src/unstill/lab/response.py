@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from unstill.data import world
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.subjects import Subject, flow_of
-from unstill.models.calling import generate, parameters
+from unstill.lab.subjects import flow_of
+from unstill.models.calling import parameters
 
 
 LEVELS = (0.1, 0.4, 0.7, 1.0)
@@ -41,30 +42,28 @@ def takes_motion(pipe: Any) -> bool:
     return bool({"motion", "motion_bucket_id"} & set(parameters(type(pipe))))
 
 
-def respond(
-    pipe: Any,
-    subjects: Sequence[Subject],
-    call: Callable[[Subject, float], dict[str, Any]],
-    levels: Sequence[float] = LEVELS,
-    *,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+def summarise_response(
+    readings: Mapping[tuple[int, int], float], real: Mapping[int, float], levels: Sequence[float] = LEVELS
 ) -> Response:
     """
-    One video per clip and level, sampled as the pipeline does; the same noise at all levels.
-
     Args:
-        call: arguments of the pipeline's call for a clip and a requested level in [0, 1].
+        readings: (clip, place of the level) -> `motion_of` the video that was sampled for it; the same noise at all
+            levels. Clips of which one is missing are left out.
+        real: clip -> `motion_of` it.
     """
-    readings = np.zeros((len(subjects), len(levels)))
-    for i, subject in enumerate(subjects):
-        for j, level in enumerate(levels):
-            video = generate(pipe, call(subject, level), seed + i).float() / 255
-            readings[i, j] = flow_of(video) / world.SCORE_UNIT
-            if progress is not None:
-                progress(i * len(levels) + j + 1)
-    w = weights(len(subjects))
-    means = w @ readings / len(subjects)
+    clips = [i for i in real if all((i, j) in readings for j in range(len(levels)))]
+    table = np.array([[readings[i, j] for j in range(len(levels))] for i in clips])
+    w = weights(len(clips))
+    means = w @ table / len(clips)
     x = np.array(levels) - np.mean(levels)
-    real = float(np.mean([flow_of(one.video) for one in subjects])) / world.SCORE_UNIT
-    return Response(tuple(levels), [Interval.of(column) for column in means.T], Interval.of(means @ x / (x @ x)), real)
+    return Response(
+        tuple(levels),
+        [Interval.of(column) for column in means.T],
+        Interval.of(means @ x / (x @ x)),
+        float(np.mean([real[i] for i in clips])),
+    )
+
+
+def motion_of(video: Tensor) -> float:
+    """Mean optical flow of a clip `(F, 3, H, W)` in [0, 1], in units of the embedded model's motion level."""
+    return flow_of(video) / world.SCORE_UNIT

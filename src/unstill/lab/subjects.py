@@ -1,11 +1,12 @@
-"""Clips to probe a model with: of the synthetic world, with all that might have followed instead, or real ones."""
+"""Clips to probe a model with: of the synthetic world, with all that might have followed instead, or real ones. Any
+of them can be had by its number alone, so that processes share them out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from torch import Tensor
 from unstill.data import world
 from unstill.data.clips import ClipFolder, video_files
 from unstill.data.images import resize_and_crop
+from unstill.errors import UnstillError
 from unstill.lab.bayes import candidates
 from unstill.metrics import motion_score
 from unstill.models.calling import parameters
@@ -28,11 +30,106 @@ LIVELY = (0.15, 1.0)
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A clip: `video` (F, 3, H, W) in [0, 1]; `motion`: its level, 1 is lively; `others` (N, F, 3, H, W): what could
-    have followed its first frame, itself first."""
+    have followed its first frame, itself first; `caption`: what happens, where that is known."""
 
     video: Tensor
     motion: float
     others: Tensor | None = None
+    caption: str | None = None
+
+
+class Subjects(Protocol):
+    """`len(subjects)` of them; `subjects[i]` raises `UnstillError` where a clip cannot be had."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Subject: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal only for the same clips."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """Rendered clips of one toy in front of waves, held out from training; with `others` > 0 as many alternatives."""
+
+    count: int
+    frames: int
+    size: tuple[int, int]
+    seed: int = 0
+    others: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Subject:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        g, side = torch.Generator().manual_seed(HELD_OUT + 100_000 * self.seed + index), max(self.size)
+        while True:
+            scene = world.sample_scene(1, g, toys=1, collage=0.0, size=side)
+            motion = world.sample_motion(scene, g)
+            clip = world.render(scene, motion, self.frames, side)
+            level = clip.motion.item()
+            if LIVELY[0] < level < LIVELY[1]:
+                break
+        video = candidates(scene, motion, g, self.others, self.frames, side).video if self.others else clip.video
+        fitted = _eight_bits(resize_and_crop(video.flatten(0, 1), self.size)).unflatten(0, video.shape[:2])
+        told = world.captions(scene, motion, self.frames)[0]
+        return Subject(fitted[0], level, fitted if self.others else None, told)
+
+    @property
+    def fingerprint(self) -> str:
+        return repr(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folder:
+    """`count` clips of a folder of videos. In the place of a clip that cannot be read stands another, which no other
+    number stands for."""
+
+    folder: Path
+    count: int
+    frames: int
+    fps: float | None
+    size: tuple[int, int]
+    seed: int = 0
+    _clips: ClipFolder = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        each = -(-self.count // len(video_files(self.folder)))
+        clips = ClipFolder(
+            folder=self.folder, frames=self.frames, fps=self.fps, size=self.size, seed=self.seed, clips_per_video=each
+        )
+        object.__setattr__(self, "_clips", clips)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Subject:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        reasons = []
+        for place in range(index, len(self._clips), self.count):
+            try:
+                pixels = self._clips[place].pixels
+            except UnstillError as error:
+                reasons.append(str(error))
+                continue
+            return Subject(pixels, min(flow_of(pixels) / world.SCORE_UNIT, 1.0))
+        raise UnstillError(reasons[0])
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self.count} {self._clips.fingerprint}"
+
+
+def from_world(n: int, frames: int, size: tuple[int, int], seed: int = 0, others: int = 0) -> Iterator[Subject]:
+    """The clips of a `World`, one after the other."""
+    rendered = World(count=n, frames=frames, size=size, seed=seed, others=others)
+    return (rendered[i] for i in range(n))
 
 
 def flow_of(video: Tensor) -> float:
@@ -42,39 +139,6 @@ def flow_of(video: Tensor) -> float:
     scale = 256 / min(height, width)
     size = (round(height * scale), round(width * scale))
     return motion_score(video, flow="dis", size=size, reduction="mean") / min(size)
-
-
-def from_world(n: int, frames: int, size: tuple[int, int], seed: int = 0, others: int = 0) -> Iterator[Subject]:
-    """`n` clips of one toy in front of waves, held out from training; with `others` > 0 as many alternatives each."""
-    made, index, side = 0, 0, max(size)
-    while made < n:
-        g = torch.Generator().manual_seed(HELD_OUT + 100_000 * seed + index)
-        index += 1
-        scene = world.sample_scene(1, g, toys=1, collage=0.0, size=side)
-        motion = world.sample_motion(scene, g)
-        clip = world.render(scene, motion, frames, side)
-        level = clip.motion.item()
-        if not LIVELY[0] < level < LIVELY[1]:
-            continue
-        made += 1
-        if others:
-            video = candidates(scene, motion, g, others, frames, side).video
-        else:
-            video = clip.video
-        fitted = _eight_bits(resize_and_crop(video.flatten(0, 1), size)).unflatten(0, video.shape[:2])
-        yield Subject(fitted[0], level, fitted if others else None)
-
-
-def from_folder(
-    folder: Path, n: int, frames: int, fps: float | None, size: tuple[int, int], seed: int = 0
-) -> Iterator[Subject]:
-    """Up to `n` clips of a folder of videos; those that cannot be read are left out with a warning."""
-    each = -(-n // len(video_files(folder)))
-    clips = ClipFolder(folder=folder, frames=frames, fps=fps, size=size, seed=seed, clips_per_video=each)
-    for made, clip in enumerate(clips):
-        if made == n:
-            return
-        yield Subject(clip.pixels, min(flow_of(clip.pixels) / world.SCORE_UNIT, 1.0))
 
 
 def picture_of(subject: Subject) -> Image.Image:

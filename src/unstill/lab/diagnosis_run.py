@@ -1,0 +1,137 @@
+"""
+A diagnosis in a folder: each clip, and each video that answers a requested motion, is a cell that is computed once,
+however often the work is stopped and by however many processes it is shared.
+
+The folder is named after everything that decides the numbers, so that another diagnosis never finds these.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unstill.errors import UnstillError
+from unstill.lab.claims import Claims
+from unstill.lab.diagnose import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise
+from unstill.lab.page import Film
+from unstill.lab.probe import Condition, Level, unit_of
+from unstill.lab.response import LEVELS, Response, motion_of, summarise_response
+from unstill.lab.subjects import Subject, Subjects
+from unstill.methods.base import Method
+from unstill.models.calling import generate
+from unstill.process import ForwardProcess
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnosisRun:
+    """
+    Args:
+        work: the folder of such folders.
+        decides: what the numbers depend on besides the fields of this class, as JSON can hold it.
+        pipe, call, levels, conditions, methods, share, seed, fps: as of `diagnose`.
+        answers: clips for which a video is sampled at each of `LEVELS`; none leaves that out.
+        ask: arguments of the pipeline's call for a clip and a requested level.
+    """
+
+    work: Path
+    decides: dict[str, Any]
+    pipe: Any
+    subjects: Subjects
+    call: Callable[[Subject, Image.Image], dict[str, Any]]
+    levels: Sequence[float]
+    name: str
+    conditions: Sequence[Condition] = ("image", "weakened", "removed")
+    methods: Sequence[Method] = ()
+    share: float = SHARE
+    seed: int = 0
+    fps: float = 8.0
+    answers: Subjects | None = None
+    ask: Callable[[Subject, float], dict[str, Any]] | None = None
+
+    def run(
+        self, rank: int = 0, processes: int = 1, progress: Callable[[int, int], None] | None = None
+    ) -> tuple[Diagnosis, Response | None] | None:
+        """Computes what is missing, beginning at this process's share. The process of rank 0 stays until all is done
+        and sums it up; the others get `None`."""
+        videos = [f"{i}-{j}" for i in range(len(self.answers or ())) for j in range(len(LEVELS))]
+        cells = [f"clip-{i}" for i in range(len(self.subjects))] + [f"answer-{one}" for one in videos]
+        claims = Claims(self.work / self._key, cells)
+        try:
+            claims.work(self._make, first=rank * len(cells) // processes, wait=rank == 0, progress=progress)
+            return self._summary(claims) if rank == 0 else None
+        finally:
+            claims.close()
+
+    @property
+    def _key(self) -> str:
+        content = [
+            *(self.name, self.subjects.fingerprint, list(self.levels), list(self.conditions), self.seed),
+            *(self.fps, self.answers.fingerprint if self.answers is not None else None, self.decides),
+        ]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _make(self, cell: str) -> dict[str, Any]:
+        kind, i, *rest = cell.split("-")
+        index = int(i)
+        clips = self.subjects if kind == "clip" else self.answers
+        assert clips is not None
+        try:
+            subject = clips[index]
+        except UnstillError as error:  # the other clips go on
+            log.warning("Skipping clip %d: %s", index, error)
+            return {"error": str(error)}
+        if kind == "clip":
+            return self._probed(subject, index)
+        assert self.ask is not None
+        made = generate(self.pipe, self.ask(subject, LEVELS[int(rest[0])]), self.seed + index)
+        return {"measured": motion_of(made.float() / 255), "real": motion_of(subject.video)}
+
+    def _probed(self, subject: Subject, index: int) -> dict[str, Any]:
+        levels, records, videos = probe_clip(
+            self.pipe, subject, self.call, self.levels, self.conditions, self.methods, self.seed + index
+        )
+        return {
+            "levels": [astuple(one) for one in levels],
+            "records": {s: {q: found.tolist() for q, found in by.items()} for s, by in records.items()},
+            "films": _text(films_of(videos, self.fps)) if index == 0 else {},
+        }
+
+    def _summary(self, claims: Claims) -> tuple[Diagnosis, Response | None]:
+        found = {cell: result for cell in claims.cells if "error" not in (result := claims.result(cell) or {})}
+        clips = [found[cell] for cell in found if cell.startswith("clip-")]
+        rows = [{s: {q: np.array(v) for q, v in by.items()} for s, by in one["records"].items()} for one in clips]
+        diagnosis = summarise(
+            gathered(rows),
+            [Level(*one) for one in clips[0]["levels"]],
+            unit_of(ForwardProcess.of(self.pipe.scheduler)),
+            name=self.name,
+            share=self.share,
+            shown=_films(next((one["films"] for one in clips if one["films"]), {})),
+        )
+        readings, real = {}, {}
+        for cell, one in found.items():
+            if cell.startswith("answer-"):
+                i, j = map(int, cell.split("-")[1:])
+                readings[i, j], real[i] = one["measured"], one["real"]
+        return diagnosis, summarise_response(readings, real) if readings else None
+
+
+def _text(films: dict[str, list[Film]]) -> dict[str, list[list[str]]]:
+    """Films as JSON can hold them."""
+    return {s: [[base64.b64encode(x).decode() for x in astuple(one)] for one in by] for s, by in films.items()}
+
+
+def _films(text: dict[str, list[list[str]]]) -> dict[str, list[Film]]:
+    return {s: [Film(*(base64.b64decode(x) for x in one)) for one in by] for s, by in text.items()}

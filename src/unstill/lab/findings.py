@@ -1,0 +1,168 @@
+"""
+What an experiment says about a claim of a paper: reproduced, not reproduced, undecided, or not testable here.
+
+A claim is judged by a paired difference between settings, on the same images and noise, and its 95 % bootstrap
+interval over images: it holds where the whole interval agrees with it, fails where the whole interval disagrees, and
+is undecided in between, however suggestive the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from unstill.lab.bootstrap import Interval, weights
+from unstill.lab.plots import number
+
+
+Verdict = Literal["reproduced", "in part", "undecided", "not reproduced", "not testable here"]
+Judged = tuple[Verdict, str]
+"""A verdict, and the figures that it rests on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A claim, where it stands, what came out, and what it would take to know better."""
+
+    claim: str
+    source: str
+    verdict: Verdict
+    evidence: str
+    needed: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`judge` is given what was measured; without it the claim cannot be tested, and `needed` says what it would
+    take."""
+
+    claim: str
+    source: str
+    judge: Callable[[Measured], Judged] | None
+    needed: str = ""
+
+    def judged(self, measured: Measured) -> Finding:
+        verdict, evidence = self.judge(measured) if self.judge else ("not testable here", "")
+        return Finding(self.claim, self.source, verdict, evidence, self.needed if verdict != "reproduced" else "")
+
+
+class Measured:
+    """The finished cells of a comparison of one model, for questions about pairs and rows of settings."""
+
+    def __init__(self, results: Sequence[Mapping[str, Any]]) -> None:
+        self._by: dict[str, dict[tuple[Any, ...], Mapping[str, Any]]] = {}
+        for one in results:
+            if "error" not in one:
+                place = one["motion_asked"], one["image"], one["seed"]
+                self._by.setdefault(one["setting"], {})[place] = one
+        self._images = sorted({place[1] for cells in self._by.values() for place in cells})
+
+    def gain(self, ours: str, theirs: str, metric: str) -> Interval:
+        """How much more of a metric one setting has than another."""
+        return self.combined({ours: 1.0, theirs: -1.0}, metric)
+
+    def trend(self, settings: Sequence[str], metric: str) -> Interval:
+        """The least-squares slope of a metric per setting along a row of them."""
+        x = np.arange(len(settings)) - (len(settings) - 1) / 2
+        return self.combined(dict(zip(settings, x / (x @ x), strict=True)), metric)
+
+    def mean(self, setting: str, metric: str) -> Interval:
+        return self.combined({setting: 1.0}, metric)
+
+    def combined(self, factors: Mapping[str, float], metric: str) -> Interval:
+        """The mean over images of a weighted sum of settings, cell by cell; cells that one setting lacks are left
+        out."""
+        cells = [self._by.get(name, {}) for name in factors]
+        places = [place for place in cells[0] if all(place in other for other in cells)]
+        sums = {
+            place: sum(f * by[place][metric] for f, by in zip(factors.values(), cells, strict=True))
+            for place in places
+        }
+        per = [[sums[place] for place in places if place[1] == image] for image in self._images]
+        there = np.array([bool(found) for found in per], dtype=float)
+        means = np.array([np.mean(found) if found else 0.0 for found in per])
+        w = weights(len(self._images))
+        with np.errstate(invalid="ignore"):
+            return Interval.of((w @ means) / (w @ there))
+
+
+def more(ours: str, theirs: str, metric: str = "motion", by: float = 0.0) -> Callable[[Measured], Judged]:
+    """That `ours` has more of a metric than `theirs`, by more than `by`."""
+
+    def judge(measured: Measured) -> Judged:
+        found = measured.gain(ours, theirs, metric)
+        return _sign(found, by), f"{_words(metric)} {signed(found)} against {theirs}"
+
+    return judge
+
+
+def less(ours: str, theirs: str, metric: str = "motion") -> Callable[[Measured], Judged]:
+    """That `ours` has less of a metric than `theirs`."""
+
+    def judge(measured: Measured) -> Judged:
+        found = measured.gain(ours, theirs, metric)
+        return _sign(_minus(found)), f"{_words(metric)} {signed(found)} against {theirs}"
+
+    return judge
+
+
+def rises(settings: Sequence[str], metric: str = "motion", falls: bool = False) -> Callable[[Measured], Judged]:
+    """That a metric rises (or falls) along a row of settings."""
+
+    def judge(measured: Measured) -> Judged:
+        found = measured.trend(settings, metric)
+        ends = " to ".join(number(measured.mean(one, metric).value) for one in (settings[0], settings[-1]))
+        return _sign(_minus(found) if falls else found), f"{_words(metric)} {ends}, {signed(found)} per setting"
+
+    return judge
+
+
+def within(ours: str, theirs: str, metric: str, share: float) -> Callable[[Measured], Judged]:
+    """That `ours` loses no more than a share of what `theirs` has of a metric."""
+
+    def judge(measured: Measured) -> Judged:
+        whole = measured.mean(theirs, metric).value
+        found = measured.gain(ours, theirs, metric)
+        said = f"{_words(metric)} {signed(found)} against {theirs} ({number(whole)}); {share:.0%} is allowed"
+        return _sign(found, -share * whole), said
+
+    return judge
+
+
+def both(*judges: Callable[[Measured], Judged]) -> Callable[[Measured], Judged]:
+    """A claim of several parts: it holds where all do, in part where some do."""
+
+    def judge(measured: Measured) -> Judged:
+        parts = [one(measured) for one in judges]
+        verdicts = {verdict for verdict, _ in parts}
+        said = "; ".join(evidence for _, evidence in parts)
+        if len(verdicts) == 1:
+            return parts[0][0], said
+        return ("in part" if "reproduced" in verdicts else "not reproduced"), said
+
+    return judge
+
+
+def signed(one: Interval) -> str:
+    """A difference and its interval in words."""
+    return f"{'+' if one.value > 0 else ''}{number(one.value)} ({number(one.low)} to {number(one.high)})"
+
+
+def _sign(found: Interval, above: float = 0.0) -> Verdict:
+    if not np.isfinite(found.low):
+        return "undecided"
+    return "reproduced" if found.low > above else "not reproduced" if found.high < above else "undecided"
+
+
+def _minus(found: Interval) -> Interval:
+    return Interval(-found.value, -found.high, -found.low)
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")

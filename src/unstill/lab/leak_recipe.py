@@ -1,0 +1,111 @@
+"""What a diagnosis says about the leakage paper's own measurements: Fig. 1 and 2, and its explanation of them."""
+
+from __future__ import annotations
+
+from unstill.lab.comparison_plots import Drawn
+from unstill.lab.diagnose import Diagnosis
+from unstill.lab.diagnosis_report import FEW, SOURCES, plots, response_plot
+from unstill.lab.findings import Finding, Judged
+from unstill.lab.plots import between, number
+from unstill.lab.response import Response
+
+
+PAPER = "leakage paper"
+
+
+def findings(found: Diagnosis, response: Response | None) -> list[Finding]:
+    """Claims about one-step predictions, and, with a response, about sampled videos."""
+    made = [
+        Finding(
+            "At high noise one-step predictions move less than the clips.",
+            f"{PAPER}, Fig. 2",
+            *_less_motion(found),
+            "The paper reads motion by optical flow, which also rises with flicker: see explained motion.",
+        ),
+        Finding(
+            "The noisier the clip, the less its prediction moves.",
+            f"{PAPER}, Fig. 2",
+            *_falling(found),
+        ),
+        Finding(
+            "The reason is the image: the model copies it, where the clip still tells of motion.",
+            f"{PAPER}, Sec. 3",
+            *_leakage(found),
+            "What the best possible model would predict is known on rendered clips only; the paper's figure cannot "
+            "tell leakage from the prudence that every good model shows at high noise.",
+        ),
+    ]
+    if response is not None:
+        made.append(
+            Finding(
+                "Videos move less than is asked for, and more so the more is asked for.",
+                f"{PAPER}, Fig. 1",
+                *_following(response),
+                "A model that was trained longer: pico flickers, and flicker reads as motion.",
+            )
+        )
+    return made
+
+
+def figures(found: Diagnosis, response: Response | None) -> list[Drawn]:
+    present = [source for source in SOURCES if source in found.curves]
+    legend = tuple((SOURCES[s][0], SOURCES[s][1], s == "reference") for s in present)
+    own = (("leakage", 5, False), ("pull of the image", 4, True))
+    names = ("explained", *(["leakage"] if found.leak else []), "flow", "first-frame")
+    made = [
+        Drawn(name, title, about, svg, own if name == "leakage" else legend)
+        for name, (title, about, svg) in zip(names, plots(found, present), strict=True)
+    ]
+    if response is not None:
+        made.append(Drawn("response", *response_plot(response), (("asked for", 6, True), ("made", 1, False))))
+    return made
+
+
+def _at(found: Diagnosis, index: int) -> str:
+    return f"{found.unit} {number(found.levels[index].value)}"
+
+
+def _less_motion(found: Diagnosis) -> Judged:
+    flow, explained = found.curves["image"]["flow"][0], found.curves["image"]["explained"][0]
+    said = f"at {_at(found, 0)} flow is {between(flow)} of the clips', explained motion {between(explained)}"
+    if flow.high < 1:
+        return "reproduced", said
+    return ("in part" if explained.high < 1 else "not reproduced"), said
+
+
+def _falling(found: Diagnosis) -> Judged:
+    verdicts, said = [], []
+    for words, quantity in (("flow", "flow"), ("explained motion", "explained")):
+        high, low = found.curves["image"][quantity][0], found.curves["image"][quantity][-1]
+        verdicts.append(high.high < low.low)
+        said.append(f"{words} {between(high)} at {_at(found, 0)}, {between(low)} at {_at(found, -1)}")
+    return ("reproduced" if all(verdicts) else "in part" if any(verdicts) else "undecided"), "; ".join(said)
+
+
+def _leakage(found: Diagnosis) -> Judged:
+    if not found.leak:
+        return "not testable here", "this model sees no image"
+    exact = "reference" in found.curves
+    worst = max(range(len(found.leak)), key=lambda i: found.leak[i].value)
+    sure = [i for i, one in enumerate(found.leak) if one.low > FEW] if exact else []
+    said = (
+        f"leakage {between(found.leak[0])} at {_at(found, 0)}, at most {between(found.leak[worst])} at "
+        f"{_at(found, worst)}" + ("" if exact else ", as upper bounds")
+    )
+    if exact and 0 in sure:
+        return "reproduced", said
+    if sure:
+        return "in part", said
+    return ("not reproduced" if exact and found.leak[worst].high < FEW else "undecided"), said
+
+
+def _following(response: Response) -> Judged:
+    ends = [
+        f"{number(asked)} asked: {between(one)}"
+        for asked, one in ((response.requested[i], response.measured[i]) for i in (0, -1))
+    ]
+    said = f"{'; '.join(ends)}; slope {between(response.slope)}"
+    lazy, short = response.slope.high < 1, response.measured[-1].high < response.requested[-1]
+    if lazy and short:
+        return "reproduced", said
+    return ("in part" if lazy or short else "not reproduced"), said

@@ -1,0 +1,148 @@
+"""
+What the papers' experiments came to, as pages of the documentation: one per recipe with its table, plots and claims,
+and one that collects the claims of all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from unstill.data.atomic import replacing
+from unstill.lab.comparison_plots import Drawn
+from unstill.lab.figures import write_figure
+from unstill.lab.findings import Finding, signed
+from unstill.lab.plots import between
+from unstill.lab.summary import Row
+
+
+FOLDER = "lab"
+ORDER = ("leak", "start-sweep", "initial-noise", "time-noise", "rectification-weights", "rectification-period")
+METRICS = (
+    ("motion", "motion"),
+    ("fidelity", "fidelity"),
+    ("coherence", "coherence"),
+    ("first_frame_error", "first frame off by"),
+    ("seconds", "seconds"),
+)
+
+
+def write_recipe(
+    docs: Path,
+    name: str,
+    *,
+    title: str,
+    made_of: str,
+    command: str,
+    findings: Sequence[Finding],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    figures: Sequence[Drawn],
+    words: Sequence[str] = (),
+    versions: dict[str, str] | None = None,
+) -> list[Path]:
+    """
+    `docs/lab/NAME.md`, its plots and JSON beside it, and `docs/claims.md` anew.
+
+    Args:
+        title: what the experiment is about, for the heading.
+        made_of: of what, such as "12 pictures, 1 seed".
+        columns, rows: the table.
+        words: paragraphs between claims and table.
+    """
+    folder = docs / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in figures:
+        write_figure(folder / f"{name}-{one.name}.svg", one.svg, one.legend)
+    content = {
+        "recipe": name,
+        "title": title,
+        "made_of": made_of,
+        "command": command,
+        "versions": versions or {},
+        "findings": [one.as_dict() for one in findings],
+        "columns": list(columns),
+        "rows": [list(row) for row in rows],
+    }
+    lines = [f"# {title}", "", f"`{command}`: {made_of}.", ""]
+    if findings:
+        lines += ["What the paper says, and what came out here:", "", *_claims(content["findings"]), ""]
+    lines += [line for text in words for line in (text, "")]
+    lines += [*_table(columns, rows), ""]
+    for one in figures:
+        lines += [f"**{one.title}.** {one.about}", "", f"![{one.title}]({name}-{one.name}.svg)", ""]
+    lines.append("All claims: [what of the papers is reproduced here](../claims.md).")
+    _write(folder / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    _write(folder / f"{name}.md", "\n".join(lines) + "\n")
+    _write(docs / "claims.md", collected(folder))
+    return [folder / f"{name}.md", docs / "claims.md"]
+
+
+def comparison_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Means, and the paired gain in motion over the first setting, with intervals."""
+    columns = ["setting", "motion", "more than " + rows[0].setting, *(words for _, words in METRICS[1:])]
+    table = []
+    for row in rows:
+        if not row.means:
+            table.append([f"`{row.setting}`", "; ".join(row.failed), *[""] * (len(columns) - 2)])
+            continue
+        gain = signed(row.gains["motion"]) if row.gains else ""
+        others = [_mean(row, metric) for metric, _ in METRICS[1:]]
+        table.append([f"`{row.setting}`", between(row.means["motion"]), gain, *others])
+    return columns, table
+
+
+def collected(folder: Path) -> str:
+    """The page of all claims, from the JSON files of a folder."""
+    found = {}
+    for path in folder.glob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("findings"):
+            found[path.stem] = content
+    ordered = sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    counts = dict.fromkeys(("reproduced", "in part", "undecided", "not reproduced", "not testable here"), 0)
+    for content in found.values():
+        for one in content["findings"]:
+            counts[one["verdict"]] += 1
+    lines = [
+        "# What of the papers is reproduced here",
+        "",
+        "On [pico](pico.md), the embedded model, a laboratory animal of a few million parameters. What holds for it",
+        "is a hypothesis for large models, and what fails on it may hold for them. This page is written by the",
+        "recipes of `unstill compare --recipe NAME --docs docs`; a claim is judged by a paired difference and its",
+        "95 % bootstrap interval, and is undecided where that includes zero. No released weights were run for it.",
+        "",
+        ", ".join(f"{verdict}: {count}" for verdict, count in counts.items()) + ".",
+        "",
+    ]
+    for name in ordered:
+        content = found[name]
+        lines += [f"## [{content['title']}]({folder.name}/{name}.md)", "", f"{content['made_of']}.", ""]
+        lines += [*_claims(content["findings"]), ""]
+    return "\n".join(lines)
+
+
+def _claims(findings: Sequence[dict[str, str]]) -> list[str]:
+    rows = [
+        [f"{one['claim']} *({one['source']})*", f"**{one['verdict']}**", one["evidence"], one["needed"]]
+        for one in findings
+    ]
+    needed = any(row[3] for row in rows)
+    columns = ["the paper", "here", "figures", "what it would take"]
+    return _table(columns if needed else columns[:3], [row if needed else row[:3] for row in rows])
+
+
+def _mean(row: Row, metric: str) -> str:
+    one = row.means[metric]
+    return f"{one.value:.1f}" if metric == "seconds" else between(one)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,110 @@
+"""
+What noise TimeNoise puts on the image in training: the distribution of its level and the centre of it over time
+(Fig. 4 of the leakage paper), by the formulas of `unstill.methods.time_noise`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+from unstill.lab.bootstrap import Interval
+from unstill.lab.plots import Series, curves
+from unstill.methods.time_noise import TimeNoise, center, sample_level
+
+
+TIMES = (0.0, 0.5, 0.8, 0.9, 1.0)
+EXPONENTS = (1.0, 2.0, 5.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Who trains with which TimeNoise, and how the time t of a clip is drawn: uniformly (DynamiCrafter,
+    VideoCrafter), or as sigma / 700 with ln sigma ~ N(-1.2, 1.2^2) (the released code for SVD)."""
+
+    name: str
+    noise: TimeNoise
+    time: Literal["uniform", "sigma / 700"] = "uniform"
+
+    def time_at(self, share: float) -> float:
+        """The time that `share` of the training clips do not exceed."""
+        if self.time == "uniform":
+            return share
+        return math.exp(NormalDist(-1.2, 1.2).inv_cdf(share)) / 700
+
+
+TRAININGS = (
+    Training("paper (DynamiCrafter, SVD)", TimeNoise()),
+    Training("released, DynamiCrafter", TimeNoise(**TimeNoise.presets["released"])),
+    Training("paper, VideoCrafter", TimeNoise(**TimeNoise.presets["paper-videocrafter"])),
+    Training("released, VideoCrafter", TimeNoise(**TimeNoise.presets["released-videocrafter"])),
+    Training("released, SVD", TimeNoise(**TimeNoise.presets["released-svd"]), "sigma / 700"),
+)
+
+
+def density(share: float, centre: float) -> float:
+    """Of beta / beta_m = sigmoid(centre + n), n ~ N(0, 1), at `share` in (0, 1): the logit-normal of Eq. 6."""
+    return NormalDist(centre).pdf(math.log(share / (1 - share))) / (share * (1 - share))
+
+
+def density_plot(exponent: float = 5.0, times: Sequence[float] = TIMES) -> tuple[str, list[tuple[str, int, bool]]]:
+    """Densities of the level at several times, and their legend."""
+    shares = [i / 100 for i in range(1, 100)]
+    series = [
+        _exact(f"t = {t:g}", shares, [density(x, float(center(t, exponent))) for x in shares], i)
+        for i, t in enumerate(times)
+    ]
+    svg = curves(series, x_label="noise on the image, share of beta_m", y_label="density")
+    return svg, [(one.name, one.colour, one.dashed) for one in series]
+
+
+def centre_plot(exponents: Sequence[float] = EXPONENTS) -> tuple[str, list[tuple[str, int, bool]]]:
+    """mu(t) = 2 t^a - 1 for several a, and their legend."""
+    times = [i / 60 for i in range(61)]
+    series = [
+        _exact(f"a = {a:g}", times, [float(center(t, a)) for t in times], i, a != 5) for i, a in enumerate(exponents)
+    ]
+    svg = curves(series, x_label="training time t", y_label="centre mu(t)", y_range=(-1.1, 1.1), lines=(0,))
+    return svg, [(one.name, one.colour, one.dashed) for one in series]
+
+
+def trainings_plot() -> tuple[str, list[tuple[str, int, bool]]]:
+    """The median level, as a share of beta_m, against the rank of a clip's noise among those of training: what the
+    authors' settings do in fact, and its legend."""
+    ranks = [i / 100 for i in range(1, 100)]
+    series = [
+        _exact(one.name, ranks, [_level(one, one.time_at(r), 0.0) / one.noise.maximum for r in ranks], i)
+        for i, one in enumerate(TRAININGS)
+        if i not in (1, 2)  # of the same shape as the first
+    ]
+    svg = curves(
+        series, x_label="share of training clips with less noise", y_label="median noise / beta_m", y_range=(0, 1)
+    )
+    return svg, [(one.name, one.colour, one.dashed) for one in series]
+
+
+def trainings_table() -> tuple[list[str], list[list[str]]]:
+    """Medians of beta, in units of the image latents, at the least, the median and the highest noise of training; and
+    the share of clips at the least noise whose beta is below 1."""
+    columns = ["training", "beta_m", "least noise", "median noise", "most noise", "of the least noisy, below 1"]
+    rows = []
+    for one in TRAININGS:
+        times = [one.time_at(r) for r in (0.001, 0.5, 0.999)]
+        weak = NormalDist(float(center(times[0], one.noise.exponent, one.noise.scale)))
+        share = weak.cdf(-math.log(one.noise.maximum - 1))  # sigmoid(x) < 1 / beta_m
+        rows.append(
+            [one.name, f"{one.noise.maximum:g}", *(f"{_level(one, t, 0.0):.1f}" for t in times), f"{share:.2%}"]
+        )
+    return columns, rows
+
+
+def _level(training: Training, t: float, normal: float) -> float:
+    noise = training.noise
+    return float(sample_level(t, noise.maximum, noise.exponent, normal, noise.scale))
+
+
+def _exact(name: str, x: Sequence[float], y: Sequence[float], colour: int, dashed: bool = False) -> Series:
+    return Series(name, x, [Interval(v, v, v) for v in y], colour, dashed, dots=False)
