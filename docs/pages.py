@@ -34,7 +34,7 @@ REFERENCE = {  # page: (title, what it is about, modules or packages)
         "Noise levels, conversions between prediction types, statistics of latents.",
         ("unstill.process", "unstill.grid", "unstill.statistics", "unstill.errors"),
     ),
-    "i4vgen": ("i4vgen", "A video from a text by way of a still picture.", ("unstill.i4vgen",)),
+    "anchor": ("i4vgen", "A video from a text by way of a still picture.", ("unstill.anchor",)),
     "models": ("models", "The registry and this package's own pipelines.", ("unstill.models",)),
     "data": ("data", "Pictures and videos in and out, clips, the synthetic world.", ("unstill.data",)),
     "metrics": ("metrics", "Motion, fidelity, distribution.", ("unstill.metrics",)),
