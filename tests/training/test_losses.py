@@ -16,7 +16,7 @@ from unstill.errors import UnstillError
 from unstill.methods.time_noise import corrupt, sample_level
 from unstill.models.dynamicrafter import DynamiCrafterScheduler, DynamiCrafterUNet
 from unstill.process import ForwardProcess
-from unstill.training.families import DynamiCrafter, SVD
+from unstill.training.families import SVD, DynamiCrafter
 from unstill.training.levels import EDM, Flow, VariancePreserving, schedule_of
 from unstill.training.losses import denoising
 

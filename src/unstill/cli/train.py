@@ -1,4 +1,4 @@
-"""`unstill train`: recipes that make the models of this package."""
+"""`unstill train`: fine-tunes a model by a recipe, or makes the embedded one from nothing."""
 
 from __future__ import annotations
 
@@ -6,43 +6,123 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="pico, or pico:key=value,key=value (see --settings for the keys and defaults).")
-    ],
-    out: Annotated[Path, typer.Option(help="The folder of this run; a run that was stopped goes on from it.")] = Path(
-        "runs/pico"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same weights.")] = 0,
+        str | None,
+        typer.Argument(
+            help="A YAML file, a recipe of this package (--recipes), or pico: the embedded model from nothing, with "
+            "pico:key=value,key=value."
+        ),
+    ] = None,
+    videos: Annotated[str | None, typer.Option(help="The clips: a folder of videos, of tar shards, or world.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key: --set train.steps=500. As often as you like.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of this run; a run that was stopped goes on from it.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed makes the same weights.")] = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network first: minutes, then up to 3 times as fast.")
     ] = False,
-    settings: Annotated[bool, typer.Option("--settings", help="Print the recipe and leave.")] = False,
+    recipes: Annotated[bool, typer.Option("--recipes", help="List the recipes of this package and leave.")] = False,
+    print_recipe: Annotated[
+        bool, typer.Option("--print-recipe", help="Print the recipe, as a file to start from, and leave.")
+    ] = False,
+    settings: Annotated[bool, typer.Option("--settings", help="Print everything it decides and leave.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
-    Train a model of this package.
+    Fine-tune a model, so that it moves: by a recipe, on your videos.
 
-    'pico' trains the embedded model from nothing, on a world that it renders itself: hours on a CPU, minutes on a GPU.
-    Several processes or machines: torchrun --nproc-per-node 4 -m unstill train pico, or accelerate launch.
+    The same command goes on with a run that was stopped. Several processes or machines: accelerate launch -m unstill
+    train recipe.yaml. The folder OUT/pipeline is then a model for --model. All keys: docs/training.md.
     """
+    from unstill.errors import UnstillError
+
+    if recipes:
+        _list()
+        return
+    if recipe is None:
+        raise UnstillError("Name a recipe: a YAML file, or one of unstill train --recipes.")
+    name = recipe.partition(":")[0]
+    out = out or Path("runs") / Path(name).stem
+    if name == "pico":
+        if videos is not None or changes:
+            raise UnstillError("pico is made from nothing: it takes no --videos, and its settings as pico:key=value.")
+        _from_nothing(recipe, out, seed or 0, compile, settings, as_json)
+        return
+    from unstill.training.recipe import read_recipe, yaml_of
+
+    if print_recipe:
+        typer.echo(yaml_of(recipe), nl=False)
+        return
+    given = dict(_change(text) for text in changes or [])
+    given |= {"data.videos": videos} if videos is not None else {}
+    given |= {"seed": seed} if seed is not None else {}
+    given |= {"train.compile": True} if compile else {}
+    chosen = read_recipe(recipe, given)
+    if settings:
+        typer.echo(json.dumps(chosen.model_dump(mode="json", by_alias=True), indent=2))
+        return
+    _fine_tune(chosen, recipe, out, as_json)
+
+
+def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
     from unstill.cli import output
-    from unstill.cli.options import parse_values
     from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
     from unstill.errors import UnstillError
 
-    name, _, text = recipe.partition(":")
-    if name != "pico":
-        raise UnstillError(f"There is no recipe {name!r}; there is pico.")
+    output.check_writable(out / "pipeline")
+    output.hush()
+    rank, processes = rank_and_count()
+    began = time.perf_counter()
+    from unstill.training.trainer import train as fine_tune
+
+    validation = None
+    if recipe.validation is not None:
+        from unstill.cli.validation import Validation
+
+        validation = Validation(recipe)
+    try:
+        with Report(quiet=as_json or rank > 0) as report:
+            result = fine_tune(recipe, out, report, validation)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Stopped; the same command goes on from the last checkpoint.") from None
+    except UnstillError:
+        if rank > 0:  # the main process says it
+            raise typer.Exit(2) from None
+        raise
+    if result is None:
+        return
+    made = {
+        **output.provenance(),
+        "recipe": {"name": name, **recipe.model_dump(mode="json", by_alias=True)},
+        "processes": processes,
+        "seconds": round(time.perf_counter() - began, 1),
+        "clips_per_second": round(result.clips_per_second, 3),
+        "waiting_for_data": round(result.waiting, 4),
+        "pipeline": str(result.pipeline),
+    }
+    _say(made, out, as_json)
+
+
+def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bool, as_json: bool) -> None:
+    """The embedded model."""
+    from unstill.cli import output
+    from unstill.cli.options import parse_values
+    from unstill.cli.processes import rank_and_count
+    from unstill.cli.progress import Report
     from unstill.training.pico import PicoRecipe
     from unstill.training.pico import train as train_pico
 
+    name, _, text = recipe.partition(":")
     values, _ = parse_values(PicoRecipe, name, text)
     chosen = PicoRecipe(**{"seed": seed, **values})
     if settings:
@@ -66,8 +146,34 @@ def train(
         "seconds": round(time.perf_counter() - began, 1),
         "pipeline": str(out / "pipeline"),
     }
+    _say(made, out, as_json)
+
+
+def _say(made: dict[str, Any], out: Path, as_json: bool) -> None:
+    from unstill.cli import output
+
     output.write_json(out / "made.json", made)
     if as_json:
         typer.echo(json.dumps(made, indent=2))
     else:
-        typer.echo(f"Wrote {out / 'pipeline'}. Try it: unstill animate --model {out / 'pipeline'}")
+        typer.echo(f"Wrote {made['pipeline']}. Try it: unstill animate --model {made['pipeline']}")
+
+
+def _list() -> None:
+    from unstill.training.recipe import shipped, yaml_of
+
+    for name in shipped():
+        typer.echo(f"{name:26s} {yaml_of(name).splitlines()[0].removeprefix('# ')}")
+    typer.echo(f"{'pico':26s} The embedded model from nothing: hours on a CPU, minutes on a GPU")
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """`train.steps=500` as a key and a value that YAML understands."""
+    import yaml
+
+    from unstill.errors import UnstillError
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UnstillError(f"--set takes key=value, for example --set train.steps=500, not {text!r}.")
+    return key.strip(), yaml.safe_load(value)

@@ -59,7 +59,7 @@ class ConstantNoise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixedNoise:
-    """y = (1 - beta) y0 + beta eps with TimeNoise's beta, of maximum 1: Appendix D of the leakage paper, worse there."""
+    """y = (1 - beta) y0 + beta eps, TimeNoise's beta with maximum 1: Appendix D of the leakage paper, worse there."""
 
     exponent: float = 5.0
     scale: float = 1.0

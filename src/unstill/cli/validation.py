@@ -1,0 +1,102 @@
+"""What `unstill train` looks at on the way: a few videos, and the leakage curve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unstill.data.sources import Sample, Source, open_source
+from unstill.data.video import write_video
+from unstill.errors import UnstillError
+from unstill.lab.diagnose import diagnose
+from unstill.lab.probe import has_image, usual_levels
+from unstill.lab.subjects import Subject, flow_of, motion_argument, picture_of
+from unstill.models.calling import arguments, generate, parameters
+from unstill.training.recipe import Recipe
+from unstill.training.trainer import usual_clip
+
+
+LEVELS = 5
+"""Noise levels of the leakage curve, of those that `unstill diagnose` visits."""
+
+
+class Validation:
+    """
+    Called by the trainer with the pipeline, the steps done and a folder: writes `STEP-I.mp4` and `STEP-leak.json` there,
+    and returns figures for the log: the motion of the videos, and explained motion and leakage at the middle level.
+
+    Clips are the first of the data set; their first frames, or the pictures of a folder, are the images.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        assert recipe.validation is not None
+        self._recipe, self._settings = recipe, recipe.validation
+        self._source: Source | None = None
+        self._pictures: list[Path] = []
+        if recipe.validation.images is not None:
+            folder = Path(recipe.validation.images)
+            kinds = {".png", ".jpg", ".jpeg", ".webp"}
+            self._pictures = sorted(f for f in folder.glob("*") if f.suffix.lower() in kinds)
+            if not self._pictures:
+                raise UnstillError(f"validate.images: there are no pictures in {folder}; give a folder of some.")
+
+    def __call__(self, pipe: Any, step: int, folder: Path) -> dict[str, float]:
+        pipe.set_progress_bar_config(disable=True)
+        figures = self._videos(pipe, step, folder)
+        return figures | self._leak(pipe, step, folder)
+
+    def _clip(self, pipe: Any, index: int) -> Sample:
+        if self._source is None:
+            from unstill.models.registry import find
+
+            usual = usual_clip(pipe, find(self._recipe.model))
+            self._source = open_source(self._recipe.data.settings(*usual, self._recipe.seed))
+        return self._source.read(index % len(self._source))
+
+    def _call(self, pipe: Any, picture: Any, sample: Sample, motion: float | None) -> dict[str, Any]:
+        frames, _, *size = sample.video.shape
+        return arguments(
+            type(pipe),
+            image=picture,
+            prompt=sample.caption or None if "prompt" in parameters(type(pipe)) else None,
+            motion=motion,
+            frames=frames,
+            steps=self._settings.steps,
+            size=(size[0], size[1]),
+        )
+
+    def _videos(self, pipe: Any, step: int, folder: Path) -> dict[str, float]:
+        from unstill.data.images import read_image, resize_and_crop
+
+        flows = []
+        for i in range(self._settings.videos):
+            sample = self._clip(pipe, i)
+            if self._pictures:
+                image: Any = read_image(self._pictures[i % len(self._pictures)])
+                picture = resize_and_crop(image, tuple(sample.video.shape[-2:]))
+            else:
+                picture = picture_of(Subject(sample.video, 0.0))
+            video = generate(pipe, self._call(pipe, picture, sample, None), seed=i)
+            write_video(folder / f"{step:07d}-{i}.mp4", video, sample.fps)
+            flows.append(flow_of(video.float() / 255))
+        return {"motion": sum(flows) / len(flows)} if flows else {}
+
+    def _leak(self, pipe: Any, step: int, folder: Path) -> dict[str, float]:
+        if not self._settings.clips:
+            return {}
+        clips = [self._clip(pipe, i) for i in range(self._settings.clips)]
+        captions = {id(s.video): s for s in clips}
+        subjects = [Subject(s.video, 0.0 if s.motion is None else min(s.motion, 1.0)) for s in clips]
+        usual = usual_levels(pipe)
+        levels = [usual[round(i * (len(usual) - 1) / (LEVELS - 1))] for i in range(LEVELS)]
+
+        def call(subject: Subject, picture: Any) -> dict[str, Any]:
+            return self._call(pipe, picture, captions[id(subject.video)], motion_argument(pipe, subject))
+
+        conditions = ("image", "removed") if has_image(pipe) else ("image",)
+        found = diagnose(pipe, subjects, call, levels, conditions=conditions)
+        (folder / f"{step:07d}-leak.json").write_text(json.dumps(found.as_dict(), indent=1))
+        middle = LEVELS // 2
+        figures = {"explained_motion": found.curves["image"]["explained"][middle].value}
+        return figures | ({"leak": found.leak[middle].value} if found.leak else {})

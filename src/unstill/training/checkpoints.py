@@ -1,0 +1,152 @@
+"""Checkpoints of a run: whole or not there, the newest few kept, and only ever taken up by the run they are of."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unstill.data.atomic import replacing
+from unstill.errors import UnstillError
+from unstill.training.weights import Average, Named, put
+
+
+FREE = frozenset({"save", "validate", "trackers", "data.workers", "data.cache_folder", "train.batch_per_device"})
+"""Keys of a recipe that may change when a run goes on: they do not decide what has been trained so far."""
+
+
+class Checkpoints:
+    """
+    The folder `out/checkpoints` of a run. A checkpoint holds the trained weights, their average, the optimizer, the
+    loss scale and the random states of every process, and the step, which decides data and noise from there on.
+
+    accelerate writes all but the average, so that sharded models (FSDP, DeepSpeed) are its business.
+    """
+
+    def __init__(
+        self, out: Path, accelerator: Accelerator, trained: Named, average: Average | None, keep: int
+    ) -> None:
+        self._folder = out / "checkpoints"
+        self._accelerator, self._trained, self._average, self._keep = accelerator, trained, average, keep
+        # Models that are not sharded: the trained weights alone, by names that do not tell the number of processes.
+        accelerator.register_save_state_pre_hook(self._save_weights)
+        accelerator.register_load_state_pre_hook(self._load_weights)
+
+    def newest(self) -> Path | None:
+        """The last complete checkpoint."""
+        found = sorted(self._folder.glob("[0-9]*"))
+        return found[-1] if found else None
+
+    def save(self, step: int) -> Path:
+        """Called by every process, after `step` steps."""
+        final, part = self._folder / f"{step:07d}", self._folder / f".{step:07d}.part"
+        if self._accelerator.is_main_process:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        self._accelerator.wait_for_everyone()
+        self._accelerator.save_state(str(part))
+        self._accelerator.wait_for_everyone()
+        if self._accelerator.is_main_process:
+            if self._average is not None:
+                save_file({k: v.cpu() for k, v in self._average.values.items()}, part / "average.safetensors")
+            (part / "step.json").write_text(json.dumps({"step": step}))
+            if final.exists():  # of the same run at the same step
+                shutil.rmtree(final)
+            os.replace(part, final)
+            for old in sorted(self._folder.glob("[0-9]*"))[: -self._keep]:
+                shutil.rmtree(old)
+            for stale in self._folder.glob(".*.part"):
+                shutil.rmtree(stale)
+        self._accelerator.wait_for_everyone()
+        return final
+
+    def load(self, path: Path) -> int:
+        """
+        Puts everything back as it was; the number of steps done.
+
+        Raises:
+            UnstillError: a checkpoint that is damaged or of other weights.
+        """
+        try:
+            self._accelerator.load_state(str(path))
+            if self._average is not None:
+                self._average.load(load_file(path / "average.safetensors"))
+            return int(json.loads((path / "step.json").read_text())["step"])
+        except UnstillError:
+            raise
+        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise UnstillError(
+                f"The checkpoint {path} cannot be taken up ({reason}); delete it to go on from the one before."
+            ) from error
+
+    def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
+        if weights:  # empty where accelerate has saved a sharded model itself
+            weights.clear()
+            if self._accelerator.is_main_process:
+                state = {k: p.detach().cpu().contiguous() for k, p in self._trained.items()}
+                save_file(state, Path(folder) / "weights.safetensors")
+
+    def _load_weights(self, models: list[Any], folder: str) -> None:
+        if models:
+            models.clear()
+            saved: dict[str, Tensor] = load_file(Path(folder) / "weights.safetensors")
+            if {k: v.shape for k, v in saved.items()} != {k: p.shape for k, p in self._trained.items()}:
+                raise UnstillError(f"The checkpoint {folder} is of another model; give this run another folder.")
+            put(self._trained, saved)
+
+
+def same_run(out: Path, recipe: dict[str, Any], model: str) -> None:
+    """
+    A folder holds one run: writes down what it is, or compares.
+
+    Args:
+        recipe: as nested plain values.
+        model: fingerprint of the network.
+
+    Raises:
+        UnstillError: the folder holds a run of another model or recipe.
+    """
+    path = out / "run.json"
+    new = {"model": model, "recipe": recipe}
+    if path.exists():
+        old = json.loads(path.read_text())
+        if old["model"] != model:
+            raise UnstillError(f"{out} holds a run of another model; choose another --out, or delete that folder.")
+        before, now = _flat(old["recipe"]), _flat(recipe)
+        # The number of steps decides nothing until its end, unless the learning rate falls towards it.
+        free = FREE | ({"train.steps"} if not now.get("train.decay") else set())
+        changed = [
+            key
+            for key in sorted({*before, *now})
+            if before.get(key) != now.get(key) and not {key, key.partition(".")[0]} & free
+        ]
+        if changed:
+            raise UnstillError(
+                f"{out} holds a run with another {' and '.join(changed)}; choose another --out, or the same recipe."
+            )
+    with replacing(path) as part:
+        part.write_text(json.dumps(new, indent=2) + "\n")
+
+
+def truncate(path: Path, steps: int) -> None:
+    """Leaves the first `steps` rows of a loss curve: those after the checkpoint are made again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        with replacing(path) as part:
+            part.write_text("".join(lines[: steps + 1]))
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

@@ -1,0 +1,92 @@
+"""Clips as the denoiser is trained on them: encoded as they are needed, or once and kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from unstill.data.cache import CacheSettings, fill_cache, fingerprint_of, open_cache
+from unstill.data.loading import Readable
+from unstill.data.sources import Sample, Source, generator_for
+from unstill.training.families import Encoded, Family
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoder:
+    """
+    The frozen parts of a pipeline at work on one clip.
+
+    Attributes:
+        random_frame: the conditional image is any frame of the clip instead of its first.
+        motion_bucket: what SVD is told of every clip; `None`: what its family tells.
+    """
+
+    pipe: Any
+    family: Family
+    random_frame: bool = False
+    motion_bucket: float | None = None
+
+    @torch.no_grad()
+    def __call__(self, sample: Sample, generator: torch.Generator) -> Encoded:
+        """On the CPU; the generator draws the frame, and from the posterior of the autoencoder."""
+        frame = int(torch.randint(len(sample.video), (), generator=generator)) if self.random_frame else 0
+        made = self.family.encode(self.pipe, sample, frame, generator)
+        if self.motion_bucket is not None and "motion" in made:
+            made["motion"] = torch.tensor(float(self.motion_bucket))
+        return {name: value.detach().cpu() for name, value in made.items()}
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal only for equal weights and settings."""
+        frozen = {
+            name: part
+            for name, part in sorted(self.pipe.components.items())
+            if isinstance(part, torch.nn.Module) and name != self.family.denoiser
+        }
+        settings = (self.family.name, list(frozen), self.random_frame, self.motion_bucket)
+        return f"{settings} {fingerprint_of(*frozen.values())}"
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """A source whose clips come with their index and epoch."""
+
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int, epoch: int = 0) -> tuple[Sample, int, int]:
+        return self.source.read(index, epoch), index, epoch
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+
+def encoded_clips(
+    source: Source,
+    encoder: Encoder,
+    seed: int,
+    cache: Path | None,
+    workers: int,
+    accelerator: Accelerator,
+    progress: Callable[[int, int], None],
+) -> tuple[Readable[Any], Callable[[Any], Encoded]]:
+    """
+    What a `Loader` reads, and what makes an encoded clip of it.
+
+    With `cache` every clip is encoded once, before the training, and is the same in every epoch; the processes share
+    the work. Otherwise the training encodes clips as it goes, and takes other parts of the videos in every epoch.
+    """
+    if cache is None:
+        return _Numbered(source), lambda n: encoder(n[0], generator_for("encode", seed, n[1], n[2]))
+    settings = CacheSettings(cache, source, encoder.fingerprint, seed)
+    shard = accelerator.process_index, accelerator.num_processes
+    fill_cache(settings, encoder, shard=shard, workers=workers, progress=progress)
+    accelerator.wait_for_everyone()
+    return open_cache(settings), lambda clip: clip.tensors

@@ -1,0 +1,269 @@
+"""A training recipe: a YAML file that decides everything about a run, checked when it is read.
+
+docs/training.md lists the keys. Some recipes come with the package (`unstill train --recipes`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from unstill.data.sources import Kind, SourceSettings, guess_kind
+from unstill.errors import UnstillError
+from unstill.training.conditions import Name
+from unstill.training.levels import Time
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Data(_Part):
+    """Which clips, and how they are cut. Left out, frames, fps and size are those the model was made for."""
+
+    videos: str | None = Field(None, description="a folder of videos, of tar shards, or the word world")
+    kind: Kind | None = Field(None, description="what `videos` is; by default a look at it decides")
+    captions: str | None = Field(None, description="a CSV or JSONL file of captions")
+    frames: int | None = Field(None, ge=1)
+    fps: float | None = Field(None, gt=0)
+    stride: int | tuple[int, int] | None = Field(None, description="in stored frames, instead of fps")
+    size: str | None = Field(None, pattern=r"^\d+x\d+$", description="WIDTHxHEIGHT")
+    clips_per_video: int = Field(1, ge=1)
+    clips: int = Field(16384, ge=1, description="of the synthetic world")
+    condition_frame: Literal["first", "random"] = "first"
+    cache: bool = Field(True, description="encode every clip once and keep its latents on disk")
+    cache_folder: str | None = Field(None, description="by default OUT/latents; runs may share one")
+    workers: int = Field(2, ge=0, description="processes per training process that read ahead")
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Data:
+        if self.fps is not None and self.stride is not None:
+            raise ValueError("fps and stride both decide which frames are taken; give one of them")
+        return self
+
+    def settings(self, frames: int, fps: float | None, size: tuple[int, int], seed: int) -> SourceSettings:
+        """For `open_source`, with what suits the model where the recipe says nothing."""
+        if self.videos is None:
+            raise UnstillError("The recipe names no clips: give data.videos, a folder of videos (or --videos FOLDER).")
+        kind = self.kind or guess_kind(self.videos)
+        if self.size is not None:
+            width, _, height = self.size.partition("x")
+            size = int(height), int(width)
+        return SourceSettings(
+            kind=kind,
+            path=None if kind == "world" else self.videos,
+            captions=self.captions,
+            frames=self.frames or frames,
+            size=size,
+            fps=self.fps if self.fps or self.stride else fps,
+            stride=self.stride or 1,
+            clips_per_video=self.clips_per_video,
+            clips=self.clips,
+            seed=seed,
+        )
+
+
+class Condition(_Part):
+    """What happens to the conditional image (`unstill.training.conditions`)."""
+
+    method: Name = "time-noise"
+    preset: str | None = None
+    on: Literal["latents", "tokens", "both"] | None = None
+    tell: bool | None = Field(None, description="tell the network the level, where it has an input for it")
+    maximum: float | None = Field(None, ge=0)
+    exponent: float | None = Field(None, ge=0)
+    scale: float | None = None
+    noise_shape: Literal["element", "frame", "clip"] | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """Those of the method that are given."""
+        names = ("maximum", "exponent", "scale", "noise_shape")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+class Noise(_Part):
+    """Which noise levels are trained (`unstill.training.levels`)."""
+
+    log_sigma_mean: float = 0.7
+    log_sigma_std: float = Field(1.6, gt=0)
+    time: Time = "quantile"
+    logit_std: float = Field(0.0, ge=0)
+
+
+class Drop(_Part):
+    """How often something is withheld, for guidance: only the caption, only the image, both; a motion level."""
+
+    text: float = Field(0.05, ge=0, le=1)
+    image: float = Field(0.05, ge=0, le=1)
+    both: float = Field(0.05, ge=0, le=1)
+    motion: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _at_most_all(self) -> Drop:
+        if self.text + self.image + self.both > 1:
+            raise ValueError("text, image and both exclude each other, so their sum is at most 1")
+        return self
+
+
+class Lora(_Part):
+    """Train a low-rank addition instead of all weights."""
+
+    rank: int = Field(32, ge=1)
+    alpha: float | None = Field(None, description="by default the rank")
+    targets: list[str] | None = Field(None, description="names of linear layers; by default those of attention")
+
+
+class Optimiser(_Part):
+    """AdamW, and how long."""
+
+    steps: int = Field(ge=1)
+    batch: int = Field(8, ge=1, description="clips per step, over all processes")
+    batch_per_device: int | None = Field(None, ge=1, description="clips at a time; the rest is accumulated")
+    learning_rate: float = Field(1e-5, gt=0)
+    warmup: int = Field(0, ge=0)
+    decay: float = Field(0.0, ge=0, le=1, description="share of the steps, at the end, over which the rate falls to 0")
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(1e-2, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    ema: float | None = Field(0.9999, gt=0, lt=1, description="null: no average of the weights")
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+
+
+class Save(_Part):
+    """Checkpoints of everything, from which a run goes on."""
+
+    every: int = Field(500, ge=1)
+    keep: int = Field(2, ge=1)
+
+
+class Validate(_Part):
+    """Videos and the leakage curve during training."""
+
+    every: int = Field(500, ge=1)
+    images: str | None = Field(None, description="a folder of pictures; by default first frames of training clips")
+    videos: int = Field(2, ge=0)
+    clips: int = Field(4, ge=0, description="for the leakage curve; 0 leaves it out")
+    steps: int = Field(25, ge=1, description="of the sampler")
+
+
+class Recipe(_Part):
+    """One run."""
+
+    model: str
+    checkpoint: str | None = Field(None, description="weights of the denoiser to begin with, instead of the model's")
+    seed: int = Field(0, ge=0)
+    data: Data = Data()
+    condition: Condition = Condition()
+    noise: Noise = Noise()
+    drop: Drop = Drop()
+    lora: Lora | None = None
+    train: Optimiser
+    save: Save = Save()
+    validation: Validate | None = Field(None, alias="validate")
+    motion_bucket: float | None = Field(None, description="what SVD is told; 127, as its pipeline does, by default")
+    fps_told: float | None = Field(None, description="what the network is told; by default the clips' own rate")
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _default_lora(cls, value: Any) -> Any:
+        return {} if value is True else None if value is False else value
+
+
+def read_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """
+    A recipe from a file, or one that comes with the package, with single keys changed: `{"data.videos": "clips"}`.
+
+    Raises:
+        UnstillError: no such recipe, a file that is no YAML, or anything in it that is unknown or does not fit.
+    """
+    return check_recipe(yaml_of(name_or_path), name_or_path, changes)
+
+
+def yaml_of(name_or_path: str) -> str:
+    """The text of a recipe."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    if name_or_path in shipped():
+        return (files("unstill.training") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    close = difflib.get_close_matches(name_or_path, shipped(), n=1)
+    raise UnstillError(
+        f"There is no recipe file {name_or_path}"
+        + (f"; did you mean {close[0]}?" if close else ".")
+        + f" Recipes of this package: {', '.join(shipped())}, and pico, which trains the embedded model from nothing."
+    )
+
+
+def shipped() -> list[str]:
+    """Names of the recipes in this package."""
+    folder = files("unstill.training") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def check_recipe(text: str, where: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from YAML; errors begin with `where`."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark is not None else ""
+        raise UnstillError(f"{where} is not YAML{line}: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(content, dict):
+        raise UnstillError(f"{where} is not a recipe: it should begin with a line such as 'model: svd'.")
+    for key, value in (changes or {}).items():
+        *parts, last = key.split(".")
+        inner = content
+        for part in parts:
+            if inner.get(part) is None:
+                inner[part] = {}
+            inner = inner[part]
+            if not isinstance(inner, dict):
+                raise UnstillError(f"{key} cannot be set: {part} has no keys of its own in {where}.")
+        inner[last] = value
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UnstillError(f"{where}: {_sentence(error)}") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    """All that is wrong, in one sentence."""
+    return "; ".join(_fault(fault) for fault in error.errors()) + "."
+
+
+def _fault(fault: Any) -> str:
+    place = [str(part) for part in fault["loc"]]
+    name = ".".join(place) or "the recipe"
+    if fault["type"] == "extra_forbidden":
+        known = _keys(place[:-1])
+        close = difflib.get_close_matches(place[-1], known, n=1)
+        group = ".".join(place[:-1]) or "a recipe"
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        return f"{name} is not a key of {group}; {hint}"
+    if fault["type"] == "missing":
+        return f"{name} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    if place[-1:] == ["size"]:
+        message = "should be WIDTHxHEIGHT, for example 512x320"
+    if fault["type"] == "value_error":
+        return f"{name}: {message}"
+    return f"{name} is {fault['input']!r}: {message[0].lower() + message[1:]}"
+
+
+def _keys(place: list[str]) -> list[str]:
+    """The keys that the part of the recipe at `place` has."""
+    part: Any = Recipe
+    for key in place:
+        field = next(f for name, f in part.model_fields.items() if key in (name, f.alias))
+        kinds = getattr(field.annotation, "__args__", (field.annotation,))
+        part = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return [field.alias or name for name, field in part.model_fields.items()]

@@ -1,0 +1,396 @@
+"""
+The trainer: one run in one folder, resumable, on any number of processes through accelerate.
+
+    out/run.json            the recipe as it was understood
+    out/loss.csv            step, loss, learning rate, gradient norm; the same whenever the run was interrupted
+    out/checkpoints/        the last few states of everything
+    out/validation/         videos and leakage curves on the way
+    out/pipeline/           the finished model in diffusers' format, which `unstill.load` opens
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor
+
+from unstill.data.loading import Loader, place
+from unstill.data.sources import Source, generator_for, open_source
+from unstill.errors import UnstillError
+from unstill.process import ForwardProcess
+from unstill.training import weights
+from unstill.training.checkpoints import Checkpoints, same_run, truncate
+from unstill.training.clips import Encoder, encoded_clips
+from unstill.training.conditions import plan_of
+from unstill.training.families import Family, family_of
+from unstill.training.levels import schedule_of
+from unstill.training.objective import Objective, Withhold, batch_of, told_as
+from unstill.training.recipe import Recipe
+
+
+log = logging.getLogger(__name__)
+Report = Callable[[str, int, int, str], None]  # stage, steps done, steps in all, a line of figures
+Validation = Callable[[Any, int, Path], dict[str, float]]  # pipeline, steps done, folder -> figures
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """pipeline: the finished model's folder. waiting: share of the time in which the training waited for data."""
+
+    pipeline: Path
+    losses: list[float]
+    clips_per_second: float
+    waiting: float
+
+
+def train(recipe: Recipe, out: Path, report: Report, validation: Validation | None = None) -> Result | None:
+    """
+    Trains, or goes on with, the run in the folder `out`. Called by every process; the main one gets the result.
+
+    Args:
+        validation: looks at the model every `recipe.validation.every` steps and at the end.
+
+    Raises:
+        UnstillError: anything in the recipe that cannot be, another run in the folder, a loss that is not a number.
+    """
+    accelerator = accelerator_for(recipe, out)
+    out.mkdir(parents=True, exist_ok=True)
+    with accelerator.main_process_first():
+        pipe, family, source = _opened(recipe)
+    model = getattr(pipe, family.denoiser)
+    if accelerator.is_main_process:
+        same_run(out, recipe.model_dump(mode="json", by_alias=True), weights.shape_of(model))
+    accelerator.wait_for_everyone()
+    run = _Run(recipe, out, accelerator, pipe, family, source, report)
+    try:
+        run.prepare()
+        result = run.train(validation)
+    except torch.OutOfMemoryError as error:
+        raise UnstillError(
+            f"{run.share} clips at a time do not fit into the memory of {accelerator.device}; lower "
+            "train.batch_per_device (the rest is accumulated), set train.gradient_checkpointing, or train a lora."
+        ) from error
+    finally:
+        accelerator.end_training()
+    return result if accelerator.is_main_process else None
+
+
+def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
+    """Raises `UnstillError` for a batch that the processes cannot share, or a tracker that is not installed."""
+    from accelerate.tracking import get_available_trackers
+
+    there = {str(one.value) for one in get_available_trackers()}
+    for name in recipe.trackers:
+        if name not in there:
+            raise UnstillError(
+                f"The tracker {name} is not installed: pip install {name}, or leave it out of trackers."
+            )
+    o = recipe.train
+    try:
+        accelerator = Accelerator(
+            mixed_precision=o.mixed_precision, log_with=list(recipe.trackers) or None, project_dir=out
+        )
+    except ValueError as error:  # fp16 on a CPU
+        raise UnstillError(f"train.mixed_precision {o.mixed_precision} is not possible here ({error}).") from error
+    processes = accelerator.num_processes
+    at_once = o.batch_per_device or max(1, o.batch // processes)
+    if o.batch % (processes * at_once):
+        raise UnstillError(
+            f"A batch of {o.batch} clips cannot be shared by {processes} processes of {at_once} at a time; make "
+            "train.batch a multiple of their product."
+        )
+    accelerator.gradient_accumulation_steps = o.batch // (processes * at_once)
+    return accelerator
+
+
+def _opened(recipe: Recipe) -> tuple[Any, Family, Source]:
+    """The pipeline to train, on the CPU and in float32, and the clips."""
+    from unstill.models.registry import find, load
+
+    pipe: Any = load(recipe.model, checkpoint=recipe.checkpoint, dtype=torch.float32, device="cpu")
+    family, entry = family_of(pipe), find(recipe.model)
+    source = open_source(recipe.data.settings(*usual_clip(pipe, entry), recipe.seed))
+    return pipe, family, source
+
+
+def usual_clip(pipe: Any, entry: Any) -> tuple[int, float | None, tuple[int, int]]:
+    """(frames, fps, size) that a model is trained on unless the recipe says otherwise."""
+    from unstill.models.catalogue import MODELS
+
+    like = entry or next(model for model in MODELS if model.pipeline == type(pipe).__name__)
+    frames, size = like.frames, like.size
+    if entry is None and hasattr(pipe, "native_size"):
+        frames, size = pipe.unet.config.num_frames, pipe.native_size()
+    if entry is None and isinstance(getattr(pipe, "size", None), int):
+        frames, size = pipe.unet.config.num_frames, (pipe.size, pipe.size)
+    return frames, float(like.fps), size
+
+
+class _Run:
+    """One run: what is prepared once, and the loop."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        accelerator: Accelerator,
+        pipe: Any,
+        family: Family,
+        source: Source,
+        report: Report,
+    ) -> None:
+        self.recipe, self.out, self.accelerator = recipe, out, accelerator
+        self.pipe, self.family, self.source, self.report = pipe, family, source, report
+        self.share = recipe.train.batch // accelerator.num_processes  # clips per step of this process
+        self.at_once = self.share // accelerator.gradient_accumulation_steps
+
+    def prepare(self) -> None:
+        """Clips, weights, optimizer, objective."""
+        recipe, family, accelerator = self.recipe, self.family, self.accelerator
+        o = recipe.train
+        for part in self.pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.requires_grad_(False).eval()
+                if part is not getattr(self.pipe, family.denoiser):
+                    part.to(accelerator.device)
+        encoder = Encoder(self.pipe, family, recipe.data.condition_frame == "random", recipe.motion_bucket)
+        self.clips, self.encode = encoded_clips(
+            self.source,
+            encoder,
+            recipe.seed,
+            Path(recipe.data.cache_folder or self.out / "latents") if recipe.data.cache else None,
+            recipe.data.workers,
+            accelerator,
+            lambda done, total: self.report("latents", done, total, ""),
+        )
+        first = self.encode(self.clips.read(0, 0))
+        self.nothing = {k: v.cpu() for k, v in family.withheld(self.pipe, first).items()}
+        self.model = getattr(self.pipe, family.denoiser)
+        lora = recipe.lora
+        self.trained = weights.select(
+            self.model,
+            None if lora is None else (lora.rank, lora.alpha or lora.rank, tuple(lora.targets or family.lora)),
+        )
+        self.model.train().to(accelerator.device)
+        if o.gradient_checkpointing:
+            if not self.model._supports_gradient_checkpointing:
+                raise UnstillError(f"{type(self.model).__name__} has no gradient checkpointing; leave it out.")
+            self.model.enable_gradient_checkpointing()
+        sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        if sharded and (o.ema is not None or recipe.validation is not None):
+            raise UnstillError("With FSDP and DeepSpeed there is no average and no validation; set train.ema: null.")
+        self.average = weights.Average(self.trained, o.ema) if o.ema is not None else None
+        optimizer = torch.optim.AdamW(
+            self.trained.values(), o.learning_rate, betas=o.betas, weight_decay=o.weight_decay
+        )
+        if o.compile:
+            self.model.compile()
+        self.prepared, self.optimizer = accelerator.prepare(self.model, optimizer)
+        self.checkpoints = Checkpoints(self.out, accelerator, self.trained, self.average, recipe.save.keep)
+        c, n = recipe.condition, recipe.noise
+        self.objective = Objective(
+            family,
+            schedule_of(
+                ForwardProcess.of(self.pipe.scheduler),
+                log_sigma_mean=n.log_sigma_mean,
+                log_sigma_std=n.log_sigma_std,
+                time=n.time,
+                logit_std=n.logit_std,
+            ),
+            plan_of(family.name, c.method, c.preset, on=c.on, tell=c.tell, parameters=c.parameters()),
+            Withhold(**recipe.drop.model_dump()),
+            self.nothing,
+            getattr(self.model, "unspecified_motion", None),
+        )
+
+    def train(self, validation: Validation | None) -> Result:
+        """The loop, from the last checkpoint on."""
+        recipe, accelerator, o = self.recipe, self.accelerator, self.recipe.train
+        first, newest = 0, self.checkpoints.newest()
+        if newest is not None:
+            first = self.checkpoints.load(newest)
+        if accelerator.is_main_process:
+            truncate(self.out / "loss.csv", first)
+        if recipe.trackers:
+            accelerator.init_trackers("unstill", config={"recipe": json.dumps(recipe.model_dump(mode="json"))})
+        loader = Loader(
+            self.clips,
+            o.batch,
+            recipe.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+            recipe.data.workers,
+        )
+        batches, waited, began = loader.batches(first), 0.0, time.monotonic()
+        losses: list[float] = []
+        with _LossCurve(self.out / "loss.csv", accelerator.is_main_process) as curve:
+            for step in range(first, o.steps):
+                since = time.monotonic()
+                clips = next(batches)
+                waited += time.monotonic() - since
+                rate = learning_rate(recipe, step)
+                loss, norm = self._step(step, clips, rate)
+                losses.append(loss)
+                curve.write(step + 1, loss, rate, norm)
+                done, elapsed = step + 1, time.monotonic() - began
+                speed = (done - first) * o.batch / elapsed
+                self.report("training", done, o.steps, f"loss {loss:.4f}, {speed:.2f} clips/s")
+                if recipe.trackers:
+                    accelerator.log({"loss": loss, "learning_rate": rate, "gradient_norm": norm}, step=done)
+                if done % recipe.save.every == 0 or done == o.steps:
+                    curve.keep()
+                    self.checkpoints.save(done)
+                if validation is not None and recipe.validation is not None:
+                    if done % recipe.validation.every == 0 or done == o.steps:
+                        self._validate(validation, done)
+        elapsed = time.monotonic() - began
+        return Result(self._finish(), losses, len(losses) * o.batch / max(elapsed, 1e-9), waited / max(elapsed, 1e-9))
+
+    def _step(self, step: int, clips: list[Any], rate: float) -> tuple[float, float]:
+        """One update: the mean error over the clips of all processes, and the norm of the gradient."""
+        o, accelerator = self.recipe.train, self.accelerator
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        errors: list[Tensor] = []
+        norm = torch.tensor(0.0)
+        for start in range(0, self.share, self.at_once):
+            some = [self.encode(clip) for clip in clips[start : start + self.at_once]]
+            n = self._place(step, accelerator.process_index, start)
+            generators = [generator_for("step", self.recipe.seed, n + i) for i in range(self.at_once)]
+            torch.manual_seed(generator_for("dropout", self.recipe.seed, n).initial_seed())
+            batch = told_as(batch_of(some, accelerator.device), self.recipe.fps_told)
+            with accelerator.accumulate(self.prepared):
+                found, _ = self.objective.errors(self.prepared, batch, generators)
+                errors.append(accelerator.gather(found.detach()))
+                self._check(step, start, errors[-1])
+                accelerator.backward(found.mean())
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self.trained.values(), o.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(step + 1)
+        return torch.cat(errors).double().mean().item(), float(norm)
+
+    def _place(self, step: int, process: int, start: int) -> int:
+        """The number in the run of clip `start` of a process's share."""
+        return step * self.recipe.train.batch + process * self.share + start
+
+    def _check(self, step: int, start: int, everyone: Tensor) -> None:
+        """Raises `UnstillError`, in every process and before anything is changed, if an error is not a number."""
+        fine = torch.isfinite(everyone)
+        if fine.all():
+            return
+        names = []
+        for i in (~fine).nonzero().flatten().tolist()[:3]:
+            process, own = divmod(i, self.at_once)
+            index, _ = place(self._place(step, process, start) + own, len(self.clips), self.recipe.seed)
+            names.append(self.clips.name(index))
+        newest = self.checkpoints.newest()
+        kept = f"the last good state is {newest}" if newest else "no checkpoint had been written yet"
+        raise UnstillError(
+            f"The loss at step {step + 1} is not a number ({', '.join(names)}), so training stopped before that "
+            f"step; {kept}. Lower train.learning_rate, or train in bf16 rather than fp16."
+        )
+
+    def _validate(self, validation: Validation, step: int) -> None:
+        """The main process looks at the averaged weights; the others wait."""
+        if self.accelerator.is_main_process:
+            self.model.eval()
+            folder = self.out / "validation"
+            folder.mkdir(exist_ok=True)
+            values = None if self.average is None else self.average.values
+            figures: dict[str, float] = {}
+            with weights.using(self.trained, values), torch.no_grad():
+                try:
+                    figures = validation(self.pipe, step, folder)
+                except UnstillError as error:  # a look at the model is not worth a run
+                    log.warning("No validation after %d steps: %s", step, error)
+            self.model.train()
+            with (folder / "figures.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, **figures}) + "\n")
+            if self.recipe.trackers:
+                self.accelerator.log(figures, step=step)
+        self.accelerator.wait_for_everyone()
+
+    def _finish(self) -> Path:
+        """Writes the finished pipeline: averaged weights, a LoRA merged, in the type it was trained in."""
+        final, part = self.out / "pipeline", self.out / ".pipeline.part"
+        state = None
+        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            state = self.accelerator.get_state_dict(self.prepared)  # gathered: every process takes part
+        if self.accelerator.is_main_process:
+            model = self.accelerator.unwrap_model(self.prepared, keep_torch_compile=False)
+            if state is not None:
+                model.load_state_dict(state)
+            if self.average is not None:
+                weights.put(self.trained, self.average.values)
+            if self.recipe.lora is not None:
+                weights.save_lora(self.model, self.out / "lora.safetensors")
+                weights.merge(self.model)
+            kinds = {"no": (), "bf16": (torch.bfloat16,), "fp16": (torch.float16,)}
+            self.pipe.to("cpu", *kinds[self.recipe.train.mixed_precision])
+            shutil.rmtree(part, ignore_errors=True)
+            self.pipe.save_pretrained(part)
+            self._copy_statistics(part)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(part, final)
+        self.accelerator.wait_for_everyone()
+        return final
+
+    def _copy_statistics(self, folder: Path) -> None:
+        """Those of the model that training began with: its latents are the same."""
+        from unstill.models.registry import defaults_of
+
+        statistics = defaults_of(self.recipe.model).get("statistics")
+        if statistics is not None:
+            statistics.save(folder / "statistics.safetensors")
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Warm-up, constant, and a linear fall to 0 over the last `decay` of the steps."""
+    o = recipe.train
+    left = (o.steps - step) / (o.decay * o.steps) if o.decay else 1.0
+    return o.learning_rate * min(1.0, (step + 1) / max(1, o.warmup)) * min(1.0, left)
+
+
+class _LossCurve:
+    """A CSV file that grows by a row per step; numbers in full, so that two curves can be compared bit by bit."""
+
+    def __init__(self, path: Path, active: bool) -> None:
+        self._path, self._active = path, active
+
+    def __enter__(self) -> _LossCurve:
+        if self._active:
+            new = not self._path.exists()
+            self._file = self._path.open("a", newline="")
+            self._writer = csv.writer(self._file, lineterminator="\n")
+            if new:
+                self._writer.writerow(["step", "loss", "learning_rate", "gradient_norm"])
+        return self
+
+    def write(self, *row: float) -> None:
+        if self._active:
+            self._writer.writerow([repr(value) for value in row])
+            self._file.flush()
+
+    def keep(self) -> None:
+        """Before a checkpoint, which may not be newer than the curve."""
+        if self._active:
+            os.fsync(self._file.fileno())
+
+    def __exit__(self, *error: object) -> None:
+        if self._active:
+            self._file.close()

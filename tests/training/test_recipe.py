@@ -1,0 +1,91 @@
+"""Recipes: what they say, and what they say when something in them is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from unstill.errors import UnstillError
+from unstill.models.registry import find
+from unstill.training.conditions import PLANS, plan_of
+from unstill.training.recipe import check_recipe, read_recipe, shipped
+
+
+GOOD = """
+model: svd
+data: {videos: clips, fps: 3, size: 512x320}
+condition: {preset: paper}
+lora: true
+train: {steps: 5, learning_rate: 3e-5}
+validate: {every: 100}
+"""
+
+
+def test_a_recipe_is_read() -> None:
+    recipe = check_recipe(GOOD, "mine.yaml", {"train.steps": 7, "save.every": 50, "seed": 3})
+    assert recipe.train.steps == 7 and recipe.train.learning_rate == 3e-5 and recipe.save.every == 50
+    assert recipe.seed == 3 and recipe.lora is not None and recipe.lora.rank == 32
+    assert recipe.validation is not None and recipe.validation.every == 100
+    settings = recipe.data.settings(14, 7.0, (576, 1024), recipe.seed)
+    assert (settings.frames, settings.fps, settings.size, settings.seed) == (14, 3.0, (320, 512), 3)
+    assert settings.kind == "folder" and settings.path == "clips"
+    by_stride = check_recipe("model: svd\ndata: {videos: world, stride: [1, 6]}\ntrain: {steps: 1}", "x")
+    settings = by_stride.data.settings(14, 7.0, (64, 64), 0)
+    assert settings.fps is None and settings.stride == (1, 6) and settings.kind == "world" and settings.path is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (GOOD.replace("learning_rate", "learning_rat"), "train.learning_rat is not a key of train; did you mean lear"),
+        (GOOD.replace("condition:", "conditon:"), "conditon is not a key of a recipe; did you mean condition?"),
+        (GOOD + "zzz: 1", "zzz is not a key of a recipe; there are model, checkpoint, seed"),
+        (GOOD.replace("lora: true", "lora: {rnk: 4}"), "lora.rnk is not a key of lora; did you mean rank?"),
+        (GOOD.replace("steps: 5", "steps: many"), "train.steps is 'many': input should be a valid integer"),
+        (GOOD.replace("steps: 5, ", ""), r"mine.yaml: train.steps is missing\.$"),
+        (GOOD.replace("512x320", "512"), "data.size is '512': should be WIDTHxHEIGHT"),
+        (GOOD.replace("fps: 3", "fps: 3, stride: 2"), "data: fps and stride both decide"),
+        (GOOD.replace("svd", "svd\nseed: -1\nzzz: 2"), "seed is -1: .*; zzz is not a key"),
+        (GOOD + "drop: {text: 0.6, both: 0.6}", "drop: text, image and both exclude each other"),
+        (GOOD + "trackers: [wandb, mlflow]", "trackers.1 is 'mlflow': input should be"),
+        (
+            GOOD.replace("preset: paper", "method: time-nois"),
+            "condition.method is 'time-nois': input should be 'none'",
+        ),
+        ("model: [svd", r"mine.yaml is not YAML \(line 1\)"),
+        ("just words", "mine.yaml is not a recipe: it should begin with a line such as 'model: svd'"),
+    ],
+)
+def test_mistakes_are_named(text: str, sentence: str) -> None:
+    with pytest.raises(UnstillError, match=sentence) as error:
+        check_recipe(text, "mine.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UnstillError, match="no recipe file svd-time-nois; did you mean svd-time-noise"):
+        read_recipe("svd-time-nois")
+    with pytest.raises(UnstillError, match="lora cannot be set|has no keys of its own"):
+        check_recipe("model: svd\nlora: 3\ntrain: {steps: 1}", "x", {"lora.rank.deep": 1})
+    file = tmp_path / "mine.yaml"
+    file.write_text(GOOD)
+    assert read_recipe(str(file)).model == "svd"
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_recipes_of_this_package_are_whole(name: str) -> None:
+    """Once they are told where the videos are."""
+    recipe = read_recipe(name, {"data.videos": "world"} if name == "pico-time-noise" else {"data.videos": "clips"})
+    model = find(recipe.model)
+    assert model is not None
+    family = {"StableVideoDiffusionPipeline": "svd", "WanImageToVideoPipeline": "wan"}.get(
+        model.pipeline, model.pipeline.removesuffix("Pipeline").lower()
+    )
+    condition = recipe.condition
+    plan = plan_of(family, condition.method, condition.preset, on=condition.on, parameters=condition.parameters())
+    assert plan.latents is not None or plan.tokens is not None
+    if condition.preset:
+        assert (family, condition.preset) in PLANS
+    at_once = recipe.train.batch_per_device or recipe.train.batch
+    assert recipe.train.batch % at_once == 0
+    settings = recipe.data.settings(model.frames, model.fps, model.size, 0)
+    assert settings.frames <= model.frames

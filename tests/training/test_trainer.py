@@ -1,0 +1,236 @@
+"""The trainer: resumed runs, several processes, what comes out, and what goes wrong."""
+
+import csv
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+import unstill
+from tests.training.conftest import finish, silent, start
+from unstill.errors import UnstillError
+from unstill.training.recipe import Recipe
+from unstill.training.trainer import learning_rate, train
+
+
+Make = Callable[..., Recipe]
+WEIGHTS = "pipeline/unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def alone() -> None:
+    """accelerate keeps its state in its classes."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    torch.set_num_threads(1)
+
+
+def losses(out: Path) -> list[float]:
+    with (out / "loss.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make: Make, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same run in one process and in two."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for processes in (1, 2):
+        finish(start(make(), folder / str(processes), processes))
+    return {processes: folder / str(processes) for processes in (1, 2)}
+
+
+def test_two_processes_train_as_one_does(undisturbed: dict[int, Path]) -> None:
+    one, two = losses(undisturbed[1]), losses(undisturbed[2])
+    assert len(one) == 8
+    torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_at_random_steps_and_resumed_it_ends_bit_for_bit_as_undisturbed(
+    make: Make, undisturbed: dict[int, Path], tmp_path: Path, processes: int
+) -> None:
+    draw, out = random.Random(processes), tmp_path / "run"
+    for low, high in ((1, 3), (4, 7)):
+        steps = draw.randint(low, high)
+        victims = start(make(), out, processes)
+        until = time.monotonic() + 120
+        while not (out / "loss.csv").exists() or len((out / "loss.csv").read_text().splitlines()) <= steps:
+            assert time.monotonic() < until and all(v.is_alive() for v in victims)
+            time.sleep(0.002)
+        for victim in victims:
+            victim.kill()
+            victim.join()
+    assert not (out / "pipeline").exists()
+    finish(start(make(), out, processes))
+    whole = undisturbed[processes]
+    assert (out / "loss.csv").read_bytes() == (whole / "loss.csv").read_bytes()
+    assert (out / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["0000006", "0000008"]
+
+
+def test_a_run_of_two_processes_goes_on_in_one(make: Make, undisturbed: dict[int, Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    finish(start(make(train__steps=4), out, 2))
+    train(make(), out, silent)
+    torch.testing.assert_close(torch.tensor(losses(out)), torch.tensor(losses(undisturbed[1])), rtol=1e-5, atol=0)
+
+
+def test_accumulated_batches_are_whole_ones(make: Make, undisturbed: dict[int, Path], tmp_path: Path) -> None:
+    train(make(train__batch_per_device=1, train__steps=4), tmp_path, silent)
+    whole = losses(undisturbed[1])[:4]
+    torch.testing.assert_close(torch.tensor(losses(tmp_path)), torch.tensor(whole), rtol=1e-5, atol=0)
+
+
+def test_the_result_is_a_model_that_load_opens(make: Make, pico: Path, undisturbed: dict[int, Path]) -> None:
+    before, after = unstill.load(str(pico)).unet, unstill.load(str(undisturbed[1] / "pipeline")).unet
+    moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert sum(moved) > len(moved) / 2
+    # The average, not the last weights.
+    from safetensors.torch import load_file
+
+    newest = undisturbed[1] / "checkpoints" / "0000008"
+    average = load_file(newest / "average.safetensors")
+    last = load_file(newest / "weights.safetensors")
+    state = after.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in average.items())
+    assert any(not torch.equal(state[k], v) for k, v in last.items())
+
+
+def test_training_lowers_the_loss(make: Make, tmp_path: Path) -> None:
+    """Against the same clips at the same noise without learning."""
+    found = {}
+    for rate in (1e-12, 1e-2):
+        recipe = make(train__steps=16, train__learning_rate=rate, save__every=100, train__ema=None)
+        result = train(recipe, tmp_path / str(rate), silent)
+        assert result is not None and len(result.losses) == 16
+        assert 0 <= result.waiting < 1 and result.clips_per_second > 0
+        found[rate] = result.losses
+    assert found[1e-2][0] == found[1e-12][0]
+    assert sum(found[1e-2][8:]) < 0.8 * sum(found[1e-12][8:])
+
+
+def test_a_lora_is_saved_alone_and_merged(make: Make, pico: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    recipe = make(lora={"rank": 2}, train__steps=2, train__learning_rate=0.1, train__ema=None)
+    train(recipe, tmp_path, silent)
+    added = load_file(tmp_path / "lora.safetensors")
+    assert all("lora_" in key for key in added) and any(key.startswith("look2.qkv") for key in added)
+    before, after = (unstill.load(str(f)).unet.state_dict() for f in (pico, tmp_path / "pipeline"))
+    assert before.keys() == after.keys()
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved == {key.rpartition(".lora_A")[0] + ".weight" for key in added if "lora_A" in key}
+    down, up = added["look2.qkv.lora_A.weight"], added["look2.qkv.lora_B.weight"]
+    torch.testing.assert_close(after["look2.qkv.weight"], before["look2.qkv.weight"] + up @ down)  # alpha = rank
+
+
+def test_without_a_cache_every_epoch_has_other_clips(make: Make, tmp_path: Path) -> None:
+    result = train(make(data__cache=False, data__clips=4, train__steps=2), tmp_path, silent)
+    assert result is not None and not (tmp_path / "latents").exists()
+
+
+def test_the_learning_rate_warms_up_and_falls(make: Make) -> None:
+    recipe = make(train__steps=10, train__warmup=2, train__decay=0.5, train__learning_rate=1.0)
+    rates = [round(learning_rate(recipe, step), 6) for step in range(10)]
+    assert rates == [0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]
+
+
+def test_validation_sees_the_average_and_changes_nothing(
+    make: Make, undisturbed: dict[int, Path], tmp_path: Path
+) -> None:
+    seen = []
+
+    def look(pipe: object, step: int, folder: Path) -> dict[str, float]:
+        torch.rand(3)  # whatever it draws
+        if step == 4:
+            raise UnstillError("this model needs a prompt")
+        seen.append((step, next(iter(pipe.unet.parameters())).clone()))  # type: ignore[attr-defined]
+        return {"motion": 0.5}
+
+    train(make(validate={"every": 4}), tmp_path, silent, look)
+    assert [step for step, _ in seen] == [8]
+    assert (tmp_path / "loss.csv").read_bytes() == (undisturbed[1] / "loss.csv").read_bytes()
+    rows = [json.loads(line) for line in (tmp_path / "validation" / "figures.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 4}, {"step": 8, "motion": 0.5}]
+    finished = unstill.load(str(tmp_path / "pipeline")).unet
+    assert torch.equal(seen[0][1], next(iter(finished.parameters())))
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_state(make: Make, tmp_path: Path) -> None:
+    recipe = make(train__learning_rate=1e30, save__every=1)
+    with pytest.raises(UnstillError, match=r"at step 2 is not a number \(clip \d+ of .*0000001. Lower"):
+        train(recipe, tmp_path, silent)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["0000001"]
+    assert len(losses(tmp_path)) == 1 and not (tmp_path / "pipeline").exists()
+
+
+def test_a_batch_that_cannot_be_shared(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(UnstillError, match="4 clips cannot be shared by 1 processes of 3 at a time"):
+        train(make(train__batch_per_device=3), tmp_path, silent)
+
+
+def test_a_batch_that_does_not_fit_into_memory(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("unstill.training.objective.denoising", full)
+    with pytest.raises(UnstillError, match="4 clips at a time do not fit .* lower train.batch_per_device"):
+        train(make(), tmp_path, silent)
+
+
+def test_the_folder_of_another_run_or_model(
+    make: Make, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    train(make(train__steps=1), tmp_path, silent)
+    with pytest.raises(UnstillError, match="a run with another condition.maximum and seed; choose another --out"):
+        train(make(condition__maximum=2.0, seed=1), tmp_path, silent)
+    from tests import pipelines as tiny
+
+    other = tiny.pico()
+    other.unet = type(other.unet)(block_out_channels=(8, 8, 16), embedding=8, layers=1)
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(UnstillError, match="holds a run of another model"):
+        train(make(model=str(tmp_path / "other")), tmp_path, silent)
+
+
+def test_weights_of_another_model_to_begin_with(make: Make, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"down_blocks.0.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(UnstillError, match="other.safetensors"):
+        train(make(checkpoint=str(tmp_path / "other.safetensors")), tmp_path / "run", silent)
+
+
+def test_a_damaged_checkpoint(make: Make, tmp_path: Path) -> None:
+    train(make(train__steps=2), tmp_path, silent)
+    file = tmp_path / "checkpoints" / "0000002" / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UnstillError, match="0000002 cannot be taken up .* delete it"):
+        train(make(), tmp_path, silent)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data__videos": "/nowhere/clips"}, "/nowhere/clips does not exist; pass a folder of videos"),
+        ({"data__videos": None}, "names no clips: give data.videos"),
+        ({"model": "svdd"}, "did you mean 'svd'"),
+        ({"train__gradient_checkpointing": True}, "PicoUNet has no gradient checkpointing"),
+        ({"lora": {"targets": ["to_q"]}}, "no linear layers called to_q; name some in lora.targets"),
+        ({"trackers": ["wandb"]}, "wandb is not installed"),
+        ({"condition__preset": "paper", "condition__maximum": None}, "no preset 'paper' for pico models; .* measured"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(
+    make: Make, tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(UnstillError, match=sentence):
+        train(make(**changes), tmp_path, silent)
