@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from unstill.cli.animate import animate
+from unstill.cli.app import app as page
 from unstill.cli.compare import compare
 from unstill.cli.convert import convert
 from unstill.cli.diagnose import diagnose
@@ -76,6 +77,7 @@ app = typer.Typer(
 
 for verb, example in (
     (animate, "unstill animate photo.jpg --motion 0.8 --compare --out walk.mp4"),
+    (page, "unstill app --open"),
     (statistics, "unstill statistics clips/ --model svd --out svd.safetensors"),
     (train, "unstill train pico:steps=2000 --out runs/pico"),
     (evaluate, "unstill evaluate generated/ --reference real/ --frames 16 --fps 3"),

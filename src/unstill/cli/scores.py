@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from unstill.metrics.scores import ROWS
 from unstill.metrics.scores import measure as measure
 from unstill.metrics.scores import verdict as verdict
 
@@ -14,13 +15,7 @@ def table(scores: dict[str, dict[str, float]]) -> Table:
     shown.add_column("")
     for name in scores:
         shown.add_column(name, justify="right")
-    rows = (
-        ("motion", "moves, in pixels per frame", "{:.2f}"),
-        ("first_frame_error", "first frame differs from the picture by", "{:.1%}"),
-        ("colour", "keeps the picture's colours (proxy)", "{:.0%}"),
-        ("detail", "keeps the picture's detail (proxy)", "{:.0%}"),
-    )
-    for key, words, form in rows:
+    for key, words, form in ROWS:
         values = [form.format(one[key]) if key in one else "" for one in scores.values()]
         if any(values):
             shown.add_row(words, *values)

@@ -11,6 +11,13 @@ from unstill.metrics.motion import motion_score
 FLOW_SIDE = 128  # optical flow of smaller frames is unreliable: they are enlarged, and the score scaled back
 # Share of the shorter side per frame below which nobody sees motion; estimators read this much from noise.
 STILL = 0.0015
+# Names of scores, what they are called, how they are written.
+ROWS = (
+    ("motion", "moves, in pixels per frame", "{:.2f}"),
+    ("first_frame_error", "first frame differs from the picture by", "{:.1%}"),
+    ("colour", "keeps the picture's colours (proxy)", "{:.0%}"),
+    ("detail", "keeps the picture's detail (proxy)", "{:.0%}"),
+)
 
 
 def measure(video: torch.Tensor, picture: torch.Tensor | None) -> dict[str, float]:

@@ -1,0 +1,299 @@
+"""The page itself: gradio components, and the few functions between them and the studio."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.processing_utils import is_in_or_equal
+from gradio.utils import get_upload_folder
+from gradio_client.utils import is_http_url_like
+from PIL import Image
+
+from unstill.app import fields, look, motion
+from unstill.app.code import brief
+from unstill.app.studio import Result, Stopped, Studio, Wish
+from unstill.app.uploads import checked_picture
+from unstill.errors import UnstillError
+from unstill.methods.base import Method
+from unstill.methods.catalogue import build_method, method_classes
+from unstill.models import registry
+from unstill.models.calling import parameters
+
+
+log = logging.getLogger(__name__)
+
+
+class Runs:
+    """Which visitors have a run, and how to stop it."""
+
+    def __init__(self) -> None:
+        self._stops: dict[str, threading.Event] = {}
+
+    def begin(self, visitor: str) -> threading.Event:
+        self._stops[visitor] = threading.Event()
+        return self._stops[visitor]
+
+    def end(self, visitor: str, run: threading.Event) -> None:
+        if self._stops.get(visitor) is run:
+            del self._stops[visitor]
+
+    def stop(self, visitor: str) -> None:
+        if visitor in self._stops:
+            self._stops[visitor].set()
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The page of a studio; `server.serve` puts it on the net."""
+    runs, first = Runs(), studio.models[0]
+    shown = _of_model(studio, first)
+    with gr.Blocks(title="unstill", analytics_enabled=False, delete_cache=(300, 3600)) as page:
+        gr.HTML(look.HEAD)
+        history = gr.State([], time_to_live=3600)
+        with gr.Row(elem_classes="columns"):
+            with gr.Column(scale=4, min_width=300, elem_classes="choices"):
+                picture = _picture()
+                prompt = gr.Textbox(max_length=studio.limits.prompt, lines=1, elem_id="prompt", **shown["prompt"])
+                slider = gr.Slider(
+                    0, 1, motion.USUAL, step=0.05, label="Motion", elem_id="motion", buttons=[], interactive=True
+                )
+                means = gr.HTML()
+                go = gr.Button("Make it move", variant="primary", elem_id="go")
+                stop = gr.Button("Stop", elem_id="stop", visible=False)
+                with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+                    with gr.Row():
+                        model = gr.Dropdown(studio.models, value=first, label="Model", elem_id="model", min_width=120)
+                        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1, min_width=120)
+                    dice = gr.Button("Another seed", size="sm")
+                    with gr.Row():
+                        frames = gr.Number(label="Frames", precision=0, min_width=120, **shown["frames"])
+                        steps = gr.Number(label="Steps", precision=0, min_width=120, **shown["steps"])
+                    chosen = gr.CheckboxGroup(label="Methods", elem_id="methods", **shown["methods"])
+                    groups, controls = _form(shown["methods"]["value"])
+            with gr.Column(scale=7, min_width=320):
+                stage = gr.HTML(look.EMPTY, elem_id="stage", js_on_load=look.STAGE_SCRIPT, apply_default_css=False)
+                earlier = gr.HTML("", elem_id="history", js_on_load=look.STRIP_SCRIPT, apply_default_css=False)
+        facts = gr.JSON(visible=False)  # the result for those who call this page as an API
+
+        asked = {picture, prompt, slider, model, seed, frames, steps, chosen, history, *controls.values()}
+
+        def wish(data: Mapping[Any, Any]) -> tuple[str, tuple[Method, ...]]:
+            values = {key: data[control] for key, control in controls.items()}
+            return data[model], _methods(data[model], data[slider], data[chosen], values)
+
+        def tell_means(data: dict[Any, Any]) -> str:
+            try:
+                name, methods = wish(data)
+                level = motion.motion_level(name, data[slider])
+            except UnstillError as error:
+                return look.problem(str(error))
+            words = ([] if level is None else [f"motion={level:g}"]) + [brief(method) for method in methods]
+            return look.means(words)
+
+        @_spoken
+        def animate(data: dict[Any, Any], request: gr.Request, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
+            def tell(what: str, done: int, total: int) -> None:
+                words = {"plain": "The plain video", "improved": "The improved video"}
+                progress((done, total), desc=words.get(what, what), unit="steps")
+
+            name, methods = wish(data)
+            made = Wish(
+                model=name,
+                picture=None if data[picture] is None else checked_picture(data[picture], studio.limits),
+                prompt=(data[prompt] or "") if _takes_prompt(name) else "",
+                motion=data[slider],
+                methods=methods,
+                frames=data[frames],
+                steps=data[steps],
+                seed=data[seed] or 0,
+            )
+            run = runs.begin(request.session_hash)
+            try:
+                result = studio.make(made, tell, run.is_set)
+            except Stopped:
+                return {stage: look.STOPPED}
+            finally:
+                runs.end(request.session_hash, run)
+            kept = [result, *data[history]][: studio.limits.history]
+            told = {key: getattr(result, key) for key in ("token", "files", "verdict", "scores", "code", "summary")}
+            return {stage: look.stage(result), earlier: look.strip(kept), history: kept, facts: told}
+
+        def again(kept: list[Result], event: gr.EventData) -> str:
+            index = event._data.get("index")
+            if not isinstance(index, int) or not 0 <= index < len(kept):
+                raise gr.Error("There is no such result any more.", print_exception=False)
+            return look.stage(kept[index])
+
+        def halt(request: gr.Request) -> tuple[Any, Any, Any]:
+            runs.stop(request.session_hash)
+            return gr.update(visible=True), gr.update(visible=False), look.STOPPED
+
+        def leave(request: gr.Request) -> None:
+            runs.stop(request.session_hash)
+
+        def change_model(name: str) -> list[Any]:
+            if name not in studio.models:
+                raise gr.Error(f"This server offers {', '.join(studio.models)}.", print_exception=False)
+            new = _of_model(studio, name)
+            return [gr.update(**new[key]) for key in ("prompt", "frames", "steps", "methods")]
+
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        picture.input(
+            _spoken(lambda path: path and checked_picture(path, studio.limits)), picture, picture, **quiet
+        ).failure(lambda: None, None, picture, **quiet)
+        model.change(change_model, model, [prompt, frames, steps, chosen], **quiet)
+        chosen.change(
+            lambda names: [gr.update(visible=name in names) for name in groups], chosen, list(groups.values()), **quiet
+        )
+        dice.click(lambda: random.randrange(2**16), None, seed, **quiet)
+        changes = [control.change for control in (slider, model, chosen, *controls.values())]
+        gr.on(
+            [page.load, *changes], tell_means, asked - {picture, history}, means, trigger_mode="always_last", **quiet
+        )
+
+        begun = go.click(lambda: (gr.update(visible=False), gr.update(visible=True)), None, [go, stop], **quiet)
+        run = begun.then(
+            animate,
+            asked,
+            [facts, stage, earlier, history],
+            api_name="animate",
+            show_progress="full",
+            show_progress_on=stage,
+            concurrency_limit=1,
+        )
+        run.then(lambda: (gr.update(visible=True), gr.update(visible=False)), None, [go, stop], **quiet)
+        stop.click(halt, None, [go, stop, stage], cancels=[run], **quiet)
+        earlier.select(again, history, stage, **quiet)
+        page.unload(leave)
+    page.queue(max_size=studio.limits.waiting)
+    return page
+
+
+def _picture() -> Any:
+    """A gr.Image that takes uploaded files only, decodes nothing itself, and fetches nothing from an address."""
+    made = gr.Image(
+        value=Image.open(registry.bundled_picture()).convert("RGB"),
+        format="png",
+        sources=["upload", "clipboard"],
+        height=280,
+        label="Picture",
+        show_label=False,
+        buttons=[],
+        elem_id="picture",
+        placeholder="Drop a picture here\nor click to choose one",
+    )
+    refused, into_cache = "Upload a picture; addresses are not fetched.", made.async_move_resource_to_block_cache
+
+    def preprocess(payload: Any) -> Path | None:
+        if payload is None:
+            return None
+        if not payload.path or is_http_url_like(payload.path) or not is_in_or_equal(payload.path, get_upload_folder()):
+            raise gr.Error(refused, title="", print_exception=False)
+        return Path(payload.path)
+
+    async def no_address(path: str | Path | None) -> str | None:
+        if path is not None and is_http_url_like(str(path)):
+            raise gr.Error(refused, title="", print_exception=False)
+        kept: str | None = await into_cache(path)
+        return kept
+
+    # Of this one component, not of a subclass: gradio writes a stub file next to the source of every subclass.
+    made.preprocess, made.async_move_resource_to_block_cache = preprocess, no_address
+    return made
+
+
+def _form(on: list[str]) -> tuple[dict[str, Any], dict[fields.Field, Any]]:
+    """A group of controls for every method, to be seen when the method is on."""
+    groups, controls = {}, {}
+    for name, parameters_ in fields.form().items():
+        with gr.Column(visible=name in on, elem_classes="method") as group:
+            gr.HTML(f'<div class="means">{_title(name)}: {_about(name)}</div>')
+            for field in parameters_:
+                controls[field] = _control(field)
+        groups[name] = group
+    return groups, controls
+
+
+def _control(field: fields.Field) -> Any:
+    shown: dict[str, Any] = {"value": field.shown(), "label": field.name, "info": field.about or None}
+    if field.kind == "switch":
+        return gr.Checkbox(**shown)
+    if field.kind == "choice":
+        return gr.Dropdown(list(field.choices), **shown)
+    if field.kind == "numbers":
+        return gr.Textbox(max_length=200, lines=1, **shown)
+    return gr.Number(precision=0 if field.kind == "whole" else None, **shown)
+
+
+def _methods(model: str, slider: float, chosen: list[str], values: Mapping[fields.Field, Any]) -> tuple[Method, ...]:
+    """The chosen methods, with what was set by hand and the slider's level for the rest."""
+    defaults = motion.defaults(model, slider)
+    made = []
+    for name in chosen or []:
+        given = {field.name: field.read(value) for field, value in values.items() if field.method == name}
+        given = {key: value for key, value in given.items() if value is not None}
+        made.append(build_method(method_classes()[name], given, defaults))
+    return tuple(made)
+
+
+def _of_model(studio: Studio, name: str) -> dict[str, dict[str, Any]]:
+    """What the controls look like for a model."""
+    entry, cls = registry.find(name), registry.pipeline_class(name)
+    assert cls is not None
+    known = parameters(cls)
+    needed = "prompt" in known and known["prompt"].default != ""
+    statistics = "statistics" in registry.defaults_of(name)
+    choices = [one for one in fields.offered(cls.__name__) if one != "analytic_init" or statistics]
+    return {
+        "prompt": {"visible": "prompt" in known, "label": "What happens" if needed else "What happens (optional)"},
+        "frames": {
+            "value": entry.frames if entry else None,
+            "minimum": 2,
+            "maximum": min(studio.limits.frames, entry.frames if entry else studio.limits.frames),
+        },
+        "steps": {"value": entry.steps if entry else 25, "minimum": 1, "maximum": studio.limits.steps},
+        "methods": {"choices": [(_title(one), one) for one in choices], "value": [motion.usual_method(name)]},
+    }
+
+
+def _takes_prompt(model: str) -> bool:
+    cls = registry.pipeline_class(model)
+    return cls is not None and "prompt" in parameters(cls)
+
+
+def _title(name: str) -> str:
+    return "NI-VSDS" if name == "ni_vsds" else name.replace("_", " ").capitalize()
+
+
+def _about(name: str) -> str:
+    return " ".join((method_classes()[name].__doc__ or "").strip().split("\n\n")[0].split())
+
+
+def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Errors as one sentence on the page. What is nobody's mistake goes to the server's log, and the page lives on."""
+
+    @functools.wraps(function)
+    def spoken(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except UnstillError as error:
+            raise gr.Error(str(error), title="", print_exception=False) from error
+        except gr.Error:
+            raise
+        except Exception as error:
+            log.exception("a request failed")
+            small = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
+            sentence = (
+                "The server has not enough memory for this: ask for fewer frames."
+                if small
+                else ("Something went wrong on the server, not with what you did; its log says more.")
+            )
+            raise gr.Error(sentence, title="", print_exception=False) from error
+
+    return spoken

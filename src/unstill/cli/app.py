@@ -1,0 +1,48 @@
+"""`unstill app`: the page in a browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def app(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A model that visitors may choose: a name or a local folder. Repeatable; the first is shown."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Who can reach it: 0.0.0.0 is everybody on your network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
+    ] = None,
+    offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
+    browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """
+    Open a page where a picture moves.
+
+    Drop a picture, choose how much should move, see the plain and the improved video side by side, take the video
+    and the code that makes it again. Nothing leaves this machine.
+    """
+    from importlib.util import find_spec
+
+    from unstill.errors import UnstillError
+
+    if find_spec("gradio") is None:
+        raise UnstillError("The app needs gradio: python -m pip install 'unstill[app]'.")
+    from unstill.app.server import serve
+    from unstill.cli.output import hush
+
+    def ready(address: str) -> None:
+        typer.echo(f"unstill is at {address} (Ctrl-C ends it).", err=True)
+        if browser:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    hush()
+    serve(model or ["pico"], host=host, port=port, device=device, offload=offload, ready=ready)
