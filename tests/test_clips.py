@@ -9,7 +9,7 @@ import torch
 
 from unstill.data import ClipFolder, iterate_clips, video_files, write_video
 from unstill.errors import UnstillError
-from unstill.statistics import estimate
+from unstill.estimation import estimate
 
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from unstill.data.video import Clip
 from unstill.errors import UnstillError
-from unstill.statistics import LatentStatistics, estimate
+from unstill.estimation import _Node, _State, combine, estimate
+from unstill.statistics import LatentStatistics
 
 
 GOLDEN = Path(__file__).parent / "golden" / "statistics" / "analytic_init_moments.safetensors"
@@ -309,20 +310,51 @@ def test_broken_clips_are_named_and_left_out(caplog: pytest.LogCaptureFixture) -
     assert "None of the 3 clips" in sentence(lambda: estimate(encode, Clips(3, broken=(0, 1, 2))))
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 11, 14])
 def test_shards_share_out_the_clips(count: int, tmp_path: Path) -> None:
     clips = Clips(11, broken=(3,))
-    whole = estimate(encode, clips, seed=4)
-    merged = LatentStatistics()
-    for index in range(count):
-        path = tmp_path / f"{index}.safetensors"
-        estimate(encode, clips, seed=4, shard=(index, count), out=path)
+    meta = {"model": "pool"}
+    estimate(encode, clips, seed=4, meta=meta, out=tmp_path / "whole.safetensors")
+    whole, merged = LatentStatistics.load(tmp_path / "whole.safetensors"), LatentStatistics()
+    paths = [tmp_path / f"{index}.safetensors" for index in range(count)]
+    clips.made.clear()
+    for index, path in enumerate(paths):
+        share = estimate(encode, clips, seed=4, meta=meta, shard=(index, count), out=path)
+        assert LatentStatistics.load(path).count == share.count  # it may be empty
         merged.merge(LatentStatistics.load(path))
+    assert clips.made == list(range(11))
     same(merged, whole, 1e-12)
-    empty = estimate(encode, Clips(2), shard=(3, 4), out=tmp_path / "empty.safetensors")  # more shards than clips
-    assert empty.count == LatentStatistics.load(tmp_path / "empty.safetensors").count == 0
-    same(merged.merge(empty), whole, 1e-12)
+    combine(reversed(paths), meta).save(tmp_path / "combined.safetensors")
+    assert (tmp_path / "combined.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    # a share that is there is not measured again
+    estimate(encode, clips, seed=4, meta=meta, shard=(count - 1, count), out=paths[-1])
+    assert len(clips.made) == 11
+    assert "not all the shares" in sentence(lambda: combine(paths[:-1]))
+    assert "not all the shares" in sentence(lambda: combine([]))
+    assert "not all the shares" in sentence(lambda: combine([*paths, paths[-1]]))
+    estimate(encode, clips, seed=5, meta=meta, shard=(0, count), out=tmp_path / "other.safetensors")
+    assert "not all the shares" in sentence(lambda: combine([tmp_path / "other.safetensors", *paths[1:]]))
+    assert "not the state of a run" in sentence(lambda: combine([tmp_path / "whole.safetensors"]))
     assert "0 <= index < count" in sentence(lambda: estimate(encode, clips, shard=(2, 2)))
+
+
+def test_more_shares_than_clips(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.safetensors" for index in range(4)]
+    counts = [estimate(encode, Clips(2), shard=(i, 4), out=path).count for i, path in enumerate(paths)]
+    assert counts == [LatentStatistics.load(path).count for path in paths] and sorted(counts) == [0, 0, 1, 1]
+    same(combine(paths), estimate(encode, Clips(2)))
+    broken = [tmp_path / f"broken{index}.safetensors" for index in range(2)]
+    for index, path in enumerate(broken):
+        estimate(encode, Clips(3, broken=(0, 1, 2)), shard=(index, 2), out=path)
+    assert "None of the 3 clips" in sentence(lambda: combine(broken))
+
+
+def test_merging_along_the_tree_keeps_little() -> None:
+    state, most = _State({}, 0, []), 0
+    for number in range(1000):
+        state.add(_Node(number, 1, LatentStatistics().update(torch.ones(1, 1, 1, 1, 1))))
+        most = max(most, len(state.nodes))
+    assert most <= 10 and state.total(None).count == 1000
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 5, 9])
@@ -393,7 +425,7 @@ def test_posterior_samples_depend_on_the_seed_and_the_clip_only() -> None:
 
     estimate(record, Clips(4))
     estimate(record, Clips(4), shard=(1, 2))
-    assert [len(values) for values in drawn.values()] == [1, 2, 1, 2]
+    assert [len(values) for values in drawn.values()] == [1, 1, 2, 2]
     assert len({values[0] for values in drawn.values()}) == 4 and all(len(set(v)) == 1 for v in drawn.values())
 
 

@@ -5,11 +5,9 @@ Proposition 1 of "Identifying and Solving Conditional Image Leakage in Image-to-
 """
 
 import json
-import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,25 +17,11 @@ from torch.nn.functional import interpolate
 from unstill.errors import UnstillError
 
 
-if TYPE_CHECKING:
-    from unstill.data.video import Clip
-
-log = logging.getLogger(__name__)
-
 VERSION = 1
-_KEY = "unstill.statistics"
+KEY = "unstill.statistics"
+"""Where a file of statistics keeps its description."""
 # The names in the files that the paper's authors published, and the order of dimensions that goes with each.
 _RELEASED = (("Expectation_X0", "Tr_Cov_d", "CFHW"), ("Expectation_x_0", "trCov_d", "FCHW"))
-
-Encode = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
-"""From a clip (F, 3, H, W), float32 in [0, 1], and a generator for posterior samples to latents (1, C, F', h, w)."""
-
-
-class Clips(Protocol):
-    """A sequence of clips, by length and index."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> "Clip": ...
 
 
 class LatentStatistics:
@@ -52,6 +36,24 @@ class LatentStatistics:
         self._count: int | None = 0
         self._mean: torch.Tensor | None = None  # (C, F, H, W)
         self._m2: torch.Tensor | None = None  # sums of squared deviations, (C, F, H, W)
+
+    @classmethod
+    def of(
+        cls,
+        count: int | None,
+        mean: torch.Tensor | None = None,
+        m2: torch.Tensor | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> Self:
+        """From `count` and `moments`; no moments for a count of 0."""
+        new = cls(meta)
+        new._count, new._mean, new._m2 = count, mean, m2
+        return new
+
+    @property
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean and the sums of squared deviations from it, float64 (C, F, H, W)."""
+        return self._state()
 
     @property
     def count(self) -> int | None:
@@ -111,12 +113,11 @@ class LatentStatistics:
         mean, m2 = self._state()
         if tuple(mean.shape[1:]) == tuple(shape):
             return self
-        new = LatentStatistics({**self.meta, "resized_from": list(mean.shape)})
-        new._count, new._mean, new._m2 = self._count, _resize(mean, shape), m2
         if m2.ndim:  # published files hold one number
             spread = _resize(m2, shape)
-            new._m2 = spread * (m2.mean() / spread.mean().clamp_min(torch.finfo(torch.float64).tiny))
-        return new
+            m2 = spread * (m2.mean() / spread.mean().clamp_min(torch.finfo(torch.float64).tiny))
+        meta = {**self.meta, "resized_from": list(mean.shape)}
+        return LatentStatistics.of(self._count, _resize(mean, shape), m2, meta)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file: mean, m2 (sums of squared deviations, per element) and a JSON description.
@@ -125,7 +126,7 @@ class LatentStatistics:
             UnstillError: nothing counted yet, or the file cannot be written.
         """
         self._state()
-        return self._write(Path(path), {})
+        return self.write(Path(path), {}, {})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "LatentStatistics":
@@ -139,7 +140,7 @@ class LatentStatistics:
             head = file.read(2)
         if head == b"PK" or head[:1] == b"\x80":  # a zip file or a pickle: torch.save
             return cls.from_released(path)
-        return _read(path)[0]
+        return _read(path)
 
     @classmethod
     def from_released(cls, path: str | os.PathLike[str]) -> "LatentStatistics":
@@ -176,10 +177,8 @@ class LatentStatistics:
                 f"{path} holds a mean {tuple(mean.shape)} and a variance {tuple(variance.shape)}; "
                 "expected one video's latents and one number, all finite."
             )
-        new = cls({"source": path.name})
-        new._count, new._m2 = None, variance.reshape(())
-        new._mean = mean if layout == "CFHW" else mean.transpose(0, 1).contiguous()  # (F, C, H, W) -> (C, F, H, W)
-        return new
+        mean = mean if layout == "CFHW" else mean.transpose(0, 1).contiguous()  # (F, C, H, W) -> (C, F, H, W)
+        return cls.of(None, mean, variance.reshape(()), {"source": path.name})
 
     def __repr__(self) -> str:
         if self._mean is None:
@@ -208,91 +207,19 @@ class LatentStatistics:
         self._mean += delta * (count / total)
         self._count = total
 
-    def _write(self, path: Path, extra: dict[str, Any]) -> Path:
+    def write(self, path: Path, extra: dict[str, Any], more: dict[str, torch.Tensor]) -> Path:
+        """`save` with more: `extra` goes into the description, `more` beside the tensors; `load` ignores both."""
         from unstill.data.atomic import replacing
 
         text = {"version": VERSION, "count": self._count, "meta": self.meta, **extra}
-        tensors = {}
+        tensors = dict(more)
         if self._count != 0:
             mean, m2 = self._state()
             text["variance"] = float(self.variance)
-            tensors = {"mean": mean.contiguous(), "m2": m2.contiguous()}
+            tensors |= {"mean": mean.contiguous(), "m2": m2.contiguous()}
         with replacing(path) as temporary:
-            save_file(tensors, temporary, {_KEY: json.dumps(text)})
+            save_file(tensors, temporary, {KEY: json.dumps(text)})
         return path
-
-
-def estimate(
-    encode: Encode,
-    clips: Clips,
-    *,
-    out: str | os.PathLike[str] | None = None,
-    meta: dict[str, Any] | None = None,
-    seed: int = 0,
-    shard: tuple[int, int] = (0, 1),
-    save_every: int = 50,
-    progress: Callable[[int, int], None] | None = None,
-) -> LatentStatistics:
-    """The statistics of a data set, one clip in memory at a time, resumable and divisible.
-
-    Clip i is encoded with a generator seeded by (seed, i), whoever does it and when: an interrupted run that is
-    started again gives bit for bit the uninterrupted result, and the merged shards of any number give the whole.
-
-    Args:
-        encode: clip to video latents, for example `functools.partial(adapter.encode_video, pipe)`.
-        clips: `unstill.data.ClipFolder`, or anything with a length whose items are `Clip`s. An item that raises
-            UnstillError (damaged, too short) is named in a warning and left out.
-        out: where to save. Until it is done, the state lies next to it (`.partial`); the same call goes on from there.
-        meta: see `LatentStatistics`.
-        seed: of the generators for `encode`.
-        shard: (index, count) takes every count-th clip; merge the results.
-        save_every: clips between two saves of the state.
-        progress: called with (clips done, clips in all) after each clip.
-
-    Raises:
-        UnstillError: no clip could be read, the clips' latents differ in shape, or the state is of another data set.
-    """
-    index, shards = shard
-    if not 0 <= index < shards:
-        raise UnstillError(f"shard is (index, count) with 0 <= index < count, but got {shard}.")
-    mine = range(index, len(clips), shards)
-    settings = {"clips": len(clips), "of": getattr(clips, "fingerprint", None), "seed": seed, "shard": list(shard)}
-    settings["meta"] = json.loads(json.dumps(meta or {}))
-    statistics, done = LatentStatistics(meta), 0
-    partial = None if out is None else Path(out).with_name(Path(out).name + ".partial")
-    if partial is not None and partial.exists():
-        statistics, text = _read(partial)
-        done = text["done"]
-        if text["settings"] != settings:
-            raise UnstillError(f"{partial} is the state of another run; delete it or save to another name.")
-    saved = done
-    try:
-        for position in mine[done:]:
-            try:
-                pixels = clips[position].pixels
-            except UnstillError as error:
-                log.warning("Leaving out clip %d: %s", position, error)
-            else:
-                # One number per (seed, clip): generators for neighbouring seeds are independent.
-                generator = torch.Generator().manual_seed(seed * 1_000_003 + position)
-                statistics.update(encode(pixels, generator))
-            done += 1
-            if partial is not None and done - saved >= save_every:
-                statistics._write(partial, {"done": done, "settings": settings})
-                saved = done
-            if progress is not None:
-                progress(done, len(mine))
-    except BaseException:  # Ctrl-C included: what was computed is kept
-        if partial is not None and done > saved:
-            statistics._write(partial, {"done": done, "settings": settings})
-        raise
-    if not statistics.count and shards == 1:  # one share of a small data set may well be empty
-        raise UnstillError(f"None of the {len(mine)} clips could be used; see the warnings.")
-    if out is not None:
-        statistics._write(Path(out), {})
-    if partial is not None:
-        partial.unlink(missing_ok=True)
-    return statistics
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -303,23 +230,21 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[LatentStatistics, dict[str, Any]]:
+def _read(path: Path) -> LatentStatistics:
     try:
         with safe_open(path, "pt") as file:
             names = set(file.keys())
             if {"Expectation_X0", "Expectation_x_0"} & names:
-                return LatentStatistics.from_released(path), {}
-            text = json.loads((file.metadata() or {}).get(_KEY, "null"))
+                return LatentStatistics.from_released(path)
+            text = json.loads((file.metadata() or {}).get(KEY, "null"))
             if text is None or (text["count"] != 0 and not {"mean", "m2"} <= names):
                 raise UnstillError(f"{path} is a safetensors file, but not of latent statistics.")
             if text["version"] > VERSION:
                 raise UnstillError(f"{path} was written by a newer unstill; upgrade to read it.")
-            new = LatentStatistics(text["meta"])
-            if text["count"] != 0:
-                new._count, new._mean, new._m2 = text["count"], file.get_tensor("mean"), file.get_tensor("m2")
+            mean, m2 = (file.get_tensor(n) if text["count"] != 0 else None for n in ("mean", "m2"))
+            return LatentStatistics.of(text["count"], mean, m2, text["meta"])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise UnstillError(f"{path} is damaged or no statistics file ({error}); make it again.") from error
-    return new, text
 
 
 def _resize(x: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tarfile
 
 import pytest
 import torch
@@ -81,32 +82,45 @@ def test_statistics_of_unreadable_videos(unstill, model, clips, tmp_path):
     )
 
 
+def test_statistics_of_some_of_the_videos(unstill, model, clips, tmp_path):
+    words = ("statistics", clips, "--model", model, "--frames", 4, "--json", "--out", tmp_path / "s.safetensors")
+    told = [
+        json.loads(unstill(*words, *more).stdout) for more in (("--clips", 2), ("--clips", 5, "--clips-per-video", 2))
+    ]
+    assert [(one["count"], one["videos"]) for one in told] == [
+        (2, {"kind": "folder", "clips": 2, "clips_per_video": 1}),
+        (6, {"kind": "folder", "clips": 6, "clips_per_video": 2}),
+    ]
+
+
+def test_statistics_of_the_world_and_of_shards(unstill, model, clips, tmp_path):
+    words = ("--model", model, "--frames", 4, "--json", "--out", tmp_path / "s.safetensors")
+    told = json.loads(unstill("statistics", "world", *words, "--clips", 5).stdout)
+    assert (told["count"], told["videos"]["kind"]) == (5, "world")
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "0.tar", "w") as tar:
+        for file in sorted(clips.iterdir()):
+            tar.add(file, file.name)
+    packed = json.loads(unstill("statistics", tmp_path / "shards", *words).stdout)
+    assert (packed["count"], packed["videos"]["kind"]) == (3, "shards")
+
+
 def test_two_processes_measure_what_one_does(unstill, model, clips, tmp_path):
-    words = ("statistics", str(clips), "--model", model, "--frames", "4", "--out")
+    words = ("statistics", str(clips), "--model", model, "--frames", "4", "--clips-per-video", "3", "--out")
     unstill(*words, tmp_path / "one.safetensors")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # As many threads as this process has: another number of them rounds the VAE's float32 sums differently.
-    threads = {"OMP_NUM_THREADS": "1"}
-    shared = {**os.environ, **threads, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "unstill", *words, str(tmp_path / "two.safetensors")],
-            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in ("0", "1")
-    ]
-    for process in processes:
-        process.communicate(timeout=180)
-        assert process.returncode == 0
-    one, two = (LatentStatistics.load(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
-    assert one.count == two.count == 3
-    torch.testing.assert_close(two.mean, one.mean, rtol=0, atol=1e-12)
-    assert float(two.variance) == pytest.approx(float(one.variance), rel=1e-12)
-    assert not list(tmp_path.glob("*-of-*"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", str(port))
+    two = [sys.executable, *launch, "-m", "unstill", *words, str(tmp_path / "two.safetensors")]
+    subprocess.run(two, env=environment, check=True, capture_output=True, timeout=600)
+    assert (tmp_path / "two.safetensors").read_bytes() == (tmp_path / "one.safetensors").read_bytes()
+    assert LatentStatistics.load(tmp_path / "two.safetensors").count == 9
+    assert {entry.name for entry in tmp_path.iterdir()} == {
+        *("clips", "one.json", "one.safetensors", "two.json", "two.safetensors")
+    }
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.data.conftest import make_video
-from unstill.data.loading import TRIES, Loader, place, subset
+from unstill.data.loading import TRIES, Loader, place
 from unstill.data.sources import SourceSettings, open_source
 from unstill.errors import UnstillError
 
@@ -107,12 +107,6 @@ def test_a_source_of_broken_clips_ends(length: int) -> None:
 def test_in_a_small_source_the_one_good_clip_is_found(good: int) -> None:
     loader = Loader(Numbers(10, set(range(10)) - {good}), 5)
     assert {clip[0] for batch in taken(loader, 4) for clip in batch} == {good}
-
-
-def test_a_subset_has_each_clip_once() -> None:
-    assert subset(5, 9, 0) == [0, 1, 2, 3, 4]
-    some = subset(1000, 10, 0)
-    assert len(set(some)) == 10 and some == sorted(some) and some[-1] > 500 and subset(1000, 10, 1) != some
 
 
 def test_workers_and_files(videos: Path, caplog: pytest.LogCaptureFixture) -> None:

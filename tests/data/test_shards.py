@@ -72,6 +72,16 @@ def test_a_packed_video_is_the_file(shards: Path, videos: Path) -> None:
     assert torch.equal(packed.frames, read_video(videos / "33.mp4").frames) and packed.fps == 8
 
 
+def test_a_limit(shards: Path) -> None:
+    whole = open_source(replace(SHARDS, path=shards))
+    some = open_source(replace(SHARDS, path=shards, limit=2))
+    there = {whole.name(i): whole[i] for i in range(3)}
+    for i in range(len(some)):
+        one = some[i]
+        assert torch.equal(one.video, there[one.name].video) and one.caption == there[one.name].caption
+    assert len(some) == 2
+
+
 def test_fingerprint(shards: Path) -> None:
     before = open_source(replace(SHARDS, path=shards)).fingerprint
     assert open_source(replace(SHARDS, path=shards)).fingerprint == before

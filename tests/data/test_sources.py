@@ -151,6 +151,21 @@ def test_strides_and_rates(videos: Path) -> None:
     assert {round(8 / read(epoch, frames=8, stride=(2, 9))[1]) for epoch in range(12)} == {2, 3}
 
 
+def test_a_limit_draws_videos_by_the_seed(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(WEBVID)
+    settings = replace(SMALL, path=videos, captions=tmp_path / "train.csv", clips_per_video=2)
+    whole = {sample.name: sample for sample in map(open_source(settings).__getitem__, range(6))}
+    drawn = set()
+    for seed in range(8):
+        source = open_source(replace(settings, limit=2, seed=seed))
+        names = [source.name(i) for i in range(len(source))]
+        assert names[0] == names[1] != names[2] == names[3] and len(names) == 4
+        assert all(source[i].caption == whole[name].caption for i, name in enumerate(names))
+        drawn.add(names[0])
+    assert len(drawn) > 1
+    assert len(open_source(replace(settings, limit=9))) == 6
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -164,6 +179,7 @@ def test_strides_and_rates(videos: Path) -> None:
         ({"stride": 2, "fps": 4.0}, "give one of them"),
         ({"fps": -1.0}, "fps must be"),
         ({"clips_per_video": 0}, "clips_per_video must be"),
+        ({"limit": -1}, "limit must be"),
         ({"size": (0, 8)}, "size is"),
         ({"kind": "ucf101", "captions": "c.csv"}, "belongs to a folder"),
     ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,32 +17,40 @@ if TYPE_CHECKING:
 
 
 def statistics(
-    videos: Annotated[Path, typer.Argument(help="A folder of videos, like those the model was trained on.")],
+    videos: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of videos like those the model was trained on, a folder of .tar shards, or the word world."
+        ),
+    ],
     model: Annotated[
         str, typer.Option(help="The model whose latents are meant: a name, a diffusers folder, or a hub id.")
     ] = "pico",
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("statistics.safetensors"),
-    clips: Annotated[int, typer.Option(min=1, help="Clips from each video, at random places.")] = 1,
+    clips: Annotated[int, typer.Option(min=1, help="Clips at most, from videos drawn by the seed.")] = 5000,
+    clips_per_video: Annotated[int, typer.Option(min=1, help="Clips from each video, at random places.")] = 1,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip. Default: the model's.")] = None,
     fps: Annotated[
         float | None, typer.Option(min=0.1, help="Frames per second to read at. Default: the model's.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT to fill. Default: the model's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the places, and of what the encoder draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the clips, and of what the encoder draws.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read ahead, for a fast GPU.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
-    Measure the latents of a folder of videos, for Analytic-Init.
+    Measure the latents of videos, for Analytic-Init.
 
     Reads one clip at a time. Stopped, it goes on where it was when the same command is given again. Several processes
-    share the work: torchrun --nproc-per-node 4 -m unstill statistics ...
+    share the work, to the same result: accelerate launch --num_processes 4 -m unstill statistics ...
     """
     from unstill.cli import output
     from unstill.cli.options import parse_size
-    from unstill.data.clips import ClipFolder, video_files
+    from unstill.data.listing import list_folder
+    from unstill.data.sources import SourceSettings, guess_kind, open_source
     from unstill.models import registry
 
     entry = registry.find(model)
@@ -48,41 +58,44 @@ def statistics(
     output.hush()
     registry.pipeline_class(model)
     output.check_writable(out)
-    video_files(videos)  # nothing is loaded for a folder without any
+    kind = guess_kind(videos)
+    if kind == "folder":
+        list_folder(videos)  # nothing is loaded for a folder without any
     from unstill.attach import adapter_for
     from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
+    from unstill.estimation import estimate
     from unstill.models.calling import native_frames, native_size
-    from unstill.statistics import estimate
 
-    rank, processes = rank_and_count()
+    rank, processes = rank_and_count(patience=timedelta(days=1))
     pipe = registry.load(model, device=device)
     shape = wanted or (entry.size if entry else native_size(pipe))
-    folder = ClipFolder(
-        folder=videos,
+    settings = SourceSettings(
+        kind=kind,
+        path=None if kind == "world" else videos,
         frames=frames or (entry.frames if entry else native_frames(pipe)),
         fps=fps or (entry.fps if entry else None),
         size=shape,
-        clips_per_video=clips,
+        clips_per_video=clips_per_video,
+        limit=-(-clips // clips_per_video),
+        clips=clips,
         seed=seed,
     )
+    source = open_source(settings)
     encode = functools.partial(adapter_for(pipe).encode_video, pipe)
     meta = {
         "model": {"name": model, "pipeline": type(pipe).__name__, "weights": entry and entry.weights},
-        "videos": len(folder.files),
-        "clips_per_video": clips,
-        "frames": folder.frames,
-        "fps": folder.fps,
+        "videos": {"kind": kind, "clips": len(source), "clips_per_video": clips_per_video},
+        "frames": settings.frames,
+        "fps": settings.fps,
         "size": {"height": shape[0], "width": shape[1]},
         "seed": seed,
     }
     try:
         with Report(quiet=as_json or rank > 0) as report:
             progress = functools.partial(report, "clips")
-            if processes == 1:
-                measured = estimate(encode, folder, out=out, meta=meta, seed=seed, progress=progress)
-            else:
-                measured = _together(estimate, encode, folder, out, meta, seed, progress)
+            run = functools.partial(estimate, encode, source, meta=meta, seed=seed, workers=workers, progress=progress)
+            measured = run(out=out) if processes == 1 else _together(run, out, meta)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Stopped; the same command goes on from here.") from None
     if rank > 0:
@@ -99,7 +112,7 @@ def statistics(
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
-    left_out = len(folder) - (measured.count or 0)
+    left_out = len(source) - (measured.count or 0)
     typer.echo(
         f"Wrote {out}: {measured.count} clips"
         + (f" ({left_out} could not be read)" if left_out else "")
@@ -108,27 +121,20 @@ def statistics(
     )
 
 
-def _together(
-    estimate: Any, encode: Any, folder: Any, out: Path, meta: dict[str, Any], seed: int, progress: Any
-) -> LatentStatistics:
-    """Every process measures its share into a file of its own; the first one merges them."""
+def _together(run: Callable[..., LatentStatistics], out: Path, meta: dict[str, Any]) -> LatentStatistics:
+    """Every process measures its share into a file of its own; the first one puts them together."""
     from accelerate import PartialState
 
+    from unstill.estimation import combine
+
     state = PartialState()
-
-    def share(index: int) -> Path:
-        return out.with_name(f"{out.name}.{index}-of-{state.num_processes}")
-
-    shard = (state.process_index, state.num_processes)
-    measured: LatentStatistics = estimate(
-        encode, folder, out=share(state.process_index), meta=meta, seed=seed, shard=shard, progress=progress
-    )
+    shares = [out.with_name(f"{out.name}.{index}-of-{state.num_processes}") for index in range(state.num_processes)]
+    measured = run(out=shares[state.process_index], shard=(state.process_index, state.num_processes))
     state.wait_for_everyone()
     if state.is_main_process:
-        for index in range(1, state.num_processes):
-            measured.merge(type(measured).load(share(index)))
+        measured = combine(shares, meta)
         measured.save(out)
-        for index in range(state.num_processes):
-            share(index).unlink()
+        for share in shares:
+            share.unlink()
     state.destroy_process_group()
     return measured

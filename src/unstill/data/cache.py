@@ -21,8 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from unstill.data.atomic import replacing
+from unstill.data.keyed import generator_for
 from unstill.data.loading import read_ahead
-from unstill.data.sources import Sample, Source, generator_for
+from unstill.data.sources import Sample, Source
 from unstill.errors import UnstillError
 
 

@@ -5,8 +5,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,14 @@ class Listing:
     def video(self, index: int) -> Path | Packed:
         """The file of one video."""
         return self.folder / self.names[index]
+
+    def chosen(self, indices: Sequence[int]) -> "Listing":
+        """Only these videos."""
+        return replace(
+            self,
+            names=Texts(self.names[index] for index in indices),
+            captions=Texts(self.captions[index] for index in indices),
+        )
 
     def bytes_of(self, index: int) -> int:
         """The size of its file, by which a fingerprint tells a changed one."""

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unstill.data.sources import generator_for
+from unstill.data.keyed import permutation
 from unstill.errors import UnstillError
 
 
@@ -25,6 +25,12 @@ T_co = TypeVar("T_co", covariant=True)
 
 TRIES = 32
 """How many other clips are tried for one that cannot be read."""
+
+
+class Indexed(Protocol[T_co]):
+    """What can be read by number."""
+
+    def __getitem__(self, index: int, /) -> T_co: ...
 
 
 class Readable(Protocol[T_co]):
@@ -91,7 +97,7 @@ class Loader(Generic[T]):
             yield read.clips
 
 
-def read_ahead(source: Readable[T], indices: Sequence[int], workers: int = 0) -> Iterator[tuple[T | None, str]]:
+def read_ahead(source: Indexed[T], indices: Sequence[int], workers: int = 0) -> Iterator[tuple[T | None, str]]:
     """Clips in the order of `indices`, each once: (clip, ""), or (None, the reason) for one that cannot be read.
 
     With `workers` processes reading ahead, the caller works on one clip while the next ones are decoded.
@@ -112,14 +118,7 @@ def place(n: int, length: int, seed: int) -> tuple[int, int]:
     return int(_order(length, seed, epoch)[position]), epoch
 
 
-def subset(length: int, count: int, seed: int) -> list[int]:
-    """`count` of `length` indices, drawn without repetition, in ascending order; all of them where there are fewer."""
-    return sorted(_order(length, seed, 0)[:count].tolist())
-
-
-@lru_cache(maxsize=2)  # a batch may lie across two epochs
-def _order(length: int, seed: int, epoch: int) -> torch.Tensor:
-    return torch.randperm(length, generator=generator_for("order", seed, epoch))
+_order = lru_cache(maxsize=2)(permutation)  # a batch may lie across two epochs
 
 
 @dataclass(frozen=True)
@@ -167,11 +166,11 @@ class _Places(Dataset, Generic[T]):
 class _Each(Dataset, Generic[T]):
     """One clip, or why there is none."""
 
-    source: Readable[T]
+    source: Indexed[T]
 
     def __getitem__(self, index: int) -> tuple[T | None, str]:
         try:
-            return self.source.read(index), ""
+            return self.source[index], ""
         except UnstillError as error:
             return None, str(error)
 

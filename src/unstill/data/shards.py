@@ -8,7 +8,8 @@ import json
 import logging
 import os
 import tarfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,10 @@ class ShardListing(Listing):
     def video(self, index: int) -> Packed:
         shard, offset, size = (int(number) for number in self.places[index])
         return Packed(self.folder / self.shards[shard], self.names[index], offset, size)
+
+    def chosen(self, indices: Sequence[int]) -> Listing:
+        some = super().chosen(indices)
+        return replace(self, names=some.names, captions=some.captions, places=self.places[np.asarray(indices)])
 
     def bytes_of(self, index: int) -> int:
         return int(self.places[index, 2])

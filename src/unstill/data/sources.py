@@ -18,6 +18,7 @@ import torch
 from unstill.data import world
 from unstill.data.clips import clip_window
 from unstill.data.images import Size, check_size
+from unstill.data.keyed import generator_for, permutation
 from unstill.data.listing import Listing, list_captioned, list_classes, list_folder
 from unstill.data.video import read_video, video_info
 from unstill.errors import UnstillError
@@ -42,6 +43,7 @@ class SourceSettings:
         stride: without `fps`, every stride-th stored frame is taken; (low, high) draws it per clip, uniformly, lowered
             where a video is too short for it. The fps of a sample is then that of its file / stride.
         clips_per_video: clips from each video, each at a place of its own.
+        limit: at most this many videos of the data set, drawn by `seed`; None takes all.
         clips: how many clips the world has (in an epoch; every epoch has others).
         seed: of the places, the strides and the world.
     """
@@ -54,6 +56,7 @@ class SourceSettings:
     fps: float | None = None
     stride: int | tuple[int, int] = 1
     clips_per_video: int = 1
+    limit: int | None = None
     clips: int = 16384
     seed: int = 0
 
@@ -111,16 +114,24 @@ def open_source(settings: SourceSettings) -> Source:
     _check(settings)
     if settings.kind == "world":
         return WorldSource(settings)
+    listing = _listing(settings)
+    if settings.limit is not None and settings.limit < len(listing):
+        drawn = permutation(len(listing), "limit", settings.seed)[: settings.limit]
+        listing = listing.chosen(sorted(drawn.tolist()))
+    return VideoSource(settings, listing)
+
+
+def _listing(settings: SourceSettings) -> Listing:
     assert settings.path is not None
     if settings.kind == "shards":
         from unstill.data.shards import list_shards
 
-        return VideoSource(settings, list_shards(settings.path))
+        return list_shards(settings.path)
     if settings.kind == "ucf101":
-        return VideoSource(settings, list_classes(settings.path))
+        return list_classes(settings.path)
     if settings.captions is not None:
-        return VideoSource(settings, list_captioned(settings.path, settings.captions))
-    return VideoSource(settings, list_folder(settings.path))
+        return list_captioned(settings.path, settings.captions)
+    return list_folder(settings.path)
 
 
 @dataclass(frozen=True)
@@ -192,18 +203,18 @@ class WorldSource:
         return hashlib.sha256(repr(("world", s.frames, s.size, s.fps, s.clips, s.seed)).encode()).hexdigest()
 
 
-def generator_for(*key: str | int) -> torch.Generator:
-    """A generator of its own for every key, such as ("world", seed, epoch, index)."""
-    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))  # torch takes 32 bits on the CPU
-
-
 def _check(s: SourceSettings) -> None:
     if s.kind not in KINDS:
         raise UnstillError(f"A source is one of {', '.join(KINDS)}, but got {s.kind!r}.")
     check_size(s.size)
     low, high = s.stride if isinstance(s.stride, tuple) else (s.stride, s.stride)
-    for what, number in (("frames", s.frames), ("stride", low), ("clips_per_video", s.clips_per_video)):
+    numbers = {
+        "frames": s.frames,
+        "stride": low,
+        "clips_per_video": s.clips_per_video,
+        "limit": 1 if s.limit is None else s.limit,
+    }
+    for what, number in numbers.items():
         if number < 1:
             raise UnstillError(f"{what} must be a whole number of at least 1, but got {number}.")
     if high < low:
