@@ -83,6 +83,11 @@ IMAGE_MODES: dict[str, Callable[[Any], AbstractContextManager[Any]]] = {
 }
 
 
+def has_image_mode(cls: type) -> bool:
+    """Whether pipelines of a class make pictures of a prompt."""
+    return any(base.__name__ in IMAGE_MODES for base in cls.__mro__)
+
+
 def image_mode(pipe: Any) -> AbstractContextManager[Any]:
     """In this context, a call of the pipeline for one frame makes a picture."""
     for cls in type(pipe).__mro__:

@@ -18,6 +18,10 @@ from unstill.data.atomic import replacing
 from unstill.errors import UnstillError
 
 
+class OtherCandidates(UnstillError):
+    """The folder holds candidates that were made from something else."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
     """

@@ -6,7 +6,8 @@ is better.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -135,34 +136,38 @@ class ClipReward:
 _TOKENIZERS = {"yuvalkirstain/PickScore_v1": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"}
 
 
-def _world() -> Reward:
+def reward_named(text: str) -> Callable[[str], Reward]:
+    """
+    What loads the reward of a name, given a device: `proxy`, `world`, `pickscore`, `clip:FOLDER_OR_ID` or
+    `image-reward:CHECKPOINT`.
+
+    Raises:
+        UnstillError: another name.
+    """
+    name, _, where = text.partition(":")
+    name = name.strip().lower().replace("_", "-")
+    if name == "proxy" and not where:
+        return lambda device: proxy
+    if name == "world" and not where:
+        return _world
+    if name == "pickscore" and not where:
+        return lambda device: ClipReward.load(device=device)
+    if name == "clip" and where:
+        return lambda device: ClipReward.load(where, device)
+    if name == "image-reward" and where:
+        return partial(_image_reward, where)
+    raise UnstillError(
+        f"There is no reward {text!r}; known: proxy, world, pickscore, clip:FOLDER_OR_ID, image-reward:CHECKPOINT."
+    )
+
+
+def _world(device: str) -> Reward:
     from unstill.anchor.world_reward import world
 
     return world
 
 
-# By name, without weights; those with weights are loaded by their classes.
-REWARDS: dict[str, Callable[[], Reward]] = {"proxy": lambda: proxy, "world": _world}
+def _image_reward(checkpoint: str, device: str) -> Reward:
+    from unstill.anchor.image_reward import ImageReward
 
-
-def reward_named(text: str, device: str = "cpu") -> Reward:
-    """
-    `proxy`, `world`, `clip:FOLDER_OR_ID`, `pickscore` or `image-reward:CHECKPOINT`.
-
-    Raises:
-        UnstillError: another name, or weights that cannot be loaded.
-    """
-    name, _, where = text.partition(":")
-    name = name.strip().lower().replace("_", "-")
-    if name in REWARDS and not where:
-        return REWARDS[name]()
-    if name == "pickscore":
-        return ClipReward.load(device=device)
-    if name == "clip" and where:
-        return ClipReward.load(where, device)
-    if name == "image-reward" and where:
-        from unstill.anchor.image_reward import ImageReward
-
-        return ImageReward.load(where, device=device)
-    known: Iterable[str] = (*REWARDS, "pickscore", "clip:FOLDER_OR_ID", "image-reward:CHECKPOINT")
-    raise UnstillError(f"There is no reward {text!r}; known: {', '.join(known)}.")
+    return ImageReward.load(checkpoint, device=device)

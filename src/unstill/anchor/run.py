@@ -18,7 +18,7 @@ from PIL import Image
 
 from unstill.anchor.candidates import Candidate, Halving, ImageMode, choose, from_text_to_image
 from unstill.anchor.pieces import Distilled, Piece, Watched
-from unstill.anchor.records import Record, fingerprint
+from unstill.anchor.records import OtherCandidates, Record, fingerprint
 from unstill.anchor.result import I4VGen, save_pictures
 from unstill.anchor.rewards import Reward, name_of, proxy, score
 from unstill.attach import Adapter, adapter_for, apply
@@ -233,7 +233,7 @@ def _candidates(
 
     kept = job.kept(CANDIDATES, key)
     if kept is None and job.folder is not None and Record.read(job.folder, CANDIDATES) is not None:
-        raise UnstillError(f"{job.folder} holds candidates of other settings; name another folder, or delete it.")
+        raise OtherCandidates(f"{job.folder} holds candidates of other settings; name another folder, or delete it.")
     if kept is not None:
         if kept.notes["reward"] != name_of(reward):  # never with `early`, where it is part of the key
             images = [one.image for one in _from_record(kept)]

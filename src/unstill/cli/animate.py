@@ -41,17 +41,30 @@ def animate(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
     ] = None,
     offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, help="Without a picture: how many are made to choose from. [default: 16]")
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="What scores them: proxy, world, pickscore, clip:FOLDER_OR_ID, image-reward:CHECKPOINT."),
+    ] = None,
+    pick: Annotated[int | None, typer.Option(min=0, help="Take this one in place of the best.")] = None,
+    early: Annotated[bool, typer.Option("--early", help="Stop the worse ones on the way.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores and settings as JSON.")] = False,
 ) -> None:
     """
-    Make a picture move.
+    Make a picture, or words, move.
 
     Makes two videos from the same seed, plainly as the model does it and improved by the methods; says how much
     more the second moves and how close it stays to the picture. A JSON file beside it holds all that is
     needed to make it again.
+
+    With --prompt and no picture, several pictures are made of the words, and the best is set in motion; a folder
+    beside the video keeps them all.
     """
-    from unstill.cli import output
+    from unstill.cli import from_prompt, output
     from unstill.cli.options import describe_method, parse_methods, parse_size
+    from unstill.cli.progress import Report
     from unstill.data.images import read_image, resize_and_crop
     from unstill.errors import UnstillError
     from unstill.models import registry
@@ -60,11 +73,19 @@ def animate(
     # All that a person can get wrong is looked at before a model is loaded.
     entry = registry.find(model)
     wanted = None if size is None else parse_size(size)
-    methods = parse_methods(method, model)
+    cls = registry.pipeline_class(model)  # of a hub id it is known only when it is loaded
+    words_alone = from_prompt.applies(cls, image, prompt, method)
+    choice = from_prompt.Choice.of(candidates, reward, pick, early)
+    if choice.given and not words_alone:
+        raise UnstillError(
+            "--candidates, --reward, --pick and --early choose among pictures that are made of a prompt: give "
+            "--prompt without a picture and without other methods, and a model that makes videos from text."
+        )
+    methods = () if words_alone and not method else parse_methods(method, model)
     output.check_video_name(out)
     if compare and not plain:
         raise UnstillError("--compare needs the plain video: leave out --no-plain.")
-    if image is None and registry.pipeline_name(model) == "PicoPipeline":
+    if image is None and not prompt and registry.pipeline_name(model) == "PicoPipeline":
         image = registry.bundled_picture()
     source = None if image is None else read_image(image)
     asked: dict[str, Any] = {
@@ -77,7 +98,6 @@ def animate(
     }
     bars = sys.stderr.isatty() and not as_json
     output.hush(bars)
-    cls = registry.pipeline_class(model)  # of a hub id it is known only when it is loaded
     if cls is not None:
         arguments(cls, **asked)
 
@@ -90,7 +110,15 @@ def animate(
         fitted = {"image": picture, "size": shape, "frames": asked["frames"] or native_frames(pipe)}
         call = arguments(type(pipe), **{**asked, **fitted})
         versions = {"plain": (), "improved": methods} if plain else {"improved": methods}
+        made = None
+        if words_alone:
+            versions.pop("improved")
+            with clock("improved"):
+                assert prompt is not None
+                made = from_prompt.make(pipe, prompt, call, choice, methods, seed, out, Report(quiet=not bars))
         videos, scores = _make(pipe, call, picture, versions, seed, clock, bars)
+        if made is not None:
+            videos["improved"], scores["improved"] = made.frames, _scores(made.frames, made.anchor)
         rate = fps or (entry.fps if entry else 8)
         with clock("write"):
             enlarged = upscale or (4 if max(shape) <= 128 else 1)
@@ -103,6 +131,7 @@ def animate(
             "scheduler": {"class": type(pipe.scheduler).__name__, **pipe.scheduler.config},
             "call": {**_defaults(pipe), **{key: value for key, value in call.items() if key != "image"}},
             "size": {"height": shape[0], "width": shape[1]},
+            "candidates": made and from_prompt.describe(made, out),
             "seed": seed,
             "device": str(pipe._execution_device),
             "dtype": str(pipe.dtype).removeprefix("torch."),
@@ -117,6 +146,8 @@ def animate(
         typer.echo(json.dumps(settings, indent=2))
     else:
         _tell(scores, settings, out)
+        if made is not None:
+            typer.echo(from_prompt.told(made, out))
 
 
 def _defaults(pipe: Any) -> dict[str, Any]:
@@ -147,14 +178,9 @@ class _Clock:
 def _make(
     pipe: Any, call: dict[str, Any], picture: Any, versions: dict[str, Any], seed: int, clock: _Clock, bars: bool
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-    import numpy as np
-    import torch
-
     from unstill.attach import sampling
-    from unstill.cli.scores import measure
     from unstill.models.calling import generate
 
-    pixels = None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     videos, scores = {}, {}
     for name, methods in versions.items():
         pipe.set_progress_bar_config(desc=name, leave=False, disable=not bars)
@@ -162,8 +188,18 @@ def _make(
         given = None if "image" in call else picture
         with clock(name), sampling(pipe, *methods, image=given) as sampler:
             videos[name] = generate(pipe, call, seed, sampler)
-        scores[name] = {key: round(value, 5) for key, value in measure(videos[name], pixels).items()}
+        scores[name] = _scores(videos[name], picture)
     return videos, scores
+
+
+def _scores(video: Any, picture: Any) -> dict[str, float]:
+    import numpy as np
+    import torch
+
+    from unstill.cli.scores import measure
+
+    pixels = None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    return {key: round(value, 5) for key, value in measure(video, pixels).items()}
 
 
 def _write(folder: Path, out: Path, videos: dict[str, Any], fps: int, upscale: int, compare: bool) -> list[Path]:
@@ -192,6 +228,6 @@ def _tell(scores: dict[str, dict[str, float]], settings: dict[str, Any], out: Pa
     console.print(table(scores))
     if "plain" in scores:
         console.print(verdict(scores["plain"], scores["improved"]))
-    names = ", ".join(f"{m['name']}" for m in settings["methods"])
+    names = ", ".join(f"{m['name']}" for m in settings["methods"]) or "I4VGen"
     console.print(f"Improved by {names} (seed {settings['seed']}).", style="dim")
     typer.echo(f"Wrote {', '.join(settings['files'])} and {out.with_name(out.stem + '.json')}.")
