@@ -81,7 +81,7 @@ class Sample:
 
     @property
     def pixels(self) -> torch.Tensor:
-        """`video`, under the name it has in `Clip`: what `unstill.statistics.estimate` reads."""
+        """`video`, under the name it has in `Clip`: what `unstill.estimation.estimate` reads."""
         return self.video
 
 
