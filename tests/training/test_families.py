@@ -1,0 +1,216 @@
+"""Every family: what the network is given in training is what its pipeline gives it, and gradients reach it."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import pipelines as tiny
+from unstill.data import world
+from unstill.data.sources import Sample, generator_for
+from unstill.process import ForwardProcess
+from unstill.training.clips import Encoder
+from unstill.training.conditions import Clean, ConstantNoise, Plan
+from unstill.training.families import Family, family_of
+from unstill.training.levels import schedule_of
+from unstill.training.objective import Objective, Withhold, batch_of
+
+
+FRAMES = 3
+
+
+def _with_text(pipe: Any) -> Any:
+    """The embedding of a prompt that the tiny text encoder, which is left out, would make."""
+
+    def encode_prompt(prompt: list[str], **_: Any) -> Any:
+        made = torch.stack([torch.full((4, 8), float(len(p))) for p in prompt])
+        return (made, None) if type(pipe).__name__ == "WanImageToVideoPipeline" else made
+
+    pipe.encode_prompt = encode_prompt
+    return pipe
+
+
+def _wan() -> Any:
+    return _with_text(tiny.wan())
+
+
+PIPELINES: dict[str, tuple[Callable[[], Any], int, int]] = {  # factory, size, frames
+    "svd": (tiny.stable_video_diffusion, 16, FRAMES),
+    "pico": (tiny.pico, 64, FRAMES),
+    "dynamicrafter": (lambda: _with_text(tiny.dynamicrafter()), 16, FRAMES),
+    "videocrafter": (lambda: _with_text(tiny.dynamicrafter(4)), 16, FRAMES),
+    "wan": (_wan, 16, 5),
+}
+
+
+def sample(size: int, frames: int) -> Sample:
+    g = torch.Generator().manual_seed(0)
+    scene = world.sample_scene(1, g, size=size)
+    clips = world.render(scene, world.sample_motion(scene, g), frames, size)
+    return Sample((clips.video[0] * 255).round() / 255, "", 8.0, "a clip", 0.5)
+
+
+@pytest.fixture(scope="module", params=PIPELINES)
+def opened(request: pytest.FixtureRequest) -> tuple[Any, Family, Sample]:
+    torch.manual_seed(0)
+    factory, size, frames = PIPELINES[request.param]
+    pipe = factory()
+    pipe.set_progress_bar_config(disable=True)
+    family = family_of(pipe)
+    assert family.name == request.param
+    network = getattr(pipe, family.denoiser).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():  # some layers begin at zero, and hide what lies before them
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return pipe, family, sample(size, frames)
+
+
+class Recorder:
+    """Stands before a network: keeps the arguments of its calls, by name."""
+
+    def __init__(self, network: Any) -> None:
+        self.network, self.signature = network, inspect.signature(network.forward)
+        self.calls: list[dict[str, Any]] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        bound = self.signature.bind(*args, **kwargs)
+        self.calls.append({k: v for k, v in bound.arguments.items() if v is not None})
+        return self.network(*args, **kwargs)
+
+
+def _of_the_pipeline(pipe: Any, family: Family, clip: Sample) -> dict[str, Any]:
+    """What the pipeline calls its network with at its first step, without guidance, for the clip's first frame."""
+    network = getattr(pipe, family.denoiser)
+    recorder = Recorder(network)
+    height, width = clip.video.shape[-2:]
+    call: dict[str, Any] = {"num_frames": len(clip.video), "num_inference_steps": 4, "output_type": "latent"}
+    picture = clip.video[:1] if family.name in ("pico", "dynamicrafter", "videocrafter") else _pil(clip)
+    if family.name == "svd":
+        call |= {"height": height, "width": width, "fps": 8, "noise_aug_strength": 0.0, "max_guidance_scale": 1.0}
+    elif family.name == "pico":
+        call |= {"motion": clip.motion}
+    else:
+        call |= {"height": height, "width": width, "guidance_scale": 1.0}
+        call |= {"fps": 8} if family.name != "wan" else {}
+        call |= {"prompt": "x"} if family.name == "wan" else {}
+    original = network.forward
+    network.forward = recorder_forward(recorder, original)
+    try:
+        pipe(picture, generator=torch.Generator().manual_seed(0), **call)
+    finally:
+        network.forward = original
+    return recorder.calls[0]
+
+
+def recorder_forward(recorder: Recorder, original: Any) -> Any:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        bound = recorder.signature.bind(*args, **kwargs)
+        recorder.calls.append({k: v for k, v in bound.arguments.items() if v is not None})
+        return original(*args, **kwargs)
+
+    return forward
+
+
+def _pil(clip: Sample) -> Any:
+    from PIL import Image
+
+    return Image.fromarray((clip.video[0] * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def test_the_network_is_called_as_its_pipeline_calls_it(
+    opened: tuple[Any, Family, Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same arguments, and of equal value where nothing is drawn: tokens, rates, levels, the image's own latents."""
+    pipe, family, clip = opened
+    # Some pipelines take the mode of the posterior; here all do, and so does the training.
+    gaussian = "diffusers.models.autoencoders.vae.DiagonalGaussianDistribution"
+    monkeypatch.setattr(f"{gaussian}.sample", lambda self, generator=None: self.mode())
+    theirs = _of_the_pipeline(pipe, family, clip)
+    caption = "x" if family.name == "wan" else ""
+    given = batch_of(
+        [Encoder(pipe, family)(Sample(clip.video, caption, 8.0, "", clip.motion), generator_for(0))], "cpu"
+    )
+    schedule = schedule_of(ForwardProcess.of(pipe.scheduler))
+    levels = schedule.at(torch.tensor([0.5]))
+    recorder = Recorder(getattr(pipe, family.denoiser))
+    with torch.no_grad():
+        output = family.predict(
+            recorder, levels.noised(given["latents"], given["latents"]), levels, given, torch.zeros(1)
+        )
+    ours = recorder.calls[0]
+    assert output.shape == given["latents"].shape
+    assert ours.keys() == theirs.keys() - {"attention_kwargs"}
+    names = iter(ours)
+    sample_name, time_name = next(names), next(names)
+    assert ours[sample_name].shape == theirs[sample_name].shape
+    for name in names:
+        mine, its = (x[name] for x in (ours, theirs))
+        if isinstance(mine, Tensor):
+            its = torch.as_tensor(its).to(mine).expand(mine.shape)
+            torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
+        else:
+            assert mine == its
+    if "image" in given:  # the condition, among the channels of the input
+        c, dim = given["image"].shape[1], 2 if family.name in ("svd", "pico") else 1
+        mine, its = (x[sample_name].narrow(dim, x[sample_name].shape[dim] - c, c) for x in (ours, theirs))
+        torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
+    # A level that its scheduler visits is told by the same number.
+    told = ours[time_name].flatten()[0].item()
+    process = ForwardProcess.of(pipe.scheduler)
+    if family.name not in ("wan",):
+        alpha, sigma = process.alpha_sigma(told)
+        assert sigma / max(alpha, 1e-6) == pytest.approx((levels.sigma / levels.alpha).item(), rel=1e-2)
+
+
+def test_gradients_reach_the_network_through_noised_conditions(opened: tuple[Any, Family, Sample]) -> None:
+    pipe, family, clip = opened
+    given = batch_of([Encoder(pipe, family)(clip, generator_for(i)) for i in range(2)], "cpu")
+    nothing = family.withheld(pipe, {k: v[0] for k, v in given.items()})
+    network = getattr(pipe, family.denoiser)
+    network.zero_grad()
+    found = {}
+    for plan in (Plan(), Plan(latents=Clean()), _noisy()):
+        objective = Objective(family, schedule_of(ForwardProcess.of(pipe.scheduler)), plan, Withhold(), nothing, None)
+        errors, _ = objective.errors(network, given, [generator_for("clip", i) for i in range(2)])
+        found[plan] = errors
+    assert torch.equal(found[Plan()], found[Plan(latents=Clean())])
+    assert not torch.equal(found[Plan()], found[_noisy()])
+    errors.mean().backward()
+    reached = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters()]
+    assert sum(reached) > 0.9 * len(reached)
+
+
+def _noisy() -> Plan:
+    image, tokens = (ConstantNoise(maximum=5.0, exponent=0.0, noise_shape=shape) for shape in ("frame", "element"))
+    return Plan(latents=image, tokens=tokens, tell=True)
+
+
+def test_what_is_withheld(opened: tuple[Any, Family, Sample]) -> None:
+    """Always: what the network sees does not depend on caption and image any more."""
+    pipe, family, clip = opened
+    other = Sample(clip.video.flip(-1), "", 8.0, "another clip", 0.5)
+    nothing: dict[str, Tensor] = {}
+    seen = []
+    for one in (clip, other):
+        encoded = Encoder(pipe, family)(one, generator_for(0))
+        nothing = nothing or family.withheld(pipe, encoded)
+        batch = batch_of([encoded], "cpu")
+        recorder = Recorder(getattr(pipe, family.denoiser))
+        schedule = schedule_of(ForwardProcess.of(pipe.scheduler))
+        objective = Objective(family, schedule, Plan(), Withhold(both=1.0, motion=1.0), nothing, 255.0)
+        with torch.no_grad():
+            objective.errors(recorder, batch, [generator_for(1)])
+        seen.append((encoded, recorder.calls[0]))
+    (encoded, first), (_, second) = seen
+    names = list(first)
+    for name in names[1:]:
+        if isinstance(first[name], Tensor):
+            torch.testing.assert_close(first[name], second[name])
+    if "image" in encoded and family.blank_latents:
+        dim = 2
+        c = encoded["image"].shape[0]
+        size = first[names[0]].shape[dim]
+        assert first[names[0]].narrow(dim, size - c, c).abs().max() == 0
