@@ -150,7 +150,7 @@ def test_train_makes_a_pipeline_that_loads(unstill, tmp_path):
 
 def test_train_mistakes(unstill, tmp_path):
     for recipe, says in (
-        ("tiny", "no recipe 'tiny'"),
+        ("tiny", "no recipe file tiny"),
         ("pico:step=3", "did you mean 'steps'"),
         ("pico:steps=x", "whole"),
     ):
