@@ -18,20 +18,23 @@ SECTIONS = {
 
 
 def on_config(config: Any) -> Any:
-    _append(config.nav)
+    config.nav = complete(config.nav)
     return config
 
 
-def _append(nav: list[Any]) -> None:
-    """Adds generated pages behind the page that opens their section."""
-    for entry in list(nav):
-        if isinstance(entry, str) and entry in SECTIONS:
-            at = nav.index(entry) + 1
-            nav[at:at] = SECTIONS[entry]
-        elif isinstance(entry, dict):
-            for value in entry.values():
-                if isinstance(value, list):
-                    _append(value)
+def complete(nav: list[Any]) -> list[Any]:
+    """The navigation with generated pages behind the page that opens their section, and `folder/*` written out."""
+    found: list[Any] = []
+    for entry in nav:
+        if isinstance(entry, dict):
+            found.append(
+                {name: complete(value) if isinstance(value, list) else value for name, value in entry.items()}
+            )
+        elif entry.endswith("/*"):
+            found += pages.written(entry.removesuffix("/*"))
+        else:
+            found += [entry, *SECTIONS.get(entry, ())]
+    return found
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -62,6 +62,11 @@ def generated() -> dict[str, str]:
     return made | {new: links.moved_in((ROOT / old).read_text("utf-8"), old) for new, old in outside.items()}
 
 
+def written(folder: str) -> list[str]:
+    """The pages that lie in a folder of docs/, such as reports that a command writes there."""
+    return sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / folder).glob("*.md"))
+
+
 # Commands
 
 

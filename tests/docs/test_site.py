@@ -61,7 +61,10 @@ def navigation(entries: list) -> list[str]:
     found = []
     for entry in entries:
         for value in entry.values() if isinstance(entry, dict) else [entry]:
-            found += navigation(value) if isinstance(value, list) else [value]
+            if isinstance(value, list):
+                found += navigation(value)
+            else:
+                found += pages.written(value.removesuffix("/*")) if value.endswith("/*") else [value]
     return found
 
 

@@ -1,5 +1,6 @@
 """The examples, as they stand, on random pipelines in folders."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import unstill
 from tests.cli.conftest import diffusers_models  # noqa: F401  (a fixture)
 from tests.pipelines import pipeline
 from unstill.data.video import read_video, write_video
@@ -77,3 +79,19 @@ def test_diagnose_model(run, tmp_path) -> None:
     pipeline("PicoPipeline").save_pretrained(tmp_path / "model")
     said = run("diagnose_model", "--count", 2, "--model", tmp_path / "model", "--frames", 3)
     assert said.startswith("2 clips") and said.count("leak ") > 5
+
+
+def test_notebook(tmp_path, monkeypatch, capsys) -> None:
+    """Its cells in order, in one namespace, as a kernel would run them; with a random model, to be quick."""
+    monkeypatch.setattr(unstill, "load", lambda name: {"pico": pipeline("PicoPipeline")}[name])
+    notebook = json.loads((EXAMPLES / "first_video.ipynb").read_text("utf-8"))
+    assert (notebook["nbformat"], notebook["metadata"]["kernelspec"]["name"]) == (4, "python3")
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "__main__"}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    said = capsys.readouterr().out
+    assert "NIVSDS both decide" in said and said.count("leak ") == 3
+    assert len(read_video("moving.mp4")) == 8
