@@ -87,7 +87,9 @@ for verb, example in (
     (models, "unstill models --json"),
     (methods, "unstill methods"),
 ):
-    app.command(epilog=f"Example: {example}")(verb)
+    # Line by line as in the source Typer would print the docstring.
+    words = "\n\n".join(" ".join(part.split()) for part in (verb.__doc__ or "").split("\n\n"))
+    app.command(help=words.strip(), epilog=f"Example: {example}")(verb)
 
 
 @app.callback(invoke_without_command=True)
