@@ -43,6 +43,7 @@ SIGNATURES = {
     "metrics.motion_score": {"video": REQUIRED, "flow": "farneback", "size": (450, 800), "reduction": "sum"},
     "metrics.motion_affinity": {"video": REQUIRED, "condition_frame": 0, "edges": True},
     "load": {"name_or_path": REQUIRED},
+    "i4vgen": {"pipe": REQUIRED, "prompt": REQUIRED, "image": None},
 }
 
 

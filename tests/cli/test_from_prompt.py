@@ -34,24 +34,26 @@ def test_candidates_are_kept_and_another_one_can_be_picked(unstill, model, tmp_p
     result = unstill(*say, "--pick", other, "--no-plain")
     assert result.exit_code == 0 and f"Made from candidate {other} of 3" in result.stdout
     assert (kept / "candidates.safetensors").stat().st_mtime_ns == made
-    # Another seed makes other candidates in their place.
-    assert unstill(*say, "--seed", 5, "--no-plain").exit_code == 0
-    assert (kept / "candidates.safetensors").stat().st_mtime_ns != made
-    (kept / "mine.txt").write_text("mine")
-    result = unstill(*say, "--seed", 6, "--no-plain")
-    assert result.exit_code == 2 and "holds other things than candidates" in result.stderr
-    assert "mine.txt" in files(kept)
 
 
-def test_a_text_to_video_pipeline(unstill, diffusers_models, tmp_path):
+def test_a_text_to_video_pipeline_whose_candidates_make_way_for_those_of_another_seed(
+    unstill, diffusers_models, tmp_path
+):
     words = ("--prompt", "boat", "--size", "32x16", "--reward", "proxy", "--early", "--upscale", 1, "--no-plain")
-    result = unstill(
-        "animate", "--model", diffusers_models["animatediff"], *WORDS, *words, "--out", tmp_path / "x.gif", "--json"
-    )
+    say = ("animate", "--model", diffusers_models["animatediff"], *WORDS, *words, "--out", tmp_path / "x.gif")
+    result = unstill(*say, "--json")
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)["candidates"]
     assert told["reward"] == "proxy" and sorted(one or 9 for one in told["stopped"]) == [1, 2, 9]
     assert read_video(tmp_path / "x.gif").frames.shape == (3, 3, 16, 32)
+    kept = tmp_path / "x_candidates"
+    made = (kept / "candidates.safetensors").read_bytes()
+    assert unstill(*say, "--seed", 5).exit_code == 0
+    assert (kept / "candidates.safetensors").read_bytes() != made
+    (kept / "mine.txt").write_text("mine")
+    result = unstill(*say, "--seed", 6)
+    assert result.exit_code == 2 and "holds other things than candidates" in result.stderr
+    assert "mine.txt" in files(kept)
 
 
 @pytest.mark.parametrize(

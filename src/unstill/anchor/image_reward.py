@@ -39,7 +39,7 @@ _PICTURE = (
 )
 
 
-class ImageReward(nn.Module):
+class ImageReward:
     """
     How much people would like pictures for a prompt. About 0 for an average picture, 1 for one that is better than
     about five in six.
@@ -50,10 +50,8 @@ class ImageReward(nn.Module):
     name = "image-reward"
 
     def __init__(self, picture: Any, text: Any, rank: nn.Sequential, tokenizer: Any) -> None:
-        super().__init__()
-        self.picture, self.text, self.rank = picture, text, rank
+        self.picture, self.text, self.rank = picture.eval(), text.eval(), rank.eval()
         self.tokenizer = tokenizer
-        self.eval()
 
     @classmethod
     def load(cls, checkpoint: str | Path, tokenizer: Any = "bert-base-uncased", device: str = "cpu") -> ImageReward:
@@ -84,10 +82,10 @@ class ImageReward(nn.Module):
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UnstillError(f"{checkpoint} is no whole checkpoint of ImageReward ({reason}).") from error
-        return cls(picture, text, rank, _tokenizer(tokenizer)).to(device)
+        return cls(picture.to(device), text.to(device), rank.to(device), _tokenizer(tokenizer))
 
     @torch.no_grad()
-    def __call__(self, prompt: str, images: Sequence[Image.Image]) -> Tensor:  # type: ignore[override]
+    def __call__(self, prompt: str, images: Sequence[Image.Image]) -> Tensor:
         """Scores `(N,)`."""
         weight = self.rank[0].weight
         words = self.tokenizer(
