@@ -9,11 +9,11 @@ from unstill.app.studio import Result
 from unstill.metrics.scores import ROWS
 
 
-STYLE = Path(__file__).with_name("page.css")
+STYLE, ICON = (Path(__file__).with_name(name) for name in ("page.css", "icon.png"))
 SYSTEM = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
-HEAD = """<div class="head"><h1><i>un</i>still</h1>
+HEAD = """<div><h1><i>un</i>still</h1>
 <p>A still picture, moving. Choose how much.</p></div>"""
 
 EMPTY = """<div class="empty"><div>
@@ -96,6 +96,8 @@ def theme() -> Any:
         border_color_primary_dark="var(--line)",
         input_background_fill="var(--card)",
         input_background_fill_dark="var(--card)",
+        input_border_width="1px",
+        input_border_width_dark="1px",
         input_border_color="var(--line)",
         input_border_color_dark="var(--line)",
         slider_color="var(--accent)",

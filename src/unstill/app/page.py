@@ -54,7 +54,7 @@ def build(studio: Studio) -> gr.Blocks:
     runs, first = Runs(), studio.models[0]
     shown = _of_model(studio, first)
     with gr.Blocks(title="unstill", analytics_enabled=False, delete_cache=(300, 3600)) as page:
-        gr.HTML(look.HEAD)
+        gr.HTML(look.HEAD, padding=False, elem_id="masthead")
         history = gr.State([], time_to_live=3600)
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=4, min_width=300, elem_classes="choices"):
@@ -63,17 +63,17 @@ def build(studio: Studio) -> gr.Blocks:
                 slider = gr.Slider(
                     0, 1, motion.USUAL, step=0.05, label="Motion", elem_id="motion", buttons=[], interactive=True
                 )
-                means = gr.HTML()
+                means = gr.HTML(elem_classes="told")
                 go = gr.Button("Make it move", variant="primary", elem_id="go")
                 stop = gr.Button("Stop", elem_id="stop", visible=False)
                 with gr.Accordion("Advanced", open=False, elem_id="advanced"):
                     with gr.Row():
                         model = gr.Dropdown(studio.models, value=first, label="Model", elem_id="model", min_width=120)
-                        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**32 - 1, min_width=120)
-                    dice = gr.Button("Another seed", size="sm")
+                        seed = gr.Number(0, label="Seed", precision=0, min_width=120)
+                    dice = gr.Button("Another seed", size="sm", elem_id="dice")
                     with gr.Row():
-                        frames = gr.Number(label="Frames", precision=0, min_width=120, **shown["frames"])
-                        steps = gr.Number(label="Steps", precision=0, min_width=120, **shown["steps"])
+                        frames = gr.Number(precision=0, min_width=120, **shown["frames"])
+                        steps = gr.Number(precision=0, min_width=120, **shown["steps"])
                     chosen = gr.CheckboxGroup(label="Methods", elem_id="methods", **shown["methods"])
                     groups, controls = _form(shown["methods"]["value"])
             with gr.Column(scale=7, min_width=320):
@@ -124,10 +124,11 @@ def build(studio: Studio) -> gr.Blocks:
             told = {key: getattr(result, key) for key in ("token", "files", "verdict", "scores", "code", "summary")}
             return {stage: look.stage(result), earlier: look.strip(kept), history: kept, facts: told}
 
+        @_spoken
         def again(kept: list[Result], event: gr.EventData) -> str:
-            index = event._data.get("index")
+            index = event._data.get("index") if isinstance(event._data, dict) else None
             if not isinstance(index, int) or not 0 <= index < len(kept):
-                raise gr.Error("There is no such result any more.", print_exception=False)
+                raise UnstillError("There is no such result any more.")
             return look.stage(kept[index])
 
         def halt(request: gr.Request) -> tuple[Any, Any, Any]:
@@ -138,8 +139,6 @@ def build(studio: Studio) -> gr.Blocks:
             runs.stop(request.session_hash)
 
         def change_model(name: str) -> list[Any]:
-            if name not in studio.models:
-                raise gr.Error(f"This server offers {', '.join(studio.models)}.", print_exception=False)
             new = _of_model(studio, name)
             return [gr.update(**new[key]) for key in ("prompt", "frames", "steps", "methods")]
 
@@ -226,7 +225,7 @@ def _control(field: fields.Field) -> Any:
         return gr.Checkbox(**shown)
     if field.kind == "choice":
         return gr.Dropdown(list(field.choices), **shown)
-    if field.kind == "numbers":
+    if field.kind == "numbers" or field.default is None:  # an empty gr.Number comes back as 0
         return gr.Textbox(max_length=200, lines=1, **shown)
     return gr.Number(precision=0 if field.kind == "whole" else None, **shown)
 
@@ -247,17 +246,15 @@ def _of_model(studio: Studio, name: str) -> dict[str, dict[str, Any]]:
     entry, cls = registry.find(name), registry.pipeline_class(name)
     assert cls is not None
     known = parameters(cls)
+    longest = studio.longest(name)
     needed = "prompt" in known and known["prompt"].default != ""
     statistics = "statistics" in registry.defaults_of(name)
     choices = [one for one in fields.offered(cls.__name__) if one != "analytic_init" or statistics]
     return {
         "prompt": {"visible": "prompt" in known, "label": "What happens" if needed else "What happens (optional)"},
-        "frames": {
-            "value": entry.frames if entry else None,
-            "minimum": 2,
-            "maximum": min(studio.limits.frames, entry.frames if entry else studio.limits.frames),
-        },
-        "steps": {"value": entry.steps if entry else 25, "minimum": 1, "maximum": studio.limits.steps},
+        # What is out of range is said by the studio, in a sentence that has the name in it.
+        "frames": {"value": entry.frames if entry else None, "label": f"Frames, up to {longest}"},
+        "steps": {"value": entry.steps if entry else 25, "label": f"Steps, up to {studio.limits.steps}"},
         "methods": {"choices": [(_title(one), one) for one in choices], "value": [motion.usual_method(name)]},
     }
 

@@ -138,7 +138,10 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listening.getsockname()[1]}")
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
-        uvicorn.Server(config).run(sockets=[listening])
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        finally:
+            studio.closed.set()
 
 
 def make_app(studio: Any, uploads: Path) -> Any:
@@ -163,6 +166,7 @@ def make_app(studio: Any, uploads: Path) -> Any:
         outer,
         build(studio),
         path="/",
+        favicon_path=look.ICON,
         server_name="127.0.0.1",
         footer_links=[],
         run_history=False,
@@ -186,6 +190,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(128)  # who comes early waits
     except OSError as error:
         raise UnstillError(
             f"{host}:{port} cannot be used ({error.strerror}); name another --port, or 0 for a free one."

@@ -88,6 +88,7 @@ class Studio:
         self._options: dict[str, Any] = {"device": device, "offload": offload}
         self._one = threading.Lock()  # a stopped run may still be in its last step when the next one begins
         self._loaded: tuple[str, Any] | None = None
+        self.closed = threading.Event()  # ends whatever is at work
 
     def make(self, wish: Wish, tell: Tell, stopped: Callable[[], bool] = lambda: False) -> Result:
         """
@@ -102,18 +103,27 @@ class Studio:
             Stopped: `stopped` said so; nothing is left of the run.
         """
         self._check(wish)
+
+        def over() -> bool:
+            return stopped() or self.closed.is_set()
+
         with self._one:
-            if stopped():
+            if over():
                 raise Stopped
             pipe = self._pipe(wish.model, tell)
             token, folder = self.shelf.new()
             try:
-                result = self._make(pipe, wish, token, folder, tell, stopped)
+                result = self._make(pipe, wish, token, folder, tell, over)
             except BaseException:
                 self.shelf.drop(token)
                 raise
         self.shelf.put(token)
         return result
+
+    def longest(self, model: str) -> int:
+        """Frames that a visitor may ask of a model: no more than it was trained for."""
+        entry = registry.find(model)
+        return min(self.limits.frames, entry.frames if entry else self.limits.frames)
 
     def warm(self) -> None:
         """Loads the first model if it comes with the package, so that the first visitor does not wait for it."""
@@ -126,11 +136,9 @@ class Studio:
         limits = self.limits
         if wish.model not in self.models:
             raise UnstillError(f"This server offers {', '.join(self.models)}; start it with --model for others.")
-        entry = registry.find(wish.model)
-        longest = min(limits.frames, entry.frames if entry else limits.frames)
         for name, value, low, high in (
             ("Motion", wish.motion, 0, 1),
-            ("Frames", wish.frames, 2, longest),
+            ("Frames", wish.frames, 2, self.longest(wish.model)),
             ("Steps", wish.steps, 1, limits.steps),
             ("The seed", wish.seed, 0, 2**32 - 1),
         ):
