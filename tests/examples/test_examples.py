@@ -59,7 +59,6 @@ def test_animatediff_from_text(run, diffusers_models) -> None:  # noqa: F811
 
 
 def test_time_noise_lora(run, diffusers_models) -> None:  # noqa: F811
-    pytest.importorskip("peft", reason="LoRA needs the train extra")
     clip = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     write_video("clips/one.mp4", clip, 7)
     recipe = f"""
