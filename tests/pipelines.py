@@ -24,8 +24,9 @@ class Case:
     """
     A pipeline and how to call it.
 
-    `level` is a start that its schedulers know, `frames` the latent frames that hooks see, `held` those they do not,
-    `encoded` the pixel frames that its VAE turns into all of them.
+    `level` is a start that its schedulers know, `latents` the shape of its video latents with the `held` frames that
+    hooks do not see, `encoded` the pixel frames that its VAE turns into all of them. `fails` says of a check in
+    `test_every_pipeline.py` what diffusers itself answers to such a call; an empty string: it makes one video only.
     """
 
     build: Callable[[], Any]
@@ -36,6 +37,9 @@ class Case:
     image: bool = True
     condition: bool = True
     held: int = 0
+    image_each: bool = False  # whether a batch of prompts takes one image for each
+    repeats: bool = True  # whether it repeats embeddings for several videos, and not only those of its text encoder
+    fails: dict[str, str] = field(default_factory=dict)
     schedulers: dict[str, Callable[[], Any]] = field(default_factory=dict)  # besides the one that `build` uses
     unguided: dict[str, float] = field(default_factory=lambda: {"guidance_scale": 1.0})
 
@@ -469,7 +473,7 @@ class _NoGuardrail:
         return video
 
 
-def cosmos(cls: type, scheduler: Any) -> Any:
+def cosmos(cls: type, scheduler: Any, vae: Any = None) -> Any:
     return cls(
         text_encoder=None,
         tokenizer=None,
@@ -486,10 +490,24 @@ def cosmos(cls: type, scheduler: Any) -> Any:
             concat_padding_mask=False,  # which needs torchvision
             extra_pos_embed_type=None,
         ),
-        vae=_wan_vae(),
+        vae=vae or _wan_vae(),
         scheduler=scheduler,
         safety_checker=_NoGuardrail(),
     )
+
+
+def cosmos_1() -> Any:
+    vae = diffusers.AutoencoderKLCosmos(
+        encoder_block_out_channels=(8, 8, 8, 8),
+        decode_block_out_channels=(8, 8, 8, 8),
+        attention_resolutions=(8,),
+        resolution=64,
+        num_layers=1,
+        spatial_compression_ratio=4,
+        temporal_compression_ratio=4,
+    )
+    scheduler = diffusers.EDMEulerScheduler(sigma_max=80.0, sigma_min=0.002, sigma_data=0.5)
+    return cosmos(diffusers.CosmosVideoToWorldPipeline, scheduler, vae)
 
 
 def cosmos_2() -> Any:
@@ -743,6 +761,7 @@ CASES: dict[str, Case] = {
         level={"sigma": 100.0},
         latents=(4, 3, 8, 8),
         encoded=3,
+        image_each=True,
     ),
     "PicoPipeline": Case(
         build=pico,
@@ -750,6 +769,7 @@ CASES: dict[str, Case] = {
         level={"sigma": 100.0},
         latents=(6, 3, 16, 16),
         encoded=3,
+        image_each=True,
     ),
     "AnimateDiffPipeline": Case(
         build=animatediff,
@@ -764,6 +784,7 @@ CASES: dict[str, Case] = {
             "DPM++": lambda: diffusers.DPMSolverMultistepScheduler(use_karras_sigmas=True),
             "UniPC": diffusers.UniPCMultistepScheduler,
         },
+        fails={"several": "", "generators": "list of generators of length 2"},
     ),
     "AnimateDiff IP-Adapter": Case(
         build=animatediff_ip_adapter,
@@ -774,6 +795,7 @@ CASES: dict[str, Case] = {
         encoded=3,
         image=False,
         condition=False,
+        fails={"several": "", "generators": "list of generators of length 2", "saved": "without its IP-Adapter"},
     ),
     "AnimateDiffSparseControlNetPipeline": Case(
         build=animatediff_sparse_controlnet,
@@ -783,6 +805,7 @@ CASES: dict[str, Case] = {
         encoded=3,
         image=False,
         condition=False,
+        fails={"several": "", "generators": "list of generators of length 2"},
     ),
     "AnimateDiffControlNetPipeline": Case(
         build=animatediff_controlnet,
@@ -792,6 +815,7 @@ CASES: dict[str, Case] = {
         encoded=3,
         image=False,
         condition=False,
+        fails={"several": "", "generators": "list of generators of length 2", "batch": "must match the size"},
     ),
     "AnimateDiffPAGPipeline": Case(
         build=animatediff_pag,
@@ -802,6 +826,7 @@ CASES: dict[str, Case] = {
         encoded=3,
         image=False,
         condition=False,
+        fails={"several": "", "generators": "list of generators of length 2"},
     ),
     "AnimateDiffSDXLPipeline": Case(
         build=animatediff_sdxl,
@@ -811,6 +836,7 @@ CASES: dict[str, Case] = {
         encoded=3,
         image=False,
         condition=False,
+        fails={"several": "", "generators": "list of generators of length 2"},
     ),
     "PIAPipeline": Case(
         build=pia,
@@ -818,6 +844,8 @@ CASES: dict[str, Case] = {
         level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
+        image_each=True,
+        fails={"several": "", "generators": "list of generators of length 2"},
     ),
     "DynamiCrafterPipeline": Case(
         build=dynamicrafter,
@@ -826,6 +854,7 @@ CASES: dict[str, Case] = {
         latents=(4, 3, 8, 8),
         encoded=3,
         schedulers={"DDIM": lambda: diffusers.DDIMScheduler(**VP)},
+        image_each=True,
     ),
     "VideoCrafterPipeline": Case(
         build=partial(dynamicrafter, channels=4),
@@ -835,6 +864,7 @@ CASES: dict[str, Case] = {
         encoded=3,
         image=False,
         condition=False,
+        image_each=True,
     ),
     "LaViePipeline": Case(
         build=lavie,
@@ -852,6 +882,7 @@ CASES: dict[str, Case] = {
         level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
+        image_each=True,
     ),
     "TextToVideoSDPipeline": Case(
         build=text_to_video_sd,
@@ -861,6 +892,7 @@ CASES: dict[str, Case] = {
         encoded=3,
         image=False,
         condition=False,
+        fails={name: "unexpected keyword argument" for name in ("several", "generators")},
     ),
     "CogVideoXImageToVideoPipeline": Case(
         build=cogvideox,
@@ -877,6 +909,8 @@ CASES: dict[str, Case] = {
         latents=(4, 3, 2, 2),
         encoded=9,
         schedulers={"DPM": lambda: _cogvideox_scheduler(diffusers.CogVideoXDPMScheduler)},
+        image_each=True,
+        fails={"several": "", "generators": "list of generators of length 2"},
     ),
     "WanImageToVideoPipeline": Case(
         build=wan,
@@ -903,6 +937,19 @@ CASES: dict[str, Case] = {
         encoded=9,
         image=False,
         condition=False,
+        fails={"several": "", "generators": "list of generators of length 2"},
+    ),
+    "CosmosVideoToWorldPipeline": Case(
+        build=cosmos_1,
+        call={**LONG, "image": picture(), **embeddings(4, 8)},
+        unguided={"guidance_scale": 1.0},
+        level={"sigma": 10.0},
+        latents=(16, 3, 4, 4),
+        encoded=9,
+        condition=False,
+        held=1,
+        image_each=True,
+        fails={"generators": "index 1 is out of bounds"},
     ),
     "Cosmos2VideoToWorldPipeline": Case(
         build=cosmos_2,
@@ -912,6 +959,8 @@ CASES: dict[str, Case] = {
         latents=(16, 3, 2, 2),
         encoded=9,
         held=1,
+        image_each=True,
+        fails={"generators": "index 1 is out of bounds"},
     ),
     "Cosmos2_5_PredictBasePipeline": Case(
         build=cosmos_25,
@@ -921,6 +970,7 @@ CASES: dict[str, Case] = {
         latents=(16, 3, 2, 2),
         encoded=9,
         held=1,
+        fails={"batch": "batch_size must be 1", "generators": "index 1 is out of bounds"},
     ),
     "Wan 2.2 A14B": Case(
         build=partial(wan, experts=2, boundary_ratio=0.875),
@@ -959,6 +1009,9 @@ CASES: dict[str, Case] = {
         encoded=9,
         condition=False,
         held=1,
+        image_each=True,
+        repeats=False,
+        fails={"generators": "index 1 is out of bounds"},
     ),
     "LTX2ImageToVideoPipeline": Case(
         build=ltx2,
@@ -977,6 +1030,9 @@ CASES: dict[str, Case] = {
         encoded=9,
         condition=False,
         held=1,
+        image_each=True,
+        repeats=False,
+        fails={"generators": "index 1 is out of bounds"},
     ),
     "SanaImageToVideoPipeline": Case(
         build=sana_video,
@@ -996,6 +1052,7 @@ CASES: dict[str, Case] = {
         encoded=9,
         condition=False,
         held=1,
+        repeats=False,
     ),
     "HunyuanVideo15ImageToVideoPipeline": Case(
         build=hunyuan_video_15,
@@ -1018,6 +1075,9 @@ CASES: dict[str, Case] = {
         level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,
+        image_each=True,
+        repeats=False,
+        fails={"generators": "index 1 is out of bounds"},
     ),
     "HunyuanVideo token_replace": Case(
         build=partial(hunyuan_video, "token_replace"),
@@ -1026,6 +1086,9 @@ CASES: dict[str, Case] = {
         latents=(4, 3, 2, 2),
         encoded=9,
         held=1,
+        image_each=True,
+        repeats=False,
+        fails={"generators": "index 1 is out of bounds"},
     ),
 }
 

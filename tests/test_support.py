@@ -11,7 +11,6 @@ from unstill.attach import adapter_for
 from unstill.attach.adapters import UNSUPPORTED
 from unstill.attach.support import examples, markdown, refusals
 from unstill.errors import UnstillError
-from unstill.process import ForwardProcess
 
 
 PIPELINES = Path(__file__).parents[1] / "docs" / "pipelines.md"
@@ -26,7 +25,7 @@ def test_the_docs_have_the_table_as_it_is() -> None:
 def test_apply_says_what_the_table_says(name: str) -> None:
     pipe, image = pipeline(name), {} if CASES[name].image else {"image": picture()}
     told, usual = refusals()[type(pipe).__name__], adapter_for(pipe).usual_scheduler[0]
-    process = ForwardProcess.of(pipe.scheduler, kind=adapter_for(pipe).kind)
+    process = adapter_for(pipe).process(pipe.scheduler)
     for method, instance in examples(process):
         reason = ""
         try:
@@ -43,9 +42,9 @@ def test_apply_says_what_the_table_says(name: str) -> None:
 @pytest.mark.parametrize(
     ("cls", "base"),
     [
-        (diffusers.CosmosVideoToWorldPipeline, "CosmosVideoToWorldPipeline"),
         (diffusers.SkyReelsV2DiffusionForcingImageToVideoPipeline, "SkyReelsV2DiffusionForcingImageToVideoPipeline"),
-        (diffusers.modular_pipelines.WanModularPipeline, "ModularPipeline"),
+        (diffusers.modular_pipelines.LTXModularPipeline, "ModularPipeline"),
+        (diffusers.modular_pipelines.Wan22VaceModularPipeline, "Wan22VaceModularPipeline"),
     ],
 )
 def test_pipelines_that_cannot_work_say_why(cls: type, base: str) -> None:

@@ -5,12 +5,18 @@ An adapter has no state; it is handed the pipeline. Inside the library video lat
 translate, to and fro.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
+from unstill.attach.observe import Watch, watch_block, watch_method
+from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
-from unstill.process import Kind
+from unstill.process import ForwardProcess, Kind, Prediction
 
 
 class Adapter:
@@ -19,26 +25,43 @@ class Adapter:
 
     Attributes:
         kind: the forward process, where the scheduler does not tell it (see `ForwardProcess.of`).
+        prediction: what the scheduler steps, where that is not what the network predicts.
+        asks_for_x0: whether the pipeline calls `scheduler.step` once for an x0, and again with a guided one to step.
         frames_first: whether the pipeline's latents are `(B, F, C, H, W)`.
         captures: the method of the pipeline whose result holds the image latents; `None`: it encodes no image.
         starts_at: the last of `set_timesteps`, `prepare_latents` and `captures` that the pipeline calls. Until then it
             has not read the first latents, so that they can be rewritten in place.
         denoisers: the components whose input holds image latents; empty where that cannot be changed.
         condition_input: the name of that input.
+        reuses_input: whether the pipeline hands the same tensor to the denoiser again, not a new one for each call.
         zero_unconditional: whether under guidance the first half of the batch sees zeros instead of the image.
+        modular: whether the pipeline is made of blocks.
         copies_scheduler: whether copies of the scheduler sample something else beside the video.
         usual_scheduler: class and configuration of what its released models come with, for the table of what works.
     """
 
     kind: Kind | None = None
+    prediction: Prediction | None = None
+    asks_for_x0: bool = False
     frames_first: bool = False
     captures: str | None = None
     starts_at: str = "prepare_latents"
     denoisers: tuple[str, ...] = ()
     condition_input: str = "hidden_states"
+    reuses_input: bool = False
     zero_unconditional: bool = False
+    modular: bool = False
     copies_scheduler: bool = False
     usual_scheduler: tuple[str, dict[str, Any]] = ("DDIMScheduler", {})
+
+    def process(self, scheduler: Any) -> ForwardProcess:
+        """The forward process of what the scheduler steps."""
+        process = ForwardProcess.of(scheduler, kind=self.kind)
+        return process if self.prediction is None else dataclasses.replace(process, prediction=self.prediction)
+
+    def watch(self, pipe: Any, name: str, watch: Watch) -> Callable[[], None]:
+        """Lets `watch` see, and replace, what the pipeline's method `name` returns; gives the way back."""
+        return watch_method(pipe, name, watch)
 
     def held_frames(self, pipe: Any) -> int:
         """Leading latent frames that the pipeline fills with the image and does not denoise."""
@@ -116,6 +139,31 @@ class Adapter:
             vae.to(dtype)
         return latents
 
+    def encode_image(
+        self,
+        pipe: Any,
+        image: Image.Image | torch.Tensor,
+        size: tuple[int, int, int, int],
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """
+        The latents of an image, `(B, C, 1, h, w)`, float32, for a `size` of (B, C, h, w): an image is cropped and
+        encoded as a clip of one frame, latents are only checked.
+        """
+        batch, channels, height, width = size
+        if isinstance(image, torch.Tensor):
+            shape = (batch, channels, 1, height, width)
+            if image.shape not in (shape, (1, *shape[1:])):
+                raise UnstillError(
+                    f"The image latents given to apply are {tuple(image.shape)}, and this call needs {shape}."
+                )
+            return image.to(device).float().expand(shape)
+        space, _ = self.compression(pipe)
+        picture = resize_and_crop(image.convert("RGB"), (height * space, width * space))
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+        return self.encode_video(pipe, pixels, generator).to(device).expand(batch, -1, -1, -1, -1)
+
     def decode_video(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         """Normalised video latents `(1, C, F', h, w)` to the clip `(F, 3, H, W)` in [0, 1], float32."""
         with torch.no_grad():
@@ -148,28 +196,44 @@ class FrameAdapter(Adapter):
 class VideoAdapter(Adapter):
     """Pipelines on a causal video VAE."""
 
+    reuses_input = True  # once with the prompt, once without it
     usual_scheduler = ("FlowMatchEulerDiscreteScheduler", {})
 
     def compression(self, pipe: Any) -> tuple[int, int]:
         return pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
 
-    def moments(self, pipe: Any) -> tuple[Any, Any]:
-        """(mean, deviation) by which the pipeline normalises latents of its VAE: numbers, or `(1, C, 1, 1, 1)`."""
+    def moments(self, pipe: Any, latents: torch.Tensor) -> tuple[Any, Any]:
+        """
+        (mean, deviation) by which the pipeline normalises latents `(B, C, F, h, w)` of its VAE: numbers, or
+        `(1, C, 1 or F, 1, 1)`.
+        """
         config = pipe.vae.config
         # LTX has them in the state of its VAE, Wan in its configuration
         known = {**dict(pipe.vae.named_buffers(recurse=False)), **config}
         if known.get("latents_mean") is None:
             return 0.0, 1 / config.scaling_factor
         mean, deviation = (
-            torch.as_tensor(known[name], device=pipe._execution_device).float().view(1, -1, 1, 1, 1)
+            torch.as_tensor(known[name])
+            .to(latents.device, torch.float32)
+            .view(1, latents.shape[1], -1, 1, 1)[:, :, : latents.shape[2]]
             for name in ("latents_mean", "latents_std")
         )
         return mean, deviation / config.get("scaling_factor", 1.0)
 
     def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        mean, deviation = self.moments(pipe)
-        return (_posterior(pipe, frames.transpose(0, 1)[None], generator) - mean) / deviation
+        latents = _posterior(pipe, frames.transpose(0, 1)[None], generator)
+        mean, deviation = self.moments(pipe, latents)
+        return (latents - mean) / deviation
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
-        mean, deviation = self.moments(pipe)
+        mean, deviation = self.moments(pipe, latents)
         return pipe.vae.decode((latents * deviation + mean).to(latents.dtype)).sample
+
+
+class ModularAdapter(Adapter):
+    """Pipelines made of blocks, one of which makes the first latents when the image latents are in the state."""
+
+    modular = True
+
+    def watch(self, pipe: Any, name: str, watch: Watch) -> Callable[[], None]:
+        return watch_block(pipe, "PrepareLatentsStep", "image_condition_latents", watch)

@@ -41,12 +41,12 @@ def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int 
         output = unstill.free_init(pipe, FreeInit(iterations=3), prompt="a boat", num_inference_steps=25)
         ```
     """
-    if num_inference_steps is None:
-        num_inference_steps = inspect.signature(pipe.__call__).parameters["num_inference_steps"].default
     with ExitStack() as stack:
         applied = applied_to(pipe) or stack.enter_context(apply(pipe))
         restart = FreeInitNoise(method)
         stack.enter_context(applied.also(restart))
+        if num_inference_steps is None:
+            num_inference_steps = inspect.signature(pipe.__call__).parameters["num_inference_steps"].default
         for iteration in range(method.iterations - 1):
             steps = method.steps(num_inference_steps, iteration)
             pipe(*args, **{**kwargs, "num_inference_steps": steps, "output_type": "latent"})
@@ -83,10 +83,17 @@ class FreeInitNoise(Method):
 
     def check(self, others: Sequence[Method], target: Target) -> None:
         Method.check(self, others, target)
+        if target.modular:
+            raise UnstillError(
+                f"FreeInit calls the pipeline several times, and the blocks of {target.pipeline} decide what it takes "
+                "and returns; build the pipeline of the same name without Modular."
+            )
         check_signal(target.process, self.method.level, "FreeInit")
 
     def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
-        if self.video is None or self.initial is None:
+        if self.initial is None:
             self.initial = noise
             return noise
-        return self.method.reinitialize(run.process, self.video, self.initial, noise)
+        assert self.video is not None
+        video, self.video = self.video, None
+        return self.method.reinitialize(run.process, video, self.initial, noise)

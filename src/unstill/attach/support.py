@@ -65,12 +65,13 @@ def _target(pipeline: str, adapter: Adapter) -> Target:
     name, config = adapter.usual_scheduler
     return Target(
         pipeline=pipeline,
-        process=ForwardProcess.of(getattr(diffusers, name)(**config), kind=adapter.kind),
+        process=adapter.process(getattr(diffusers, name)(**config)),
         order=1,
         image_latents=True,
         condition=bool(adapter.denoisers),
         held_frames=0,
         copies=adapter.copies_scheduler,
+        modular=adapter.modular,
     )
 
 

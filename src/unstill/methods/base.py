@@ -27,7 +27,8 @@ class Run:
         grid (`Grid`): the noise levels of this call, as the `on_schedule` hooks have left them so far.
         step (`int`): how many calls of `scheduler.step` came before this one.
         noise (`torch.Tensor` of shape `(B, C, F, H, W)`): unit noise of the first latents, float32, as the `on_noise`
-            hooks have left it so far; unset (`None`) while the schedule is made.
+            hooks have left it so far; unset (`None`) while the schedule is made. `NoiseRectification` replaces it at
+            the first step.
         image_latents (`torch.Tensor` of shape `(B, C, F or 1, H, W)`, *optional*): the clean latents of the
             conditional image, normalised as the video latents are; `None` where the pipeline has none.
         encode_image: encodes the image that was given to `apply` anew, to a sample of the VAE's posterior drawn with
@@ -86,6 +87,7 @@ class Target:
         condition (`bool`): whether the denoiser sees image latents that an `on_condition` hook can change.
         held_frames (`int`): leading latent frames that the pipeline replaces by the image and does not denoise.
         copies (`bool`): whether copies of the scheduler sample something else beside the video, such as sound.
+        modular (`bool`): whether the pipeline is made of blocks, which decide what its call takes and returns.
     """
 
     pipeline: str
@@ -95,6 +97,7 @@ class Target:
     condition: bool
     held_frames: int
     copies: bool = False
+    modular: bool = False
 
 
 class Method:

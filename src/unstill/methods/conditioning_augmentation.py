@@ -50,17 +50,16 @@ class ConditioningAugmentation(Method):
         if not target.condition:
             raise UnstillError(
                 "ConditioningAugmentation noises the image latents that the denoiser sees, and "
-                f"{target.pipeline} shows it none."
+                f"{target.pipeline} shows it none that can be changed."
             )
 
     def on_condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
         if self.level == 0:
             return image_latents
-        if self not in run.memory:
+        if self not in run.memory:  # the noise, and not the noised image, which may be repeated over the frames
             level = torch.full((len(image_latents),), self.level, device=image_latents.device)
-            noise = noise_like(image_latents, self.noise_shape, run.generator)
-            run.memory[self] = augment(image_latents, *vp(level, self.betas), noise)
-        return run.memory[self]
+            run.memory[self] = *vp(level, self.betas), noise_like(image_latents, self.noise_shape, run.generator)
+        return augment(image_latents, *run.memory[self])
 
     def corrupt(
         self, image_latents: torch.Tensor, t: Level, generator: torch.Generator | None = None

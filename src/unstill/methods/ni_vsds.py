@@ -6,7 +6,7 @@ https://huggingface.co/papers/2406.02230.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -105,8 +105,10 @@ class NIVSDS(Method):
     ) -> torch.Tensor | NextSample:
         state: _State = run.memory[self]
         if run.step >= state.iterations:
+            state.video = None
             run.solver = state.own, state.first - state.iterations  # the solver has not seen the loop
             return output
+        assert state.video is not None
         process, step_size = run.process, self._step_size(run.step)
         alpha, sigma = process.alpha_sigma(t, run.step)
         if process.prediction == "epsilon":
@@ -138,12 +140,14 @@ class NIVSDS(Method):
 
 @dataclass(slots=True)
 class _State:
-    """`iterations` levels of the loop; of the `own` levels, the `first` of the regeneration; the video so far."""
+    """
+    `iterations` levels of the loop; of the `own` levels, the `first` of the regeneration; during the loop, the video.
+    """
 
     iterations: int
     own: Grid
     first: int
-    video: torch.Tensor = field(init=False)  # (B, C, F, H, W)
+    video: torch.Tensor | None = None  # (B, C, F, H, W)
 
 
 def update(

@@ -85,11 +85,12 @@ class NoiseRectification(Method):
     def on_step(self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float) -> torch.Tensor:
         alpha, sigma = run.process.alpha_sigma(t, run.step)
         if self not in run.memory:
-            noise = (sample - alpha * _image(run)) / sigma
-            run.memory[self] = noise, self._weights(run.frames).to(noise)
+            # The noise that makes these latents from the image takes the place of the one that they were made from.
+            run.noise = (sample - alpha * _image(run)) / sigma
+            run.memory[self] = self._weights(run.frames).to(sample)
         if not self._due(run.step, run.grid):
             return output
-        noise, weights = run.memory[self]
+        noise, weights = run.noise, run.memory[self]
         if alpha > SMALLEST_SIGNAL * math.hypot(alpha, sigma):
             eps = run.process.to_eps(output, sample, t, run.step)
             return run.process.correct(output, rectify(eps, noise, weights).sub_(eps), sample, t, run.step)

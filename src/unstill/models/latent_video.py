@@ -103,6 +103,22 @@ class LatentVideoPipeline(DiffusionPipeline):
             raise UnstillError(f"latents have shape {tuple(latents.shape)}; this call needs {shape}.")
         return latents.to(device, dtype) * self.scheduler.init_noise_sigma
 
+    def begin(
+        self,
+        videos: int,
+        num_frames: int,
+        height: int,
+        width: int,
+        steps: int,
+        generator: Generators,
+        latents: Tensor | None,
+    ) -> Tensor:
+        """Sets the noise levels; gives the first latents of so many videos."""
+        device = self._execution_device
+        self.scheduler.set_timesteps(steps, device=device)
+        channels, dtype = self.unet.config.out_channels, self.unet.dtype
+        return self.prepare_latents(videos, channels, num_frames, height, width, dtype, device, generator, latents)
+
     def denoise(
         self,
         latents: Tensor,

@@ -162,7 +162,7 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
         Returns:
             `VideoPipelineOutput`, or a tuple with `return_dict=False`.
         """
-        config, device = self.unet.config, self._execution_device
+        config = self.unet.config
         height, width = height or self.native_size()[0], width or self.native_size()[1]
         num_frames = num_frames or config.num_frames
         self.check_size(height, width, num_frames, num_inference_steps)
@@ -189,18 +189,7 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
         branches = len(contexts)
         context = torch.cat([part.repeat_interleave(copies, 0) for part in contexts]).to(self.unet.dtype)
 
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        latents = self.prepare_latents(
-            images * copies,
-            config.out_channels,
-            num_frames,
-            height,
-            width,
-            self.unet.dtype,
-            device,
-            generator,
-            latents,
-        )
+        latents = self.begin(images * copies, num_frames, height, width, num_inference_steps, generator, latents)
         condition: Tensor | None = None
         if config.in_channels > config.out_channels:
             first, last = pixels.repeat_interleave(copies, 0), None

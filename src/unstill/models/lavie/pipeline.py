@@ -69,7 +69,7 @@ class LaViePipeline(LatentVideoPipeline):
         Returns:
             `VideoPipelineOutput`, or a tuple with `return_dict=False`.
         """
-        device, guided = self._execution_device, guidance_scale != 1
+        guided = guidance_scale != 1
         height, width = height or self.native_size()[0], width or self.native_size()[1]
         self.check_size(height, width, num_frames, num_inference_steps)
         if prompt_embeds is None:
@@ -85,18 +85,8 @@ class LaViePipeline(LatentVideoPipeline):
         context = torch.cat([part.repeat_interleave(num_videos_per_prompt, 0) for part in contexts])
         context = context.to(self.unet.dtype)
 
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        latents = self.prepare_latents(
-            batch * num_videos_per_prompt,
-            self.unet.config.in_channels,
-            num_frames,
-            height,
-            width,
-            self.unet.dtype,
-            device,
-            generator,
-            latents,
-        )
+        videos = batch * num_videos_per_prompt
+        latents = self.begin(videos, num_frames, height, width, num_inference_steps, generator, latents)
 
         def predict(sample: Tensor, t: Tensor) -> Tensor:
             x = sample[:, :, 0] if num_frames == 1 else sample
