@@ -1,8 +1,8 @@
 """Training data: clips per second of every kind of source, and how long a training step waits for its batch.
 
-The clips per second are those of one process without workers, in seconds of processor time, which other work on the
-machine hardly changes. For the waiting, the training is a stand-in that only sleeps, as a process does whose GPU is at
-work: with a real step on the same processor the two would compete for it, which `unstill train` prints itself.
+The clips per second are those of one process without workers, in seconds of processor time. For the waiting, the
+training is a stand-in that only sleeps, as a process does whose GPU is at work: a real step on the same processor would
+compete with the loading. Run it on an idle machine: crowded by other work even the processor time grew tenfold here.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--step", type=float, default=1.0, help="seconds that the stand-in for a step takes")
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=8, help="of the stand-in; 0 leaves the waiting out")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -101,10 +101,10 @@ def main() -> None:
         }
         result: dict[str, object] = {"load average": os.getloadavg()[0], "processors": os.cpu_count()}
         for name, source in sources.items():
-            result[name] = {
-                "clips per second of processor time": clips_per_second(source, options.clips),
-                **waiting(source, options.batch, options.workers, options.step, options.steps),
-            }
+            row = {"clips per second of processor time": clips_per_second(source, options.clips)}
+            if options.steps:
+                row |= waiting(source, options.batch, options.workers, options.step, options.steps)
+            result[name] = row
     print(json.dumps(result, indent=2))
 
 
