@@ -1,8 +1,8 @@
 """Training data: clips per second of every kind of source, and how long a training step waits for its batch.
 
 The clips per second are those of one process without workers, in seconds of processor time. For the waiting, the
-training is a stand-in that only sleeps, as a process does whose GPU is at work: a real step on the same processor would
-compete with the loading. Run it on an idle machine: crowded by other work even the processor time grew tenfold here.
+training is a stand-in that only sleeps, as a process does whose GPU is at work: a real step on the same processor
+would compete with the loading. Run it on an idle machine: among other work even the processor time grew tenfold here.
 """
 
 import argparse
