@@ -28,7 +28,9 @@ class Network(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = FrozenDict(in_channels=4, sample_size=(8, 8), block_out_channels=(4,), time_cond_proj_dim=None)
+        self.config = FrozenDict(
+            in_channels=4, out_channels=4, sample_size=(8, 8), block_out_channels=(4,), time_cond_proj_dim=None
+        )
         self.calls: list[tuple[int, int]] = []
 
     def forward(
