@@ -3,8 +3,8 @@
     python benchmarks/pico_report.py --out docs/pico            # about 15 minutes on one core
     python benchmarks/pico_report.py --out trial --images 8    # a quick look
 
-Writes leak and motion as JSON, Markdown and plots, and contact sheets. Every interval is 95 %, over images, by the
-normal approximation; differences are paired (same image, same noise).
+Writes leak and motion as JSON, Markdown and plots, and contact sheets. Intervals are 95 %: of the leak by bootstrap
+over clips, of motion over images by the normal approximation; differences are paired (same image, same noise).
 """
 
 import argparse
@@ -22,14 +22,17 @@ from torch import Tensor
 import unstill
 from unstill.data import world
 from unstill.data.sheets import contact_sheet
-from unstill.lab.bayes import candidates, explained_motion, posterior_mean
+from unstill.lab.bootstrap import Interval
+from unstill.lab.diagnose import diagnose
+from unstill.lab.plots import between
+from unstill.lab.subjects import Subject, from_world
 from unstill.metrics import motion_score
-from unstill.models.pico import PicoPipeline, motion_bucket
-from unstill.models.pico.pipeline import FPS
+from unstill.models.calling import arguments
+from unstill.models.pico import PicoPipeline
 
 
 LEVELS = (0.1, 0.3, 0.6, 1.0)  # requested motion
-SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 200.0)
+SIGMAS = (200.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0, 0.5)
 STARTS = (200.0, 20.0, 6.0)
 
 
@@ -118,41 +121,18 @@ def coded(pipe, videos: Tensor) -> Tensor:
     return torch.stack([pipe.vae(v * 2 - 1).clamp(-1, 1) / 2 + 0.5 for v in videos])
 
 
-@torch.no_grad()
-def leak_table(pipe, clips: int, n: int = 320) -> dict:
-    """One-step predictions at each noise level, of the model and of the Bayes reference, on the same noisy clips."""
-    g = torch.Generator().manual_seed(5)
-    rows: dict[float, list[dict[str, float]]] = {s: [] for s in SIGMAS}
-    used = 0
-    while used < clips:
-        scene, motion = held_out(1, seed=int(torch.randint(1 << 40, (), generator=g)), toys=1, collage=0.0)
-        truth = world.render(scene, motion)
-        if not 0.15 < truth.motion.item() < 1.2:
-            continue
-        used += 1
-        options = candidates(scene, motion, g, n)
-        z = pipe.vae.encoder((options.video * 2 - 1).flatten(0, 1)).unflatten(0, options.video.shape[:2])
-        true_flow = flow(truth.video[0])
-        ids = torch.tensor([[FPS - 1.0, motion_bucket(truth.motion.item()), 0.0]])
-        for s in SIGMAS:
-            noisy = z[:1] + s * torch.randn(z[:1].shape, generator=g)
-            model_input = torch.cat([noisy / (1 + s * s) ** 0.5, z[:1, :1].expand_as(noisy)], 2)
-            v = pipe.unet(model_input, 0.25 * torch.tensor(s).log(), None, ids).sample
-            made = noisy / (1 + s * s) - s / (1 + s * s) ** 0.5 * v
-            best, weight = posterior_mean(noisy[0], z, s)
-            row = {"candidates": float(len(z)), "truth_probability": weight[0].item()}
-            for name, x0 in (("model", made), ("bayes", best[None])):
-                video = (pipe.vae.decoder(x0[0]).clamp(-1, 1) + 1) / 2
-                row[f"{name}_explained"] = explained_motion(x0, z[:1]).item()
-                row[f"{name}_flow"] = flow(video) / true_flow
-                row[f"{name}_first_rms"] = (video[0] - truth.video[0, 0]).square().mean().sqrt().item()
-            rows[s].append(row)
-    table = [{"sigma": s} | {k: interval([r[k] for r in rs]) for k in rs[0]} for s, rs in rows.items()]
-    for row in table:
-        print(
-            f"sigma {row['sigma']:6.1f} explained: {show(row['model_explained'])}, best {show(row['bayes_explained'])}"
-        )
-    return {"clips": clips, "rows": table}
+def leak_table(pipe, clips: int) -> dict:
+    """What `unstill diagnose` finds at each noise level, beside the best that any model could predict."""
+
+    def call(subject: Subject, picture) -> dict:
+        return arguments(type(pipe), image=picture, motion=subject.motion)
+
+    subjects = from_world(clips, 8, (64, 64), others=320)
+    found = diagnose(pipe, subjects, call, SIGMAS, conditions=("image", "removed"))
+    for i, level in enumerate(found.levels):
+        model, best = (found.curves[source]["explained"][i] for source in ("image", "reference"))
+        print(f"sigma {level.value:6.1f} explained: {between(model)}, best {between(best)}")
+    return found.as_dict()
 
 
 def leak_markdown(table: dict) -> str:
@@ -163,14 +143,16 @@ def leak_markdown(table: dict) -> str:
         "*Explained* is R² against a static copy of the first frame; *flow* is the prediction's optical flow over the",
         "clip's own. *Best* is the Bayes-optimal prediction over candidate motions of the same score, on the same",
         "noisy clip; *p(truth)* is the posterior share of the true motion among them: where it is close to 1 for want",
-        "of candidates, the reference is optimistic.",
+        "of candidates, the reference is optimistic. *Leakage* is the motion lost beyond the best, as far as the",
+        "image can have taken it. In brackets: 95 % bootstrap intervals over clips.",
         "",
-        "| sigma | explained, model | explained, best | flow, model | flow, best | first frame off by | p(truth) |",
-        "|---|---|---|---|---|---|---|",
+        "| sigma | explained | best | flow | flow, best | first frame off by | p(truth) | leakage |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    keys = ("model_explained", "bayes_explained", "model_flow", "bayes_flow", "model_first_rms", "truth_probability")
-    for row in table["rows"]:
-        lines.append(f"| {row['sigma']:g} | " + " | ".join(show(row[k], 2) for k in keys) + " |")
+    model, best = table["curves"]["image"], table["curves"]["reference"]
+    columns = (model["explained"], best["explained"], model["flow"], best["flow"], model["first_frame"], best["truth"])
+    for level, *cells in zip(table["levels"], *columns, table["leak"], strict=True):
+        lines.append(f"| {level['sigma']:g} | " + " | ".join(between(Interval(**one)) for one in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -204,12 +186,12 @@ def plot_leak(table: dict, path: Path) -> None:
     for axis, key, title in zip(
         axes, ("explained", "flow"), ("Explained motion (R²)", "Flow / true flow"), strict=True
     ):
-        for name, label, colour in (("bayes", "best possible", "#2a9d8f"), ("model", "pico", "#e76f51")):
-            x = [r["sigma"] for r in table["rows"]]
-            y = torch.tensor([r[f"{name}_{key}"]["mean"] for r in table["rows"]])
-            h = torch.tensor([r[f"{name}_{key}"]["half_width"] for r in table["rows"]])
-            axis.plot(x, y, color=colour, marker="o", markersize=4, label=label)
-            axis.fill_between(x, y - h, y + h, color=colour, alpha=0.15, linewidth=0)
+        for name, label, colour in (("reference", "best possible", "#2a9d8f"), ("image", "pico", "#e76f51")):
+            x = [level["sigma"] for level in table["levels"]]
+            curve = table["curves"][name][key]
+            axis.plot(x, [one["value"] for one in curve], color=colour, marker="o", markersize=4, label=label)
+            low, high = ([one[end] for one in curve] for end in ("low", "high"))
+            axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.set(xscale="log", xlabel="noise level sigma", title=title)
         axis.axhline(0 if key == "explained" else 1, color="0.7", linewidth=0.8)
         axis.spines[["top", "right"]].set_visible(False)

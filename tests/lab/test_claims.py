@@ -1,5 +1,7 @@
 """Real processes, really killed: every cell is computed, and none twice to the end."""
 
+import errno
+import importlib.util
 import json
 import os
 import random
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,6 +97,28 @@ def test_of_two_manifests_the_first_stays(tmp_path):
     assert settle(tmp_path / "m.json", {"cells": [1]}) == {"cells": [1]}
     assert settle(tmp_path / "m.json", {"cells": [2]}) == {"cells": [1]}
     assert os.listdir(tmp_path) == ["m.json"]
+
+
+def test_on_windows_the_same_with_its_locks(tmp_path, monkeypatch):
+    """With a stand-in for msvcrt: one byte per cell, at its place in the manifest, and EDEADLK where it is taken."""
+    taken = set()
+
+    def locking(file, mode, count):
+        place = os.lseek(file, 0, os.SEEK_CUR)
+        if mode == "lock" and place in taken:
+            raise OSError(errno.EDEADLK, "Resource deadlock avoided")
+        (taken.add if mode == "lock" else taken.remove)(place)
+
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK="lock", LK_UNLCK="unlock"))
+    monkeypatch.setattr(sys, "platform", "win32")
+    spec = importlib.util.find_spec("unstill.lab.claims")
+    windows = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(windows)
+    claims = windows.Claims(tmp_path, ["a", "b", "c"])
+    taken.add(1)
+    assert claims.work(lambda cell: {"locked": sorted(taken)}, wait=False) == 2
+    assert claims.result("a") == {"locked": [0, 1]} and claims.result("b") is None and taken == {1}
+    claims.close()
 
 
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):

@@ -15,10 +15,13 @@ from PIL import Image
 from unstill.errors import UnstillError
 from unstill.lab.compare import METRICS, Comparison, Model, Setting
 from unstill.lab.comparison_report import page, verdict, write
+from unstill.lab.fingerprint import fingerprint
 from unstill.lab.settings import expand, split
 from unstill.lab.summary import summarise
 from unstill.methods.early_start import EarlyStart
 from unstill.methods.free_init import FreeInit
+from unstill.metrics import first_frame_error
+from unstill.models.calling import generate
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
 
 
@@ -109,6 +112,34 @@ def test_whatever_decides_a_result_is_in_the_name_of_its_cell(tmp_path):
     other = Setting(name="early", methods=(EarlyStart(sigma=5.0),), described=({"name": "early_start", "sigma": 5.0},))
     changed = set(comparison(tmp_path / "b", settings=(SETTINGS[0], other)).cells)
     assert len(first & changed) == 2 and len(changed - first) == 2
+
+
+def test_where_only_the_methods_know_the_picture_the_model_makes_its_video_from_the_caption(tmp_path):
+    """A model that takes both, blind: as if it were given the caption alone."""
+    model = Model(name="tiny", load=tiny, size=(64, 64), settings=SETTINGS[:1], frames=4, steps=2)
+    picture = Image.new("RGB", (64, 64), (200, 40, 90))
+    made = Comparison(tmp_path, [model], {"a": picture}, (3,), prompts={"a": "a red ring"}, blind=True)
+    made.run()
+    pipe = tiny()
+    pipe.set_progress_bar_config(disable=True)
+    alone = generate(pipe, {"prompt": "a red ring", "num_frames": 4, "num_inference_steps": 2, "output_type": "pt"}, 3)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    (cell,) = made.results()
+    assert cell["first_frame_error"] == pytest.approx(first_frame_error(alone, pixels), abs=1e-6)
+    assert set(made.cells) != set(comparison(tmp_path / "other", settings=SETTINGS[:1]).cells)
+
+
+def test_weights_trained_further_are_another_model(tmp_path):
+    """Results that are kept must not pass for those of other weights under the same name."""
+    folder = tmp_path / "model"
+    pipe = tiny()
+    pipe.save_pretrained(folder)
+    first = fingerprint(str(folder))
+    assert first == fingerprint(str(folder))
+    with torch.no_grad():
+        next(iter(pipe.unet.parameters())).add_(1e-3)
+    pipe.save_pretrained(folder)
+    assert fingerprint(str(folder)) != first
 
 
 def fake(values, metric="motion"):

@@ -1,6 +1,9 @@
 """Three models made by hand, whose leakage is known, and what is made of the numbers."""
 
 import math
+import multiprocessing
+import random
+import time
 
 import numpy as np
 import pytest
@@ -8,12 +11,15 @@ import torch
 
 from tests.pipelines import CASES, pipeline
 from unstill.attach import adapter_for
+from unstill.data.video import write_video
+from unstill.errors import UnstillError
 from unstill.lab.bayes import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
 from unstill.lab.diagnose import diagnose, summarise
 from unstill.lab.diagnosis_report import command, page, verdict
+from unstill.lab.diagnosis_run import DiagnosisRun
 from unstill.lab.probe import Level
-from unstill.lab.subjects import Subject, from_world
+from unstill.lab.subjects import Folder, Subject, World, from_world, picture_of
 from unstill.models.calling import arguments
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
 
@@ -144,6 +150,82 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
         interval = Interval.of(weights(30, 400) @ x / 30)
         hits += interval.low < 1 < interval.high
     assert 0.87 < hits / 200 < 0.98  # percentile intervals of 30 skewed values cover a little less than 95 %
+
+
+def run_in(folder, pipe, **changes):
+    """A diagnosis of two clips, and two videos for each requested motion, in a folder."""
+
+    def call(subject: Subject, picture, motion=None):
+        return arguments(type(pipe), image=picture, motion=motion or subject.motion, frames=4, steps=2)
+
+    clips = World(count=2, frames=4, size=(64, 64))
+    given = {"pipe": pipe, "subjects": clips, "answers": clips, "call": call, "levels": LEVELS[:2], "name": "m"}
+    return DiagnosisRun(
+        work=folder,
+        decides={"weights": "those"},
+        conditions=("image", "removed"),
+        ask=lambda subject, level: call(subject, picture_of(subject), level),
+        **{**given, **changes},
+    )
+
+
+def test_killed_and_shared_by_two_a_diagnosis_ends_as_undisturbed(pipe, tmp_path):
+    """Real processes: forked, so that each begins at once."""
+    pipe.unet.x0_of = lambda noisy, image, sigma: (image + noisy / (1 + sigma**2)) / 2
+    found, answered = run_in(tmp_path / "a", pipe).run()
+    assert found.clips == 2 and len(answered.measured) == 4
+    fork, draw = multiprocessing.get_context("fork"), random.Random(0)
+
+    def work(rank):
+        assert (run_in(tmp_path / "b", pipe).run(rank, 2) is None) == (rank == 1)
+
+    for _ in range(4):
+        victim = fork.Process(target=work, args=(0,))
+        victim.start()
+        time.sleep(draw.uniform(0.05, 0.5))
+        victim.kill()
+        victim.join()
+    both = [fork.Process(target=work, args=(rank,)) for rank in (0, 1)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(120)
+    assert [one.exitcode for one in both] == [0, 0]
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*.json")}
+    assert len(before) == 2 + 2 * 4
+    again, answers = run_in(tmp_path / "b", pipe).run()
+    assert again.as_dict() == found.as_dict() and answers == answered
+    assert {s: len(films) for s, films in again.shown.items()} == {"truth": 1, "image": 2, "removed": 2}
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*.json")} == before
+
+
+def test_another_diagnosis_never_finds_the_numbers_of_this_one(pipe, tmp_path):
+    keys = {
+        run_in(tmp_path, pipe, **changes)._key
+        for changes in (
+            {},
+            {"levels": LEVELS[:1]},
+            {"seed": 1},
+            {"answers": None},
+            {"subjects": World(count=2, frames=4, size=(64, 64), seed=1)},
+        )
+    }
+    assert len(keys) == 5
+
+
+def test_a_clip_that_cannot_be_read_is_replaced_or_left_out(pipe, tmp_path, caplog):
+    for i in range(3):
+        write_video(tmp_path / "clips" / f"{i}.mp4", torch.rand(8, 3, 64, 64), fps=8)
+    (tmp_path / "clips" / "0.mp4").write_bytes(b"no video")
+    folder = Folder(folder=tmp_path / "clips", count=2, frames=4, fps=None, size=(64, 64))
+    assert len(folder) == 2
+    torch.testing.assert_close(folder[0].video, folder._clips[2].pixels)  # number 0 is spoilt, 1 is another's
+    (tmp_path / "clips" / "2.mp4").write_bytes(b"no video either")
+    with pytest.raises(UnstillError, match="0.mp4"):
+        folder[0]
+    pipe.unet.x0_of = lambda noisy, image, sigma: image
+    found, _ = run_in(tmp_path / "run", pipe, subjects=folder, answers=None).run()
+    assert found.clips == 1 and "Skipping clip 0" in caplog.text and not found.shown
 
 
 def test_the_page_says_what_was_found(pipe, subjects):

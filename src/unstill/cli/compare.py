@@ -75,7 +75,7 @@ def compare(
         if method or images or motion or prompt or steps or frames or size or len(model or []) > 1:
             raise UnstillError(f"The recipe {recipe} takes --model, --count, --seed, --out and --docs only.")
         if recipe == "leak":
-            recipes.leak((model or ["pico"])[0], count or 16, seed, out, docs, device, offload, as_json)
+            recipes.leak((model or ["pico"])[0], count or 8, seed, out, docs, device, offload, as_json)
         else:
             recipes.time_noise(out, docs)
         return
@@ -187,6 +187,8 @@ def _model(
 
     entry = registry.find(name)
     defaults = registry.defaults_of(name)
+    if text:
+        defaults.pop("sigma", None)  # of the model as it comes, which is variance-exploding
     settings = []
     for setting in dict.fromkeys([PLAIN, *(one for text in texts for one in expand(text))]):
         methods = tuple(parse_method(text, defaults) for text in split(setting))

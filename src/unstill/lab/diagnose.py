@@ -55,7 +55,9 @@ class Diagnosis:
     What was measured at every level, from the highest.
 
     curves: source (`image`, `weakened`, `removed`, `reference`) -> `explained`, `flow` (of the clip's), `first_frame`
-    (RMS in [0, 1]) -> one interval per level. leak, pull, certain: intervals per level, empty without an image.
+    (RMS in [0, 1]) -> one interval per level; of the reference also `truth`, the probability of what happened: where
+    it is near 1 for want of other candidates, the reference is optimistic. leak, pull, certain: intervals per level,
+    empty without an image.
     start: the recommended level, `None` if no level qualifies.
     """
 
@@ -185,9 +187,8 @@ def probe_clip(
     clean, still, head = clean[:, :, held:].cpu(), still[:, :, held:].cpu(), clean[:, :, :held].cpu()
     if subject.others is not None:
         others = torch.cat([adapter.encode_video(pipe, video) for video in subject.others])[:, :, held:].cpu()
-        predicted["reference"] = torch.stack(
-            [_best(noisy, others, level) for noisy, level in zip(seen.noisy, seen.levels, strict=True)]
-        )
+        best = [_best(noisy, others, level) for noisy, level in zip(seen.noisy, seen.levels, strict=True)]
+        predicted["reference"] = torch.stack([mean for mean, _ in best])
 
     def decode(x0: Tensor) -> Tensor:
         return adapter.decode_video(pipe, torch.cat([head, x0[None]], 2)).cpu()
@@ -210,16 +211,20 @@ def probe_clip(
             "flow": np.array([flow_of(video) for video in videos[source]]),
             "first": np.array([float((video[0] - truth[0]).square().mean()) for video in videos[source]]),
         }
+    if subject.others is not None:
+        records["reference"]["truth"] = np.array([share for _, share in best])
     if "removed" in predicted:
         records["removed"]["change"] = _energy(predicted["image"] - predicted["removed"])
     return Probed(seen.levels, records, videos)
 
 
-def _best(noisy: Tensor, others: Tensor, level: Level) -> Tensor:
-    """E[X0 | Xt, image] over the candidates (N, C, F, h, w); at alpha = 0 the noisy clip says nothing."""
+def _best(noisy: Tensor, others: Tensor, level: Level) -> tuple[Tensor, float]:
+    """E[X0 | Xt, image] over the candidates (N, C, F, h, w), and how probable the truth, the first of them, is; at
+    alpha = 0 the noisy clip says nothing."""
     if level.alpha == 0:
-        return others.mean(0)
-    return posterior_mean(noisy / level.alpha, others, level.sigma / level.alpha)[0]
+        return others.mean(0), 1 / len(others)
+    mean, probabilities = posterior_mean(noisy / level.alpha, others, level.sigma / level.alpha)
+    return mean, probabilities[0].item()
 
 
 def _energy(difference: Tensor) -> np.ndarray:
@@ -252,6 +257,8 @@ def summarise(
             "flow": _intervals(w @ found["flow"] / flow),
             "first_frame": _intervals(np.sqrt(w @ found["first"] / clips)),
         }
+    if "reference" in records:
+        curves["reference"]["truth"] = _intervals(w @ records["reference"]["truth"] / clips)
     leak, pull, certain = [], [], []
     if "removed" in records:
         change = w @ records["removed"]["change"]

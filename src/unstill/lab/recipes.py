@@ -36,7 +36,7 @@ class Recipe:
     claims: tuple[Claim, ...]
     motions: tuple[float | None, ...] = (0.6,)
     given: Literal["image", "caption"] = "image"
-    count: int = 12
+    count: int = 8
 
 
 def _row(name: str, *values: object) -> list[str]:

@@ -1,0 +1,150 @@
+"""Claims, judged on numbers made up; and the pages that tell of them."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from unstill.lab.bootstrap import Interval
+from unstill.lab.compare import METRICS
+from unstill.lab.comparison_plots import drawn
+from unstill.lab.diagnose import summarise as diagnosed
+from unstill.lab.figures import standalone
+from unstill.lab.findings import Claim, Finding, Measured, both, less, more, rises, within
+from unstill.lab.leak_recipe import figures, findings
+from unstill.lab.plots import Series, curves
+from unstill.lab.probe import Level
+from unstill.lab.recipe_docs import comparison_table, write_recipe
+from unstill.lab.response import summarise_response
+from unstill.lab.summary import summarise
+
+
+def results(**motions):
+    """By setting the motion of each image; fidelity is one minus a tenth of it."""
+    return [
+        {"model": "m", "setting": name, "motion_asked": None, "image": f"i{i}", "seed": 0, "cell": f"{name}{i}"}
+        | dict.fromkeys(METRICS, 0.5)
+        | {"motion": value, "fidelity": 1 - value / 10}
+        for name, values in motions.items()
+        for i, value in enumerate(values)
+    ]
+
+
+PLAIN = [1.0, 3.0, 5.0, 2.0]
+MEASURED = Measured(
+    results(plain=PLAIN, up=[x + 1 for x in PLAIN], noise=[1.5, 2.4, 5.6, 1.6], top=[x + 2 for x in PLAIN])
+)
+
+
+@pytest.mark.parametrize(
+    ("judge", "verdict"),
+    [
+        (more("up", "plain"), "reproduced"),
+        (more("plain", "up"), "not reproduced"),
+        (more("noise", "plain"), "undecided"),
+        (more("up", "plain", by=1.5), "not reproduced"),
+        (less("up", "plain"), "not reproduced"),
+        (less("up", "plain", "fidelity"), "reproduced"),
+        (rises(["plain", "up", "top"]), "reproduced"),
+        (rises(["plain", "up", "top"], "fidelity", falls=True), "reproduced"),
+        (rises(["top", "up", "plain"]), "not reproduced"),
+        (within("up", "plain", "fidelity", 0.2), "reproduced"),
+        (within("up", "plain", "fidelity", 0.05), "not reproduced"),
+        (both(more("up", "plain"), more("top", "up")), "reproduced"),
+        (both(more("up", "plain"), more("plain", "up")), "in part"),
+        (both(more("noise", "plain"), more("plain", "up")), "not reproduced"),
+        (more("up", "never made"), "undecided"),
+    ],
+)
+def test_a_verdict_is_where_the_whole_interval_lies(judge, verdict):
+    assert judge(MEASURED)[0] == verdict
+
+
+def test_differences_are_paired_and_said_with_their_interval():
+    gain = MEASURED.gain("up", "plain", "motion")  # the same in every image, however much images differ
+    assert (gain.value, gain.low, gain.high) == pytest.approx((1, 1, 1))
+    slope = MEASURED.trend(["plain", "up", "top"], "motion")
+    assert (slope.value, slope.low, slope.high) == pytest.approx((1, 1, 1))
+    assert more("up", "plain")(MEASURED)[1] == "motion +1 (1 to 1) against plain"
+
+
+def test_what_would_be_needed_is_said_unless_it_is_reproduced():
+    assert Claim("It moves.", "Tab. 1", more("up", "plain"), "more").judged(MEASURED).needed == ""
+    assert Claim("It moves.", "Tab. 1", more("plain", "up"), "more").judged(MEASURED).needed == "more"
+    untested = Claim("It wins.", "Tab. 2", None, "a GPU").judged(MEASURED)
+    assert untested == Finding("It wins.", "Tab. 2", "not testable here", "", "a GPU")
+
+
+def leaking(copies):
+    """A diagnosis at three levels: the best possible explains all of the motion, the model as it is told."""
+    levels = [Level(v, 1.0, v) for v in (200.0, 8.0, 1.0)]
+    error = np.tile(copies, (5, 1)).astype(float)
+    one = {"error": error, "flow": 1 - error, "first": np.zeros((5, 3))}
+    best = {"error": np.zeros((5, 3)), "flow": np.ones((5, 3)), "first": np.zeros((5, 3)), "truth": np.ones((5, 3))}
+    truth = {"flow": np.ones((5, 1)), "moved": np.ones((5, 1)), "image": np.full((5, 1), 4.0)}
+    removed = {**one, "change": np.full((5, 3), 1.0)}
+    records = {"truth": truth, "image": one, "removed": removed, "reference": best}
+    return diagnosed(records, levels, "sigma", name="m")
+
+
+@pytest.mark.parametrize(
+    ("copies", "verdicts"),
+    [
+        ((0.8, 0.4, 0.1), ["reproduced", "reproduced", "reproduced"]),
+        ((0.0, 0.4, 0.0), ["not reproduced", "undecided", "in part"]),
+        ((0.0, 0.0, 0.0), ["not reproduced", "undecided", "not reproduced"]),
+    ],
+)
+def test_what_the_leakage_paper_says_of_one_step_predictions(copies, verdicts):
+    assert [one.verdict for one in findings(leaking(copies), None)] == verdicts
+
+
+def test_videos_that_follow_what_is_asked_of_them_and_such_that_do_not():
+    asked = (0.1, 0.4, 0.7, 1.0)
+
+    def answering(motion):
+        made = {(i, j): motion(a) + 0.01 * i for i in range(4) for j, a in enumerate(asked)}
+        return summarise_response(made, dict.fromkeys(range(4), 0.5))
+
+    lazy, willing = answering(lambda a: 0.3 + 0.1 * a), answering(lambda a: 1.2 * a)
+    found = leaking((0.8, 0.4, 0.1))
+    assert findings(found, lazy)[-1].verdict == "reproduced" and lazy.slope.value == pytest.approx(0.1)
+    assert findings(found, willing)[-1].verdict == "not reproduced"
+    assert [one.name for one in figures(found, lazy)] == ["explained", "leakage", "flow", "first-frame", "response"]
+
+
+def test_a_recipe_writes_its_page_and_the_page_of_all_claims(tmp_path):
+    sweep = {f"early-start:sigma={s}": [x + 50 / s for x in PLAIN] for s in (50, 20, 10)}
+    rows = summarise(results(plain=PLAIN, **sweep))
+    columns, table = comparison_table(rows)
+    for name, verdict in (("start-sweep", "reproduced"), ("leak", "undecided")):
+        write_recipe(
+            tmp_path,
+            name,
+            title=f"About {name}",
+            made_of="m, 4 pictures",
+            command=f"unstill compare --recipe {name}",
+            findings=[Finding("It moves | it does.", "Tab. 1", verdict, "+1", "more")],
+            columns=columns,
+            rows=table,
+            figures=drawn(rows),
+        )
+    page = (tmp_path / "lab" / "start-sweep.md").read_text()
+    assert "It moves \\| it does." in page and "| `early-start:sigma=20` | 5.25 " in page and "../claims.md" in page
+    pictures = [line.partition("](")[2].rstrip(")") for line in page.splitlines() if line.startswith("![")]
+    assert "start-sweep-motion-by-start.svg" in pictures
+    for picture in pictures:
+        assert ElementTree.parse(tmp_path / "lab" / picture).getroot().tag.endswith("svg")
+    claims = (tmp_path / "claims.md").read_text()
+    assert claims.index("About leak") < claims.index("About start-sweep")
+    assert "reproduced: 1, in part: 0, undecided: 1" in claims
+    assert json.loads((tmp_path / "lab" / "leak.json").read_text())["findings"][0]["verdict"] == "undecided"
+
+
+def test_a_plot_alone_has_its_legend_above_it():
+    one = Series("a <name>", [1, 2], [Interval(1, 1, 1), Interval(2, 2, 2)], 0, dots=False)
+    svg = standalone(curves([one], x_label="x", y_label="y"), [("a <name>", 0, False), ("b" * 60, 1, True)])
+    root = ElementTree.fromstring(svg)
+    assert float(root.get("viewBox").split()[1]) < -2 * 20  # two rows
+    assert "a <name>" in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]

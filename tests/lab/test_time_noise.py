@@ -1,0 +1,33 @@
+"""The distribution of TimeNoise that is drawn is the one that training draws from."""
+
+import numpy as np
+import pytest
+import torch
+
+from unstill.lab.time_noise import TRAININGS, centre_plot, density, density_plot, trainings_plot, trainings_table
+from unstill.methods.time_noise import center, sample_level
+
+
+@pytest.mark.parametrize("t", [0.0, 0.8, 1.0])
+def test_the_density_is_that_of_the_draws(t):
+    draws = sample_level(t, 1.0, 5.0, torch.randn(200_000, generator=torch.Generator().manual_seed(0))).numpy()
+    grid = np.linspace(0.001, 0.999, 2001)
+    values = np.array([density(x, center(t, 5.0)) for x in grid])
+    cumulated = np.cumsum(values) * (grid[1] - grid[0])
+    assert cumulated[-1] == pytest.approx(1, abs=2e-3)
+    for share in (0.1, 0.5, 0.9):
+        assert (draws < grid[np.searchsorted(cumulated, share)]).mean() == pytest.approx(share, abs=5e-3)
+
+
+def test_the_released_noise_for_svd_does_not_depend_on_the_noise_of_the_video():
+    """t = sigma / 700 with ln sigma ~ N(-1.2, 1.2): the highest of a thousand is t = 0.018."""
+    svd = next(one for one in TRAININGS if one.name == "released, SVD")
+    paper = TRAININGS[0]
+    assert paper.time_at(0.999) == 0.999 and 0.01 < svd.time_at(0.999) < 0.03
+    rows = {row[0]: row[2:5] for row in trainings_table()[1]}
+    assert len(set(rows["released, SVD"])) == 1 and len(set(rows[paper.name])) == 3
+
+
+def test_every_plot_has_a_legend_for_its_curves():
+    for svg, legend in (density_plot(), centre_plot(), trainings_plot()):
+        assert svg.count("<polyline") == len(legend) > 2 and "nan" not in svg
