@@ -120,9 +120,10 @@ def test_methods_act_and_repeat(method: Any) -> None:
     with unstill.apply(pipe, method):
         video = sample(pipe)
         assert torch.equal(sample(pipe), video)
-        several = sample(pipe, num_videos_per_prompt=2, generator=[torch.Generator().manual_seed(i) for i in (0, 1)])
-    assert video.isfinite().all() and not torch.equal(video, expected) and len(several) == 2
-    torch.testing.assert_close(several[0], video[0], rtol=1e-3, atol=1e-3)
+        # Its blocks repeat neither embeddings of the image nor, for a list of generators, the image.
+        several = sample(pipe, num_videos_per_prompt=2, image_embeds=torch.ones(2, 5, 8))
+    assert video.isfinite().all() and not torch.equal(video, expected)
+    assert len(several) == 2 and not torch.equal(*several)
 
 
 def test_what_does_not_work_says_so() -> None:
