@@ -10,31 +10,11 @@ from mkdocs.structure.files import File
 
 
 log = logging.getLogger("mkdocs.unstill")
-SECTIONS = {
-    "commands/index.md": [{name: f"commands/{name}.md"} for name in pages.verbs()],
-    "models/index.md": [{one.name: f"models/{one.name}.md"} for one in pages.MODELS],
-    "reference/index.md": [{title: f"reference/{page}.md"} for page, (title, *_) in pages.REFERENCE.items()],
-}
 
 
 def on_config(config: Any) -> Any:
-    config.nav = complete(config.nav)
+    config.nav = pages.navigation(config.nav)
     return config
-
-
-def complete(nav: list[Any]) -> list[Any]:
-    """The navigation with generated pages behind the page that opens their section, and `folder/*` written out."""
-    found: list[Any] = []
-    for entry in nav:
-        if isinstance(entry, dict):
-            found.append(
-                {name: complete(value) if isinstance(value, list) else value for name, value in entry.items()}
-            )
-        elif entry.endswith("/*"):
-            found += pages.written(entry.removesuffix("/*"))
-        else:
-            found += [entry, *SECTIONS.get(entry, ())]
-    return found
 
 
 def on_files(files: Any, config: Any) -> Any:

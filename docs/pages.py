@@ -62,9 +62,41 @@ def generated() -> dict[str, str]:
     return made | {new: links.moved_in((ROOT / old).read_text("utf-8"), old) for new, old in outside.items()}
 
 
-def written(folder: str) -> list[str]:
-    """The pages that lie in a folder of docs/, such as reports that a command writes there."""
-    return sorted(path.relative_to(DOCS).as_posix() for path in (DOCS / folder).glob("*.md"))
+def navigation(nav: list[Any]) -> list[Any]:
+    """
+    The navigation of mkdocs.yml with generated pages behind the page that opens their section, and `folder/*` written
+    out: the pages in a folder that are not named elsewhere, such as reports that a command writes there.
+    """
+    sections: dict[str, list[Any]] = {
+        "commands/index.md": [{name: f"commands/{name}.md"} for name in verbs()],
+        "models/index.md": [{one.name: f"models/{one.name}.md"} for one in MODELS],
+        "reference/index.md": [{title: f"reference/{page}.md"} for page, (title, *_) in REFERENCE.items()],
+    }
+    named = set(shown(nav))
+
+    def complete(entries: list[Any]) -> list[Any]:
+        found: list[Any] = []
+        for entry in entries:
+            if isinstance(entry, dict):
+                ((name, value),) = entry.items()
+                found.append({name: complete(value) if isinstance(value, list) else value})
+            elif entry.endswith("*"):
+                there = (path.relative_to(DOCS).as_posix() for path in DOCS.glob(f"{entry}.md"))
+                found += sorted(path for path in there if path not in named and not path.endswith(".words.md"))
+            else:
+                found += [entry, *sections.get(entry, ())]
+        return found
+
+    return complete(nav)
+
+
+def shown(nav: list[Any]) -> list[str]:
+    """The pages of a navigation, in order."""
+    found: list[str] = []
+    for entry in nav:
+        for value in entry.values() if isinstance(entry, dict) else [entry]:
+            found += shown(value) if isinstance(value, list) else [value]
+    return found
 
 
 # Commands
