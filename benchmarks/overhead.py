@@ -4,7 +4,7 @@ What methods cost per sampling step, per call and in memory, beside the plain pi
 Stable Video Diffusion on 14 frames of latents; its denoiser and its image's encoder are stubs, so that only the
 pipeline, the scheduler and the hooks are timed, between two calls of the denoiser, in CPU time. For comparison one of
 the 22 residual blocks of the real U-Net is timed at full width: a step takes more than 22 times as long. Memory is
-counted while the denoiser runs, which is when a pipeline needs most.
+counted in every call of the denoiser, which is when a pipeline needs most, and the largest count is shown.
 """
 
 import argparse
@@ -36,20 +36,23 @@ class Stub(torch.nn.Module):
         super().__init__()
         self.entered: list[float] = []
         self.left: list[float] = []
-        self.weigh, self.alive = False, 0
+        self.weigh, self.alive = False, [0, 0]
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
         self.entered.append(time.thread_time())
         if self.weigh:
-            self.alive = live_bytes()
+            latents = x.nbytes // 4  # of the input: guidance and the image each double it
+            self.alive = max(self.alive, live_bytes(latents))
         output = x[:, :, :4].contiguous()
         self.left.append(time.thread_time())
         return (output,)
 
 
-def live_bytes() -> int:
+def live_bytes(latents: int) -> list[int]:
+    """Bytes alive: in tensors of at least so many, and in smaller ones."""
     tensors = (x for x in gc.get_objects() if isinstance(x, torch.Tensor))
-    return sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values())
+    sizes = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values()
+    return [sum(size for size in sizes if size >= latents), sum(size for size in sizes if size < latents)]
 
 
 def pipeline(height: int, width: int) -> Any:
@@ -82,10 +85,10 @@ def pipeline(height: int, width: int) -> Any:
     return pipe
 
 
-def measure(pipe: Any, call: dict[str, Any], methods: tuple[Any, ...] | None, weigh: bool) -> dict[str, float]:
-    """Milliseconds from the call to the first step and between two steps, and bytes alive in the last step."""
+def measure(pipe: Any, call: dict[str, Any], methods: tuple[Any, ...] | None, weigh: bool) -> dict[str, Any]:
+    """Milliseconds from the call to the first step and between two steps, and `live_bytes` at the most."""
     stub = pipe.unet
-    stub.entered, stub.left, stub.weigh = [], [], weigh
+    stub.entered, stub.left, stub.weigh, stub.alive = [], [], weigh, [0, 0]
     gc.collect()
     began = time.thread_time()
     if methods is None:
@@ -147,7 +150,7 @@ def main() -> None:
         for name, methods in cases.items():
             alone, hooked = (measure(pipe, call, chosen, weigh=round_ == 0) for chosen in (None, methods))
             if round_ == 0:
-                extra[name]["bytes"].append(hooked["bytes"] - alone["bytes"])
+                extra[name]["bytes"] = [more - own for more, own in zip(hooked["bytes"], alone["bytes"], strict=True)]
                 continue
             plain.append(alone["step"])
             for key in ("call", "step"):
@@ -161,6 +164,7 @@ def main() -> None:
             "share of a step, at most": round(statistics.median(found["step"]) / (22 * block), 6),
             "milliseconds per call": round(statistics.median(found["call"]), 1),
             "latent-sized tensors": round(found["bytes"][0] / tensor, 2),
+            "KiB beside": round(found["bytes"][1] / 1024),
         }
         for name, found in extra.items()
     }
