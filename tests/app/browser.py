@@ -101,9 +101,7 @@ class Browser:
         return self._call("POST", "goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def size(self, width, height, mobile=False):
-        self.tell(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
-        )
+        self.tell("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
 
     def picture(self, path):
         path.write_bytes(base64.b64decode(self._call("GET", "screenshot")))

@@ -33,4 +33,4 @@ def checked_picture(path: Path, limits: Limits) -> Image.Image:
     except UnstillError as error:
         raise UnstillError(str(error).replace(str(path), path.name)) from error
     picture.thumbnail((limits.side, limits.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return picture
+    return Image.frombytes("RGB", picture.size, picture.tobytes())  # a new one, without what hangs on the old one

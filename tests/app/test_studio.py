@@ -1,0 +1,191 @@
+"""Wishes and results: what is made, what is kept, what is left when something goes wrong."""
+
+import dataclasses
+import json
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import unstill
+from unstill.app.limits import Limits
+from unstill.app.shelf import Shelf
+from unstill.app.studio import Stopped, Studio, Wish
+from unstill.app.uploads import checked_picture
+from unstill.data.video import read_video, write_video
+from unstill.errors import UnstillError
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    return Studio(["pico"], Shelf(tmp_path_factory.mktemp("shelf"), 10**8), Limits(), device="cpu")
+
+
+@pytest.fixture
+def wish():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8))
+    return Wish(
+        model="pico",
+        picture=picture,
+        prompt="",
+        motion=0.4,
+        methods=(unstill.EarlyStart(sigma=23.0),),
+        frames=4,
+        steps=2,
+        seed=3,
+    )
+
+
+def quiet(*_):
+    pass
+
+
+def file(studio, result, name):
+    return studio.shelf.find(result.token, name)
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        (unstill.EarlyStart(sigma=23.0), unstill.NoiseRectification()),
+        (unstill.FreeInit(iterations=2), unstill.ProgressiveNoise(alpha=0.5)),
+        "statistics",
+    ],
+)
+def test_the_code_makes_the_very_same_file(studio, wish, methods, tmp_path, monkeypatch):
+    if methods == "statistics":
+        defaults = unstill.models.registry.defaults_of("pico")
+        methods = (unstill.AnalyticInit(**{**defaults, "sigma": 9.0}),)
+    result = studio.make(dataclasses.replace(wish, methods=methods), quiet)
+    with zipfile.ZipFile(file(studio, result, "everything.zip")) as packed:
+        packed.extractall(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(set(result.files) - {"everything.zip"})
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    exec((tmp_path / "make_again.py").read_text(), made)
+    write_video("again.mp4", made["frames"], 8, upscale=8)
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "improved.mp4").read_bytes()
+    assert (tmp_path / "again.mp4").read_bytes() != (tmp_path / "plain.mp4").read_bytes()
+
+
+def test_a_result_says_what_it_is(studio, wish):
+    told = []
+    result = studio.make(wish, lambda *words: told.append(words))
+    settings = json.loads(file(studio, result, "settings.json").read_text())
+    assert settings["seed"] == 3 and settings["call"]["num_inference_steps"] == 2
+    assert settings["methods"] == [{"name": "early_start", "parameters": {"start": None, "sigma": 23.0}}]
+    assert settings["scores"] == result.scores and set(result.scores) == {"plain", "improved"}
+    assert [done for name, done, total in told if name == "improved" and total == 2] == [0, 1, 2]
+    assert len(read_video(file(studio, result, "improved.mp4"))) == 4
+    assert result.settings == ("motion=0.4", "EarlyStart(sigma=23)")
+
+
+def test_a_prompt_alone_is_enough_for_pico(studio, wish):
+    result = studio.make(dataclasses.replace(wish, picture=None, prompt="a red ring over green"), quiet)
+    assert "picture.png" not in result.files and "prompt='a red ring over green'" in result.code
+    with pytest.raises(UnstillError, match="give one"):
+        studio.make(dataclasses.replace(wish, picture=None), quiet)
+
+
+def test_a_stopped_run_leaves_nothing(studio, wish):
+    before, steps = set(studio.shelf._root.iterdir()), []
+
+    def tell(name, done, total):
+        steps.append(name)
+
+    with pytest.raises(Stopped):
+        studio.make(wish, tell, lambda: len(steps) >= 3)
+    assert set(studio.shelf._root.iterdir()) == before and "improved" not in steps
+    studio.make(wish, quiet)  # and the model is as it was
+
+
+def test_a_failed_run_leaves_nothing_and_the_next_one_works(studio, wish, monkeypatch):
+    before = set(studio.shelf._root.iterdir())
+    with monkeypatch.context() as broken:
+        broken.setattr("unstill.app.studio.measure", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            studio.make(wish, quiet)
+    assert set(studio.shelf._root.iterdir()) == before
+    assert "progress_bar" not in vars(studio._loaded[1])
+    studio.make(wish, quiet)
+
+
+def test_one_at_a_time(studio, wish):
+    """A run that starts while another is at work waits for it, and neither gets the other's video."""
+    results = {}
+    alone = studio.make(dataclasses.replace(wish, seed=11), quiet)
+
+    def run(seed):
+        results[seed] = studio.make(dataclasses.replace(wish, seed=seed), quiet)
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in (11, 12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    videos = [file(studio, result, "improved.mp4").read_bytes() for result in (alone, results[11], results[12])]
+    assert videos[0] == videos[1] != videos[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "/etc"}, "offers pico"),
+        ({"frames": 9}, "Frames goes from 2 to 8"),
+        ({"steps": 10_000}, "Steps goes from 1 to 100"),
+        ({"seed": -1}, "seed goes from 0"),
+        ({"motion": 7}, "Motion goes from 0 to 1"),
+        ({"motion": float("nan")}, "Motion goes from 0 to 1"),
+        ({"prompt": "a" * 301}, "up to 300 characters"),
+    ],
+)
+def test_limits(studio, wish, change, sentence):
+    with pytest.raises(UnstillError, match=sentence):
+        studio.make(dataclasses.replace(wish, **change), quiet)
+
+
+def test_a_model_only_the_hub_knows_is_refused(tmp_path):
+    with pytest.raises(UnstillError, match="download it and offer its folder"):
+        Studio(["some/model"], Shelf(tmp_path, 1), Limits())
+
+
+def test_the_oldest_results_make_room(tmp_path):
+    shelf, tokens = Shelf(tmp_path, 250), []
+    for _ in range(4):
+        token, folder = shelf.new()
+        (folder / "improved.mp4").write_bytes(b"x" * 100)
+        shelf.put(token)
+        tokens.append(token)
+    assert [(tmp_path / token).exists() for token in tokens] == [False, False, True, True]
+    for token, name in ((tokens[0], "improved.mp4"), (tokens[3], "../secret"), ("..", "improved.mp4")):
+        with pytest.raises(UnstillError, match="not here any more"):
+            shelf.find(token, name)
+
+
+def upload(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def test_uploads_are_pictures_and_nothing_else_of_them_is_kept(tmp_path):
+    exif = Image.Exif()
+    exif[0x010F] = "camera"
+    exif[0x0112] = 6  # turned
+    photo = Image.new("RGB", (4000, 2000), "red")
+    photo.save(tmp_path / "photo.jpg", exif=exif)
+    picture = checked_picture(tmp_path / "photo.jpg", Limits())
+    assert picture.size == (768, 1536) and picture.mode == "RGB" and not picture.getexif() and not picture.info
+
+    for path, sentence in (
+        (upload(tmp_path / "text.jpg", b"only text\n"), r"^text\.jpg is not a picture"),
+        (upload(tmp_path / "page.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n"), "not a picture"),
+        (upload(tmp_path / "cut.png", (tmp_path / "photo.jpg").read_bytes()[:300]), "damaged"),
+        (upload(tmp_path / "big.jpg", bytes(20_000_001)), "has 20 MB"),
+    ):
+        with pytest.raises(UnstillError, match=sentence) as caught:
+            checked_picture(path, Limits())
+        assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(UnstillError, match="8 megapixels; up to 7"):
+        checked_picture(tmp_path / "photo.jpg", Limits(megapixels=7))
