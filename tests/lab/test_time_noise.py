@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from unstill.lab.time_noise import TRAININGS, centre_plot, density, density_plot, trainings_plot, trainings_table
+from unstill.lab.time_noise import (
+    TRAININGS,
+    centre_plot,
+    density,
+    density_plot,
+    training_findings,
+    trainings_plot,
+    trainings_table,
+)
 from unstill.methods.time_noise import center, sample_level
 
 
@@ -26,6 +34,19 @@ def test_the_released_noise_for_svd_does_not_depend_on_the_noise_of_the_video():
     assert paper.time_at(0.999) == 0.999 and 0.01 < svd.time_at(0.999) < 0.03
     rows = {row[0]: row[2:5] for row in trainings_table()[1]}
     assert len(set(rows["released, SVD"])) == 1 and len(set(rows[paper.name])) == 3
+
+
+def test_more_flow_without_more_explained_motion_is_half_a_success():
+    def arm(flow, explained, motion, error, first):
+        found = {"flow": [0, flow], "explained": [0, explained], "motion": [0, motion]}
+        found |= {"motion_error": [error], "first_frame": [first]}
+        return {q: [{"value": x, "low": x - 0.01, "high": x + 0.01} for x in values] for q, values in found.items()}
+
+    gained = {"TimeNoise(maximum=1)": arm(0.2, -0.1, 0.2, -0.1, 0.02), "TimeNoise(maximum=4)": arm(0.5, 0, 0, 0, 0.1)}
+    measured = {"sigmas": [8.0, 64.0], "motions": [0.1, 1.0], "more_than_naive": gained}
+    first, second, third = training_findings(measured)
+    assert (first.verdict, second.verdict, third.verdict) == ("in part", "reproduced", "reproduced")
+    assert "flow +0.2 (0.19 to 0.21); explained motion \u22120.1" in first.evidence and first.needed
 
 
 def test_every_plot_has_a_legend_for_its_curves():

@@ -116,17 +116,20 @@ def time_noise(out: Path, docs: Path | None) -> None:
     typer.echo(TRAINED)
     typer.echo(f"Wrote {out / 'report.html'}.")
     if docs is not None:
+        measured = docs / "methods" / "time_noise_measured.json"  # where the benchmark writes
+        trained = drawn.training_findings(json.loads(measured.read_text("utf-8"))) if measured.is_file() else []
+        page_of = [f"More of it: [{measured.stem}](../methods/{measured.stem}.md)."] if trained else []
         write_recipe(
             docs,
             "time-noise",
             title=_heading(ELSEWHERE["time-noise"]),
             made_of="by the formulas, without a model",
             command="unstill compare --recipe time-noise --docs docs",
-            findings=(),
+            findings=trained,
             columns=columns,
             rows=rows,
             figures=figures,
-            words=(TRAINED, "Medians of beta, in units of the image latents:"),
+            words=(TRAINED, *page_of, "Medians of beta, in units of the image latents:"),
         )
         _said(docs, "time-noise", False)
 

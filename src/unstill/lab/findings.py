@@ -97,7 +97,7 @@ def more(ours: str, theirs: str, metric: str = "motion", by: float = 0.0) -> Cal
 
     def judge(measured: Measured) -> Judged:
         found = measured.gain(ours, theirs, metric)
-        return _sign(found, by), f"{_words(metric)} {signed(found)} against {theirs}"
+        return sign(found, by), f"{_words(metric)} {signed(found)} against {theirs}"
 
     return judge
 
@@ -107,7 +107,7 @@ def less(ours: str, theirs: str, metric: str = "motion") -> Callable[[Measured],
 
     def judge(measured: Measured) -> Judged:
         found = measured.gain(ours, theirs, metric)
-        return _sign(_minus(found)), f"{_words(metric)} {signed(found)} against {theirs}"
+        return sign(_minus(found)), f"{_words(metric)} {signed(found)} against {theirs}"
 
     return judge
 
@@ -118,7 +118,7 @@ def rises(settings: Sequence[str], metric: str = "motion", falls: bool = False) 
     def judge(measured: Measured) -> Judged:
         found = measured.trend(settings, metric)
         ends = " to ".join(number(measured.mean(one, metric).value) for one in (settings[0], settings[-1]))
-        return _sign(_minus(found) if falls else found), f"{_words(metric)} {ends}, {signed(found)} per setting"
+        return sign(_minus(found) if falls else found), f"{_words(metric)} {ends}, {signed(found)} per setting"
 
     return judge
 
@@ -130,7 +130,7 @@ def within(ours: str, theirs: str, metric: str, share: float) -> Callable[[Measu
         whole = measured.mean(theirs, metric).value
         found = measured.gain(ours, theirs, metric)
         said = f"{_words(metric)} {signed(found)} against {theirs} ({number(whole)}); {share:.0%} is allowed"
-        return _sign(found, -share * whole), said
+        return sign(found, -share * whole), said
 
     return judge
 
@@ -154,7 +154,8 @@ def signed(one: Interval) -> str:
     return f"{'+' if one.value > 0 else ''}{number(one.value)} ({number(one.low)} to {number(one.high)})"
 
 
-def _sign(found: Interval, above: float = 0.0) -> Verdict:
+def sign(found: Interval, above: float = 0.0) -> Verdict:
+    """Whether the whole interval lies above a number, below it, or on both sides."""
     if not np.isfinite(found.low):
         return "undecided"
     return "reproduced" if found.low > above else "not reproduced" if found.high < above else "undecided"
