@@ -51,7 +51,7 @@ class Count:
 
     def __call__(self, x: Tensor) -> Tensor:
         key = x.untyped_storage()._cdata
-        if key not in self._keys | self._weights:
+        if key not in self._keys and key not in self._weights:
             self._keys.add(key)
             self._seen.append(x)
             self.bytes += x.untyped_storage().nbytes()

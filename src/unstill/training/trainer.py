@@ -43,6 +43,7 @@ from unstill.training.recipe import Recipe
 log = logging.getLogger(__name__)
 Report = Callable[[str, int, int, str], None]  # stage, steps done, steps in all, a line of figures
 Validation = Callable[[Any, int, Path], dict[str, float]]  # pipeline, steps done, folder -> figures
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
             "train.batch a multiple of their product."
         )
     accelerator.gradient_accumulation_steps = o.batch // (processes * at_once)
+    if (deepspeed := getattr(accelerator.state, "deepspeed_plugin", None)) is not None:
+        deepspeed.deepspeed_config["train_micro_batch_size_per_gpu"] = at_once  # which it asks a data loader for
     return accelerator
 
 
@@ -160,11 +163,8 @@ class _Run:
         """Clips, weights, optimizer, objective."""
         recipe, family, accelerator = self.recipe, self.family, self.accelerator
         o = recipe.train
-        for part in self.pipe.components.values():
-            if isinstance(part, torch.nn.Module):
-                part.requires_grad_(False).eval()
-                if part is not getattr(self.pipe, family.denoiser):
-                    part.to(accelerator.device)
+        for part in self._parts():
+            part.requires_grad_(False).eval().to(accelerator.device)
         encoder = Encoder(self.pipe, family, recipe.data.condition_frame == "random", recipe.motion_bucket)
         self.clips, self.encode = encoded_clips(
             self.source,
@@ -178,7 +178,11 @@ class _Run:
         first = self.encode(self.clips.read(0, 0))
         self.nothing = {k: v.cpu() for k, v in family.withheld(self.pipe, first).items()}
         self.model = getattr(self.pipe, family.denoiser)
-        lora = recipe.lora
+        if recipe.data.cache:  # their work is done until validation
+            self._frozen_to("cpu")
+        lora, precision = recipe.lora, PRECISIONS.get(o.mixed_precision)
+        if lora is not None and precision is not None:
+            self.model.to(precision)  # what is not trained needs no more
         self.trained = weights.select(
             self.model,
             None if lora is None else (lora.rank, lora.alpha or lora.rank, tuple(lora.targets or family.lora)),
@@ -309,21 +313,33 @@ class _Run:
         """The main process looks at the averaged weights; the others wait."""
         if self.accelerator.is_main_process:
             self.model.eval()
+            self._frozen_to(self.accelerator.device)
             folder = self.out / "validation"
             folder.mkdir(exist_ok=True)
             values = None if self.average is None else self.average.values
             figures: dict[str, float] = {}
-            with weights.using(self.trained, values), torch.no_grad():
+            with weights.using(self.trained, values), torch.no_grad(), self.accelerator.autocast():
                 try:
                     figures = validation(self.pipe, step, folder)
-                except UnstillError as error:  # a look at the model is not worth a run
-                    log.warning("No validation after %d steps: %s", step, error)
+                except Exception as error:  # whatever it is: a look at the model is not worth a run
+                    log.warning("No validation after %d steps: %s: %s", step, type(error).__name__, error)
             self.model.train()
+            if self.recipe.data.cache:
+                self._frozen_to("cpu")
             with (folder / "figures.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, **figures}) + "\n")
             if self.recipe.trackers:
                 self.accelerator.log(figures, step=step)
         self.accelerator.wait_for_everyone()
+
+    def _parts(self) -> list[torch.nn.Module]:
+        return [part for part in self.pipe.components.values() if isinstance(part, torch.nn.Module)]
+
+    def _frozen_to(self, device: torch.device | str) -> None:
+        """Moves everything but the denoiser."""
+        for part in self._parts():
+            if part is not self.model:
+                part.to(device)
 
     def _finish(self) -> Path:
         """Writes the finished pipeline: averaged weights, a LoRA merged, in the type it was trained in."""
@@ -340,8 +356,9 @@ class _Run:
             if self.recipe.lora is not None:
                 weights.save_lora(self.model, self.out / "lora.safetensors")
                 weights.merge(self.model)
-            kinds = {"no": (), "bf16": (torch.bfloat16,), "fp16": (torch.float16,)}
-            self.pipe.to("cpu", *kinds[self.recipe.train.mixed_precision])
+            self.pipe.to("cpu")
+            if (precision := PRECISIONS.get(self.recipe.train.mixed_precision)) is not None:
+                self.pipe.to(precision)
             shutil.rmtree(part, ignore_errors=True)
             self.pipe.save_pretrained(part)
             self._copy_statistics(part)

@@ -38,7 +38,10 @@ def select(model: nn.Module, lora: tuple[int, float, tuple[str, ...]] | None = N
             raise UnstillError(
                 f"{type(model).__name__} has no linear layers called {', '.join(targets)}; name some in lora.targets."
             ) from error
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for parameter in trained.values():
+        parameter.data = parameter.data.float()  # small steps are lost in half precision
+    return trained
 
 
 def merge(model: nn.Module) -> None:
