@@ -1052,7 +1052,7 @@ CASES: dict[str, Case] = {
         encoded=9,
         condition=False,
         held=1,
-        repeats=False,
+        fails={name: "must match the size" for name in ("several", "generators")},
     ),
     "HunyuanVideo15ImageToVideoPipeline": Case(
         build=hunyuan_video_15,
@@ -1076,8 +1076,7 @@ CASES: dict[str, Case] = {
         latents=(4, 3, 2, 2),
         encoded=9,
         image_each=True,
-        repeats=False,
-        fails={"generators": "index 1 is out of bounds"},
+        fails={"several": "Sizes of tensors must match", "generators": "index 1 is out of bounds"},
     ),
     "HunyuanVideo token_replace": Case(
         build=partial(hunyuan_video, "token_replace"),
@@ -1087,8 +1086,7 @@ CASES: dict[str, Case] = {
         encoded=9,
         held=1,
         image_each=True,
-        repeats=False,
-        fails={"generators": "index 1 is out of bounds"},
+        fails={"several": "Sizes of tensors must match", "generators": "index 1 is out of bounds"},
     ),
 }
 

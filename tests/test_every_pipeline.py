@@ -223,7 +223,9 @@ def test_several_videos_of_a_prompt(name: str, pipe: Any) -> None:
         assert not torch.equal(*seen.starts[0]) and not torch.equal(*both)
     if not refused(name, "generators", lambda: sample(case, pipe, **several, generator=generators())):
         both = improved(name, pipe, **several, generator=generators())
-        for video, generator in zip(both, generators(), strict=True):
+        # Stable Video Diffusion noises the one image of several videos, with the first generator alone.
+        known = 1 if name == "StableVideoDiffusionPipeline" else 2
+        for video, generator in list(zip(both, generators(), strict=True))[:known]:
             alone = improved(name, pipe, generator=[generator])
             torch.testing.assert_close(video, alone[0], rtol=1e-3, atol=1e-3)
 

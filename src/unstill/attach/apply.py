@@ -187,7 +187,8 @@ class Applied:
         adapter = self._adapter
         video = adapter.first_to_video(self.pipe, first.latents, first.arguments).float()
         if self._captured is not None:
-            run.image_latents = adapter.image_latents(self.pipe, self._captured, video).float()
+            encoded = adapter.image_latents(self.pipe, self._captured, video).float()
+            run.image_latents = encoded.expand(len(video), -1, -1, -1, -1)  # some pipelines hold one for all videos
         elif self._image is not None:
             size = len(video), video.shape[1], *video.shape[3:]
             run.encode_image = functools.partial(adapter.encode_image, self.pipe, self._image, size, video.device)
