@@ -69,7 +69,7 @@ svg { width: 100%; height: auto; display: block; overflow: visible }
   font-size: 0.9rem } .legend li::before { content: ""; display: inline-block; width: 18px; height: 0;
   border-top: 3px solid var(--c); border-radius: 2px; margin-right: 7px; vertical-align: middle }
 .legend .dashed::before { border-top-style: dashed }
-.scroll { overflow-x: auto; margin: 8px 0; border: 1px solid var(--hair); border-radius: 12px;
+.scroll { overflow-x: auto; margin: 16px 0 8px; border: 1px solid var(--hair); border-radius: 12px;
   background: var(--card) }
 table { border-collapse: collapse; width: 100%; font-size: 0.88rem; font-variant-numeric: tabular-nums }
 th, td { padding: 7px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--hair) }
@@ -164,7 +164,7 @@ class Page:
         self._body.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
 
     def films(self, columns: int, cells: Sequence[tuple[str, Film | None]]) -> None:
-        """Captioned videos in rows of `columns`; a cell without video is the name of its row."""
+        """Captioned videos in rows of `columns`, the first of which are names of rows: cells without video."""
         drawn = []
         for caption, one in cells:
             if one is None:
@@ -177,7 +177,7 @@ class Page:
                 f'aria-label="{escape(caption, quote=True)}"></video>'
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
             )
-        grid = f"grid-template-columns: repeat({columns}, minmax(88px, 1fr))"
+        grid = f"grid-template-columns: minmax(96px, 160px) repeat({columns - 1}, minmax(88px, 220px))"
         self._body.append(f'<div class="videos" style="{grid}">{"".join(drawn)}</div>')
 
     def facts(self, title: str, pairs: dict[str, Any]) -> None:

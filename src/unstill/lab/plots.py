@@ -14,7 +14,7 @@ from unstill.lab.bootstrap import Interval
 
 
 WIDTH, HEIGHT = 420.0, 280.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 42.0
+LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 12.0, 42.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class _Axis:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             found = sorted({s * 10.0**p for p in powers for s in steps})
             return [t for t in found if self.low * 0.999 <= t <= self.high * 1.001]
-        rough = (self.high - self.low) / 4
+        rough = (self.high - self.low) / 5
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)
