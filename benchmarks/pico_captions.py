@@ -123,7 +123,7 @@ def table(result: dict) -> str:
         f"`python benchmarks/pico_captions.py --out docs/pico --scenes {result['scenes']}`",
         "",
         f'{result["pictures"]} pictures from captions of one toy ("a red ring over green"), read as the reward',
-        "`world` reads them. The last row is the same reading of true renderings: what a perfect model scores. Guessing",
+        "`world` reads them. The last row is the same reading of true renderings: what is possible. Guessing",
         "scores 13 % for a colour and 17 % for a shape. In brackets 95 % intervals.",
         "",
         "| guidance | colour of the toy | shape | ground |",
