@@ -42,7 +42,7 @@ def test_a_recipe_is_read() -> None:
         (GOOD.replace("lora: true", "lora: {rnk: 4}"), "lora.rnk is not a key of lora; did you mean rank?"),
         (GOOD.replace("steps: 5", "steps: many"), "train.steps is 'many': input should be a valid integer"),
         (GOOD.replace("steps: 5, ", ""), r"mine.yaml: train.steps is missing\.$"),
-        (GOOD.replace("512x320", "512"), "data.size is '512': should be WIDTHxHEIGHT"),
+        (GOOD.replace("512x320", "512"), "data.size is 512: should be WIDTHxHEIGHT"),
         (GOOD.replace("fps: 3", "fps: 3, stride: 2"), "data: fps and stride both decide"),
         (GOOD.replace("svd", "svd\nseed: -1\nzzz: 2"), "seed is -1: .*; zzz is not a key"),
         (GOOD + "drop: {text: 0.6, both: 0.6}", "drop: text, image and both exclude each other"),
