@@ -283,6 +283,27 @@ def measured(cls: str) -> str:
     return "\n".join([*_table(head, shown), "", foot])
 
 
+def first_five_minutes() -> str:
+    """What benchmarks/first_five_minutes.py found."""
+    path = DOCS / "first_five_minutes.json"
+    if not path.is_file():
+        return "Not measured yet."
+    found = json.loads(path.read_text("utf-8"))
+    rows = [
+        [
+            row["wish"],
+            f"`{row['command']}`",
+            f"{row['seconds']:.1f}",
+            f"{row['cpu']:.1f}",
+            row["said"] if row["code"] else "",
+        ]
+        for row in found["rows"]
+    ]
+    head = ("you want, or make a slip", "command", "seconds", "of CPU", "what a mistake is told")
+    note = f"{found['cores']} cores, load {found['load']:.1f}: where it is above the cores, read the seconds of CPU."
+    return "\n".join([*_table(head, rows), "", note])
+
+
 # Reference
 
 
