@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=16)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--motion", type=float, default=0.6)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=2.0)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     pipe = PicoPipeline.embedded()

@@ -175,7 +175,7 @@ def test_calls_of_the_denoiser_and_less_than_the_paper_says() -> None:
     assert pictures == 65 * 2 * 8  # with as many candidates as frames, and a picture as dear as a frame
 
     pipe = animatediff()
-    unstill.i4vgen(pipe, "a prompt", candidates=8, reward=reward, early=Halving(), **paper)
+    unstill.i4vgen(pipe, "a prompt", candidates=8, reward=reward, early=Halving(at=(0.3, 0.6)), **paper)
     assert pipe.unet.calls == [(16, 1)] * 8 + [(8, 1)] * 7 + [(4, 1)] * 10 + [(2, 8)] * (15 + 25)
 
     # A picture is less dear than a frame, because motion modules are left out; so that all of it costs less than 65 c.

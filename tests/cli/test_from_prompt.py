@@ -44,7 +44,7 @@ def test_a_text_to_video_pipeline_whose_candidates_make_way_for_those_of_another
     result = unstill(*say, "--json")
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)["candidates"]
-    assert told["reward"] == "proxy" and sorted(one or 9 for one in told["stopped"]) == [1, 2, 9]
+    assert told["reward"] == "proxy" and sorted(one or 9 for one in told["stopped"]) == [2, 9, 9]
     assert read_video(tmp_path / "x.gif").frames.shape == (3, 3, 16, 32)
     kept = tmp_path / "x_candidates"
     made = (kept / "candidates.safetensors").read_bytes()
