@@ -88,7 +88,7 @@ def activations(network: Any, call: Callable[[], Any], checkpointing: bool) -> f
 
 def svd(frames: int, height: int, width: int) -> tuple[Any, Callable[[], Any]]:
     with torch.device("meta"):
-        network = UNetSpatioTemporalConditionModel().to(torch.bfloat16).train()
+        network = UNetSpatioTemporalConditionModel().to(torch.bfloat16).to("meta").train()
         x = torch.empty(1, frames, 8, height // 8, width // 8, dtype=torch.bfloat16)
         tokens, ids = torch.empty(1, 1, 1024, dtype=torch.bfloat16), torch.empty(1, 3)
         t = torch.empty(1)

@@ -23,8 +23,9 @@ LEVELS = 5
 
 class Validation:
     """
-    Called by the trainer with the pipeline, the steps done and a folder: writes `STEP-I.mp4` and `STEP-leak.json` there,
-    and returns figures for the log: the motion of the videos, and explained motion and leakage at the middle level.
+    Called by the trainer with the pipeline, the steps done and a folder: writes `STEP-I.mp4` and `STEP-leak.json`
+    there, and returns figures for the log: the motion of the videos, and explained motion and leakage at the middle
+    level.
 
     Clips are the first of the data set; their first frames, or the pictures of a folder, are the images.
     """
