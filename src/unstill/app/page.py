@@ -59,7 +59,7 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=4, min_width=300, elem_classes="choices"):
                 picture = _picture()
-                prompt = gr.Textbox(max_length=studio.limits.prompt, lines=1, elem_id="prompt", **shown["prompt"])
+                prompt = gr.Textbox("", max_length=studio.limits.prompt, lines=1, elem_id="prompt", **shown["prompt"])
                 slider = gr.Slider(
                     0, 1, motion.USUAL, step=0.05, label="Motion", elem_id="motion", buttons=[], interactive=True
                 )
@@ -226,7 +226,7 @@ def _control(field: fields.Field) -> Any:
     if field.kind == "choice":
         return gr.Dropdown(list(field.choices), **shown)
     if field.kind == "numbers" or field.default is None:  # an empty gr.Number comes back as 0
-        return gr.Textbox(max_length=200, lines=1, **shown)
+        return gr.Textbox(max_length=200, lines=1, **{**shown, "value": shown["value"] or ""})
     return gr.Number(precision=0 if field.kind == "whole" else None, **shown)
 
 

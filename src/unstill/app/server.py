@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import tempfile
@@ -129,6 +130,12 @@ def serve(
         os.environ.update(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
         import uvicorn
 
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                # Open pages hold a line that is cut now: no reason for a traceback.
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
+                await super().shutdown(sockets)
+
         from unstill.app.shelf import Shelf
         from unstill.app.studio import Studio
 
@@ -137,9 +144,9 @@ def serve(
         threading.Thread(target=studio.warm, daemon=True).start()
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listening.getsockname()[1]}")
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
         try:
-            uvicorn.Server(config).run(sockets=[listening])
+            Server(config).run(sockets=[listening])
         finally:
             studio.closed.set()
 
