@@ -215,7 +215,7 @@ class Applied:
             video = torch.cat([video[:, :, : run.held], latents.to(video)], 2)
             first.latents.copy_(adapter.first_from_video(self.pipe, video, first.arguments))
 
-    def _around_denoiser(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], None] | None:
+    def _around_denoiser(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any] | None:
         if self.run is None:  # called outside of the pipeline
             return None
         return edit_condition(self._adapter, self.pipe, self.run, self._having("on_condition"), args, kwargs)

@@ -1,5 +1,6 @@
 """The image latents in a denoiser's input, rewritten before each of its calls: beside a compiled module, not in it."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from unstill.methods.base import Method, Run
 
 
 # Gets the arguments of a call; gives what to do after it, if anything.
-Around = Callable[[tuple[Any, ...], dict[str, Any]], Callable[[], None] | None]
+Around = Callable[[tuple[Any, ...], dict[str, Any]], Callable[[], Any] | None]
 
 
 def around_calls(module: torch.nn.Module, around: Around) -> Callable[[], None]:
@@ -40,7 +41,7 @@ def around_calls(module: torch.nn.Module, around: Around) -> Callable[[], None]:
 
 
 def _hooked(module: torch.nn.Module, around: Around) -> Callable[[], None]:
-    afterwards: list[Callable[[], None] | None] = []
+    afterwards: list[Callable[[], Any] | None] = []
 
     def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         afterwards[:] = [around(args, kwargs)]
@@ -65,7 +66,7 @@ def edit_condition(
     methods: Sequence[Method],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> Callable[[], None] | None:
+) -> Callable[[], Any] | None:
     """
     Lets `methods` change the image latents in a denoiser's input, in place: under guidance a copy of it would be
     larger than all that methods keep. Gives what takes the change back, where the pipeline uses that tensor again.
@@ -82,11 +83,7 @@ def edit_condition(
         edited = method.on_condition(run, edited)
     if edited is clean:
         return None
-    own = rows.clone() if adapter.reuses_input else None
+    put_back = functools.partial(rows.copy_, rows.clone()) if adapter.reuses_input else None
     for part in rows.split(batch):
         part.copy_(edited / scale)
-
-    def put_back() -> None:
-        rows.copy_(own)
-
-    return None if own is None else put_back
+    return put_back

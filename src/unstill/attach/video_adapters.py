@@ -6,7 +6,7 @@ import torch
 
 from unstill.attach.adapter import ModularAdapter, VideoAdapter
 from unstill.errors import UnstillError
-from unstill.process import Kind
+from unstill.process import Kind, Prediction
 
 
 class CogVideoXText(VideoAdapter):
@@ -142,7 +142,7 @@ class Cosmos1(Cosmos):
     condition is left alone: without the prompt the network may see no image, and `augment_sigma` noises it already.
     """
 
-    prediction = "sample"
+    prediction: Prediction | None = "sample"
     asks_for_x0 = True
     denoisers = ()
     usual_scheduler = ("EDMEulerScheduler", {"sigma_max": 80.0, "sigma_min": 0.002, "sigma_data": 0.5})
