@@ -1,9 +1,6 @@
 """`unstill diagnose` and `unstill compare`: what they write and say, and mistakes in one sentence."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -68,20 +65,6 @@ def test_compare_writes_report_tables_and_summary(model, tmp_path):
         *("manifest.json", "claims", "done", "videos"),
         *("report.html", "summary.json", "summary.csv", "cells.csv"),
     }
-
-
-def test_under_accelerate_two_processes_share_a_comparison(model, tmp_path):
-    """The command as it is documented, in real processes: together they make every cell, one writes the report."""
-    words = ["compare", "--model", model, "--method", "early-start:sigma=20,10", "--count", 4, "--steps", 2]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "unstill"]
-    command += [str(word) for word in [*words, "--out", tmp_path / "out"]]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)}  # no one's accelerate config
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("report.html") == 1
-    assert len(list((tmp_path / "out" / "done").iterdir())) == 12
-    assert len({p.name for p in (tmp_path / "out" / "videos").iterdir()}) == 12
-    assert all(row["cells"] == 4 for row in json.loads((tmp_path / "out" / "summary.json").read_text())["rows"])
 
 
 @pytest.mark.parametrize(
