@@ -59,7 +59,7 @@ def unit_of(process: ForwardProcess) -> Unit:
 
 def usual_levels(pipe: Any) -> tuple[float, ...]:
     """About ten levels from the highest that the pipeline samples at, in the unit of `unit_of`."""
-    process = ForwardProcess.of(pipe.scheduler, kind=adapter_for(pipe).kind)
+    process = adapter_for(pipe).process(pipe.scheduler)
     if unit_of(process) == "start":
         return (1.0, 0.98, 0.96, 0.92, 0.88, 0.8, 0.7, 0.6, 0.4, 0.2)
     highest = float(pipe.scheduler.config.sigma_max)
@@ -98,7 +98,7 @@ def one_step(
             that call the model twice per level.
     """
     adapter = adapter_for(pipe)
-    process = ForwardProcess.of(pipe.scheduler, kind=adapter.kind)
+    process = adapter.process(pipe.scheduler)
     visit = _Visit(values=tuple(levels), unit=unit_of(process), clean=latents.float(), noise=noise.float())
     changed: tuple[Method, ...] = ()
     if condition != "image":
