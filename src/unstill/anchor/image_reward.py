@@ -87,7 +87,7 @@ class ImageReward:
     @torch.no_grad()
     def __call__(self, prompt: str, images: Sequence[Image.Image]) -> Tensor:
         """Scores `(N,)`."""
-        weight = self.rank[0].weight
+        weight: Any = self.rank[0].weight
         words = self.tokenizer(
             prompt, padding="max_length", truncation=True, max_length=WORDS, return_tensors="pt"
         ).to(weight.device)
@@ -159,7 +159,8 @@ def _text(weights: Mapping[str, Tensor]) -> Any:
 def _rank(weights: Mapping[str, Tensor]) -> nn.Sequential:
     """Linear layers one after the other, without anything between them but the dropout of training."""
     numbers = sorted({int(key.split(".")[0]) for key in weights})
-    layers = [nn.Linear(*reversed(weights[f"{number}.weight"].shape)) for number in numbers]
+    shapes = [weights[f"{number}.weight"].shape for number in numbers]
+    layers = [nn.Linear(inner, outer) for outer, inner in shapes]
     renamed = {
         f"{place}.{part}": weights[f"{number}.{part}"]
         for place, number in enumerate(numbers)

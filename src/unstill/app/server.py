@@ -41,8 +41,11 @@ POLICY = "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; s
     "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "connect-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; object-src 'none'"
 )
-HEADERS = ((b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff"))
-HEADERS += ((b"referrer-policy", b"no-referrer"),)
+HEADERS = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 

@@ -115,7 +115,7 @@ class Cosmos(VideoAdapter):
 
     kind: Kind | None = "ve"
     captures = "prepare_latents"
-    denoisers = ("transformer",)
+    denoisers: tuple[str, ...] = ("transformer",)
     indicator = 2  # which value of `prepare_latents` says which frames are held
 
     def held_frames(self, pipe: Any) -> int:

@@ -10,7 +10,7 @@ from unstill.data.sources import Sample, Source, open_source
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
 from unstill.lab.diagnose import diagnose
-from unstill.lab.probe import has_image, usual_levels
+from unstill.lab.probe import Condition, has_image, usual_levels
 from unstill.lab.subjects import Subject, flow_of, motion_argument, picture_of
 from unstill.models.calling import arguments, generate, parameters
 from unstill.training.recipe import Recipe
@@ -75,7 +75,7 @@ class Validation:
             sample = self._clip(pipe, i)
             if self._pictures:
                 image: Any = read_image(self._pictures[i % len(self._pictures)])
-                picture = resize_and_crop(image, tuple(sample.video.shape[-2:]))
+                picture = resize_and_crop(image, (sample.video.shape[-2], sample.video.shape[-1]))
             else:
                 picture = picture_of(Subject(sample.video, 0.0))
             video = generate(pipe, self._call(pipe, picture, sample, None), seed=i)
@@ -95,7 +95,7 @@ class Validation:
         def call(subject: Subject, picture: Any) -> dict[str, Any]:
             return self._call(pipe, picture, captions[id(subject.video)], motion_argument(pipe, subject))
 
-        conditions = ("image", "removed") if has_image(pipe) else ("image",)
+        conditions: list[Condition] = ["image", "removed"] if has_image(pipe) else ["image"]
         found = diagnose(pipe, subjects, call, levels, conditions=conditions)
         (folder / f"{step:07d}-leak.json").write_text(json.dumps(found.as_dict(), indent=1))
         middle = LEVELS // 2

@@ -106,8 +106,9 @@ class Comparison:
                 takes both.
         """
         self.folder, self.images, self.blind = folder, images, blind
-        same = prompts is None or isinstance(prompts, str)
-        self.prompts: Mapping[str, str | None] = dict.fromkeys(images, prompts) if same else prompts
+        self.prompts: Mapping[str, str | None] = (
+            prompts if isinstance(prompts, Mapping) else dict.fromkeys(images, prompts)
+        )
         self.models = {model.name: model for model in models}
         cells = [
             Cell(model=model.name, setting=setting.name, motion_asked=motion, image=image, seed=seed)

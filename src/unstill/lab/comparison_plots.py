@@ -21,7 +21,7 @@ class Drawn(NamedTuple):
     title: str
     about: str
     svg: str
-    legend: tuple[tuple[str, int, bool], ...] = ()
+    legend: Sequence[tuple[str, int, bool]] = ()
 
 
 def drawn(rows: Sequence[Row]) -> list[Drawn]:

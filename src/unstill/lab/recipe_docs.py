@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from unstill.data.atomic import replacing
 from unstill.lab.comparison_plots import Drawn
@@ -55,7 +56,7 @@ def write_recipe(
     folder.mkdir(parents=True, exist_ok=True)
     for one in figures:
         write_figure(folder / f"{name}-{one.name}.svg", one.svg, one.legend)
-    content = {
+    content: dict[str, Any] = {
         "recipe": name,
         "title": title,
         "made_of": made_of,

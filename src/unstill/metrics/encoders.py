@@ -40,7 +40,8 @@ class FrameEncoder:
         from transformers import AutoTokenizer, CLIPModel
 
         model = _pretrained(CLIPModel, name).to(device)
-        return cls(model, name, clip=True, antialias=antialias, tokenizer=_pretrained(AutoTokenizer, tokenizer or name))
+        words = _pretrained(AutoTokenizer, tokenizer or name)
+        return cls(model, name, clip=True, antialias=antialias, tokenizer=words)
 
     @classmethod
     def load_dino(cls, name: str = DINO_DEFAULT, device: str = "cpu", antialias: bool = False) -> FrameEncoder:
