@@ -1,0 +1,224 @@
+"""A running server: ten visitors at once, what it refuses, and that nothing of that ends it."""
+
+import io
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from unstill.data.images import resize_and_crop
+from unstill.data.video import read_video
+
+
+gradio_client = pytest.importorskip("gradio_client")
+
+COLOURS = [
+    (220, 40, 40),
+    (40, 190, 60),
+    (50, 70, 220),
+    (230, 220, 60),
+    (60, 210, 220),
+    (220, 70, 210),
+    (245, 245, 245),
+    (12, 12, 12),
+    (235, 140, 40),
+    (125, 125, 125),
+]
+
+
+def connect(server):
+    return gradio_client.Client(server.address, verbose=False, httpx_kwargs={"timeout": 120})
+
+
+def names(client):
+    """Of the API's parameters, by what is written next to them on the page."""
+    listed = client.view_api(return_format="dict", print_info=False)["named_endpoints"]["/animate"]["parameters"]
+    found = {}
+    for parameter in listed:
+        found.setdefault(parameter["label"].split(",")[0], parameter["parameter_name"])
+    return found
+
+
+def fetch(server, path, data=None, **headers):
+    """Status and body."""
+    request = urllib.request.Request(server.address + path, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def ask(client, picture, **values):
+    called = names(client)
+    given = {called[label.capitalize()]: value for label, value in values.items()}
+    return client.submit(**{called["Picture"]: gradio_client.handle_file(picture)}, **given, api_name="/animate")
+
+
+def test_ten_visitors_at_once(server, tmp_path):
+    """Everybody is served or told their place, gets their own video, and the server does not grow with them."""
+    process, places = psutil.Process(server.pid), set()
+
+    def visit(number):
+        path = tmp_path / f"{number}.png"
+        picture = Image.new("RGB", (80 + number, 64), COLOURS[number])
+        picture.save(path)
+        client = connect(server)
+        job = ask(client, str(path), seed=number, steps=3, frames=2)
+        while not job.done():
+            status = job.status()
+            if status.rank is not None:
+                places.add(status.rank)
+            time.sleep(0.05)
+        told = job.result()[0]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name in told["files"]:
+            status, body = fetch(server, f"/results/{told['token']}/{name}")
+            assert status == 200
+            (folder / name).write_bytes(body)
+        assert np.array_equal(Image.open(folder / "picture.png"), resize_and_crop(picture, (64, 64)))
+        settings = json.loads((folder / "settings.json").read_text())
+        assert settings["seed"] == number and f"manual_seed({number})" in told["code"]
+        shown = read_video(folder / "plain.mp4").frames[0].float().mean((1, 2)).numpy()
+        return int(np.argmin([np.abs(shown - colour).sum() for colour in COLOURS]))
+
+    with ThreadPoolExecutor(10) as visitors:
+        first = visitors.submit(visit, 0).result()  # loads what is loaded once
+        before = process.memory_info().rss
+        rest = list(visitors.map(visit, range(1, 10)))
+    assert [first, *rest] == list(range(10)), "somebody got the video of another"
+    assert len(places) > 2, "nobody was told a place"
+    assert process.memory_info().rss - before < 150e6
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=//etc/passwd",
+        "/gradio_api/file={home}/secret.txt",
+        "/gradio_api/file=secret.txt",
+        "/gradio_api/file=src/unstill/app/page.py",
+        "/gradio_api/file={scratch}/../../../../etc/passwd",
+        "/gradio_api/file=%2e%2e/%2e%2e/etc/passwd",
+        "/gradio_api/file=http://127.0.0.1/",
+        "/gradio_api/file/etc/passwd",
+        "/file=/etc/passwd",
+        "/results/../../etc/passwd",
+        "/results/..%2f..%2fetc/passwd",
+        "/results/x/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/static/../../../../etc/passwd",
+        "/static/%2e%2e/%2e%2e/%2e%2e/routes.py",
+        "/assets/%2e%2e%2f%2e%2e%2f%2e%2e%2froutes.py",
+        "/gradio_api/proxy=http://127.0.0.1/",
+        "/gradio_api/custom_component/1/client/component/../../../../etc/passwd",
+        "/monitoring",
+        "/gradio_api/vibe-code",
+        "/docs",
+        "/openapi.json",
+    ],
+)
+def test_no_file_of_the_server_is_reachable(server, path):
+    status, body = fetch(server, path.format(home=server.home, scratch=server.scratch))
+    assert status in (403, 404), body[:200]
+    assert b"root:" not in body and b"nobody reads this" not in body and b"import" not in body
+
+
+def call(server, payload):
+    """A raw call of the API with whatever stands in for the picture; how the stream of its events ends."""
+    client = connect(server)
+    listed = client.view_api(return_format="dict", print_info=False)["named_endpoints"]["/animate"]["parameters"]
+    data = [parameter["parameter_default"] for parameter in listed]
+    for label, value in (("Picture", payload), ("Frames", 2), ("Steps", 1)):
+        data[next(i for i, one in enumerate(listed) if one["label"].startswith(label))] = value
+    kind = {"Content-Type": "application/json"}
+    status, body = fetch(server, "/gradio_api/call/animate", json.dumps({"data": data}).encode(), **kind)
+    assert status == 200, body
+    return fetch(server, f"/gradio_api/call/animate/{json.loads(body)['event_id']}")[1].decode()
+
+
+def upload(server, name, data):
+    """The path that the server gave an uploaded file."""
+    form = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    status, body = fetch(server, "/gradio_api/upload", form + data + b"\r\n--x--\r\n", **kind)
+    assert status == 200, body
+    return json.loads(body)[0]
+
+
+def test_pictures_come_from_uploads_only(server):
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "png")
+    uploaded = upload(server, "red.png", picture.getvalue())
+    meta = {"_type": "gradio.FileData"}
+    assert "event: complete" in call(server, {"path": uploaded, "meta": meta})
+    for path in (
+        "/etc/passwd",
+        f"{server.home}/secret.txt",
+        f"{uploaded}/../../../../secret",
+        "http://127.0.0.1:9/x.png",
+    ):
+        for extra in ({}, {"is_stream": True}, {"url": "http://127.0.0.1:9/x.png"}):
+            said = call(server, {"path": path, "meta": meta, **extra})
+            assert "event: error" in said and "complete" not in said and "root:" not in said, said
+
+
+def test_bad_requests_are_refused_and_end_nothing(server, tmp_path):
+    json_ = {"Content-Type": "application/json"}
+    for path, data, headers in (
+        ("/gradio_api/queue/join", b"{", json_),
+        ("/gradio_api/queue/join", b'{"data": [], "fn_index": 99999, "session_hash": "x"}', json_),
+        ("/gradio_api/queue/join", b'{"data": [1], "fn_index": 8, "session_hash": "x"}', json_),
+        ("/gradio_api/run/predict", b'{"data": {}, "fn_index": -1}', json_),
+        ("/gradio_api/call/animate", b'{"data": [[[[]]]]}', json_),
+        ("/gradio_api/call/nothing", b'{"data": []}', json_),
+        ("/gradio_api/upload", b"not a form", {"Content-Type": "multipart/form-data; boundary=x"}),
+        ("/gradio_api/upload", b"", {"Content-Type": "text/plain"}),
+        ("/gradio_api/queue/join", b"x" * 1_000_001, json_),
+    ):
+        status, _ = fetch(server, path, data, **headers)
+        assert 200 <= status < 600
+    assert fetch(server, "/gradio_api/queue/join", b"x" * 1_000_001, **json_)[0] == 413
+
+    text = tmp_path / "text.jpg"
+    text.write_text("this is no picture\n")
+    client = connect(server)
+    with pytest.raises(gradio_client.exceptions.AppError, match=r"^text\.jpg is not a picture"):
+        ask(client, str(text)).result()
+    path = tmp_path / "red.png"
+    Image.new("RGB", (64, 64), "red").save(path)
+    for values, sentence in (
+        ({"seed": -5}, "seed"),
+        ({"steps": 100_000}, "Steps"),
+        ({"frames": 999}, "Frames"),
+        ({"methods": ["no_such_method"]}, "no_such_method"),
+        ({"methods": ["early_start", "analytic_init"], "steps": 1, "frames": 2}, "both decide"),
+    ):
+        with pytest.raises(gradio_client.exceptions.AppError, match=sentence):
+            ask(client, str(path), **values).result()
+    assert ask(client, str(path), steps=1, frames=2).result()[0]["verdict"]
+
+
+def test_200_megabytes_are_turned_away_at_the_door(server):
+    """By what the request says of itself, before a byte of the file is read."""
+    host, port = server.address.removeprefix("http://").split(":")
+    for length in ("Content-Length: 200000000", "Transfer-Encoding: chunked"):
+        with socket.create_connection((host, int(port)), timeout=30) as line:
+            head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}\r\n{length}\r\nContent-Type: multipart/form-data"
+            line.sendall(f"{head}; boundary=x\r\n\r\n".encode())
+            answer = line.recv(65536)
+        assert answer.startswith((b"HTTP/1.1 413", b"HTTP/1.1 411"))
+
+
+def test_every_answer_forbids_outside_addresses(server):
+    with urllib.request.urlopen(server.address, timeout=60) as answer:
+        policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy and "http" not in policy
