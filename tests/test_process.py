@@ -91,6 +91,8 @@ def test_x0_is_the_schedulers(name: str) -> None:
     for step in steps_of(scheduler):
         t = scheduler.timesteps[step]
         sample = draw(3) * max(1.0, process.alpha_sigma(t, step)[1])
+        if name.startswith("pndm"):  # its formula cancels: in float32 the last bits depend on the processor
+            output, sample = output.double(), sample.double()
         expected = own_x0(scheduler, step, output, sample, name)
         if name == "lcm":  # returns the consistency function of x0
             skip, out = scheduler.get_scalings_for_boundary_condition_discrete(t)
