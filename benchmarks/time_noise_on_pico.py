@@ -40,12 +40,8 @@ MOTIONS = (0.1, 0.4, 0.7, 1.0)  # requested
 NAIVE = "none"
 ARMS: dict[str, dict[str, Any]] = {
     NAIVE: {"method": "none"},
-    "TimeNoise(maximum=0.5)": {"maximum": 0.5, "tell": True},
     "TimeNoise(maximum=1)": {"maximum": 1.0, "tell": True},
-    "TimeNoise(maximum=1), not told": {"maximum": 1.0},
     "TimeNoise(maximum=4)": {"maximum": 4.0, "tell": True},
-    "constant(maximum=1)": {"method": "constant", "maximum": 1.0, "tell": True},
-    "CDM(maximum=0.3)": {"method": "conditioning-augmentation", "maximum": 0.3, "tell": True},
 }
 
 
@@ -285,7 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/time_noise_on_pico"), help="work, taken up if stopped")
     parser.add_argument("--docs", type=Path, default=Path("docs/methods"), help="where table, figures and plot go")
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--clips", type=int, default=512)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--no-compile", action="store_true")
