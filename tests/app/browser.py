@@ -37,7 +37,10 @@ class Browser:
                 "--hide-scrollbars",
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ],
-            "prefs": {"download.default_directory": str(downloads), "download.prompt_for_download": False},
+            "prefs": {
+                "download.default_directory": str(downloads),
+                "profile.default_content_setting_values.automatic_downloads": 1,  # several, without asking
+            },
             "perfLoggingPrefs": {"enableNetwork": True},
         }
         asked = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}

@@ -59,11 +59,12 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=4, min_width=300, elem_classes="choices"):
                 picture = _picture()
+                note = gr.HTML(elem_id="note", elem_classes="told")
                 prompt = gr.Textbox("", max_length=studio.limits.prompt, lines=1, elem_id="prompt", **shown["prompt"])
                 slider = gr.Slider(
                     0, 1, motion.USUAL, step=0.05, label="Motion", elem_id="motion", buttons=[], interactive=True
                 )
-                means = gr.HTML(elem_classes="told")
+                means = gr.HTML(elem_id="means", elem_classes="told")
                 go = gr.Button("Make it move", variant="primary", elem_id="go")
                 stop = gr.Button("Stop", elem_id="stop", visible=False)
                 with gr.Accordion("Advanced", open=False, elem_id="advanced"):
@@ -86,6 +87,12 @@ def build(studio: Studio) -> gr.Blocks:
         def wish(data: Mapping[Any, Any]) -> tuple[str, tuple[Method, ...]]:
             values = {key: data[control] for key, control in controls.items()}
             return data[model], _methods(data[model], data[slider], data[chosen], values)
+
+        def look_at(path: Path | None) -> tuple[Image.Image | None, str]:
+            try:
+                return (None, "") if path is None else (checked_picture(path, studio.limits), "")
+            except UnstillError as error:
+                return None, look.problem(str(error))
 
         def tell_means(data: dict[Any, Any]) -> str:
             try:
@@ -143,9 +150,7 @@ def build(studio: Studio) -> gr.Blocks:
             return [gr.update(**new[key]) for key in ("prompt", "frames", "steps", "methods")]
 
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        picture.input(
-            _spoken(lambda path: path and checked_picture(path, studio.limits)), picture, picture, **quiet
-        ).failure(lambda: None, None, picture, **quiet)
+        picture.input(look_at, picture, [picture, note], **quiet)
         model.change(change_model, model, [prompt, frames, steps, chosen], **quiet)
         chosen.change(
             lambda names: [gr.update(visible=name in names) for name in groups], chosen, list(groups.values()), **quiet
@@ -193,12 +198,12 @@ def _picture() -> Any:
         if payload is None:
             return None
         if not payload.path or is_http_url_like(payload.path) or not is_in_or_equal(payload.path, get_upload_folder()):
-            raise gr.Error(refused, title="", print_exception=False)
+            raise gr.Error(refused, print_exception=False)
         return Path(payload.path)
 
     async def no_address(path: str | Path | None) -> str | None:
         if path is not None and is_http_url_like(str(path)):
-            raise gr.Error(refused, title="", print_exception=False)
+            raise gr.Error(refused, print_exception=False)
         kept: str | None = await into_cache(path)
         return kept
 
@@ -280,7 +285,7 @@ def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except UnstillError as error:
-            raise gr.Error(str(error), title="", print_exception=False) from error
+            raise gr.Error(str(error), print_exception=False) from error
         except gr.Error:
             raise
         except Exception as error:
@@ -291,6 +296,6 @@ def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
                 if small
                 else ("Something went wrong on the server, not with what you did; its log says more.")
             )
-            raise gr.Error(sentence, title="", print_exception=False) from error
+            raise gr.Error(sentence, print_exception=False) from error
 
     return spoken
