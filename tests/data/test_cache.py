@@ -1,7 +1,6 @@
 """The cache of latents: what comes back, what a kill leaves, what is never used again."""
 
 import logging
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.processes import finish, start
 from unstill.data import cache
 from unstill.data.cache import CacheSettings, fill_cache, fingerprint_of, open_cache
 from unstill.data.loading import Loader
@@ -126,15 +126,13 @@ def killed(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return encode(sample, generator)
 
+    cache.CLIPS_PER_PART = 5  # a process of its own
     fill_cache(noise(tmp_path), dying)
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="cannot fork")
 def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("fork").Process(target=killed, args=(tmp_path / "a",))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL and len(contents(tmp_path / "a")) == 2
+    finish([start(killed, tmp_path / "a")], code=-signal.SIGKILL)
+    assert len(contents(tmp_path / "a")) == 2
     fill_cache(noise(tmp_path / "a"), encode)
     fill_cache(noise(tmp_path / "b"), encode)
     assert contents(tmp_path / "a") == contents(tmp_path / "b") and len(contents(tmp_path / "a")) == 5

@@ -1,17 +1,16 @@
 """Cells, summary and report of a comparison, with a random model."""
 
 import base64
-import multiprocessing
 import random
 import re
 import shutil
-import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.processes import finish, kill_after, start
 from unstill.errors import UnstillError
 from unstill.lab.compare import METRICS, Comparison, Model, Setting
 from unstill.lab.comparison_report import page, verdict, write
@@ -205,29 +204,25 @@ def test_text_from_outside_stays_text(done):
     assert "<script>alert" not in html and "<img src=x>" not in html
 
 
+def share(folder, rank):
+    comparison(folder, seeds=range(4), settings=SETTINGS[:3]).run(rank, 2)
+
+
 def test_killed_ten_times_and_shared_by_two_it_ends_as_undisturbed(tmp_path):
-    """Real processes on real videos: forked, so that each begins at once."""
+    """Real processes on real videos."""
     undisturbed = comparison(tmp_path / "a", seeds=range(4), settings=SETTINGS[:3])
     undisturbed.run()
-    folder, draw, fork = tmp_path / "b", random.Random(0), multiprocessing.get_context("fork")
+    folder, draw = tmp_path / "b", random.Random(0)
 
-    def work(rank):
-        comparison(folder, seeds=range(4), settings=SETTINGS[:3]).run(rank, 2)
+    def cells():
+        return len(list((folder / "done").glob("*.json")))
 
     for _ in range(10):
-        victim = fork.Process(target=work, args=(0,))
-        victim.start()
-        time.sleep(draw.uniform(0.05, 0.4))
-        victim.kill()
-        victim.join()
+        kill_after(start(share, folder, 0), cells, cells() + draw.randint(0, 2), draw.uniform(0, 0.1))
+    assert 0 < cells() < 24
     made = comparison(folder, seeds=range(4), settings=SETTINGS[:3])
     before = {p.name: p.stat().st_mtime_ns for p in (folder / "done").glob("*.json")}
-    both = [fork.Process(target=work, args=(rank,)) for rank in (0, 1)]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join(120)
-    assert [one.exitcode for one in both] == [0, 0]
+    finish([start(share, folder, rank) for rank in (0, 1)])
     timed = [{**one, "seconds": 0} for one in made.results()]
     assert timed == [{**one, "seconds": 0} for one in undisturbed.results()] and len(timed) == 24
     after = {p.name: p.stat().st_mtime_ns for p in (folder / "done").glob("*.json")}

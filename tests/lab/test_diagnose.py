@@ -1,15 +1,14 @@
 """Three models made by hand, whose leakage is known, and what is made of the numbers."""
 
 import math
-import multiprocessing
 import random
-import time
 
 import numpy as np
 import pytest
 import torch
 
 from tests.pipelines import CASES, pipeline
+from tests.processes import finish, kill_after, start
 from unstill.attach import adapter_for
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
@@ -44,14 +43,18 @@ def subjects():
 
 @pytest.fixture(scope="module")
 def pipe(subjects):
+    return made(subjects)
+
+
+def made(subjects):
     torch.manual_seed(0)
     vae, unet = PicoAutoencoder(block_out_channels=(8, 8)), Made(block_out_channels=(8, 8, 8), embedding=16)
     with torch.no_grad():
         latents = vae.encoder(torch.cat([one.video for one in subjects]) * 2 - 1)
     vae.standardise(latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
-    made = PicoPipeline(vae, unet, edm_scheduler())
-    made.set_progress_bar_config(disable=True)
-    return made
+    pipe = PicoPipeline(vae, unet, edm_scheduler())
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def probed(pipe, subjects, x0_of):
@@ -169,28 +172,30 @@ def run_in(folder, pipe, **changes):
     )
 
 
+def halfway(noisy, image, sigma):
+    return (image + noisy / (1 + sigma**2)) / 2
+
+
+def share(folder, rank):
+    pipe = made(from_world(3, frames=4, size=(64, 64), others=24))
+    pipe.unet.x0_of = halfway
+    assert (run_in(folder, pipe).run(rank, 2) is None) == (rank == 1)
+
+
 def test_killed_and_shared_by_two_a_diagnosis_ends_as_undisturbed(pipe, tmp_path):
-    """Real processes: forked, so that each begins at once."""
-    pipe.unet.x0_of = lambda noisy, image, sigma: (image + noisy / (1 + sigma**2)) / 2
+    """Real processes."""
+    pipe.unet.x0_of = halfway
     found, answered = run_in(tmp_path / "a", pipe).run()
     assert found.clips == 2 and len(answered.measured) == 4
-    fork, draw = multiprocessing.get_context("fork"), random.Random(0)
+    draw = random.Random(0)
 
-    def work(rank):
-        assert (run_in(tmp_path / "b", pipe).run(rank, 2) is None) == (rank == 1)
+    def numbers():
+        return len(list((tmp_path / "b").rglob("*.json")))
 
     for _ in range(4):
-        victim = fork.Process(target=work, args=(0,))
-        victim.start()
-        time.sleep(draw.uniform(0.05, 0.5))
-        victim.kill()
-        victim.join()
-    both = [fork.Process(target=work, args=(rank,)) for rank in (0, 1)]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join(120)
-    assert [one.exitcode for one in both] == [0, 0]
+        kill_after(start(share, tmp_path / "b", 0), numbers, numbers() + draw.randint(0, 2), draw.uniform(0, 0.05))
+    assert 0 < numbers() < 10
+    finish([start(share, tmp_path / "b", rank) for rank in (0, 1)])
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*.json")}
     assert len(before) == 2 + 2 * 4
     again, answers = run_in(tmp_path / "b", pipe).run()

@@ -1,9 +1,9 @@
 """A tiny model to train, and runs in processes of their own."""
 
-import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests import pipelines as tiny
+from tests.processes import start as start_process
 from unstill.training.recipe import Recipe
 
 
@@ -54,36 +55,20 @@ def silent(*_: Any) -> None:
     """A report that says nothing."""
 
 
-def start(recipe: Recipe, out: Path, processes: int = 1) -> list[Any]:
-    """A run in processes of its own: forked, so that each begins at once."""
-    fork = multiprocessing.get_context("fork")
+def start(recipe: Recipe, out: Path, processes: int = 1) -> list[BaseProcess]:
+    """A run in processes of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    made = [fork.Process(target=_work, args=(recipe, out, rank, processes, port)) for rank in range(processes)]
-    for one in made:
-        one.start()
-    return made
+    return [start_process(_work, recipe, out, rank, processes, port) for rank in range(processes)]
 
 
 def _work(recipe: Recipe, out: Path, rank: int, processes: int, port: int) -> None:
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
     from unstill.cli.processes import rank_and_count
     from unstill.training.trainer import train
 
-    torch.set_num_threads(1)
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
     if processes > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         rank_and_count()
     train(recipe, out, silent)
-
-
-def finish(run: list[Any]) -> None:
-    """Waits for all; each has to end well."""
-    for one in run:
-        one.join(120)
-    assert [one.exitcode for one in run] == [0] * len(run)

@@ -12,7 +12,8 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 import unstill
-from tests.training.conftest import finish, silent, start
+from tests.processes import finish, kill
+from tests.training.conftest import silent, start
 from unstill.errors import UnstillError
 from unstill.training.recipe import Recipe
 from unstill.training.trainer import learning_rate, train
@@ -62,9 +63,7 @@ def test_killed_at_random_steps_and_resumed_it_ends_bit_for_bit_as_undisturbed(
         while not (out / "loss.csv").exists() or len((out / "loss.csv").read_text().splitlines()) <= steps:
             assert time.monotonic() < until and all(v.is_alive() for v in victims)
             time.sleep(0.002)
-        for victim in victims:
-            victim.kill()
-            victim.join()
+        kill(victims)
     assert not (out / "pipeline").exists()
     finish(start(make(), out, processes))
     whole = undisturbed[processes]
