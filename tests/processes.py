@@ -1,12 +1,17 @@
 """
-Processes of a test's own. They come from a server that has loaded torch and nothing has run in: a fork of pytest itself
-inherits the locks of threads that it does not have, and stands still for ever on the first of them.
+Processes of a test's own. They come from a server that has loaded torch and nothing has run in: a fork of pytest
+itself inherits the locks of threads that it does not have, and stands still for ever on the first of them.
 """
 
 import multiprocessing
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,3 +58,22 @@ def kill(processes: Sequence[BaseProcess]) -> None:
     for one in processes:
         one.kill()
         one.join()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def launch_two(logs: Path, *words: Any) -> None:
+    """`accelerate launch -m unstill WORDS` in two processes, which it starts on a CPU only if told of several GPUs."""
+    options = ("--multi_gpu", "--num_processes", "2", "--main_process_port", str(free_port()))
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, "--log_dir", str(logs), "--tee", "3"]
+    # As many threads as the tests have: another number of them rounds sums differently.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(
+        [*command, "-m", "unstill", *map(str, words)], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(entry.parent.name for entry in logs.rglob("stdout.log")) == ["0", "1"]

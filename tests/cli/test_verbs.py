@@ -1,8 +1,6 @@
 """The other verbs, the help, and what the command line costs before it does anything."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import tarfile
@@ -10,6 +8,7 @@ import tarfile
 import pytest
 import torch
 
+from tests.processes import launch_two
 from unstill.cli import app
 from unstill.data.video import write_video
 from unstill.models.registry import MODELS, load
@@ -109,18 +108,11 @@ def test_statistics_of_the_world_and_of_shards(unstill, model, clips, tmp_path):
 def test_two_processes_measure_what_one_does(unstill, model, clips, tmp_path):
     words = ("statistics", str(clips), "--model", model, "--frames", "4", "--clips-per-video", "3", "--out")
     unstill(*words, tmp_path / "one.safetensors")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # As many threads as this process has: another number of them rounds the VAE's float32 sums differently.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", str(port))
-    two = [sys.executable, *launch, "-m", "unstill", *words, str(tmp_path / "two.safetensors")]
-    subprocess.run(two, env=environment, check=True, capture_output=True, timeout=600)
+    launch_two(tmp_path / "logs", *words, tmp_path / "two.safetensors")
     assert (tmp_path / "two.safetensors").read_bytes() == (tmp_path / "one.safetensors").read_bytes()
     assert LatentStatistics.load(tmp_path / "two.safetensors").count == 9
     assert {entry.name for entry in tmp_path.iterdir()} == {
-        *("clips", "one.json", "one.safetensors", "two.json", "two.safetensors")
+        *("clips", "logs", "one.json", "one.safetensors", "two.json", "two.safetensors")
     }
 
 

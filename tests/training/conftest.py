@@ -1,7 +1,6 @@
 """A tiny model to train, and runs in processes of their own."""
 
 import os
-import socket
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from tests import pipelines as tiny
+from tests.processes import free_port
 from tests.processes import start as start_process
 from unstill.training.recipe import Recipe
 
@@ -57,9 +57,7 @@ def silent(*_: Any) -> None:
 
 def start(recipe: Recipe, out: Path, processes: int = 1) -> list[BaseProcess]:
     """A run in processes of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     return [start_process(_work, recipe, out, rank, processes, port) for rank in range(processes)]
 
 

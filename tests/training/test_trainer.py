@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 import unstill
-from tests.processes import finish, kill
+from tests.processes import finish, kill, launch_two
 from tests.training.conftest import silent, start
 from unstill.errors import UnstillError
 from unstill.training.recipe import Recipe
@@ -49,6 +50,13 @@ def test_two_processes_train_as_one_does(undisturbed: dict[int, Path]) -> None:
     one, two = losses(undisturbed[1]), losses(undisturbed[2])
     assert len(one) == 8
     torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=1e-5, atol=0)
+
+
+def test_so_do_two_under_accelerate_launch(make: Make, undisturbed: dict[int, Path], tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(yaml.safe_dump(make().model_dump(mode="json", by_alias=True)))
+    launch_two(tmp_path / "logs", "train", recipe, "--out", tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(undisturbed[2])
 
 
 @pytest.mark.parametrize("processes", [1, 2])
