@@ -75,6 +75,8 @@ def variants(pipe: PicoPipeline, prompt: str, seed: int, chosen: argparse.Namesp
     with tempfile.TemporaryDirectory() as folder:  # the candidates are made once
         full, first = i4vgen(), i4vgen(pick=0)
         still, released = i4vgen(preset=unstill.NIVSDS(step_size=0.0)), i4vgen(preset="released")
+        lower = unstill.NIVSDS(regenerate=0.64), unstill.NIVSDS(regenerate=0.64, step_size=0.0)
+        low, low_still = (i4vgen(preset=method) for method in lower)
     return {
         "text to video, plainly": (plainly(), None),
         "image to video from the chosen picture, plainly": (plainly(image=full.anchor), full.anchor),
@@ -82,6 +84,8 @@ def variants(pipe: PicoPipeline, prompt: str, seed: int, chosen: argparse.Namesp
         "without selection (candidate 0)": (first.frames, first.anchor),
         "without NI-VSDS": (still.frames, still.anchor),
         "I4VGen, preset released": (released.frames, released.anchor),
+        "I4VGen, regenerate=0.64": (low.frames, low.anchor),
+        "without NI-VSDS, regenerate=0.64": (low_still.frames, low_still.anchor),
         "NI-VSDS before the regeneration": (full.animated, full.anchor),
     }
 

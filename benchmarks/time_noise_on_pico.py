@@ -1,6 +1,6 @@
 """Naive fine-tuning against TimeNoise and its baselines, on the embedded model and its synthetic world.
 
-    python benchmarks/time_noise_on_pico.py                       # about 20 minutes on one idle core
+    python benchmarks/time_noise_on_pico.py                       # about 45 minutes on one idle core
     python benchmarks/time_noise_on_pico.py --steps 3 --clips 32 --images 2 --out /tmp/try --docs /tmp/docs
 
 Every arm continues the shipped weights for the same steps, on the same clips at the same noise; only what is done to
@@ -41,7 +41,9 @@ NAIVE = "none"
 ARMS: dict[str, dict[str, Any]] = {
     NAIVE: {"method": "none"},
     "TimeNoise(maximum=1)": {"maximum": 1.0, "tell": True},
-    "TimeNoise(maximum=4)": {"maximum": 4.0, "tell": True},
+    "TimeNoise(maximum=1), not told": {"maximum": 1.0},
+    "constant noise(maximum=1)": {"method": "constant", "maximum": 1.0, "tell": True},
+    "conditioning augmentation": {"method": "conditioning-augmentation", "tell": True},
 }
 
 
@@ -281,7 +283,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/time_noise_on_pico"), help="work, taken up if stopped")
     parser.add_argument("--docs", type=Path, default=Path("docs/methods"), help="where table, figures and plot go")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--clips", type=int, default=512)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--no-compile", action="store_true")
