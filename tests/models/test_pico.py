@@ -102,6 +102,15 @@ def test_guidance_one_and_batch_agree_with_single_calls(pipe, image):
     assert not torch.equal(one, run(pipe, image, latents=noise[:1]))
 
 
+def test_a_prompt_is_guided_unless_it_is_said_otherwise(pipe, image):
+    told = {"prompt": "a red ring over blue"}
+    for source in (image, None):
+        default = run(pipe, source, **told)
+        assert pipe.guidance_scale == 2 and torch.equal(default, run(pipe, source, guidance_scale=2.0, **told))
+        assert not torch.equal(default, run(pipe, source, guidance_scale=1.0, **told))
+    assert torch.equal(run(pipe, image), run(pipe, image, guidance_scale=1.0)) and pipe.guidance_scale == 1
+
+
 def test_pictures_of_any_size_and_the_callback(pipe):
     steps = []
 

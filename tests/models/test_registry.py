@@ -118,6 +118,8 @@ def test_arguments_in_the_words_of_each_class():
     assert (call["motion_bucket_id"], call["num_frames"], call["num_inference_steps"]) == (128, 14, 3)
     assert (call["height"], call["width"], call["fps"]) == (320, 512, 7)
     assert arguments(cog, image=Image, prompt="a boat", fps=8).keys() == {"image", "prompt", "output_type"}
+    assert arguments(svd, image=Image, guidance=2.5)["max_guidance_scale"] == 2.5
+    assert arguments(cog, image=Image, prompt="a boat", guidance=1.0)["guidance_scale"] == 1.0
     for wrong, says in (
         ({"image": None}, "give one"),
         ({"image": Image}, "needs a prompt"),

@@ -25,6 +25,10 @@ def animate(
     ] = None,
     motion: Annotated[float | None, typer.Option(help="How much should move: 0 (still) to 1 (lively).")] = None,
     frames: Annotated[int | None, typer.Option(min=2, help="Length of the video.")] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(min=0, help="Weight of prompt and picture. [default: the model's; pico: 2 with a prompt, else 1]"),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps: more is slower and cleaner.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
     fps: Annotated[int | None, typer.Option(min=1, max=120, help="Frames per second of the written video.")] = None,
@@ -95,6 +99,7 @@ def animate(
         "frames": frames or (entry.frames if entry else None),
         "steps": steps or (entry.steps if entry else None),
         "fps": fps or (entry.fps if entry else None),
+        "guidance": guidance,
     }
     bars = sys.stderr.isatty() and not as_json
     output.hush(bars)
@@ -155,6 +160,8 @@ def _defaults(pipe: Any) -> dict[str, Any]:
     from unstill.models.calling import parameters
 
     values = {name: one.default for name, one in parameters(type(pipe)).items()}
+    if "guidance_scale" in values and values["guidance_scale"] is None:  # what the prompt made of it
+        values["guidance_scale"] = getattr(pipe, "guidance_scale", None)
     return {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
 
 

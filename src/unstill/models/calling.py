@@ -58,6 +58,7 @@ def arguments(
     steps: int | None = None,
     size: tuple[int, int] | None = None,
     fps: int | None = None,
+    guidance: float | None = None,
 ) -> dict[str, Any]:
     """
     Keyword arguments for a call of a pipeline of class `cls`; what is `None` keeps the pipeline's own default.
@@ -65,6 +66,8 @@ def arguments(
     Args:
         motion: 0 (still) to 1 (lively): pico's `motion`, Stable Video Diffusion's `motion_bucket_id` / 255.
         size: (height, width).
+        guidance: weight of prompt and image against neither: `guidance_scale`, of Stable Video Diffusion that of the last
+            frame, up to which it rises.
 
     A pipeline that takes no image leaves it to the methods (`unstill.apply(..., image=...)`).
 
@@ -107,6 +110,11 @@ def arguments(
     ):
         if value is not None and key in known:
             call[key] = value
+    if guidance is not None:
+        scale = next((key for key in ("guidance_scale", "max_guidance_scale") if key in known), None)
+        if scale is None:
+            raise UnstillError(f"{name} has no guidance scale: leave it out.")
+        call[scale] = guidance
     if fps is not None and "motion_bucket_id" in known:
         call["fps"] = fps  # a condition of Stable Video Diffusion, not the speed of the written file
     if "decode_chunk_size" in known:
