@@ -1,5 +1,6 @@
 """`unstill.i4vgen` on tiny pipelines: where the anchor goes, what is counted, kept, resumed and refused."""
 
+import copy
 import functools
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
 
 import unstill
 from tests.anchor.stubs import CALL, animatediff, reward
+from tests.anchor.test_rewards import words
 from tests.pipelines import SMALL, embeddings, picture, pipeline
 from unstill.anchor.candidates import Halving, ImageMode
 from unstill.anchor.rewards import proxy
@@ -42,7 +45,7 @@ CAPTION = "a red ring and a blue star drifting left over green"
 
 
 def make(name: str, seed: int = 0, steps: int = 4, **options: Any) -> Any:
-    generator = torch.Generator().manual_seed(seed)
+    generator = options.pop("generator", None) or torch.Generator().manual_seed(seed)
     call = {**(PIPELINES | GIVEN)[name], "num_inference_steps": steps}
     defaults = {"candidates": 3, "preset": unstill.NIVSDS(tau=0.1), "reward": proxy}
     torch.manual_seed(seed)  # I2VGenXL encodes its image with the global generator
@@ -273,6 +276,73 @@ def test_one_that_was_stopped_can_be_picked() -> None:
     assert picked.choice == stopped and picked.candidates[stopped].stopped == 5
 
 
+def test_a_reward_that_fails_loses_no_picture(tmp_path: Any) -> None:
+    def broken(prompt: str, images: Any) -> list[float]:
+        raise KeyError("no such word")
+
+    whole = stub()
+    heard: list[str] = []
+    options = {"folder": tmp_path, "progress": lambda part, *done: heard.append(part)}
+    says = "The reward broken failed on 4 pictures .KeyError: 'no such word'.; correct it.* The pictures are kept in "
+    with pytest.raises(UnstillError, match=says):
+        stub(reward=broken, **options)
+    heard.clear()
+    made = stub(**options)
+    assert "candidates" not in heard and made.choice == whole.choice and torch.equal(made.frames, whole.frames)
+
+    def reward(prompt: str, images: Any) -> list[float]:  # another one of the same name
+        return [0.0, 0.0, 1.0, 0.0]
+
+    assert stub(reward=reward, **options).choice == 2
+    with pytest.raises(MemoryError):
+        stub(reward=lambda prompt, images: (_ for _ in ()).throw(MemoryError()))
+
+
+def test_candidates_of_other_settings_make_way_once_there_are_new_ones(tmp_path: Any) -> None:
+    stub(folder=tmp_path)
+    old = (tmp_path / "candidates.safetensors").read_bytes()
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UnstillError, match="refuses this call"):
+        stub(folder=tmp_path, replace=True, candidates=2, height=13)
+    assert (tmp_path / "candidates.safetensors").read_bytes() == old
+    assert torch.equal(stub(folder=tmp_path, replace=True, candidates=2).frames, stub(candidates=2).frames)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {"candidate_01.png", "mine.txt"} <= left and "candidate_02.png" not in left
+
+
+def test_other_weights_are_other_candidates(tmp_path: Any) -> None:
+    make("TextToVideoSDPipeline", folder=tmp_path)
+    weight = next(pipeline("TextToVideoSDPipeline").unet.parameters())
+    with torch.no_grad():
+        weight.add_(0.01)
+    try:
+        with pytest.raises(UnstillError, match="holds candidates of other settings"):
+            make("TextToVideoSDPipeline", folder=tmp_path)
+    finally:
+        with torch.no_grad():
+            weight.sub_(0.01)
+
+
+def test_a_negative_prompt_in_both_stages() -> None:
+    pipe = copy.copy(pipeline("AnimateDiffPipeline"))
+    width = {"hidden_size": pipe.unet.config.cross_attention_dim, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPTextConfig(
+        vocab_size=8, intermediate_size=8, max_position_embeddings=16, eos_token_id=2, bos_token_id=1, **width
+    )
+    tokenizer = words("boat", "still")
+    tokenizer.model_max_length = 16
+    torch.manual_seed(0)
+    pipe.text_encoder, pipe.tokenizer = CLIPTextModel(config), tokenizer
+
+    def run(negative: Any) -> torch.Tensor:
+        call = {**SMALL, "num_inference_steps": 4, "guidance_scale": 7.5, "negative_prompt": negative}
+        generator = torch.Generator().manual_seed(0)
+        return unstill.i4vgen(pipe, "boat", candidates=3, reward=proxy, generator=generator, **call).frames
+
+    without, given, in_a_list = run(None), run("still"), run(["still"])
+    assert torch.equal(given, in_a_list) and not torch.equal(given, without)
+
+
 def nan(prompt: str, images: Any) -> list[float]:
     return [0.0, float("nan"), 1.0]
 
@@ -289,6 +359,16 @@ def short(prompt: str, images: Any) -> torch.Tensor:
         ({"reward": lambda prompt, images: None}, "returned NoneType, but a number for each of the 3"),
         ({"reward": lambda prompt, images: 1.0}, "returned 1 scores for 3 pictures"),
         ({"candidates": 0}, "0 candidates cannot be chosen from"),
+        ({"candidates": 2.5}, "2.5 candidates cannot be chosen from"),
+        ({"batch": -1}, "pictures are made at a time, at least 1, not -1"),
+        ({"pick": "1"}, "no candidate 1; they are numbered"),
+        ({"reward": "proxy"}, "A reward is a callable .*, not 'proxy'; of a name, unstill.anchor.reward_named"),
+        ({"early": True}, "early takes a Halving, .* not True"),
+        ({"text_to_image": "sdxl"}, "takes a pipeline that was loaded, not 'sdxl'"),
+        ({"text_to_image": lambda **call: None}, "returned NoneType, but PIL pictures in `.images` were expected"),
+        ({"generator": 3}, "one torch.Generator, seeded by manual_seed, not 3"),
+        ({"num_inference_step": 3}, "has an argument num_inference_step; did you mean num_inference_steps"),
+        ({"num_videos_per_prompt": 2}, "itself gives the pipeline its num_videos_per_prompt"),
         ({"pick": 3}, "no candidate 3; they are numbered 0 to 2"),
         ({"pick": 1, "image": picture()}, "pick chooses among candidates"),
         ({"image": "photo.jpg"}, "is a PIL picture, not str"),

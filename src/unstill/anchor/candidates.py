@@ -6,6 +6,7 @@ text-to-image pipeline, and which of them is the best.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -36,13 +37,13 @@ class Candidate:
 
     Attributes:
         image: what it shows; of one that was stopped early, what the model expected it to become.
-        score: of that picture.
+        score: of that picture; nan until it is scored.
         sample: its latents `(1, C, 1, h, w)` where the sampler left them, float32; `None` from other pipelines.
         stopped: after how many steps it was stopped; `None` if it is finished.
     """
 
     image: Image.Image
-    score: float
+    score: float = math.nan
     sample: torch.Tensor | None = None
     stopped: int | None = None
 
@@ -131,7 +132,7 @@ class ImageMode:
         """
         Candidates in the order of their noises. All noise is drawn first, as that of a video of `count` frames:
         candidate i starts from frame i, so that neither `batch` nor `early` changes what a candidate is (except with
-        schedulers that draw noise at every step).
+        schedulers that draw noise at every step). Those that are finished are not scored yet.
         """
         samples = self.noise(count)
         alive = list(range(count))
@@ -148,7 +149,7 @@ class ImageMode:
             ends, expected = self.advance(samples, since, until, partial(_from, tell, done, work))
             done += len(alive) * ((until or self.steps) - since)
             images = self.pictures(ends if until is None else expected)
-            scores = score(images)
+            scores = score(images) if until is not None else [math.nan] * len(images)
             ranked = sorted(range(len(alive)), key=lambda row: -scores[row])  # stable: the first of equals leads
             for row in ranked[goes_on:]:
                 made[alive[row]] = Candidate(images[row], scores[row], ends[[row]], until)
@@ -227,14 +228,17 @@ def _from(tell: Tell, before: int, work: int, done: int) -> None:
     tell(before + done, work)
 
 
+_TEXT = re.compile(r"(negative_)?prompt(_\d)?")
+
+
 def as_rows(call: Mapping[str, Any], prompt: str, count: int) -> dict[str, Any]:
     """The arguments of a call for one video as those of a batch of `count`."""
     rows: dict[str, Any] = {}
     for name, value in call.items():
         if isinstance(value, torch.Tensor) and "prompt" in name:
             value = value.repeat_interleave(count, 0)
-        elif isinstance(value, list) and "prompt" in name:
-            value = value * count
+        elif isinstance(value, str) and _TEXT.fullmatch(name):  # pipelines want as many as of `prompt`
+            value = [value] * count
         rows[name] = value
     if "prompt_embeds" not in rows:
         rows["prompt"] = [prompt] * count
@@ -266,9 +270,15 @@ def from_text_to_image(
     for part in batches(count, batch):
         wanted = part.stop - part.start
         with clear_refusals(make):
-            made = make(prompt=prompt, num_images_per_prompt=wanted, generator=generator, output_type="pil").images
-        if len(made) != wanted or not all(isinstance(image, Image.Image) for image in made):
-            raise UnstillError(f"text_to_image made {len(made)} results where {wanted} PIL pictures were asked for.")
+            result = make(prompt=prompt, num_images_per_prompt=wanted, generator=generator, output_type="pil")
+        made = getattr(result, "images", None)
+        if not isinstance(made, list) or not all(isinstance(image, Image.Image) for image in made):
+            raise UnstillError(
+                f"text_to_image returned {type(result).__name__}, but PIL pictures in `.images` were expected, "
+                "as of a diffusers text-to-image pipeline."
+            )
+        if len(made) != wanted:
+            raise UnstillError(f"text_to_image made {len(made)} pictures where {wanted} were asked for.")
         images += [resize_and_crop(image.convert("RGB"), size) for image in made]
         tell(part.stop, count)
     return images

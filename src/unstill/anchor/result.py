@@ -59,6 +59,9 @@ def save_pictures(folder: Path, anchor: Image.Image, candidates: Sequence[Candid
     for name, picture in pictures.items():
         with replacing(folder / name) as path:
             picture.save(path)
+    for path in folder.glob("candidate_[0-9][0-9]*.png") if candidates else ():
+        if path.name not in pictures:  # of more candidates than there are now
+            path.unlink()
 
 
 def sheet(candidates: Sequence[Candidate], choice: int | None = None) -> Image.Image:

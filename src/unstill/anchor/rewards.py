@@ -34,10 +34,18 @@ def score(reward: Reward, prompt: str, images: Sequence[Image.Image]) -> list[fl
     One finite score per picture.
 
     Raises:
-        UnstillError: the reward returned something else.
+        UnstillError: the reward returned something else, or failed.
     """
-    values = reward(prompt, images)
     name, count = name_of(reward), len(images)
+    try:
+        values = reward(prompt, images)
+    except (UnstillError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise UnstillError(
+            f"The reward {name} failed on {count} pictures ({type(error).__name__}: {error}); correct it, or take "
+            "another one."
+        ) from error
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
     try:

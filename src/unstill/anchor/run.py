@@ -8,7 +8,7 @@ https://huggingface.co/papers/2406.02230.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unstill.anchor.candidates import Candidate, Halving, ImageMode, choose, from_text_to_image
+from unstill.anchor.candidates import Candidate, Halving, choose, from_text_to_image
+from unstill.anchor.job import Choice, Job, Progress, check_image
 from unstill.anchor.pieces import Distilled, Piece, Watched
 from unstill.anchor.records import OtherCandidates, Record, fingerprint
 from unstill.anchor.result import I4VGen, save_pictures
@@ -26,10 +27,9 @@ from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.methods.base import Method
 from unstill.methods.ni_vsds import NIVSDS
-from unstill.models.calling import as_uint8, clear_refusals, native_frames, native_size, parameters
+from unstill.models.calling import as_uint8, clear_refusals, parameters
 
 
-Progress = Callable[[str, int, int], None]
 CANDIDATES, MOTION = "candidates", "motion"  # the names of the two parts that `progress` hears
 
 
@@ -47,6 +47,7 @@ def i4vgen(
     batch: int | None = None,
     generator: torch.Generator | None = None,
     folder: str | Path | None = None,
+    replace: bool = False,
     progress: Progress | None = None,
     **call: Any,
 ) -> I4VGen:
@@ -70,8 +71,10 @@ def i4vgen(
         batch: pictures at a time; by default as many as the video has frames, which takes no more memory than the
             video does, and 1 for `text_to_image`.
         generator: all noise comes from it.
-        folder: keeps the result of every stage there as soon as it is made, and goes on from what is there. The same
-            candidates may be scored by another `reward`, or another one picked.
+        folder: keeps the result of every stage there as soon as it is made, and goes on from what is there. Candidates
+            are scored anew each time, by whatever `reward` is then; another one may be picked.
+        replace: candidates of other settings in `folder` make way as soon as the new ones are made; otherwise they are
+            an error.
         progress: called with the name of a part (`"candidates"`, `"motion"`), what is done of it, and all of it.
         **call: further arguments of the pipeline's call, such as `num_frames` and `num_inference_steps`.
 
@@ -85,7 +88,9 @@ def i4vgen(
         made.frames, made.anchor, made.candidates[made.choice].score
         ```
     """
-    job = _Job.of(pipe, prompt, image, preset, candidates, pick, call, generator, folder, progress)
+    chosen = Choice(candidates, reward, pick, early, text_to_image, batch)
+    chosen.check() if image is None else check_image(image, pick)
+    job = Job.of(pipe, prompt, preset, call, generator, folder, progress)
     made: tuple[Candidate, ...] = ()
     records: tuple[Record, ...] = ()
     choice = reward_name = state = None
@@ -100,10 +105,10 @@ def i4vgen(
                 "job": job.key,
                 "candidates": candidates,
                 "early": early and [asdict(early), reward_name],
-                "source": text_to_image and type(getattr(text_to_image, "func", text_to_image)).__name__,
+                "source": _source(text_to_image),
             }
         )
-        first = _candidates(job, key, candidates, reward, early, text_to_image, batch)
+        first = _scored(job, _candidates(job, key, chosen, reward, replace), reward)
         made, records, state = _from_record(first), (first,), first.tensors["state"]
         choice = choose(made, pick)
         anchor = made[choice] if text_to_image is not None else job.image_mode(batch).finish(made[choice])
@@ -133,134 +138,58 @@ def default_reward(pipe: Any) -> Reward:
     return proxy
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What both stages need to know, checked at the door."""
-
-    pipe: Any
-    prompt: str
-    method: NIVSDS
-    call: dict[str, Any]
-    size: tuple[int, int]  # (height, width), pixels
-    frames: int
-    generator: torch.Generator
-    folder: Path | None
-    tell: Progress
-    key: str
-
-    @classmethod
-    def of(
-        cls,
-        pipe: Any,
-        prompt: str,
-        image: Image.Image | None,
-        preset: str | NIVSDS,
-        candidates: int,
-        pick: int | None,
-        call: dict[str, Any],
-        generator: torch.Generator | None,
-        folder: str | Path | None,
-        progress: Progress | None,
-    ) -> _Job:
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise UnstillError(
-                "i4vgen takes one prompt that says what happens, for example 'a boat sails to the left'."
-            )
-        if image is not None and not isinstance(image, Image.Image):
-            raise UnstillError(f"The image of i4vgen is a PIL picture, not {type(image).__name__}; open it with PIL.")
-        if candidates < 1:
-            raise UnstillError(f"{candidates} candidates cannot be chosen from; make at least 1.")
-        if pick is not None and image is not None:
-            raise UnstillError("pick chooses among candidates, and a given image has none; leave one of them out.")
-        if pick is not None and not 0 <= pick < candidates:
-            raise UnstillError(f"There is no candidate {pick}; they are numbered 0 to {candidates - 1}.")
-        known = parameters(type(pipe))
-        if taken := {"image", "prompt", "generator", "latents", "output_type", "conditioning_frames"} & set(call):
-            raise UnstillError(f"i4vgen itself gives the pipeline its {', '.join(sorted(taken))}; leave that out.")
-        if "prompt" not in known:
-            raise UnstillError(f"{type(pipe).__name__} reads no prompt; use apply(pipe, NIVSDS()) with an image.")
-        method = preset if isinstance(preset, NIVSDS) else NIVSDS.preset(_preset_of(pipe, preset))
-        given = torch.zeros(()) if adapter_for(pipe).captures is None else None
-        apply(pipe, method, image=given).remove()  # raises what would be raised after the candidates
-        height, width = native_size(pipe)
-        size = call.get("height") or height, call.get("width") or width
-        frames = call.get("num_frames") or native_frames(pipe)
-        steps = call.get("num_inference_steps") or known["num_inference_steps"].default
-        call = {**call, "num_frames": frames, "num_inference_steps": steps}
-        call |= {side: value for side, value in zip(("height", "width"), size, strict=True) if side in known}
-        generator = generator or torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
-        parts = {
-            "prompt": prompt,
-            "pipeline": [type(pipe).__name__, getattr(pipe.config, "_name_or_path", None), str(pipe.dtype)],
-            "scheduler": [type(pipe.scheduler).__name__, dict(pipe.scheduler.config)],
-            "call": call,
-            "generator": generator.get_state(),
-        }
-        place, silent = None if folder is None else Path(folder), lambda part, done, total: None
-        return cls(pipe, prompt, method, call, size, frames, generator, place, progress or silent, fingerprint(parts))
-
-    def image_mode(self, batch: int | None) -> ImageMode:
-        return ImageMode(self.pipe, self.prompt, self.call, self.size, batch or self.frames, self.generator)
-
-    def kept(self, name: str, key: str) -> Record | None:
-        """What an earlier run has kept of a stage, if it was made from the same."""
-        record = None if self.folder is None else Record.read(self.folder, name)
-        return record if record is not None and record.key == key else None
-
-    def keep(self, record: Record) -> Record:
-        if self.folder is not None:
-            record.write(self.folder)
-        return record
+def _source(text_to_image: Any) -> Any:
+    """What makes the pictures, in the words of a fingerprint."""
+    if text_to_image is None:
+        return None
+    made = getattr(text_to_image, "func", text_to_image)  # of functools.partial
+    name = getattr(made, "name", None) or getattr(getattr(made, "config", None), "_name_or_path", None)
+    return [type(made).__name__, name, getattr(text_to_image, "keywords", {})]
 
 
-def _preset_of(pipe: Any, name: str) -> str:
-    """LaVie has settings of its own in paper and code."""
-    own = f"{name}-lavie"
-    return own if type(pipe).__name__ == "LaViePipeline" and own in NIVSDS.presets else name
-
-
-def _candidates(
-    job: _Job,
-    key: str,
-    count: int,
-    reward: Reward,
-    early: Halving | None,
-    text_to_image: Callable[..., Any] | None,
-    batch: int | None,
-) -> Record:
-    def scores_of(images: Any) -> list[float]:
-        return score(reward, job.prompt, images)
-
+def _candidates(job: Job, key: str, chosen: Choice, reward: Reward, replace: bool) -> Record:
+    """The pictures, kept before they are scored: they are the long work, and a reward is code of anybody."""
     kept = job.kept(CANDIDATES, key)
-    if kept is None and job.folder is not None and Record.read(job.folder, CANDIDATES) is not None:
-        raise OtherCandidates(f"{job.folder} holds candidates of other settings; name another folder, or delete it.")
     if kept is not None:
-        if kept.notes["reward"] != name_of(reward):  # never with `early`, where it is part of the key
-            images = [one.image for one in _from_record(kept)]
-            notes = {**kept.notes, "reward": name_of(reward), "scores": scores_of(images)}
-            kept = job.keep(Record(CANDIDATES, key, kept.tensors, notes))
         return kept
+    if not replace and job.folder is not None and Record.read(job.folder, CANDIDATES) is not None:
+        raise OtherCandidates(
+            f"{job.folder} holds candidates of other settings; name another folder, delete it, or say replace=True."
+        )
 
     tell = lambda done, total: job.tell(CANDIDATES, done, total)  # noqa: E731
-    if text_to_image is None:
-        made = job.image_mode(batch).make(count, scores_of, early, tell)
-    elif early is not None:
-        raise UnstillError("Only pictures of the video model itself can be stopped early; leave out text_to_image.")
+    make, count = chosen.text_to_image, chosen.candidates
+    if make is None:
+        scores_of = lambda images: score(reward, job.prompt, images)  # noqa: E731
+        made = job.image_mode(chosen.batch).make(count, scores_of, chosen.early, tell)
     else:
-        images = from_text_to_image(text_to_image, job.prompt, count, job.size, batch or 1, job.generator, tell)
-        made = [Candidate(*pair) for pair in zip(images, scores_of(images), strict=True)]
+        images = from_text_to_image(make, job.prompt, count, job.size, chosen.batch or 1, job.generator, tell)
+        made = [Candidate(image) for image in images]
     tensors = {
         "images": torch.stack([torch.from_numpy(np.array(one.image)) for one in made]),  # (N, H, W, 3)
         "state": job.generator.get_state(),
     }
     if made[0].sample is not None:
         tensors["samples"] = torch.cat([one.sample for one in made if one.sample is not None])
-    notes = {
-        "reward": name_of(reward),
-        "scores": [one.score for one in made],
-        "stopped": [one.stopped for one in made],
-    }
+    notes = {"scores": [one.score for one in made], "stopped": [one.stopped for one in made]}
     return job.keep(Record(CANDIDATES, key, tensors, notes))
+
+
+def _scored(job: Job, record: Record, reward: Reward) -> Record:
+    """With scores of the pictures that are finished; the others keep those by which they were stopped."""
+    finished = [i for i, stopped in enumerate(record.notes["stopped"]) if stopped is None]
+    images = _from_record(record)
+    try:
+        values = score(reward, job.prompt, [images[i].image for i in finished])
+    except UnstillError as error:
+        if job.folder is None:
+            raise
+        raise UnstillError(f"{error} The pictures are kept in {job.folder}.") from error
+    scores = list(record.notes["scores"])
+    for i, value in zip(finished, values, strict=True):
+        scores[i] = value
+    notes = {**record.notes, "reward": name_of(reward), "scores": scores}
+    return record if notes == record.notes else job.keep(Record(CANDIDATES, record.key, record.tensors, notes))
 
 
 def _from_record(record: Record) -> tuple[Candidate, ...]:
@@ -272,7 +201,7 @@ def _from_record(record: Record) -> tuple[Candidate, ...]:
     )
 
 
-def _video(job: _Job, key: str, anchor: Candidate, state: torch.Tensor | None) -> tuple[Record, Record]:
+def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) -> tuple[Record, Record]:
     """Both loops of stage 2 in one call of the pipeline; or only the second, from what the first has left."""
     adapter = adapter_for(job.pipe)
     key = fingerprint({"anchor": key, "method": asdict(job.method)})
@@ -303,7 +232,7 @@ def _video(job: _Job, key: str, anchor: Candidate, state: torch.Tensor | None) -
     return found[0], job.keep(Record("video", key, tensors, {}))
 
 
-def _call(job: _Job, adapter: Adapter, anchor: Candidate, method: Method) -> torch.Tensor:
+def _call(job: Job, adapter: Adapter, anchor: Candidate, method: Method) -> torch.Tensor:
     """The pipeline with the anchor, wherever it takes it: uint8 `(F, 3, H, W)`."""
     pipe, known, call = job.pipe, parameters(type(job.pipe)), dict(job.call)
     if "prompt_embeds" not in call:
