@@ -38,10 +38,13 @@ from unstill.training.trainer import train
 SIGMAS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 200.0)
 MOTIONS = (0.1, 0.4, 0.7, 1.0)  # requested
 NAIVE = "none"
+TIME_NOISE = "TimeNoise(maximum=1)"
 ARMS: dict[str, dict[str, Any]] = {
     NAIVE: {"method": "none"},
-    "TimeNoise(maximum=1)": {"maximum": 1.0, "tell": True},
-    "TimeNoise(maximum=1), not told": {"maximum": 1.0},
+    TIME_NOISE: {"maximum": 1.0, "tell": True},
+    "TimeNoise(maximum=4)": {"maximum": 4.0, "tell": True},
+    "TimeNoise(maximum=1, exponent=1)": {"maximum": 1.0, "exponent": 1.0, "tell": True},
+    "TimeNoise(maximum=1), level not told": {"maximum": 1.0},
     "constant noise(maximum=1)": {"method": "constant", "maximum": 1.0, "tell": True},
     "conditioning augmentation": {"method": "conditioning-augmentation", "tell": True},
 }
@@ -157,7 +160,7 @@ def energy(x: Tensor) -> list[float]:
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """Intervals per arm, and paired differences to the naive arm: (this - naive)."""
+    """Intervals per arm, and differences to naive fine-tuning and to TimeNoise."""
     n = result["settings"]["held_out_clips"]
     w = weights(n)
 
@@ -175,12 +178,18 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 
     made = {arm: draws(measured) for arm, measured in result["arms"].items()}
     intervals = {arm: {k: [_plain(c) for c in d.T] for k, d in by.items()} for arm, by in made.items()}
-    paired = {
-        arm: {k: [_plain(c) for c in (d - made[NAIVE][k]).T] for k, d in by.items() if k != "best"}
-        for arm, by in made.items()
-        if arm != NAIVE
-    }
-    return {**{k: result[k] for k in ("settings", "sigmas", "motions")}, "arms": intervals, "more_than_naive": paired}
+
+    def more_than(other: str) -> dict[str, Any]:
+        """Paired over clips: this arm minus the other."""
+        return {
+            arm: {k: [_plain(c) for c in (d - made[other][k]).T] for k, d in by.items() if k != "best"}
+            for arm, by in made.items()
+            if arm != other
+        }
+
+    same = {k: result[k] for k in ("settings", "sigmas", "motions")}
+    paired = {"more_than_naive": more_than(NAIVE), "more_than_time_noise": more_than(TIME_NOISE)}
+    return {**same, "arms": intervals, **paired}
 
 
 def _plain(column: np.ndarray) -> dict[str, float]:
@@ -283,7 +292,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/time_noise_on_pico"), help="work, taken up if stopped")
     parser.add_argument("--docs", type=Path, default=Path("docs/methods"), help="where table, figures and plot go")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--clips", type=int, default=512)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--no-compile", action="store_true")

@@ -106,6 +106,11 @@ def training_findings(measured: dict[str, Any]) -> list[Finding]:
     """What `benchmarks/time_noise_on_pico.py` came to, held against the paper; `measured` is its JSON."""
     gained = measured["more_than_naive"]
     weak, strong = (gained[f"TimeNoise(maximum={m})"] for m in (1, 4))
+    early = measured["more_than_time_noise"]["TimeNoise(maximum=1, exponent=1)"]
+    others = [
+        ("constant over chance, error of the motion", measured["more_than_time_noise"]["constant noise(maximum=1)"]),
+        ("constant over time, error of the motion", measured["more_than_time_noise"]["conditioning augmentation"]),
+    ]
     high = measured["sigmas"].index(64.0)
     asked = len(measured["motions"]) - 1
 
@@ -145,6 +150,26 @@ def training_findings(measured: dict[str, Any]) -> list[Finding]:
             together(
                 ("beta_m = 4, at sigma 64: flow", more_flow, sign(more_flow, flow.high)),
                 ("first frame further off by", more_lost, sign(more_lost, of(weak, "first_frame", 0).high)),
+            ),
+        ),
+        (
+            "The smaller a, the more motion, and the less of the image.",
+            "Fig. 5",
+            together(
+                *(
+                    (f"a = 1 instead of 5{words}", of(early, quantity, place), sign(of(early, quantity, place)))
+                    for words, quantity, place in (
+                        (", at sigma 64: flow", "flow", high),
+                        (": first frame further off by", "first_frame", 0),
+                    )
+                ),
+            ),
+        ),
+        (
+            "A level that depends on time and on chance trains better than one that lacks either.",
+            "Fig. 9",
+            together(
+                *((words, of(arm, "motion_error", 0), sign(of(arm, "motion_error", 0))) for words, arm in others)
             ),
         ),
     ]
