@@ -41,6 +41,7 @@ def test_recipes_are_listed_and_printed(unstill: Run) -> None:
         (["svd-tine-noise"], "did you mean svd-time-noise?"),
         (["svd-time-noise", "--set", "train.step=3"], "train.step is not a key of train; did you mean steps?"),
         (["svd-time-noise", "--set", "train.steps"], "--set takes key=value"),
+        (["svd-time-noise", "--set", "data.stride=[1"], "'[1' is not a value of YAML"),
         (["pico", "--videos", "x"], "pico is made from nothing"),
         (["pico:stepz=3"], "pico has no parameter 'stepz'"),
     ],

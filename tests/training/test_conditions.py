@@ -59,7 +59,7 @@ def test_presets_are_the_papers_and_the_released_ones() -> None:
     paper = plan_of("videocrafter", preset="paper")
     assert paper.latents is None and paper.tokens == TimeNoise(maximum=25.0, noise_shape="element")
     assert plan_of("videocrafter", preset="released").tokens == TimeNoise(scale=4.0, noise_shape="element")
-    assert {name for _, name in PLANS} == {"paper", "released", "measured"}
+    assert {name for _, name in PLANS} == {"paper", "released"}
 
 
 def test_a_method_with_parameters() -> None:
@@ -70,6 +70,15 @@ def test_a_method_with_parameters() -> None:
     assert plan_of("svd", "conditioning-augmentation", on="tokens").tokens == ConditioningAugmentation(
         noise_shape="element"
     )
+
+
+def test_noise_that_an_empty_frame_would_give_away_is_refused() -> None:
+    """Wan's condition has empty frames beside the image: the same noise in all of them could be subtracted."""
+    latents = plan_of("wan", parameters={"maximum": 1.0}).latents
+    assert latents == TimeNoise(maximum=1.0, noise_shape="element")
+    for shape in ("frame", "clip"):
+        with pytest.raises(UnstillError, match="leave noise_shape out, or make it element"):
+            plan_of("wan", "constant", parameters={"noise_shape": shape})
 
 
 def test_what_cannot_be_is_said() -> None:

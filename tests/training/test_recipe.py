@@ -52,6 +52,8 @@ def test_a_recipe_is_read() -> None:
             "condition.method is 'time-nois': input should be 'none'",
         ),
         ("model: [svd", r"mine.yaml is not YAML \(line 1\)"),
+        (GOOD.replace("steps: 5", "steps: 5, betas: [0.9, 1]"), "train.betas.1 is 1: input should be less than 1"),
+        (GOOD.replace("lora: true", "lora: {alpha: 0}"), "lora.alpha is 0: input should be greater than 0"),
         ("just words", "mine.yaml is not a recipe: it should begin with a line such as 'model: svd'"),
     ],
 )
@@ -61,12 +63,28 @@ def test_mistakes_are_named(text: str, sentence: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_the_released_preset_means_the_released_time() -> None:
+    released = GOOD.replace("paper", "released")
+    assert check_recipe(GOOD, "x").noise.time == "quantile"
+    assert check_recipe(released, "x").noise.time == "released"
+    assert check_recipe(released, "x", {"noise.time": "quantile"}).noise.time == "quantile"
+    assert check_recipe(released, "x", {"noise.log_sigma_mean": -1.2}).noise.time == "released"
+
+
+def test_a_lora_with_its_defaults_takes_a_change() -> None:
+    changed = check_recipe(GOOD, "x", {"lora.rank": 4}).lora
+    assert changed is not None and changed.rank == 4
+
+
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UnstillError, match="no recipe file svd-time-nois; did you mean svd-time-noise"):
         read_recipe("svd-time-nois")
     with pytest.raises(UnstillError, match="lora cannot be set|has no keys of its own"):
         check_recipe("model: svd\nlora: 3\ntrain: {steps: 1}", "x", {"lora.rank.deep": 1})
     file = tmp_path / "mine.yaml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UnstillError, match="not a text file in UTF-8"):
+        read_recipe(str(file))
     file.write_text(GOOD)
     assert read_recipe(str(file)).model == "svd"
 

@@ -176,4 +176,9 @@ def _change(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UnstillError(f"--set takes key=value, for example --set train.steps=500, not {text!r}.")
-    return key.strip(), yaml.safe_load(value)
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UnstillError(
+            f"--set {text}: {value!r} is not a value of YAML; quote it, or close its brackets."
+        ) from None

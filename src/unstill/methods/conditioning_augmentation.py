@@ -14,6 +14,11 @@ import torch
 from unstill.errors import UnstillError
 from unstill.methods.base import Method, Run, Target
 from unstill.methods.time_noise import Level, NoiseShape, check_noise, noise_like, per_clip
+from unstill.process import ForwardProcess
+
+
+BETAS = (0.00085, 0.012)
+"""First and last beta of the scaled-linear schedule of Stable Diffusion."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,13 +33,14 @@ class ConditioningAugmentation(Method):
     Args:
         level: s at inference, a fraction of the training time in [0, 1]; 0 leaves the image as it is.
         maximum: the largest s in training.
-        betas: first and last beta of the model's scaled-linear schedule of 1000 steps.
+        betas: first and last beta of a scaled-linear schedule of 1000 steps; `None` is the model's own schedule (see
+            `of_model`).
         noise_shape: as in `TimeNoise`: `"element"`, `"frame"` or `"clip"`.
     """
 
     level: float = 0.02
     maximum: float = 1.0
-    betas: tuple[float, float] = (0.00085, 0.012)
+    betas: tuple[float, float] | None = None
     noise_shape: NoiseShape = "frame"
 
     def __post_init__(self) -> None:
@@ -58,29 +64,59 @@ class ConditioningAugmentation(Method):
             return image_latents
         if self not in run.memory:  # the noise, and not the noised image, which may be repeated over the frames
             level = torch.full((len(image_latents),), self.level, device=image_latents.device)
-            run.memory[self] = *vp(level, self.betas), noise_like(image_latents, self.noise_shape, run.generator)
+            noise = noise_like(image_latents, self.noise_shape, run.generator)
+            run.memory[self] = *self._alpha_sigma(level, run.process), noise
         return augment(image_latents, *run.memory[self])
 
     def corrupt(
-        self, image_latents: torch.Tensor, t: Level, generator: torch.Generator | None = None
+        self,
+        image_latents: torch.Tensor,
+        t: Level,
+        generator: torch.Generator | None = None,
+        process: ForwardProcess | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Noises a batch of image latents for training; arguments and results as of `TimeNoise.corrupt`, levels s.
 
-        `t` is not used: that the level does not depend on it is what sets this apart from TimeNoise.
+        `t` is not used: that the level does not depend on it is what sets this apart from TimeNoise. `process` is the
+        forward process of the model; without it the schedule is Stable Diffusion's.
         """
         device = generator.device if generator is not None else image_latents.device
         uniform = torch.rand(len(image_latents), generator=generator, device=device).to(image_latents.device)
         level = self.maximum * uniform
         noise = noise_like(image_latents, self.noise_shape, generator)
-        return augment(image_latents, *vp(level, self.betas), noise), level
+        return augment(image_latents, *self._alpha_sigma(level, process), noise), level
+
+    def _alpha_sigma(self, level: torch.Tensor, process: ForwardProcess | None) -> tuple[torch.Tensor, torch.Tensor]:
+        if process is None or self.betas is not None:
+            return vp(level, self.betas)
+        return of_model(process, level)
 
 
-def vp(level: torch.Tensor, betas: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+def of_model(process: ForwardProcess, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """alpha and sigma `(B,)` of a model's own forward process after a share `level` `(B,)` of its training time.
+
+    Variance-preserving models have a table of training steps, flow matching has 1 - s and s. Stable Video Diffusion
+    and its like have neither, for their sigma has no end: there it is the schedule of Stable Diffusion.
+    """
+    if process.kind == "flow":
+        return 1 - level, level
+    if process.abar is None or process.kind == "edm" or process.scheduler.config.get("timestep_type") == "continuous":
+        return vp(level)
+    return _looked_up(process.abar, level)
+
+
+def vp(level: torch.Tensor, betas: tuple[float, float] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """alpha and sigma `(B,)` of a scaled-linear schedule after a share `level` `(B,)` of its 1000 steps."""
-    roots = torch.linspace(math.sqrt(betas[0]), math.sqrt(betas[1]), 1000, dtype=torch.float64, device=level.device)
-    table = torch.cat([roots.new_ones(1), torch.cumprod(1 - roots**2, dim=0)])
-    abar = table[(level * 1000).round().long()]
-    return abar.sqrt().float(), (1 - abar).sqrt().float()
+    first, last = (math.sqrt(beta) for beta in betas or BETAS)
+    roots = torch.linspace(first, last, 1000, dtype=torch.float64)
+    return _looked_up(torch.cumprod(1 - roots**2, dim=0), level)
+
+
+def _looked_up(abar: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """After level x T steps of a table `(T,)`, of which the first is number 1; level 0 is clean."""
+    table = torch.cat([abar.new_ones(1), abar]).to(level.device)
+    chosen = table[(level * len(abar)).round().long()]
+    return chosen.sqrt().float(), (1 - chosen).sqrt().float()
 
 
 def augment(

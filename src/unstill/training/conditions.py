@@ -15,6 +15,7 @@ from torch import Tensor
 from unstill.errors import UnstillError
 from unstill.methods.conditioning_augmentation import ConditioningAugmentation
 from unstill.methods.time_noise import Level, NoiseShape, TimeNoise, corrupt, noise_like, per_clip, sample_level
+from unstill.process import ForwardProcess
 
 
 class Condition(Protocol):
@@ -79,7 +80,10 @@ class MixedNoise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replaced:
-    """Image tokens become pure noise with this probability, else stay: what the released DynamiCrafter code does."""
+    """Image tokens become pure noise with this probability, else stay: what the released DynamiCrafter code does.
+
+    There one draw decides for a whole batch, here one for each clip: the same for the single clips of one accelerator.
+    """
 
     probability: float = 0.95
 
@@ -91,6 +95,19 @@ class Replaced:
         noise = noise_like(image_latents, "element", generator).to(image_latents.dtype)
         replaced = drawn < self.probability
         return torch.where(per_clip(replaced, image_latents), noise, image_latents), replaced.float()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSchedule:
+    """Conditioning augmentation by the forward process of the model that is trained."""
+
+    augmentation: ConditioningAugmentation
+    process: ForwardProcess
+
+    def corrupt(
+        self, image_latents: Tensor, t: Level, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self.augmentation.corrupt(image_latents, t, generator, self.process)
 
 
 Name = Literal["none", "time-noise", "conditioning-augmentation", "constant", "mix"]
@@ -125,8 +142,6 @@ PLANS: Mapping[tuple[str, str], Plan] = {
     ("dynamicrafter", "released"): Plan(latents=TimeNoise.preset("released"), tokens=Replaced()),
     ("videocrafter", "paper"): Plan(tokens=TimeNoise.preset("paper-videocrafter", noise_shape="element")),
     ("videocrafter", "released"): Plan(tokens=TimeNoise.preset("released-videocrafter")),
-    # Not of the paper: 100 leaves nothing of an image whose latents have deviation 1 (docs/methods/time_noise.md).
-    ("pico", "measured"): Plan(latents=TimeNoise(maximum=1.0), tell=True),
 }
 
 
@@ -138,8 +153,13 @@ def plan_of(
     on: Literal["latents", "tokens", "both"] | None = None,
     tell: bool | None = None,
     parameters: Mapping[str, Any] | None = None,
+    process: ForwardProcess | None = None,
 ) -> Plan:
     """The plan that a recipe asks for: a preset of TimeNoise, or any method with parameters of its own.
+
+    Args:
+        tell: `None` tells the network the level of conditioning augmentation, which is made so, and no other.
+        process: of the model, whose own schedule conditioning augmentation follows.
 
     Raises:
         UnstillError: an unknown preset, one together with parameters, or a parameter that the method does not have.
@@ -154,6 +174,11 @@ def plan_of(
             raise UnstillError(f"condition: TimeNoise has no preset {preset!r} for {family} models; {there}.")
         plan = PLANS[family, preset]
         return Plan(latents=plan.latents, tokens=plan.tokens, tell=plan.tell if tell is None else tell)
+    if family == "wan" and method != "none" and given.setdefault("noise_shape", "element") != "element":
+        raise UnstillError(
+            "condition.noise_shape: Wan sees its image in one frame among empty ones, which would show noise that is "
+            "the same in every frame, and so the image; leave noise_shape out, or make it element."
+        )
     try:
         chosen = KINDS[method](**given)
         flat = KINDS[method](**given | {"noise_shape": "element"}) if method != "none" else chosen
@@ -164,5 +189,9 @@ def plan_of(
         raise UnstillError(
             f"condition: {method} has no parameter {' and '.join(wrong)}; it has {', '.join(known) or 'none'}."
         ) from None
-    on = on or "latents"
-    return Plan(latents=chosen if on != "tokens" else None, tokens=flat if on != "latents" else None, tell=bool(tell))
+    if process is not None:
+        chosen, flat = (
+            OwnSchedule(c, process) if isinstance(c, ConditioningAugmentation) else c for c in (chosen, flat)
+        )
+    on, tell = on or "latents", method == "conditioning-augmentation" if tell is None else tell
+    return Plan(latents=chosen if on != "tokens" else None, tokens=flat if on != "latents" else None, tell=tell)

@@ -116,7 +116,7 @@ class EDM:
         sigma = sigma.double()
         log, one = sigma.log(), torch.ones_like(sigma)
         quantile = torch.special.ndtr((log - self.mean) / self.std)
-        time = quantile if self.time == "quantile" else (sigma / 700).clamp(max=1)
+        time = quantile if self.time == "quantile" else sigma / 700
         levels = one, sigma, time, log / 4, (1 + sigma**2).rsqrt(), one
         return Levels("v_prediction", *(x.float() for x in levels))
 

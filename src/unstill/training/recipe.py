@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -92,7 +92,7 @@ class Noise(_Part):
 
     log_sigma_mean: float = 0.7
     log_sigma_std: float = Field(1.6, gt=0)
-    time: Time = "quantile"
+    time: Time = Field("quantile", description="released: sigma / 700, as the preset `released` has it")
     logit_std: float = Field(0.0, ge=0)
 
 
@@ -115,8 +115,11 @@ class Lora(_Part):
     """Train a low-rank addition instead of all weights."""
 
     rank: int = Field(32, ge=1)
-    alpha: float | None = Field(None, description="by default the rank")
+    alpha: float | None = Field(None, gt=0, description="by default the rank")
     targets: list[str] | None = Field(None, description="names of linear layers; by default those of attention")
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimiser(_Part):
@@ -128,7 +131,7 @@ class Optimiser(_Part):
     learning_rate: float = Field(1e-5, gt=0)
     warmup: int = Field(0, ge=0)
     decay: float = Field(0.0, ge=0, le=1, description="share of the steps, at the end, over which the rate falls to 0")
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: float = Field(1e-2, ge=0)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     ema: float | None = Field(0.9999, gt=0, lt=1, description="null: no average of the weights")
@@ -172,6 +175,16 @@ class Recipe(_Part):
     fps_told: float | None = Field(None, description="what the network is told; by default the clips' own rate")
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
 
+    @model_validator(mode="before")
+    @classmethod
+    def _released_time(cls, value: Any) -> Any:
+        """The preset of the released code means its time as well, unless the recipe names one."""
+        if isinstance(value, dict) and isinstance(condition := value.get("condition"), dict):
+            noise = value.get("noise") or {}
+            if condition.get("preset") == "released" and isinstance(noise, dict):
+                return {**value, "noise": {"time": "released", **noise}}
+        return value
+
     @field_validator("lora", mode="before")
     @classmethod
     def _default_lora(cls, value: Any) -> Any:
@@ -192,7 +205,12 @@ def yaml_of(name_or_path: str) -> str:
     """The text of a recipe."""
     path = Path(name_or_path)
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UnstillError(
+                f"{path} is not a text file in UTF-8, which a recipe is; save it again as one."
+            ) from error
     if name_or_path in shipped():
         return (files("unstill.training") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     close = difflib.get_close_matches(name_or_path, shipped(), n=1)
@@ -223,7 +241,7 @@ def check_recipe(text: str, where: str, changes: Mapping[str, Any] | None = None
         *parts, last = key.split(".")
         inner = content
         for part in parts:
-            if inner.get(part) is None:
+            if inner.get(part) is None or inner[part] is True:  # true: with its defaults, as `lora: true`
                 inner[part] = {}
             inner = inner[part]
             if not isinstance(inner, dict):
@@ -237,7 +255,8 @@ def check_recipe(text: str, where: str, changes: Mapping[str, Any] | None = None
 
 def _sentence(error: ValidationError) -> str:
     """All that is wrong, in one sentence."""
-    return "; ".join(_fault(fault) for fault in error.errors()) + "."
+    faults = "; ".join(_fault(fault) for fault in error.errors())
+    return faults if faults.endswith("?") else faults + "."
 
 
 def _fault(fault: Any) -> str:

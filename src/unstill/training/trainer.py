@@ -203,17 +203,17 @@ class _Run:
             self.model.compile()
         self.prepared, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.checkpoints = Checkpoints(self.out, accelerator, self.trained, self.average, recipe.save.keep)
-        c, n = recipe.condition, recipe.noise
+        c, n, process = recipe.condition, recipe.noise, ForwardProcess.of(self.pipe.scheduler)
         self.objective = Objective(
             family,
             schedule_of(
-                ForwardProcess.of(self.pipe.scheduler),
+                process,
                 log_sigma_mean=n.log_sigma_mean,
                 log_sigma_std=n.log_sigma_std,
                 time=n.time,
                 logit_std=n.logit_std,
             ),
-            plan_of(family.name, c.method, c.preset, on=c.on, tell=c.tell, parameters=c.parameters()),
+            plan_of(family.name, c.method, c.preset, on=c.on, tell=c.tell, parameters=c.parameters(), process=process),
             Withhold(**recipe.drop.model_dump()),
             self.nothing,
             getattr(self.model, "unspecified_motion", None),
