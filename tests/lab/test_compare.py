@@ -176,6 +176,13 @@ def test_intervals_are_over_images_not_over_cells():
     assert interval.high - interval.low == pytest.approx(expected, rel=0.15)
 
 
+def test_where_nothing_moves_more_the_most_faithful_is_named():
+    rows = summarise(fake({"plain": [[0.2], [0.4]], "true": [[0.7], [0.8]], "truer": [[0.8], [0.9]]}, "fidelity"))
+    assert verdict(rows) == [
+        "No setting certainly moves more than plain. With no certain loss of motion, truer is the most faithful."
+    ]
+
+
 def test_nothing_beaten_is_on_the_front_and_failures_are_told():
     results = fake({"plain": [[1.0], [1.0]], "lively": [[3.0], [3.0]], "bad": [[2.0], [2.0]]})
     for one in results:

@@ -30,7 +30,8 @@ SHOWN = (  # metric, words
 
 
 def verdict(rows: Sequence[Row]) -> list[str]:
-    """One sentence per model and motion level: which settings move more for certain, and at what price."""
+    """One sentence per model and motion level: which settings certainly move more, and at what price; where none
+    does, which is the most faithful."""
     said = []
     several = len({(row.model, row.motion) for row in rows}) > 1
     for model, motion in dict.fromkeys((row.model, row.motion) for row in rows):
@@ -40,7 +41,10 @@ def verdict(rows: Sequence[Row]) -> list[str]:
         plain, more = mine[0], [row for row in mine if row.gains and row.gains["motion"].low > 0]
         where = f"{model}{'' if motion is None else f' at motion {motion:g}'}: " if several else ""
         if not more:
-            said.append(f"{where}No setting certainly moves more than {plain.setting}.")
+            true = [row for row in mine if row.gains and row.gains["fidelity"].low > 0 <= row.gains["motion"].high]
+            most = max(true, key=lambda row: row.means["fidelity"].value, default=None)
+            also = "" if most is None else f" With no certain loss of motion, {most.setting} is the most faithful."
+            said.append(f"{where}No setting certainly moves more than {plain.setting}.{also}")
             continue
         best = max(more, key=lambda row: row.means["motion"].value)
         gain = best.gains["motion"].value / max(plain.means["motion"].value, 1e-9)
@@ -62,7 +66,8 @@ def table(rows: Sequence[Row]) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
     several = len({row.model for row in rows}) > 1
     for column in (*(["model"] if several else []), "setting", *(words for _, words in SHOWN), "front"):
-        shown.add_column(column, justify="left" if column in ("model", "setting") else "right")
+        name = column in ("model", "setting")  # settings differ in their ends
+        shown.add_column(column, justify="left" if name else "right", overflow="fold" if name else "ellipsis")
     for row in rows:
         figures = [number(row.means[name].value) if row.means else "" for name, _ in SHOWN]
         mark = "\u2713" if row.front else "" if row.means else "failed"
