@@ -153,7 +153,7 @@ def never_loads(monkeypatch):
         (["--out", "a.avi"], ".mp4, .gif, .webp"),
         (["--out", "taken"], "is a folder of other things"),
         (["--out", os.devnull], "is a device, which holds no video"),
-        (["--out", "taken/x.mp4/y.mp4"], "cannot be written"),
+        (["--out", "taken/x.mp4/y.mp4"], "cannot be written (taken/x.mp4 is a file, not a folder); name another"),
         (["--compare", "--no-plain"], "--compare needs the plain video"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import typing
 
 import pytest
 import torch
@@ -42,10 +43,41 @@ def test_models_and_methods(unstill):
     assert "pico" in unstill("models").stdout and "early_start" in unstill("methods").stdout
 
 
-def test_unknown_verbs_and_options_exit_2(unstill):
-    assert unstill("animat").exit_code == 2
-    assert unstill("animate", "--colour", "red").exit_code == 2
-    assert unstill("animate", "--steps", "0").exit_code == 2
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["animte"], "No such command 'animte'; did you mean 'animate'?"),
+        (["animate", "--motoin", "1"], "No such option: --motoin (Possible options: "),
+        (["animate", "--steps", "0"], "--steps should be greater than or equal to 1; see"),
+        (["animate", "--steps", "many"], "--steps should be a valid integer; see"),
+        (["animate", "a.png", "b.png"], "Got unexpected extra argument"),
+        (["convert", "a.ckpt", "b", "--dtype", "float8"], "'float8' is not one of 'float32', 'float16'"),
+        (["convert"], "Missing argument"),
+        (["animate", "--model", "./nowhere"], "There is no folder ./nowhere; check the path"),
+        (["animate", "--size", "512x512"], "pico makes videos of one size only (64x64): leave out --size"),
+        (["diagnose", "--size", "512x512"], "pico makes videos of one size only (64x64): leave out --size"),
+        (["compare", "--method", "early-start", "--size", "512x512"], "one size only (64x64)"),
+        (["animate", "https://example.com/photo.jpg"], "is an address, and none is opened"),
+    ],
+)
+def test_a_mistake_is_one_sentence(unstill, words, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = unstill(*words)
+    assert result.exit_code == 2 and result.stdout == "" and says in result.stderr, result.stderr
+    assert result.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_bare_command_is_answered_with_the_help(unstill):
+    result = unstill()
+    assert result.exit_code == 2 and "Start here: unstill animate" in result.output
+
+
+def test_no_help_text_loses_what_stands_in_brackets():
+    """In which rich sees markup: '[default: 16]' is shown as nothing."""
+    for command in app.registered_commands:
+        for hint in typing.get_type_hints(command.callback, include_extras=True).values():
+            for info in getattr(hint, "__metadata__", ()):
+                assert "[" not in (info.help or ""), info.help
 
 
 @pytest.fixture

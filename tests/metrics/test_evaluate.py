@@ -95,7 +95,7 @@ def test_images_and_prompts_by_name(tmp_path: Path) -> None:
     report = evaluate(made, None, SETTINGS, images=tmp_path / "images", cache=tmp_path / "cache")
     assert report.scores["first_frame_error"].count == 1
     assert report.scores["first_frame_error"].value < 0.05
-    assert any(note.startswith("1 videos have no image") for note in report.notes)
+    assert any(note.startswith("One video has no image") for note in report.notes)
 
 
 class Scripted(torch.nn.Module):

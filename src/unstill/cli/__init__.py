@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 the user's mistake or the machine's limit, one sentence on
 """
 
 import errno
+import re
 import sys
 from typing import Any
 
@@ -22,6 +23,9 @@ from unstill.cli.train import train
 from unstill.errors import UnstillError
 
 
+# What typer raises for what it cannot parse; of its own or of click, depending on its version.
+Unparsed: type[Exception] = typer.BadParameter.__mro__[1]
+
 DISK_FULL = "The disk is full: free some space, or write somewhere else with --out."
 
 
@@ -37,6 +41,10 @@ class Verbs(TyperGroup):
             if error.errno in (None, errno.EPIPE):
                 raise
             sentence, code = _about(error), 2
+        except Unparsed as error:
+            sentence, code = _unparsed(error), 2
+            if not sentence:
+                raise
         except KeyboardInterrupt as stop:
             sentence, code = str(stop) or "Stopped; nothing half-written was left behind.", 130
         except Exception as error:
@@ -52,6 +60,17 @@ def _about(error: OSError) -> str:
         return DISK_FULL
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror}."
+
+
+def _unparsed(error: Any) -> str:
+    """One sentence in place of a box of lines; nothing for a bare `unstill`, which is answered with the help."""
+    words = error.format_message()
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return ""
+    if found := re.match(r"Invalid value for '(.*?)': Input should be ([^,]*)", words.removesuffix(".")):
+        words = f"{found[1]} should be {found[2]}"
+    words = words.replace(". Did you mean", "; did you mean").replace("Value error, ", "").removesuffix(".")
+    return words if words.endswith("?") or not error.ctx else f"{words}; see {error.ctx.command_path} --help."
 
 
 def _limit(error: Exception) -> str:

@@ -57,7 +57,7 @@ def compare(
     unstill compare ...
     """
     from unstill.cli import output
-    from unstill.cli.options import parse_size
+    from unstill.cli.options import wanted_size
     from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
     from unstill.errors import UnstillError
@@ -83,7 +83,7 @@ def compare(
     texts = [*(chosen.settings if chosen else ()), *(method or ())]
     if not texts:
         raise UnstillError("Say what to compare, for example --method 'early-start:sigma=50|20', or --recipe list.")
-    wanted = None if size is None else parse_size(size)
+    sizes = {name: wanted_size(size, name) for name in model or ["pico"]}
     motions = _motions(motion) if motion else chosen.motions if chosen else (None,)
     blind = chosen is not None and chosen.given == "caption"
     output.check_writable(out / "manifest.json")
@@ -96,7 +96,7 @@ def compare(
 
     models = [
         _model(name, texts, wanted, frames, steps, functools.partial(_load, name, device, offload, blind), blind)
-        for name in model or ["pico"]
+        for name, wanted in sizes.items()
     ]
     number = count or (chosen.count if chosen else 8)
     pictures, captions = _pictures(images, number, models[0].size, seed)

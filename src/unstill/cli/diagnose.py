@@ -125,14 +125,14 @@ def examine(
 ) -> Found | None:
     """Everything of `unstill diagnose` but the words on the terminal; `None` in a process that only helps."""
     from unstill.cli import output
-    from unstill.cli.options import describe_method, parse_method, parse_numbers, parse_size
+    from unstill.cli.options import describe_method, parse_method, parse_numbers, wanted_size
     from unstill.cli.progress import Report
     from unstill.data.clips import video_files
     from unstill.errors import UnstillError
     from unstill.models import registry
 
     entry = registry.find(model)
-    wanted = None if size is None else parse_size(size)
+    wanted = wanted_size(size, model)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UnstillError(f"--out {out}: the report is a web page; name it .html.")
     if clips is not None:

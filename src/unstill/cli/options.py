@@ -136,6 +136,27 @@ def parse_numbers(text: str, where: str) -> tuple[float, ...]:
     return numbers
 
 
+def wanted_size(text: str | None, model: str) -> tuple[int, int] | None:
+    """
+    The (height, width) of `--size`; `None` without it.
+
+    Raises:
+        UnstillError: no size, or another one than that of a model that makes only one.
+    """
+    if text is None:
+        return None
+    size = parse_size(text)
+    from unstill.models import registry
+    from unstill.models.calling import parameters
+
+    cls, entry = registry.pipeline_class(model), registry.find(model)
+    only = entry.size if entry else None
+    if cls is not None and "height" not in parameters(cls) and size != only:
+        said = f" ({only[1]}x{only[0]})" if only else ""
+        raise UnstillError(f"{model} makes videos of one size only{said}: leave out --size.")
+    return size
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """`"512x320"`, width first as people say it, as (height, width)."""
     width, _, height = text.lower().partition("x")

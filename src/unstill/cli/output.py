@@ -33,7 +33,7 @@ def staging(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".unstill-", dir=out.parent))
     except OSError as error:
-        raise UnstillError(f"{out} cannot be written ({error.strerror}); name another place.") from error
+        raise _no_place(out, error) from error
     try:
         yield folder
         for made in sorted(folder.iterdir()):
@@ -57,7 +57,13 @@ def check_writable(out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
-        raise UnstillError(f"{out} cannot be written ({error.strerror}); name another place.") from error
+        raise _no_place(out, error) from error
+
+
+def _no_place(out: Path, error: OSError) -> UnstillError:
+    in_the_way = next((one for one in out.parents if os.path.exists(one) and not one.is_dir()), None)
+    reason = f"{in_the_way} is a file, not a folder" if in_the_way else error.strerror
+    return UnstillError(f"{out} cannot be written ({reason}); name another place.")
 
 
 def hush(bars: bool = False) -> None:

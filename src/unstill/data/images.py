@@ -57,6 +57,8 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         UnstillError: see `read_image`.
     """
+    if path.parts[:1] in (("http:",), ("https:",)):  # a Path has lost one of the slashes
+        raise UnstillError(f"{path} is an address, and none is opened: save the picture and name the file.")
     if not path.exists():
         raise UnstillError(f"There is no picture at {path}; check the path.")
     if path.is_dir():

@@ -171,7 +171,8 @@ def evaluate(
     scores, notes = _summary(ours, theirs, settings)
     alone = [stem for stem in ours if stem not in conditions]
     if alone:
-        notes.append(f"{len(alone)} videos have no image; their fidelity is to their own first frame.")
+        those = "One video has no image; its" if len(alone) == 1 else f"{len(alone)} videos have no image; their"
+        notes.append(f"{those} fidelity is to the video's own first frame.")
     return Report(
         generated=str(generated),
         reference=str(reference) if reference else None,

@@ -96,7 +96,8 @@ class Report:
         size = self.settings["size"]
         caption = f"flow {self.settings['flow']}" + (f" at {size[1]} x {size[0]}" if size else "")
         shown = Table(box=None, pad_edge=False, header_style="bold", caption=caption, caption_justify="left")
-        columns = ["", f"{self.videos} videos", "±"] + (["reference"] if self.reference else []) + ["unit", "better"]
+        counted = f"{self.videos} video{'s' * (self.videos != 1)}"
+        columns = ["", counted, "±"] + (["reference"] if self.reference else []) + ["unit", "better"]
         for column in columns:
             shown.add_column(column, justify="left" if column in ("", "unit", "better") else "right")
         for name, score in self.scores.items():

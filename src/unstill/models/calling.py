@@ -66,8 +66,8 @@ def arguments(
     Args:
         motion: 0 (still) to 1 (lively): pico's `motion`, Stable Video Diffusion's `motion_bucket_id` / 255.
         size: (height, width).
-        guidance: weight of prompt and image against neither: `guidance_scale`, of Stable Video Diffusion that of the last
-            frame, up to which it rises.
+        guidance: weight of prompt and image against neither: `guidance_scale`, of Stable Video Diffusion that of the
+            last frame, up to which it rises.
 
     A pipeline that takes no image leaves it to the methods (`unstill.apply(..., image=...)`).
 

@@ -41,12 +41,17 @@ def find(name_or_path: str) -> Model | None:
     folder = Path(name_or_path)
     if folder.is_dir():
         if not (folder / "model_index.json").is_file():
-            raise UnstillError(f"{folder} is not a diffusers pipeline: it has no model_index.json.")
+            raise UnstillError(
+                f"{folder} is not a diffusers pipeline (it has no model_index.json); name the folder that "
+                "save_pretrained, unstill convert or unstill train wrote."
+            )
         return None
     if folder.exists():
         raise UnstillError(f"{folder} is a file; a local model is the folder that a pipeline's save_pretrained wrote.")
     if name_or_path.count("/") == 1 and not name_or_path.startswith((".", "/", "~")):
         return None
+    if name_or_path.startswith((".", "/", "~")):
+        raise UnstillError(f"There is no folder {name_or_path}; check the path, or take a name of unstill models.")
     names = [model.name for model in MODELS]
     close = difflib.get_close_matches(name_or_path.lower(), names, n=1)
     raise UnstillError(
