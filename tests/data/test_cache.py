@@ -72,6 +72,7 @@ def test_what_comes_back(tmp_path: Path) -> None:
         assert torch.equal(one.tensors["ids"], exact["ids"])
         told = (one.caption, one.fps, one.name, one.motion)
         assert told == (sample.caption, sample.fps, sample.name, sample.motion)
+    assert cached.name(5) == "clip 5"
     batch = next(Loader(cached, 4).batches(3))
     assert len(batch) == 4 and batch[0].tensors["latents"].shape == (3, 2, 4, 4)
 
@@ -194,8 +195,9 @@ def test_what_cannot_be_stored(tmp_path: Path, encode: Callable, says: str) -> N
 
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     fill_cache(noise(tmp_path), encode)
-    file = list(noise(tmp_path).parts)[2]
+    file, cached = list(noise(tmp_path).parts)[2], open_cache(noise(tmp_path))
     file.write_bytes(file.read_bytes()[:200])
+    assert cached.name(11) == f"clip 1 of {file}"
     with pytest.raises(
         UnstillError, match=r"part-000002.safetensors is damaged .*; delete it, and it is made again\.$"
     ):

@@ -11,6 +11,7 @@ from torch import Tensor
 from tests import pipelines as tiny
 from unstill.data import world
 from unstill.data.sources import Sample, generator_for
+from unstill.errors import UnstillError
 from unstill.process import ForwardProcess
 from unstill.training.clips import Encoder
 from unstill.training.conditions import Clean, ConstantNoise, Plan
@@ -214,3 +215,14 @@ def test_what_is_withheld(opened: tuple[Any, Family, Sample]) -> None:
         c = encoded["image"].shape[0]
         size = first[names[0]].shape[dim]
         assert first[names[0]].narrow(dim, size - c, c).abs().max() == 0
+
+
+def test_clips_that_a_network_cannot_take(opened: tuple[Any, Family, Sample]) -> None:
+    pipe, family, clip = opened
+    frames, _, height, width = clip.video.shape
+    family.check_clip(pipe, frames, (height, width))
+    with pytest.raises(UnstillError, match=r"data.* takes (multiples of \d+ both ways|clips of at most)"):
+        family.check_clip(pipe, frames, (height, width + 1))
+    if family.name == "wan":
+        with pytest.raises(UnstillError, match="takes a multiple of 4 and one more, such as 5"):
+            family.check_clip(pipe, 6, (height, width))

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import unstill
 from tests.processes import finish, kill, launch_two
 from tests.training.conftest import silent, start
 from unstill.errors import UnstillError
+from unstill.training.checkpoints import same_run
 from unstill.training.recipe import Recipe
 from unstill.training.trainer import learning_rate, train
 
@@ -173,10 +175,106 @@ def test_validation_sees_the_average_and_changes_nothing(
 
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_state(make: Make, tmp_path: Path) -> None:
     recipe = make(train__learning_rate=1e30, save__every=1)
-    with pytest.raises(UnstillError, match=r"at step 2 is not a number \(clip \d+ of .*0000001. Lower"):
+    with pytest.raises(UnstillError, match=r"at step 2 is not a number \(world clip \d+, .*0000001. Lower"):
         train(recipe, tmp_path, silent)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["0000001"]
     assert len(losses(tmp_path)) == 1 and not (tmp_path / "pipeline").exists()
+
+
+def test_a_gradient_that_is_not_a_number_changes_nothing(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unstill.training import objective
+
+    whole = objective.denoising
+
+    def rooted(*given: torch.Tensor) -> torch.Tensor:
+        error = whole(*given)
+        return error + (error - error.detach()).abs().sqrt()  # 0, with an infinite slope
+
+    monkeypatch.setattr(objective, "denoising", rooted)
+    with pytest.raises(UnstillError, match="The gradient at step 1 is not a number .* no checkpoint had been written"):
+        train(make(), tmp_path, silent)
+
+
+def test_a_full_disk_loses_nothing_and_leaves_nothing_half_written(
+    make: Make, undisturbed: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unstill.training import checkpoints
+
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 749376 vs 749264")
+
+    whole = checkpoints.save_file
+    monkeypatch.setattr(
+        checkpoints, "save_file", lambda state, file: (full if "0000004" in str(file) else whole)(state, file)
+    )
+    with pytest.raises(UnstillError, match="The checkpoint of 4 steps .* the last whole one is .*0000002. Free some"):
+        train(make(), tmp_path, silent)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["0000002"]
+    monkeypatch.undo()
+    (tmp_path / "checkpoints" / ".0000009.part").mkdir()  # what a kill leaves
+    train(make(), tmp_path, silent)
+    assert (tmp_path / WEIGHTS).read_bytes() == (undisturbed[1] / WEIGHTS).read_bytes()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["0000006", "0000008"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_was_done(
+    make: Make, undisturbed: dict[int, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    def report(stage: str, done: int, total: int, figures: str) -> None:
+        if (stage, done) == ("training", 3):
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt, match="Stopped after 3 steps, which are kept"):
+        train(make(), tmp_path, report)
+    assert signal.getsignal(number) is before
+    assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["0000002", "0000003"]
+    train(make(), tmp_path, silent)
+    assert (tmp_path / "loss.csv").read_bytes() == (undisturbed[1] / "loss.csv").read_bytes()
+    assert (tmp_path / WEIGHTS).read_bytes() == (undisturbed[1] / WEIGHTS).read_bytes()
+
+
+def test_a_second_ctrl_c_stops_at_once(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unstill.training.stopping.SECONDS_APART", -1.0)
+
+    def report(stage: str, done: int, total: int, figures: str) -> None:
+        if (stage, done) == ("training", 3):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="goes on from the last checkpoint"):
+        train(make(), tmp_path, report)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["0000002"]
+
+
+def test_a_folder_in_which_nothing_was_kept_is_free(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(UnstillError, match="no linear layers"):
+        train(make(lora={"targets": ["to_q"]}), tmp_path, silent)
+    train(make(train__steps=2), tmp_path, silent)
+    with pytest.raises(UnstillError, match="holds 2 steps of training already, more than train.steps, which is 1"):
+        train(make(train__steps=1), tmp_path, silent)
+
+
+def test_other_videos_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "checkpoints" / "0000001").mkdir(parents=True)
+    for clips, warned in (("a", 0), ("a", 0), ("b", 1), ("b", 1)):
+        same_run(tmp_path, {"seed": 0}, "model", clips)
+        assert len(caplog.records) == warned
+
+
+def test_curves_of_tensorboard(make: Make, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(make(trackers=["tensorboard"], train__steps=3), tmp_path, silent)
+    events = EventAccumulator(str(tmp_path / "unstill"))
+    events.Reload()
+    seen = [(one.step, one.value) for one in events.Scalars("loss")]
+    assert [step for step, _ in seen] == [1, 2, 3]
+    torch.testing.assert_close([value for _, value in seen], losses(tmp_path), rtol=1e-6, atol=0)
 
 
 def test_a_batch_that_cannot_be_shared(make: Make, tmp_path: Path) -> None:
@@ -229,6 +327,8 @@ def test_a_damaged_checkpoint(make: Make, tmp_path: Path) -> None:
     [
         ({"data__videos": "/nowhere/clips"}, "/nowhere/clips does not exist; pass a folder of videos"),
         ({"data__videos": None}, "names no clips: give data.videos"),
+        ({"data__frames": 100}, "at most 8 frames of 64x64, not 100 of 64x64; change data.frames"),
+        ({"data__size": "32x32"}, "at most 8 frames of 64x64, not 2 of 32x32"),
         ({"model": "svdd"}, "did you mean 'svd'"),
         ({"train__gradient_checkpointing": True}, "PicoUNet has no gradient checkpointing"),
         ({"lora": {"targets": ["to_q"]}}, "no linear layers called to_q; name some in lora.targets"),

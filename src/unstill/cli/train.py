@@ -80,6 +80,8 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
     from unstill.errors import UnstillError
 
     output.check_writable(out / "pipeline")
+    if recipe.data.cache and recipe.data.cache_folder is not None:
+        output.check_writable(Path(recipe.data.cache_folder) / "latents")
     output.hush()
     rank, processes = rank_and_count()
     began = time.perf_counter()
@@ -93,8 +95,8 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
     try:
         with Report(quiet=as_json or rank > 0) as report:
             result = fine_tune(recipe, out, report, validation)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("Stopped; the same command goes on from the last checkpoint.") from None
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(str(stop) or "Stopped; the same command goes on from what is kept.") from None
     except UnstillError:
         if rank > 0:  # the main process says it
             raise typer.Exit(2) from None

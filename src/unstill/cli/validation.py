@@ -13,8 +13,8 @@ from unstill.lab.diagnose import diagnose
 from unstill.lab.probe import Condition, has_image, usual_levels
 from unstill.lab.subjects import Subject, flow_of, motion_argument, picture_of
 from unstill.models.calling import arguments, generate, parameters
+from unstill.training.opening import usual_clip
 from unstill.training.recipe import Recipe
-from unstill.training.trainer import usual_clip
 
 
 LEVELS = 5

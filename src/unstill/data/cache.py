@@ -166,9 +166,13 @@ class LatentCache:
         return Encoded(tensors, **text["clips"][row])
 
     def name(self, index: int) -> str:
-        """Tells a person where clip `index` lies."""
+        """Tells a person which clip `index` is, or where it lies if that cannot be read."""
         file, row = self.places[index]
-        return f"clip {row} of {file}"
+        try:
+            with _opened(file) as (_, text):
+                return str(text["clips"][row]["name"])
+        except UnstillError:
+            return f"clip {row} of {file}"
 
 
 def fingerprint_of(*modules: torch.nn.Module) -> str:

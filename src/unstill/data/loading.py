@@ -7,6 +7,7 @@ and workers read them.
 
 import logging
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -85,6 +86,7 @@ class Loader(Generic[T]):
             sampler=_Shares(step, self.batch, self.process, self.processes),
             num_workers=self.workers,
             collate_fn=_unchanged,
+            worker_init_fn=_undisturbed,
             generator=torch.Generator(),  # its own: the global one belongs to the training, and is restored with it
         )
         for read in loader:
@@ -108,6 +110,7 @@ def read_ahead(source: Indexed[T], indices: Sequence[int], workers: int = 0) -> 
         sampler=indices,
         num_workers=min(workers, len(indices)),
         collate_fn=_unchanged,
+        worker_init_fn=_undisturbed,
         generator=torch.Generator(),
     )
 
@@ -190,6 +193,11 @@ class _Shares:
         while True:
             yield range(first, first + share)
             first += self.batch
+
+
+def _undisturbed(worker: int) -> None:
+    """A Ctrl-C on the terminal reaches every process; when a worker ends is the reading process's to say."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _unchanged(read: Any) -> Any:

@@ -1,8 +1,11 @@
 """Checkpoints of a run: whole or not there, the newest few kept, and only ever taken up by the run they are of."""
 
 import json
+import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from unstill.data.atomic import replacing
 from unstill.errors import UnstillError
 from unstill.training.weights import Average, Named, put
 
+
+log = logging.getLogger(__name__)
 
 FREE = frozenset({"save", "validate", "trackers", "data.workers", "data.cache_folder", "train.batch_per_device"})
 """Keys of a recipe that may change when a run goes on: they do not decide what has been trained so far."""
@@ -36,6 +41,8 @@ class Checkpoints:
         # Models that are not sharded: the trained weights alone, by names that do not tell the number of processes.
         accelerator.register_save_state_pre_hook(self._save_weights)
         accelerator.register_load_state_pre_hook(self._load_weights)
+        if accelerator.is_main_process:
+            self._tidy()
 
     def newest(self) -> Path | None:
         """The last complete checkpoint."""
@@ -46,24 +53,31 @@ class Checkpoints:
         """Called by every process, after `step` steps."""
         final, part = self._folder / f"{step:07d}", self._folder / f".{step:07d}.part"
         if self._accelerator.is_main_process:
-            shutil.rmtree(part, ignore_errors=True)
+            self._tidy()
             part.mkdir(parents=True)
         self._accelerator.wait_for_everyone()
-        self._accelerator.save_state(str(part))
-        self._accelerator.wait_for_everyone()
-        if self._accelerator.is_main_process:
-            if self._average is not None:
-                save_file({k: v.cpu() for k, v in self._average.values.items()}, part / "average.safetensors")
-            (part / "step.json").write_text(json.dumps({"step": step}))
-            if final.exists():  # of the same run at the same step
-                shutil.rmtree(final)
-            os.replace(part, final)
-            for old in sorted(self._folder.glob("[0-9]*"))[: -self._keep]:
-                shutil.rmtree(old)
-            for stale in self._folder.glob(".*.part"):
-                shutil.rmtree(stale)
+        newest = self.newest()
+        with written_whole(
+            part, f"The checkpoint of {step} steps", f"; the last whole one is {newest}" if newest else ""
+        ):
+            self._accelerator.save_state(str(part))
+            self._accelerator.wait_for_everyone()
+            if self._accelerator.is_main_process:
+                if self._average is not None:
+                    save_file({k: v.cpu() for k, v in self._average.values.items()}, part / "average.safetensors")
+                (part / "step.json").write_text(json.dumps({"step": step}))
+                if final.exists():  # of the same run at the same step
+                    shutil.rmtree(final)
+                os.replace(part, final)
+                for old in sorted(self._folder.glob("[0-9]*"))[: -self._keep]:
+                    shutil.rmtree(old)
         self._accelerator.wait_for_everyone()
         return final
+
+    def _tidy(self) -> None:
+        """Removes what a kill has left half-written."""
+        for stale in self._folder.glob(".*.part"):
+            shutil.rmtree(stale)
 
     def load(self, path: Path) -> int:
         """
@@ -101,20 +115,38 @@ class Checkpoints:
             put(self._trained, saved)
 
 
-def same_run(out: Path, recipe: dict[str, Any], model: str) -> None:
+@contextmanager
+def written_whole(part: Path, what: str, otherwise: str = "") -> Iterator[None]:
+    """Around the writing of a folder, which is removed, and said in a sentence, if it cannot be written."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch.save has no error class of its own for a full disk.
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error) and "Pytorch" not in str(error):
+            raise
+        shutil.rmtree(part, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or ("no space left" if isinstance(error, RuntimeError) else error)
+        raise UnstillError(
+            f"{what} cannot be written to {part.parent} ({reason}){otherwise}. Free some space, and give the same "
+            "command again."
+        ) from error
+
+
+def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
     """
-    A folder holds one run: writes down what it is, or compares.
+    A folder holds one run: writes down what it is, or compares. One in which nothing was kept yet is free for another.
 
     Args:
         recipe: as nested plain values.
         model: fingerprint of the network.
+        clips: fingerprint of the data set. Another one is only warned of: who takes a broken video away goes on.
 
     Raises:
         UnstillError: the folder holds a run of another model or recipe.
     """
     path = out / "run.json"
-    new = {"model": model, "recipe": recipe}
-    if path.exists():
+    new = {"model": model, "clips": clips, "recipe": recipe}
+    if path.exists() and ((out / "pipeline").exists() or any((out / "checkpoints").glob("[0-9]*"))):
         old = json.loads(path.read_text())
         if old["model"] != model:
             raise UnstillError(f"{out} holds a run of another model; choose another --out, or delete that folder.")
@@ -130,16 +162,10 @@ def same_run(out: Path, recipe: dict[str, Any], model: str) -> None:
             raise UnstillError(
                 f"{out} holds a run with another {' and '.join(changed)}; choose another --out, or the same recipe."
             )
+        if old.get("clips", clips) != clips:
+            log.warning("The videos are not those with which the run in %s began; it goes on with those of now.", out)
     with replacing(path) as part:
         part.write_text(json.dumps(new, indent=2) + "\n")
-
-
-def truncate(path: Path, steps: int) -> None:
-    """Leaves the first `steps` rows of a loss curve: those after the checkpoint are made again."""
-    if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        with replacing(path) as part:
-            part.write_text("".join(lines[: steps + 1]))
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from unstill.attach import adapter_for
+from unstill.data.images import Size
 from unstill.data.sources import Sample
 from unstill.errors import UnstillError
 from unstill.training.levels import Levels
@@ -53,6 +54,11 @@ class Family:
 
     def check(self, pipe: Any) -> None:
         """Raises `UnstillError` for a pipeline of the class that cannot be trained."""
+
+    def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
+        """Raises `UnstillError` for clips of a length or size (H, W) that the network cannot take."""
+        multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
+        _check_multiple(pipe, size, multiple)
 
     def encode(self, pipe: Any, sample: Sample, frame: int, generator: torch.Generator) -> Encoded:
         """A clip with its frame number `frame` as the conditional image; the generator draws from the posterior."""
@@ -111,6 +117,14 @@ class Pico(SVD):
     usual_noise = 0.0
     lora = ("qkv", "out", "widen", "narrow")
     context = "text"
+
+    def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
+        longest, own = pipe.unet.config.num_frames, pipe.size
+        if frames > longest or size != (own, own):
+            raise UnstillError(
+                f"data: this model takes clips of at most {longest} frames of {own}x{own}, not {frames} of "
+                f"{size[1]}x{size[0]}; change data.frames and data.size, or leave them out."
+            )
 
     def encode(self, pipe: Any, sample: Sample, frame: int, generator: torch.Generator) -> Encoded:
         from unstill.models.pico import motion_bucket
@@ -179,6 +193,15 @@ class Wan(Family):
                 "Of Wan only 2.1 image-to-video can be trained here: one transformer, image behind a mask."
             )
 
+    def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
+        _check_multiple(pipe, size, pipe.vae_scale_factor_spatial * pipe.transformer.config.patch_size[1])
+        step = pipe.vae_scale_factor_temporal
+        if frames % step != 1:
+            raise UnstillError(
+                f"data.frames is {frames}, but {type(pipe).__name__} takes a multiple of {step} and one more, such as "
+                f"{frames // step * step + 1}."
+            )
+
     def encode(self, pipe: Any, sample: Sample, frame: int, generator: torch.Generator) -> Encoded:
         latents = adapter_for(pipe).encode_video(pipe, sample.video, generator)[0]
         frames, _, height, width = sample.video.shape
@@ -209,6 +232,15 @@ class Wan(Family):
         x = torch.cat([noisy, given["mask"].to(noisy), given["image"].to(noisy)], 1)
         tokens = given["tokens"].to(noisy) if "tokens" in given else None
         return model(x, levels.timestep, given["text"].to(noisy), tokens, return_dict=False)[0]
+
+
+def _check_multiple(pipe: Any, size: Size, multiple: int) -> None:
+    height, width = size
+    if height % multiple or width % multiple:
+        raise UnstillError(
+            f"data.size is {width}x{height}, but {type(pipe).__name__} takes multiples of {multiple} both ways, such "
+            f"as {max(1, round(width / multiple)) * multiple}x{max(1, round(height / multiple)) * multiple}."
+        )
 
 
 FAMILIES: Mapping[str, Family] = {

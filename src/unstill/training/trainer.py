@@ -10,7 +10,6 @@ The trainer: one run in one folder, resumable, on any number of processes throug
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -27,17 +26,20 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 
 from unstill.data.loading import Loader, place
-from unstill.data.sources import Source, generator_for, open_source
+from unstill.data.sources import Source, generator_for
 from unstill.errors import UnstillError
 from unstill.process import ForwardProcess
 from unstill.training import weights
-from unstill.training.checkpoints import Checkpoints, same_run, truncate
+from unstill.training.checkpoints import Checkpoints, same_run, written_whole
 from unstill.training.clips import Encoder, encoded_clips
 from unstill.training.conditions import plan_of
-from unstill.training.families import Family, family_of
+from unstill.training.curve import LossCurve, truncate
+from unstill.training.families import Family
 from unstill.training.levels import schedule_of
 from unstill.training.objective import Objective, Withhold, batch_of, told_as
+from unstill.training.opening import accelerator_for, opened
 from unstill.training.recipe import Recipe
+from unstill.training.stopping import Stopping
 
 
 log = logging.getLogger(__name__)
@@ -65,14 +67,15 @@ def train(recipe: Recipe, out: Path, report: Report, validation: Validation | No
 
     Raises:
         UnstillError: anything in the recipe that cannot be, another run in the folder, a loss that is not a number.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint of what was done.
     """
     accelerator = accelerator_for(recipe, out)
     out.mkdir(parents=True, exist_ok=True)
     with accelerator.main_process_first():
-        pipe, family, source = _opened(recipe)
+        pipe, family, source = opened(recipe)
     model = getattr(pipe, family.denoiser)
     if accelerator.is_main_process:
-        same_run(out, recipe.model_dump(mode="json", by_alias=True), weights.shape_of(model))
+        same_run(out, recipe.model_dump(mode="json", by_alias=True), weights.shape_of(model), source.fingerprint)
     accelerator.wait_for_everyone()
     run = _Run(recipe, out, accelerator, pipe, family, source, report)
     try:
@@ -86,59 +89,6 @@ def train(recipe: Recipe, out: Path, report: Report, validation: Validation | No
     finally:
         accelerator.end_training()
     return result if accelerator.is_main_process else None
-
-
-def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
-    """Raises `UnstillError` for a batch that the processes cannot share, or a tracker that is not installed."""
-    from accelerate.tracking import get_available_trackers
-
-    there = {str(one.value) for one in get_available_trackers()}
-    for name in recipe.trackers:
-        if name not in there:
-            raise UnstillError(
-                f"The tracker {name} is not installed: pip install {name}, or leave it out of trackers."
-            )
-    o = recipe.train
-    try:
-        accelerator = Accelerator(
-            mixed_precision=o.mixed_precision, log_with=list(recipe.trackers) or None, project_dir=out
-        )
-    except ValueError as error:  # fp16 on a CPU
-        raise UnstillError(f"train.mixed_precision {o.mixed_precision} is not possible here ({error}).") from error
-    processes = accelerator.num_processes
-    at_once = o.batch_per_device or max(1, o.batch // processes)
-    if o.batch % (processes * at_once):
-        raise UnstillError(
-            f"A batch of {o.batch} clips cannot be shared by {processes} processes of {at_once} at a time; make "
-            "train.batch a multiple of their product."
-        )
-    accelerator.gradient_accumulation_steps = o.batch // (processes * at_once)
-    if (deepspeed := getattr(accelerator.state, "deepspeed_plugin", None)) is not None:
-        deepspeed.deepspeed_config["train_micro_batch_size_per_gpu"] = at_once  # which it asks a data loader for
-    return accelerator
-
-
-def _opened(recipe: Recipe) -> tuple[Any, Family, Source]:
-    """The pipeline to train, on the CPU and in float32, and the clips."""
-    from unstill.models.registry import find, load
-
-    pipe: Any = load(recipe.model, checkpoint=recipe.checkpoint, dtype=torch.float32, device="cpu")
-    family, entry = family_of(pipe), find(recipe.model)
-    source = open_source(recipe.data.settings(*usual_clip(pipe, entry), recipe.seed))
-    return pipe, family, source
-
-
-def usual_clip(pipe: Any, entry: Any) -> tuple[int, float | None, tuple[int, int]]:
-    """(frames, fps, size) that a model is trained on unless the recipe says otherwise."""
-    from unstill.models.catalogue import MODELS
-
-    like = entry or next(model for model in MODELS if model.pipeline == type(pipe).__name__)
-    frames, size = like.frames, like.size
-    if entry is None and hasattr(pipe, "native_size"):
-        frames, size = pipe.unet.config.num_frames, pipe.native_size()
-    if entry is None and isinstance(getattr(pipe, "size", None), int):
-        frames, size = pipe.unet.config.num_frames, (pipe.size, pipe.size)
-    return frames, float(like.fps), size
 
 
 class _Run:
@@ -225,6 +175,11 @@ class _Run:
         first, newest = 0, self.checkpoints.newest()
         if newest is not None:
             first = self.checkpoints.load(newest)
+        if first > o.steps:
+            raise UnstillError(
+                f"{self.out} holds {first} steps of training already, more than train.steps, which is {o.steps}; "
+                "raise it, or give this run another folder."
+            )
         if accelerator.is_main_process:
             truncate(self.out / "loss.csv", first)
         if recipe.trackers:
@@ -239,7 +194,8 @@ class _Run:
         )
         batches, waited, began = loader.batches(first), 0.0, time.monotonic()
         losses: list[float] = []
-        with _LossCurve(self.out / "loss.csv", accelerator.is_main_process) as curve:
+        curve = LossCurve(self.out / "loss.csv", accelerator.is_main_process)
+        with curve, Stopping(accelerator) as stopping:
             for step in range(first, o.steps):
                 since = time.monotonic()
                 clips = next(batches)
@@ -259,8 +215,18 @@ class _Run:
                 if validation is not None and recipe.validation is not None:
                     if done % recipe.validation.every == 0 or done == o.steps:
                         self._validate(validation, done)
+                if done < o.steps and stopping.agreed():
+                    self._stop(done, curve)
         elapsed = time.monotonic() - began
         return Result(self._finish(), losses, len(losses) * o.batch / max(elapsed, 1e-9), waited / max(elapsed, 1e-9))
+
+    def _stop(self, done: int, curve: LossCurve) -> NoReturn:
+        """Keeps what was done, and ends the run."""
+        curve.keep()
+        newest = self.checkpoints.newest()
+        if newest is None or int(newest.name) != done:
+            self.checkpoints.save(done)
+        raise KeyboardInterrupt(f"Stopped after {done} steps, which are kept; the same command goes on from there.")
 
     def _step(self, step: int, clips: list[Any], rate: float) -> tuple[float, float]:
         """One update: the mean error over the clips of all processes, and the norm of the gradient."""
@@ -282,11 +248,13 @@ class _Run:
                 accelerator.backward(found.mean())
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.trained.values(), o.clip)
+                    if accelerator.scaler is None and norm is not None and not torch.isfinite(norm):
+                        raise UnstillError(self._not_a_number("gradient", step, "a sum over the whole batch"))
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(step + 1)
-        return torch.cat(errors).double().mean().item(), float(norm)
+        return torch.cat(errors).double().mean().item(), float("nan") if norm is None else float(norm)
 
     def _place(self, step: int, process: int, start: int) -> int:
         """The number in the run of clip `start` of a process's share."""
@@ -302,11 +270,14 @@ class _Run:
             process, own = divmod(i, self.at_once)
             index, _ = place(self._place(step, process, start) + own, len(self.clips), self.recipe.seed)
             names.append(self.clips.name(index))
+        raise UnstillError(self._not_a_number("loss", step, ", ".join(names)))
+
+    def _not_a_number(self, what: str, step: int, where: str) -> str:
         newest = self.checkpoints.newest()
         kept = f"the last good state is {newest}" if newest else "no checkpoint had been written yet"
-        raise UnstillError(
-            f"The loss at step {step + 1} is not a number ({', '.join(names)}), so training stopped before that "
-            f"step; {kept}. Lower train.learning_rate, or train in bf16 rather than fp16."
+        return (
+            f"The {what} at step {step + 1} is not a number ({where}), so training stopped before that step; {kept}. "
+            "Lower train.learning_rate, or train in bf16 rather than fp16."
         )
 
     def _validate(self, validation: Validation, step: int) -> None:
@@ -360,10 +331,11 @@ class _Run:
             if (precision := PRECISIONS.get(self.recipe.train.mixed_precision)) is not None:
                 self.pipe.to(precision)
             shutil.rmtree(part, ignore_errors=True)
-            self.pipe.save_pretrained(part)
-            self._copy_statistics(part)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(part, final)
+            with written_whole(part, "The finished model"):
+                self.pipe.save_pretrained(part)
+                self._copy_statistics(part)
+                shutil.rmtree(final, ignore_errors=True)
+                os.replace(part, final)
         self.accelerator.wait_for_everyone()
         return final
 
@@ -381,33 +353,3 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     o = recipe.train
     left = (o.steps - step) / (o.decay * o.steps) if o.decay else 1.0
     return o.learning_rate * min(1.0, (step + 1) / max(1, o.warmup)) * min(1.0, left)
-
-
-class _LossCurve:
-    """A CSV file that grows by a row per step; numbers in full, so that two curves can be compared bit by bit."""
-
-    def __init__(self, path: Path, active: bool) -> None:
-        self._path, self._active = path, active
-
-    def __enter__(self) -> _LossCurve:
-        if self._active:
-            new = not self._path.exists()
-            self._file = self._path.open("a", newline="")
-            self._writer = csv.writer(self._file, lineterminator="\n")
-            if new:
-                self._writer.writerow(["step", "loss", "learning_rate", "gradient_norm"])
-        return self
-
-    def write(self, *row: float) -> None:
-        if self._active:
-            self._writer.writerow([repr(value) for value in row])
-            self._file.flush()
-
-    def keep(self) -> None:
-        """Before a checkpoint, which may not be newer than the curve."""
-        if self._active:
-            os.fsync(self._file.fileno())
-
-    def __exit__(self, *error: object) -> None:
-        if self._active:
-            self._file.close()
