@@ -20,6 +20,7 @@ _HOME = {
         "result": "I4VGen",
         "rewards": "ClipReward Reward proxy reward_named",
         "run": "default_reward i4vgen",
+        "text_to_image": "TextToImage",
         "world_reward": "world",
     }.items()
     for name in names.split()

@@ -19,7 +19,6 @@ from PIL import Image
 from unstill.anchor.pieces import Piece
 from unstill.anchor.rewards import best
 from unstill.attach import adapter_for, apply
-from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.models.animatediff import without_motion
 from unstill.models.calling import clear_refusals
@@ -251,37 +250,6 @@ def as_picture(pixels: torch.Tensor) -> Image.Image:
         raise UnstillError("The model returned a picture that is not finite: try dtype float32, or another seed.")
     rounded = (pixels.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(rounded.permute(1, 2, 0).contiguous().numpy())
-
-
-def from_text_to_image(
-    make: Callable[..., Any],
-    prompt: str,
-    count: int,
-    size: tuple[int, int],
-    batch: int,
-    generator: torch.Generator,
-    tell: Tell,
-) -> list[Image.Image]:
-    """
-    Pictures of a diffusers text-to-image pipeline, or of anything that is called and answers like one, resized and
-    cropped to `size`.
-    """
-    images: list[Image.Image] = []
-    for part in batches(count, batch):
-        wanted = part.stop - part.start
-        with clear_refusals(make):
-            result = make(prompt=prompt, num_images_per_prompt=wanted, generator=generator, output_type="pil")
-        made = getattr(result, "images", None)
-        if not isinstance(made, list) or not all(isinstance(image, Image.Image) for image in made):
-            raise UnstillError(
-                f"text_to_image returned {type(result).__name__}, but PIL pictures in `.images` were expected, "
-                "as of a diffusers text-to-image pipeline."
-            )
-        if len(made) != wanted:
-            raise UnstillError(f"text_to_image made {len(made)} pictures where {wanted} were asked for.")
-        images += [resize_and_crop(image.convert("RGB"), size) for image in made]
-        tell(part.stop, count)
-    return images
 
 
 def choose(candidates: Sequence[Candidate], pick: int | None = None) -> int:

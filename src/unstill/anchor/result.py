@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from unstill.anchor.candidates import Candidate
 from unstill.anchor.records import Record
 from unstill.data.atomic import replacing
+
+
+FRAME = 4  # pixels around each picture of the sheet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,14 +68,24 @@ def save_pictures(folder: Path, anchor: Image.Image, candidates: Sequence[Candid
 
 
 def sheet(candidates: Sequence[Candidate], choice: int | None = None) -> Image.Image:
-    """All candidates with their numbers and scores; those that were stopped early with the step at which they were."""
-    from unstill.data.sheets import side_by_side
+    """
+    All candidates with their numbers and scores, the chosen one in a frame; of those that were stopped early the step
+    at which they were.
+    """
+    from unstill.data.sheets import INK, PAPER, side_by_side
 
-    labels = [
-        f"{index}: {one.score:.3g}"
-        + (f" at step {one.stopped}" if one.stopped is not None else "")
-        + (" \u2713" if index == choice else "")
-        for index, one in enumerate(candidates)
-    ]
-    clips = [torch.from_numpy(np.array(one.image)).permute(2, 0, 1)[None] for one in candidates]
-    return Image.fromarray(side_by_side(clips, labels, panel=128)[0].permute(1, 2, 0).contiguous().numpy())
+    labels, clips = [], []
+    for index, one in enumerate(candidates):
+        chosen = index == choice
+        words = f"stopped at {one.stopped}" * (one.stopped is not None) or "chosen" * chosen
+        labels.append(f"{index}: {one.score:.3g}" + (f", {words}" if words else ""))
+        picture = ImageOps.expand(_readable(one.image), FRAME, INK if chosen else PAPER)
+        clips.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
+    return Image.fromarray(side_by_side(clips, labels, 8, panel=1)[0].permute(1, 2, 0).contiguous().numpy())
+
+
+def _readable(picture: Image.Image, low: int = 160, high: int = 256) -> Image.Image:
+    """As high as one can make it out on a sheet of many, enlarged by a whole factor or made smaller."""
+    width, height = picture.size
+    scale = high / height if height > high else -(-low // height)
+    return picture.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unstill.anchor.candidates import Candidate, Halving, choose, from_text_to_image
+from unstill.anchor.candidates import Candidate, Halving, choose
 from unstill.anchor.job import Choice, Job, Progress, check_image
 from unstill.anchor.pieces import Distilled, Piece, Watched
 from unstill.anchor.records import OtherCandidates, Record, fingerprint
 from unstill.anchor.result import I4VGen, save_pictures
 from unstill.anchor.rewards import Reward, name_of, proxy, score
+from unstill.anchor.text_to_image import from_text_to_image
 from unstill.attach import Adapter, adapter_for, apply
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError

@@ -27,7 +27,9 @@ def animate(
     frames: Annotated[int | None, typer.Option(min=2, help="Length of the video.")] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(min=0, help="Weight of prompt and picture. [default: the model's; pico: 2 with a prompt, else 1]"),
+        typer.Option(
+            min=0, help="Weight of prompt and picture. Default: the model's; pico's is 2 with a prompt, else 1."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps: more is slower and cleaner.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
@@ -46,7 +48,7 @@ def animate(
     ] = None,
     offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
     candidates: Annotated[
-        int | None, typer.Option(min=1, help="Without a picture: how many are made to choose from. [default: 16]")
+        int | None, typer.Option(min=1, help="Without a picture: how many are made to choose from; 16 unless said.")
     ] = None,
     reward: Annotated[
         str | None,
@@ -54,6 +56,10 @@ def animate(
     ] = None,
     pick: Annotated[int | None, typer.Option(min=0, help="Take this one in place of the best.")] = None,
     early: Annotated[bool, typer.Option("--early", help="Stop the worse ones on the way.")] = False,
+    text_to_image: Annotated[
+        str | None,
+        typer.Option(help="A diffusers folder or hub id that makes the pictures in place of the video model."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores and settings as JSON.")] = False,
 ) -> None:
     """
@@ -66,32 +72,42 @@ def animate(
     With --prompt and no picture, several pictures are made of the words, and the best is set in motion; a folder
     beside the video keeps them all.
     """
+    from PIL import Image
+
+    from unstill.anchor.job import stage_two
     from unstill.cli import from_prompt, output
-    from unstill.cli.options import describe_method, parse_methods, parse_size
+    from unstill.cli.options import describe_method, parse_methods, wanted_size
     from unstill.cli.progress import Report
     from unstill.data.images import read_image, resize_and_crop
     from unstill.errors import UnstillError
+    from unstill.methods.ni_vsds import NIVSDS
     from unstill.models import registry
     from unstill.models.calling import arguments, native_frames, native_size
 
-    # All that a person can get wrong is looked at before a model is loaded.
-    entry = registry.find(model)
-    wanted = None if size is None else parse_size(size)
-    cls = registry.pipeline_class(model)  # of a hub id it is known only when it is loaded
-    words_alone = from_prompt.applies(cls, image, prompt, method)
-    choice = from_prompt.Choice.of(candidates, reward, pick, early)
-    if choice.given and not words_alone:
-        raise UnstillError(
-            "--candidates, --reward, --pick and --early choose among pictures that are made of a prompt: give "
-            "--prompt without a picture and without other methods, and a model that makes videos from text."
-        )
-    methods = () if words_alone and not method else parse_methods(method, model)
-    output.check_video_name(out)
+    # All that a person can get wrong is looked at before a model is loaded, and first what needs no diffusers.
     if compare and not plain:
         raise UnstillError("--compare needs the plain video: leave out --no-plain.")
+    if prompt is not None and not prompt.strip():
+        raise UnstillError("--prompt is empty: say what happens, for example --prompt 'a boat sails to the left'.")
+    entry = registry.find(model)
     if image is None and not prompt and registry.pipeline_name(model) == "PicoPipeline":
         image = registry.bundled_picture()
     source = None if image is None else read_image(image)
+    output.check_video_name(out)
+    named = parse_methods(method, model)
+    wanted = wanted_size(size, model)
+    cls = registry.pipeline_class(model)  # of a hub id it is known only when it is loaded
+    words_alone = from_prompt.applies(cls, image, prompt, method, text_to_image)
+    choice = from_prompt.Choice.of(candidates, reward, pick, early, text_to_image)
+    if choice.given and not words_alone:
+        raise UnstillError(
+            "--candidates, --reward, --pick, --early and --text-to-image are for pictures that are made of a prompt: "
+            "give --prompt without a picture and without other methods, and a model that makes videos from text, or "
+            "--text-to-image."
+        )
+    methods = () if words_alone and not method else named
+    if words_alone and text_to_image is not None:
+        source = Image.new("RGB", (64, 64))  # stands for the picture that is to come
     asked: dict[str, Any] = {
         "image": source,
         "prompt": prompt,
@@ -117,17 +133,27 @@ def animate(
         versions = {"plain": (), "improved": methods} if plain else {"improved": methods}
         made = None
         if words_alone:
+            assert prompt is not None
             versions.pop("improved")
+            method_used = stage_two(pipe, next((one for one in methods if isinstance(one, NIVSDS)), "paper"))
+            methods, report = (method_used,), Report(quiet=not bars)
             with clock("improved"):
-                assert prompt is not None
-                made = from_prompt.make(pipe, prompt, call, choice, methods, seed, out, Report(quiet=not bars))
+                made, judge = from_prompt.make(pipe, prompt, call, choice, method_used, seed, out, offload, report)
+            if text_to_image is not None:  # plainly, the same picture
+                picture = made.anchor
+                call = arguments(type(pipe), **{**asked, **fitted, "image": picture})
         videos, scores = _make(pipe, call, picture, versions, seed, clock, bars)
         if made is not None:
             videos["improved"], scores["improved"] = made.frames, _scores(made.frames, made.anchor)
+            for name, video in videos.items():
+                scores[name] |= {"reward": from_prompt.reward_of(video, prompt or "", judge)}
         rate = fps or (entry.fps if entry else 8)
         with clock("write"):
             enlarged = upscale or (4 if max(shape) <= 128 else 1)
-            written = _write(folder, out, videos, rate, enlarged, compare)
+            shown = None
+            if compare:
+                shown = videos if made is None else from_prompt.side_by_side(videos, made)
+            written = _write(folder, out, videos, rate, enlarged, shown)
         settings: dict[str, Any] = {
             **output.provenance(),
             "image": image and {"path": str(image), "sha256": output.sha256(image)},
@@ -150,9 +176,7 @@ def animate(
     if as_json:
         typer.echo(json.dumps(settings, indent=2))
     else:
-        _tell(scores, settings, out)
-        if made is not None:
-            typer.echo(from_prompt.told(made, out))
+        _tell(scores, settings, out, made and (from_prompt.verdict(scores, made), from_prompt.told(made, out)))
 
 
 def _defaults(pipe: Any) -> dict[str, Any]:
@@ -209,7 +233,10 @@ def _scores(video: Any, picture: Any) -> dict[str, float]:
     return {key: round(value, 5) for key, value in measure(video, pixels).items()}
 
 
-def _write(folder: Path, out: Path, videos: dict[str, Any], fps: int, upscale: int, compare: bool) -> list[Path]:
+def _write(
+    folder: Path, out: Path, videos: dict[str, Any], fps: int, upscale: int, shown: dict[str, Any] | None
+) -> list[Path]:
+    """The videos, and those of `shown` next to each other."""
     from unstill.cli.output import sibling
     from unstill.data.sheets import side_by_side
     from unstill.data.video import write_video
@@ -219,14 +246,17 @@ def _write(folder: Path, out: Path, videos: dict[str, Any], fps: int, upscale: i
         finals[sibling(out, "plain")] = videos["plain"]
     for path, video in finals.items():
         write_video(folder / path.name, video, fps, upscale=upscale)
-    if compare:
+    if shown:
         path = sibling(out, "compare")
-        write_video(folder / path.name, side_by_side(list(videos.values()), list(videos)), fps)
+        write_video(folder / path.name, side_by_side(list(shown.values()), list(shown)), fps)
         return [*finals, path]
     return list(finals)
 
 
-def _tell(scores: dict[str, dict[str, float]], settings: dict[str, Any], out: Path) -> None:
+def _tell(
+    scores: dict[str, dict[str, float]], settings: dict[str, Any], out: Path, words: tuple[str, str] | None
+) -> None:
+    """`words`: of a video from words alone, the verdict and how it was chosen."""
     from rich.console import Console
 
     from unstill.cli.scores import table, verdict
@@ -234,7 +264,9 @@ def _tell(scores: dict[str, dict[str, float]], settings: dict[str, Any], out: Pa
     console = Console(highlight=False)
     console.print(table(scores))
     if "plain" in scores:
-        console.print(verdict(scores["plain"], scores["improved"]))
-    names = ", ".join(f"{m['name']}" for m in settings["methods"]) or "I4VGen"
+        console.print(words[0] if words else verdict(scores["plain"], scores["improved"]), soft_wrap=True)
+    names = "I4VGen" if words else ", ".join(f"{m['name']}" for m in settings["methods"])
     console.print(f"Improved by {names} (seed {settings['seed']}).", style="dim")
     typer.echo(f"Wrote {', '.join(settings['files'])} and {out.with_name(out.stem + '.json')}.")
+    if words:
+        typer.echo(words[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 from unstill.errors import UnstillError
 
 
+CANDIDATES = 16  # unless another number is asked for; the paper's
+
 if TYPE_CHECKING:
+    import torch
+
     from unstill.anchor import I4VGen, Reward
     from unstill.cli.progress import Report
-    from unstill.methods.base import Method
+    from unstill.methods.ni_vsds import NIVSDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +30,51 @@ class Choice:
         reward: loads what scores them on a device; `None` is what suits the model.
         pick: the number of the one to take in place of the best.
         early: whether the worse ones are stopped on the way.
+        text_to_image: folder or hub id of the model that makes them; `None` is the video model itself.
     """
 
     candidates: int | None
     reward: Callable[[str], Reward] | None
     pick: int | None
     early: bool
+    text_to_image: str | None
 
     @classmethod
-    def of(cls, candidates: int | None, reward: str | None, pick: int | None, early: bool) -> Choice:
-        """Raises `UnstillError` for a reward that there is not."""
+    def of(
+        cls, candidates: int | None, reward: str | None, pick: int | None, early: bool, text_to_image: str | None
+    ) -> Choice:
+        """Raises `UnstillError` for a reward or a number that there is not, or options that exclude each other."""
         from unstill.anchor import reward_named
 
-        return cls(candidates, None if reward is None else reward_named(reward), pick, early)
+        count = candidates or CANDIDATES
+        if pick is not None and pick >= count:
+            raise UnstillError(f"There is no candidate {pick}; they are numbered 0 to {count - 1}.")
+        if early and text_to_image is not None:
+            raise UnstillError(
+                "--early stops pictures of the video model itself; leave it out, or leave out --text-to-image."
+            )
+        return cls(candidates, None if reward is None else reward_named(reward), pick, early, text_to_image)
 
     @property
     def given(self) -> bool:
         """Whether anything was asked for."""
-        return self.early or any(value is not None for value in (self.candidates, self.reward, self.pick))
+        return self.early or any(
+            value is not None for value in (self.candidates, self.reward, self.pick, self.text_to_image)
+        )
 
 
-def applies(cls: type | None, image: Path | None, prompt: str | None, methods: list[str] | None) -> bool:
-    """Whether a picture is to be made from the prompt: there is none, the model can, and no other method was named."""
+def applies(
+    cls: type | None, image: Path | None, prompt: str | None, methods: list[str] | None, text_to_image: str | None
+) -> bool:
+    """
+    Whether a picture is to be made from the prompt: there is none, the model or another can, and no other method was
+    named.
+    """
     from unstill.anchor.candidates import has_image_mode
 
     names = {text.partition(":")[0].strip().lower().replace("-", "_") for text in methods or []}
-    return image is None and bool(prompt) and names <= {"ni_vsds"} and (cls is None or has_image_mode(cls))
+    can = cls is None or has_image_mode(cls) or text_to_image is not None
+    return image is None and prompt is not None and names <= {"ni_vsds"} and can
 
 
 def place(out: Path) -> Path:
@@ -65,57 +87,72 @@ def make(
     prompt: str,
     call: dict[str, Any],
     choice: Choice,
-    methods: tuple[Method, ...],
+    method: NIVSDS,
     seed: int,
     out: Path,
+    offload: bool,
     report: Report,
-) -> I4VGen:
+) -> tuple[I4VGen, Reward]:
     """
     All stages of I4VGen, each of which goes on from what an earlier run with the same settings has kept; candidates of
-    other settings are replaced, as videos of the same name are.
+    other settings are replaced, as videos of the same name are. And what has scored them.
     """
     import torch
 
-    from unstill.anchor import Halving, i4vgen
-    from unstill.anchor.records import OtherCandidates
-    from unstill.methods.ni_vsds import NIVSDS
+    from unstill.anchor import Halving, TextToImage, default_reward, i4vgen
 
-    method = next(iter(methods), "paper")
-    assert isinstance(method, NIVSDS | str)  # `applies` saw to it
-    ours = ("prompt", "image", "output_type", "decode_chunk_size")
+    ours = ("prompt", "image", "conditioning_frames", "output_type", "decode_chunk_size")
     options = {name: value for name, value in call.items() if name not in ours}
-    folder = place(out)
-    reward = None if choice.reward is None else choice.reward(str(pipe._execution_device))
+    device = pipe._execution_device
+    reward = default_reward(pipe) if choice.reward is None else choice.reward(str(device))
+    source = choice.text_to_image and TextToImage(choice.text_to_image, device, pipe.dtype, offload)
     pipe.set_progress_bar_config(disable=True)
-    for attempt in (1, 2):
-        try:
-            with report:
-                return i4vgen(
-                    pipe,
-                    prompt,
-                    candidates=choice.candidates or 16,
-                    reward=reward,
-                    pick=choice.pick,
-                    preset=method,
-                    early=Halving() if choice.early else None,
-                    generator=torch.Generator().manual_seed(seed),
-                    folder=folder,
-                    progress=report,
-                    **options,
-                )
-        except OtherCandidates:
-            if attempt == 2:
-                raise
-            _clear(folder)
-    raise AssertionError
+    with report:
+        made = i4vgen(
+            pipe,
+            prompt,
+            candidates=choice.candidates or CANDIDATES,
+            reward=reward,
+            pick=choice.pick,
+            preset=method,
+            early=Halving() if choice.early else None,
+            text_to_image=source or None,
+            generator=torch.Generator().manual_seed(seed),
+            folder=place(out),
+            replace=True,
+            progress=report,
+            **options,
+        )
+    return made, reward
 
 
-def _clear(folder: Path) -> None:
-    ours = {"anchor.png", "candidates.png", *(f"{name}.safetensors" for name in ("candidates", "motion", "video"))}
-    for entry in folder.iterdir():
-        if entry.name not in ours and not (entry.name.startswith("candidate_") and entry.suffix == ".png"):
-            raise UnstillError(f"{folder} holds other things than candidates; name another --out.")
-    shutil.rmtree(folder)
+def reward_of(video: torch.Tensor, prompt: str, reward: Reward) -> float:
+    """The mean over the frames of a video, uint8 (F, 3, H, W)."""
+    from PIL import Image
+
+    from unstill.anchor.rewards import score
+
+    frames = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in video]
+    return round(sum(score(reward, prompt, frames)) / len(frames), 5)
+
+
+def side_by_side(videos: dict[str, torch.Tensor], made: I4VGen) -> dict[str, torch.Tensor]:
+    """What `--compare` shows: the plain video, the picture, what NI-VSDS has made of it, and the video."""
+    return {"plain": videos["plain"], "chosen picture": made.static, "set in motion": made.animated} | {
+        "refined": videos["improved"]
+    }
+
+
+def verdict(scores: dict[str, dict[str, float]], made: I4VGen) -> str:
+    """One sentence: what the chosen picture was good for; nothing where there is no plain video."""
+    if "plain" not in scores:
+        return ""
+    plain, improved = scores["plain"], scores["improved"]
+    ratio = improved["motion"] / max(plain["motion"], 1e-6)
+    return (
+        f"The pictures of the improved video score {improved['reward']:.3g} by {made.reward}, those of the plain one "
+        f"{plain['reward']:.3g}; it moves {ratio:.0%} as much."
+    )
 
 
 def describe(made: I4VGen, out: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ FLOW_SIDE = 128  # optical flow of smaller frames is unreliable: they are enlarg
 STILL = 0.0015
 # Names of scores, what they are called, how they are written.
 ROWS = (
+    ("reward", "its pictures score, by the reward", "{:.3g}"),  # where it was made of words
     ("motion", "moves, in pixels per frame", "{:.2f}"),
     ("first_frame_error", "first frame differs from the picture by", "{:.1%}"),
     ("colour", "keeps the picture's colours (proxy)", "{:.0%}"),
