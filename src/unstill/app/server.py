@@ -72,10 +72,18 @@ class Door:
         if refusal is None:
             await self._app(scope, receive, with_headers)
             return
+        await self._read(scope, receive)
         status, sentence = refusal
         kind = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
         await with_headers({"type": "http.response.start", "status": status, "headers": kind})
         await send({"type": "http.response.body", "body": sentence.encode()})
+
+    async def _read(self, scope: dict[str, Any], receive: Any) -> None:
+        """What was sent of a refused request, if it is little: cut off while it writes, a client misses the answer."""
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        if length.isdigit() and int(length) <= self._limits.upload:
+            while (await receive()).get("more_body"):
+                pass
 
     def _refusal(self, scope: dict[str, Any]) -> tuple[int, str] | None:
         path, headers = scope["path"], dict(scope["headers"])
