@@ -204,7 +204,8 @@ def model(one: Model, refused: dict[str, str]) -> str:
         )
         if part
     )
-    lines += ["", "```bash", f"unstill animate {picture}{words}--model {one.name} --method early_start:{level}", "```"]
+    typed = f"unstill animate {picture}{words}--model {one.name} --method early_start:{level}"
+    lines += ["", "```bash", wrapped(typed), "```"]
     lines += [
         "",
         "```py",
@@ -225,6 +226,14 @@ def model(one: Model, refused: dict[str, str]) -> str:
             "`unstill diagnose --model " + one.name + "` says where this model copies its image."
         )
     return "\n".join(lines) + "\n"
+
+
+def wrapped(command: str, width: int = 88) -> str:
+    """A command that is longer than a line of the site, broken before an option."""
+    cut = command.rfind(" --", 0, width)
+    if len(command) <= width or cut < 0:
+        return command
+    return f"{command[:cut]} \\\n   {wrapped(command[cut:], width - 3)}"
 
 
 def _clip(one: Model) -> str:
