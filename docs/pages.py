@@ -271,7 +271,7 @@ def measured(cls: str) -> str:
     data = json.loads((DOCS / "methods" / "measured.json").read_text("utf-8"))
     rows = [row for row in data["rows"] if row["methods"] == "plain" or re.search(rf"\b{cls}\b", row["methods"])]
     if len(rows) < 2:
-        return "Not in the [table of the embedded model](measured.md)."
+        return _in_the_lab(cls)
 
     def cell(value: dict[str, float], form: str) -> str:
         return f"{value['mean']:{form}} ± {value['half_width']:{form.lstrip('+')}}"
@@ -290,6 +290,18 @@ def measured(cls: str) -> str:
     head = ("embedded model", "motion", "more than plain", "colour (proxy)", "detail (proxy)", "seconds")
     foot = f"{data['images']} pictures, requested motion {data['requested']:g}; [all, and the command](measured.md)."
     return "\n".join([*_table(head, shown), "", foot])
+
+
+def _in_the_lab(cls: str) -> str:
+    """The rows of the first recipe of the lab that tried the method class `cls`, plain first."""
+    setting = re.compile(rf"`(plain|{_page(cls).replace('_', '-')}(:[^+`]*)?)`")
+    for path in sorted((DOCS / "lab").glob("*.json")):
+        recipe = json.loads(path.read_text("utf-8"))
+        rows = [row for row in recipe["rows"] if setting.fullmatch(row[0])]
+        if any(row[0] != "`plain`" for row in rows):
+            foot = f"{recipe['made_of']}; [all, and the command](../lab/{recipe['recipe']}.md)."
+            return "\n".join([*_table(recipe["columns"], rows), "", foot])
+    return "Not in the [table of the embedded model](measured.md)."
 
 
 def first_five_minutes() -> str:

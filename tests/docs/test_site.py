@@ -97,6 +97,10 @@ def test_measured_rows_are_those_of_the_file() -> None:
     for name, cls in method_classes().items():
         measured = [row for row in rows if re.search(rf"\b{cls.__name__}\b", row["methods"])]
         shown = pages.measured(cls.__name__)
+        if not measured:  # the lab's recipes stand in, or the page has a page of its own
+            in_the_lab = {"FreeInit": "`free-init`", "NIVSDS": "`ni-vsds`", "TimeNoise": "Not in the"}
+            assert in_the_lab[cls.__name__] in shown
+            continue
         assert shown.count("\n| `") == len(measured), name
         assert all(f"{row['motion']['mean']:.2f}" in shown for row in measured)
 
