@@ -13,6 +13,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch.nn.functional import conv2d, gelu, layer_norm, linear
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
+from unstill.anchor import image_reward
 from unstill.anchor.image_reward import DEVIATION, MEAN, ImageReward
 from unstill.anchor.rewards import ClipReward, best, proxy, reward_named, score
 from unstill.anchor.world_reward import evidence, parse, world
@@ -77,47 +78,66 @@ def test_a_clip_of_transformers(tmp_path: Path) -> None:
 
 
 WIDTH, SEEN, LAYERS = 128, 64, 2
+SMALL = {"width": WIDTH, "seen": SEEN, "layers": (LAYERS, LAYERS), "inner": (96, 160)}
+SMALL |= {"patches": 5, "words": (8, 40), "rank": (WIDTH, 32, 16, 8, 4, 1)}
+# ViT-L/16 at 224 pixels, BERT-base with two more words.
+RELEASED = {"width": 768, "seen": 1024, "layers": (24, 12), "inner": (4096, 3072)}
+RELEASED |= {"patches": 197, "words": (30524, 512), "rank": (768, 1024, 128, 64, 16, 1)}
 
 
-def blip_weights() -> dict[str, torch.Tensor]:
-    """A small ImageReward under the names of its released checkpoint."""
-    draw = torch.Generator().manual_seed(0)
+def blip_sizes(
+    width: int,
+    seen: int,
+    layers: tuple[int, int],
+    inner: tuple[int, int],
+    patches: int,
+    words: tuple[int, int],
+    rank: tuple[int, ...],
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of an ImageReward by the names of its released checkpoint."""
     sizes: dict[str, tuple[int, ...]] = {
-        "blip.visual_encoder.cls_token": (1, 1, SEEN),
-        "blip.visual_encoder.pos_embed": (1, 5, SEEN),
-        "blip.visual_encoder.patch_embed.proj.weight": (SEEN, 3, 16, 16),
-        "blip.visual_encoder.patch_embed.proj.bias": (SEEN,),
-        "blip.text_encoder.embeddings.word_embeddings.weight": (8, WIDTH),
-        "blip.text_encoder.embeddings.position_embeddings.weight": (40, WIDTH),
-        "blip.text_proj.weight": (4, WIDTH),  # of BLIP's training, not used
+        "blip.visual_encoder.cls_token": (1, 1, seen),
+        "blip.visual_encoder.pos_embed": (1, patches, seen),
+        "blip.visual_encoder.patch_embed.proj.weight": (seen, 3, 16, 16),
+        "blip.visual_encoder.patch_embed.proj.bias": (seen,),
+        "blip.text_encoder.embeddings.word_embeddings.weight": (words[0], width),
+        "blip.text_encoder.embeddings.position_embeddings.weight": (words[1], width),
+        "blip.text_proj.weight": (4, width),  # of BLIP's training, not used
     }
 
     def dense(name: str, *shape: int) -> None:
         sizes.update({f"{name}.weight": shape, f"{name}.bias": shape[:1]})
 
-    dense("blip.visual_encoder.norm", SEEN)
-    dense("blip.text_encoder.embeddings.LayerNorm", WIDTH)
-    for i in range(LAYERS):
+    dense("blip.visual_encoder.norm", seen)
+    dense("blip.text_encoder.embeddings.LayerNorm", width)
+    for i in range(layers[0]):
         block = f"blip.visual_encoder.blocks.{i}"
-        dense(f"{block}.norm1", SEEN)
-        dense(f"{block}.norm2", SEEN)
-        dense(f"{block}.attn.qkv", 3 * SEEN, SEEN)
-        dense(f"{block}.attn.proj", SEEN, SEEN)
-        dense(f"{block}.mlp.fc1", 96, SEEN)
-        dense(f"{block}.mlp.fc2", SEEN, 96)
+        dense(f"{block}.norm1", seen)
+        dense(f"{block}.norm2", seen)
+        dense(f"{block}.attn.qkv", 3 * seen, seen)
+        dense(f"{block}.attn.proj", seen, seen)
+        dense(f"{block}.mlp.fc1", inner[0], seen)
+        dense(f"{block}.mlp.fc2", seen, inner[0])
+    for i in range(layers[1]):
         layer = f"blip.text_encoder.encoder.layer.{i}"
-        for part, source in (("attention", WIDTH), ("crossattention", SEEN)):
-            dense(f"{layer}.{part}.self.query", WIDTH, WIDTH)
-            dense(f"{layer}.{part}.self.key", WIDTH, source)
-            dense(f"{layer}.{part}.self.value", WIDTH, source)
-            dense(f"{layer}.{part}.output.dense", WIDTH, WIDTH)
-            dense(f"{layer}.{part}.output.LayerNorm", WIDTH)
-        dense(f"{layer}.intermediate.dense", 160, WIDTH)
-        dense(f"{layer}.output.dense", WIDTH, 160)
-        dense(f"{layer}.output.LayerNorm", WIDTH)
-    for number, inner, outer in ((0, WIDTH, 32), (2, 32, 16), (4, 16, 8), (6, 8, 4), (7, 4, 1)):
-        dense(f"mlp.layers.{number}", outer, inner)
-    weights = {name: 0.3 * torch.randn(shape, generator=draw) for name, shape in sizes.items()}
+        for part, source in (("attention", width), ("crossattention", seen)):
+            dense(f"{layer}.{part}.self.query", width, width)
+            dense(f"{layer}.{part}.self.key", width, source)
+            dense(f"{layer}.{part}.self.value", width, source)
+            dense(f"{layer}.{part}.output.dense", width, width)
+            dense(f"{layer}.{part}.output.LayerNorm", width)
+        dense(f"{layer}.intermediate.dense", inner[1], width)
+        dense(f"{layer}.output.dense", width, inner[1])
+        dense(f"{layer}.output.LayerNorm", width)
+    for number, before, after in zip((0, 2, 4, 6, 7), rank[:-1], rank[1:], strict=True):
+        dense(f"mlp.layers.{number}", after, before)
+    return sizes
+
+
+def blip_weights() -> dict[str, torch.Tensor]:
+    """A small one."""
+    draw = torch.Generator().manual_seed(0)
+    weights = {name: 0.3 * torch.randn(shape, generator=draw) for name, shape in blip_sizes(**SMALL).items()}
     return {**weights, "blip.text_encoder.embeddings.position_ids": torch.arange(40)[None]}
 
 
@@ -183,6 +203,17 @@ def test_image_reward_is_its_formula_under_the_names_of_its_checkpoint(tmp_path:
     pixels = torch.from_numpy(np.array(images[0])[8:40]).permute(2, 0, 1) / 255
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
     torch.testing.assert_close(reward.preprocess(images[0]) * 0.26862954, pixels - mean, rtol=0.05, atol=0.05)
+
+
+def test_every_tensor_of_the_released_size_has_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        weights = {name: torch.empty(shape) for name, shape in blip_sizes(**RELEASED).items()}
+        monkeypatch.setattr(image_reward, "read_weights", lambda path: weights)
+        made = ImageReward.load("ImageReward.pt", tokenizer=words("a"), device="meta")
+    parts = sum(p.numel() for part in (made.picture, made.text, made.rank) for p in part.parameters())
+    assert parts == sum(one.numel() for one in weights.values()) - weights["blip.text_proj.weight"].numel()
+    assert made.picture.config.image_size == 224
+    assert (made.picture.config.num_attention_heads, made.text.config.num_attention_heads) == (16, 12)
 
 
 def test_what_is_no_image_reward(tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ class TextToImage:
             pipe = AutoPipelineForText2Image.from_pretrained(self.name, dtype=self.dtype)
         except (OSError, ValueError) as error:
             raise UnstillError(
-                f"The text-to-image model {self.name} could not be loaded ({str(error).splitlines()[0][:120]}); name "
-                "a diffusers folder that is here, or a hub id of a model for pictures from text that can be reached."
+                f"The text-to-image model {self.name} could not be loaded: it is neither a diffusers folder nor in "
+                "the local cache nor on a hub that can be reached, or makes no pictures from text; name another one."
             ) from error
         pipe.set_progress_bar_config(disable=True)
         if self.offload and self.device.type != "cpu":

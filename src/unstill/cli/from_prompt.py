@@ -170,7 +170,10 @@ def told(made: I4VGen, out: Path) -> str:
     """One sentence on what was chosen, and how to choose another."""
     scores = [one.score for one in made.candidates]
     assert made.choice is not None
+    score = f"score {scores[made.choice]:.3g} by {made.reward}"
+    if len(scores) == 1:
+        return f"Made from the only candidate ({score}), which is {place(out) / 'anchor.png'}."
     return (
-        f"Made from candidate {made.choice} of {len(scores)} (score {scores[made.choice]:.3g} by {made.reward}); all "
-        f"are on {place(out) / 'candidates.png'}, and --pick takes another one."
+        f"Made from candidate {made.choice} of {len(scores)} ({score}); all are on "
+        f"{place(out) / 'candidates.png'}, and --pick takes another one."
     )
