@@ -54,6 +54,7 @@ def test_a_recipe_is_read() -> None:
         ("model: [svd", r"mine.yaml is not YAML \(line 1\)"),
         (GOOD.replace("steps: 5", "steps: 5, betas: [0.9, 1]"), "train.betas.1 is 1: input should be less than 1"),
         (GOOD.replace("lora: true", "lora: {alpha: 0}"), "lora.alpha is 0: input should be greater than 0"),
+        (GOOD.replace("fps: 3", "fps: .inf"), "data.fps is inf: input should be a finite number"),
         ("just words", "mine.yaml is not a recipe: it should begin with a line such as 'model: svd'"),
     ],
 )

@@ -282,13 +282,29 @@ def test_a_batch_that_cannot_be_shared(make: Make, tmp_path: Path) -> None:
         train(make(train__batch_per_device=3), tmp_path, silent)
 
 
-def test_a_batch_that_does_not_fit_into_memory(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["accelerator", "cpu"])
+def test_a_batch_that_does_not_fit_into_memory(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr("unstill.training.objective.denoising", full)
-    with pytest.raises(UnstillError, match="4 clips at a time do not fit .* lower train.batch_per_device"):
-        train(make(), tmp_path, silent)
+    for at_once, says in (
+        (4, "4 clips at a time do not fit .* lower train.batch_per_device"),
+        (1, "One clip at a time does not fit .* lower data.size or data.frames"),
+    ):
+        with pytest.raises(UnstillError, match=says):
+            train(make(train__batch_per_device=at_once), tmp_path, silent)
+    monkeypatch.setattr("unstill.training.clips.Encoder.__call__", full)
+    with pytest.raises(UnstillError, match="A clip does not fit .* when it is encoded"):
+        train(make(data__cache=False), tmp_path, silent)
 
 
 def test_the_folder_of_another_run_or_model(

@@ -81,11 +81,11 @@ def train(recipe: Recipe, out: Path, report: Report, validation: Validation | No
     try:
         run.prepare()
         result = run.train(validation)
-    except torch.OutOfMemoryError as error:
-        raise UnstillError(
-            f"{run.share} clips at a time do not fit into the memory of {accelerator.device}; lower "
-            "train.batch_per_device (the rest is accumulated), set train.gradient_checkpointing, or train a lora."
-        ) from error
+    except (RuntimeError, MemoryError) as error:
+        # An accelerator's own error, or on a CPU that of torch's allocator, which has no class.
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+            raise
+        raise UnstillError(run.too_large()) from error
     finally:
         accelerator.end_training()
     return result if accelerator.is_main_process else None
@@ -108,6 +108,7 @@ class _Run:
         self.pipe, self.family, self.source, self.report = pipe, family, source, report
         self.share = recipe.train.batch // accelerator.num_processes  # clips per step of this process
         self.at_once = self.share // accelerator.gradient_accumulation_steps
+        self.encoded = False  # whether a clip could be
 
     def prepare(self) -> None:
         """Clips, weights, optimizer, objective."""
@@ -126,6 +127,7 @@ class _Run:
             lambda done, total: self.report("latents", done, total, ""),
         )
         first = self.encode(self.clips.read(0, 0))
+        self.encoded = True
         self.nothing = {k: v.cpu() for k, v in family.withheld(self.pipe, first).items()}
         self.model = getattr(self.pipe, family.denoiser)
         if recipe.data.cache:  # their work is done until validation
@@ -219,6 +221,20 @@ class _Run:
                     self._stop(done, curve)
         elapsed = time.monotonic() - began
         return Result(self._finish(), losses, len(losses) * o.batch / max(elapsed, 1e-9), waited / max(elapsed, 1e-9))
+
+    def too_large(self) -> str:
+        """The sentence for a lack of memory."""
+        if not self.encoded:
+            return (
+                f"A clip does not fit into the memory of {self.accelerator.device} when it is encoded; lower data.size "
+                "or data.frames."
+            )
+        fewer = "train.batch_per_device (the rest is accumulated)" if self.at_once > 1 else "data.size or data.frames"
+        clips = f"{self.at_once} clips at a time do" if self.at_once > 1 else "One clip at a time does"
+        return (
+            f"{clips} not fit into the memory of {self.accelerator.device}; lower {fewer}, set "
+            "train.gradient_checkpointing, or train a lora."
+        )
 
     def _stop(self, done: int, curve: LossCurve) -> NoReturn:
         """Keeps what was done, and ends the run."""
