@@ -149,7 +149,7 @@ def never_loads(monkeypatch):
         (["--method", "early_start:sigma=-1"], "above 0"),
         (["--size", "big"], "WIDTHxHEIGHT"),
         (["--motion", "3"], "from 0 (still) to 1 (lively)"),
-        (["--prompt", "a red ring", "--pick", 1], "choose among pictures that are made of a prompt"),
+        (["--prompt", "a red ring", "--pick", 1], "for pictures that are made of a prompt"),
         (["--out", "a.avi"], ".mp4, .gif, .webp"),
         (["--out", "taken"], "is a folder of other things"),
         (["--out", os.devnull], "is a device, which holds no video"),

@@ -67,6 +67,20 @@ def test_a_mistake_is_one_sentence(unstill, words, says, tmp_path, monkeypatch):
     assert result.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("words", [["nowhere.png"], ["--model", "pcio"], ["--method", "foo"], ["--out", "a.avi"]])
+def test_the_usual_mistakes_wait_for_no_diffusers(words):
+    probe = f"""
+import sys
+from unstill.cli import app
+try:
+    app({["animate", *words]!r})
+except SystemExit as end:
+    print(end.code, "diffusers" in sys.modules)
+"""
+    said = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
+    assert said == "2 False\n"
+
+
 def test_a_bare_command_is_answered_with_the_help(unstill):
     result = unstill()
     assert result.exit_code == 2 and "Start here: unstill animate" in result.output

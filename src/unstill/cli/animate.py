@@ -74,13 +74,11 @@ def animate(
     """
     from PIL import Image
 
-    from unstill.anchor.job import stage_two
     from unstill.cli import from_prompt, output
     from unstill.cli.options import describe_method, parse_methods, wanted_size
     from unstill.cli.progress import Report
     from unstill.data.images import read_image, resize_and_crop
     from unstill.errors import UnstillError
-    from unstill.methods.ni_vsds import NIVSDS
     from unstill.models import registry
     from unstill.models.calling import arguments, native_frames, native_size
 
@@ -133,6 +131,9 @@ def animate(
         versions = {"plain": (), "improved": methods} if plain else {"improved": methods}
         made = None
         if words_alone:
+            from unstill.anchor.job import stage_two
+            from unstill.methods.ni_vsds import NIVSDS
+
             assert prompt is not None
             versions.pop("improved")
             method_used = stage_two(pipe, next((one for one in methods if isinstance(one, NIVSDS)), "paper"))
