@@ -226,8 +226,8 @@ class _Run:
         """The sentence for a lack of memory."""
         if not self.encoded:
             return (
-                f"A clip does not fit into the memory of {self.accelerator.device} when it is encoded; lower data.size "
-                "or data.frames."
+                f"A clip does not fit into the memory of {self.accelerator.device} when it is encoded; lower "
+                "data.size or data.frames."
             )
         fewer = "train.batch_per_device (the rest is accumulated)" if self.at_once > 1 else "data.size or data.frames"
         clips = f"{self.at_once} clips at a time do" if self.at_once > 1 else "One clip at a time does"
