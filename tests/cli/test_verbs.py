@@ -81,6 +81,22 @@ except SystemExit as end:
     assert said == "2 False\n"
 
 
+@pytest.mark.parametrize(
+    "words", [("statistics", "world"), ("evaluate", "clips"), ("diagnose",)], ids=lambda words: words[0]
+)
+def test_a_folder_in_the_way_is_said_before_the_work(unstill, words, tmp_path, monkeypatch):
+    def load(*args, **options):
+        pytest.fail("work began")
+
+    monkeypatch.setattr("unstill.models.registry.load", load)
+    monkeypatch.setattr("unstill.metrics.evaluate.evaluate", load)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.html").mkdir()
+    result = unstill(*words, "--out", "taken.html")
+    assert result.exit_code == 2 and result.stderr.startswith("--out taken.html is a folder; name a file in it")
+    assert not list((tmp_path / "taken.html").iterdir())
+
+
 def test_a_bare_command_is_answered_with_the_help(unstill):
     result = unstill()
     assert result.exit_code == 2 and "Start here: unstill animate" in result.output

@@ -220,7 +220,7 @@ def test_nothing_to_measure_is_one_sentence(tmp_path: Path) -> None:
     cases = [
         (lambda: evaluate(tmp_path / "empty", settings=SETTINGS), "no videos"),
         (lambda: evaluate(tmp_path / "absent", settings=SETTINGS), "does not exist"),
-        (lambda: evaluate(tmp_path / "bad", settings=SETTINGS, cache=tmp_path / "c"), "None of the 1 videos"),
+        (lambda: evaluate(tmp_path / "bad", settings=SETTINGS, cache=tmp_path / "c"), r"^\S*text\.mp4 is not a video"),
         (lambda: evaluate(made, settings=SETTINGS, prompts=tmp_path / "prompts.json"), "one JSON object"),
         (lambda: evaluate(made, settings=SETTINGS, images=tmp_path / "absent"), "no folder of images"),
         (lambda: evaluate(made, settings=Settings(flow="raft")), "needs weights"),

@@ -140,7 +140,7 @@ def examine(
     defaults = registry.defaults_of(model)
     methods = tuple(parse_method(text, defaults) for text in method or ())
     asked_levels = None if levels is None else parse_numbers(levels, "--levels")
-    output.check_writable(out)
+    output.check_file(out)
     output.hush()
     cls = registry.pipeline_class(model)
     if cls is not None:

@@ -57,7 +57,7 @@ def evaluate(
 
     shape = None if size == "own" else parse_size(size)
     if out is not None:
-        output.check_writable(out)
+        output.check_file(out)
     output.hush()
     import torch
 

@@ -60,6 +60,13 @@ def check_writable(out: Path) -> None:
         raise _no_place(out, error) from error
 
 
+def check_file(out: Path) -> None:
+    """As `check_writable`, for what will be one file; raises `UnstillError` if a folder has its name."""
+    if out.is_dir():
+        raise UnstillError(f"--out {out} is a folder; name a file in it, for example {out / 'result'}{out.suffix}.")
+    check_writable(out)
+
+
 def _no_place(out: Path, error: OSError) -> UnstillError:
     in_the_way = next((one for one in out.parents if os.path.exists(one) and not one.is_dir()), None)
     reason = f"{in_the_way} is a file, not a folder" if in_the_way else error.strerror

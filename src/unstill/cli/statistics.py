@@ -57,7 +57,7 @@ def statistics(
     wanted = None if size is None else parse_size(size)
     output.hush()
     registry.pipeline_class(model)
-    output.check_writable(out)
+    output.check_file(out)
     kind = guess_kind(videos)
     if kind == "folder":
         list_folder(videos)  # nothing is loaded for a folder without any

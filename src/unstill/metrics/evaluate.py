@@ -126,9 +126,11 @@ def _all(
         if progress:
             progress(stage, number, len(folder.files), "")
     if not found:
+        reason = skipped[str(folder.files[0])]
+        if len(folder.files) == 1:
+            raise UnstillError(reason)
         raise UnstillError(
-            f"None of the {len(folder.files)} videos of {folder.root} could be measured; the first: "
-            f"{skipped[str(folder.files[0])]}"
+            f"None of the {len(folder.files)} videos of {folder.root} could be measured; the first: {reason}"
         )
     return found
 
