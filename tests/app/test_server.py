@@ -13,6 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from unstill.app.limits import Limits
 from unstill.data.images import resize_and_crop
 from unstill.data.video import read_video
 
@@ -132,17 +133,45 @@ def test_no_file_of_the_server_is_reachable(server, path):
     assert b"root:" not in body and b"nobody reads this" not in body and b"import" not in body
 
 
-def call(server, payload):
-    """A raw call of the API with whatever stands in for the picture; how the stream of its events ends."""
+def body_of(server, **values):
+    """A raw request of the API."""
     client = connect(server)
     listed = client.view_api(return_format="dict", print_info=False)["named_endpoints"]["/animate"]["parameters"]
     data = [parameter["parameter_default"] for parameter in listed]
-    for label, value in (("Picture", payload), ("Frames", 2), ("Steps", 1)):
+    for label, value in values.items():
         data[next(i for i, one in enumerate(listed) if one["label"].startswith(label))] = value
-    kind = {"Content-Type": "application/json"}
-    status, body = fetch(server, "/gradio_api/call/animate", json.dumps({"data": data}).encode(), **kind)
+    return json.dumps({"data": data}).encode()
+
+
+def begin(server, body):
+    return fetch(server, "/gradio_api/call/animate", body, **{"Content-Type": "application/json"})
+
+
+def end(server, begun):
+    """How the stream of a request's events ends."""
+    return fetch(server, f"/gradio_api/call/animate/{json.loads(begun)['event_id']}")[1].decode()
+
+
+def call(server, payload):
+    """With whatever stands in for the picture."""
+    status, body = begin(server, body_of(server, Picture=payload, Frames=2, Steps=1))
     assert status == 200, body
-    return fetch(server, f"/gradio_api/call/animate/{json.loads(body)['event_id']}")[1].decode()
+    return end(server, body)
+
+
+def test_whoever_comes_to_a_full_queue_is_asked_to_come_back(server):
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "png")
+    given = {"path": upload(server, "red.png", picture.getvalue()), "meta": {"_type": "gradio.FileData"}}
+    long = begin(server, body_of(server, Picture=given, Frames=8, Steps=40))
+    short = body_of(server, Picture=given, Frames=2, Steps=1)
+    answers = [long, *(begin(server, short) for _ in range(20))]
+    served = [body for status, body in answers if status == 200]
+    turned_away = [(status, body) for status, body in answers if status != 200]
+    assert Limits().waiting <= len(served) <= Limits().waiting + 2 and turned_away
+    assert all(status == 503 and b"full" in body for status, body in turned_away), turned_away
+    assert all("event: complete" in end(server, body) for body in served)
+    assert begin(server, short)[0] == 200  # and there is room again
 
 
 def upload(server, name, data):
