@@ -9,7 +9,7 @@ import torch
 
 import unstill.models.convert as convert_module
 from tests.models.released import tiny_checkpoint, tiny_release, tokenizer_folder
-from unstill.models.registry import load
+from unstill.models.registry import find, load, pipeline_name
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,15 @@ def test_a_released_file_becomes_a_folder_that_loads(unstill: Any, released: Pat
     assert torch.equal(pipe.unet.out[2].weight, tiny_checkpoint()[key].half())
     result = unstill(*words)
     assert result.exit_code == 2 and "exists already" in result.stderr
+
+
+def test_a_folder_called_like_a_model_is_named_as_a_folder(
+    unstill: Any, released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = unstill("convert", released / "model.ckpt", "dynamicrafter-512", "--base", released / "tokenizer").stdout
+    named = said.split("--model ")[1].strip()
+    assert named == "./dynamicrafter-512" and pipeline_name(named) == "DynamiCrafterPipeline" and find(named) is None
 
 
 @pytest.mark.parametrize(

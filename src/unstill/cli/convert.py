@@ -62,7 +62,9 @@ def convert(
     if as_json:
         typer.echo(json.dumps(made, indent=2))
         return
-    typer.echo(f"Wrote {out}, a {made['pipeline']}. Try it: unstill animate photo.jpg --model {out}")
+    # A folder may be called like a model of the catalogue, which the bare name would mean.
+    named = f"./{out}" if str(out).lower() in (known.name for known in registry.MODELS) else out
+    typer.echo(f"Wrote {out}, a {made['pipeline']}. Try it: unstill animate photo.jpg --model {named}")
     if hasattr(pipe, "tokenizer") and pipe.tokenizer is None:
         typer.echo(
             "It has no tokenizer, because the hub was not reached: it reads only empty prompts. With --base FOLDER it "
