@@ -267,13 +267,16 @@ def _cell(one: dict[str, float], more: dict[str, float] | None, digits: int = 2)
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
-    for i, (arm, by) in enumerate(found["arms"].items()):
-        style = {"color": f"C{i}" if arm not in ("before", NAIVE) else ("0.6" if arm == "before" else "k")}
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), layout="constrained")
+    colours = {"before": "0.6", NAIVE: "k"}
+    for arm, by in found["arms"].items():
+        style = {"color": colours.setdefault(arm, ("C0", "C3", "C1", "C9", "C4", "C2")[len(colours) - 2])}
         for axis, quantity in zip(axes, ("explained", "flow"), strict=False):
             y = by[quantity]
             axis.plot(found["sigmas"], [p["value"] for p in y], label=arm, **style)
-            axis.fill_between(found["sigmas"], [p["low"] for p in y], [p["high"] for p in y], alpha=0.12, **style)
+            axis.fill_between(
+                found["sigmas"], [p["low"] for p in y], [p["high"] for p in y], alpha=0.08, linewidth=0, **style
+            )
         axes[2].plot(found["motions"], [p["value"] for p in by["motion"]], marker="o", ms=3, **style)
     axes[0].plot(found["sigmas"], [p["value"] for p in found["arms"][NAIVE]["best"]], "k--", label="best possible")
     axes[2].plot(found["motions"], found["motions"], "k:")
@@ -282,8 +285,9 @@ def plot(found: dict[str, Any], path: Path) -> None:
         axis.set_xlabel("sigma" if axis is not axes[2] else "asked for")
     for axis in axes[:2]:
         axis.set_xscale("log")
-    axes[0].legend(fontsize=7)
-    figure.tight_layout()
+        axis.grid(alpha=0.25)
+    axes[2].grid(alpha=0.25)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
