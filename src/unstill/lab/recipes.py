@@ -189,7 +189,8 @@ RECIPES = {
                 "Choosing the anchor among candidates by a reward improves agreement with the text.",
                 f"{I4VGEN}, Tab. 2",
                 None,
-                "ImageReward's weights and VBench's detectors; `unstill.i4vgen` takes any reward.",
+                "ImageReward's weights and VBench's detectors. With the reward that pico has of its own it does: "
+                "`python benchmarks/i4vgen_ablation.py`.",
             ),
         ),
     ),
