@@ -287,7 +287,7 @@ def measured(cls: str) -> str:
         ]
         for row in rows
     ]
-    head = ("embedded model", "motion", "more than plain", "colour (proxy)", "detail (proxy)", "seconds")
+    head = ("embedded model", "motion", "more than plain", "colour (proxy)", "detail (proxy)", "CPU seconds")
     foot = f"{data['images']} pictures, requested motion {data['requested']:g}; [all, and the command](measured.md)."
     return "\n".join([*_table(head, shown), "", foot])
 
