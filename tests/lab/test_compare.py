@@ -1,6 +1,7 @@
 """Cells, summary and report of a comparison, with a random model."""
 
 import base64
+import json
 import random
 import re
 import shutil
@@ -13,6 +14,7 @@ from PIL import Image
 from tests.processes import finish, kill_after, start
 from unstill.errors import UnstillError
 from unstill.lab.compare import METRICS, Comparison, Model, Setting
+from unstill.lab.comparison_plots import drawn
 from unstill.lab.comparison_report import page, verdict, write
 from unstill.lab.fingerprint import fingerprint
 from unstill.lab.settings import expand, split
@@ -169,11 +171,40 @@ def test_means_gains_and_the_front_of_known_numbers():
 def test_intervals_are_over_images_not_over_cells():
     """Many seeds of one picture are not many pictures."""
     draw = np.random.default_rng(0)
-    images = draw.normal(size=6)
+    images = 5 + draw.normal(size=6)
     rows = summarise(fake({"plain": [[x] * 50 for x in images]}))
     interval = rows[0].means["motion"]
-    expected = 2 * 1.96 * images.std() / 6**0.5
+    expected = 2 * 2.571 * images.std(ddof=1) / 6**0.5  # Student's t of five degrees of freedom
     assert interval.high - interval.low == pytest.approx(expected, rel=0.15)
+
+
+def test_of_one_picture_and_one_seed_nothing_is_certain():
+    rows = summarise(fake({"plain": [[1.0]], "more": [[9.0]]}))
+    assert rows[1].gains["motion"].value == 8 and not rows[1].gains["motion"].known
+    assert rows[1].certainty is None and "One image and one seed" in verdict(rows)[0]
+    assert "NaN" not in json.dumps([row.as_dict() for row in rows])
+    for one in drawn(rows):
+        assert "nan" not in one.svg
+    several = summarise(fake({"plain": [[1.0, 2.0, 3.0]], "more": [[9.0, 10.0, 11.5]]}))  # of one picture: over seeds
+    assert several[1].gains["motion"].known and several[1].certainty == 1
+
+
+def test_who_failed_on_some_pictures_is_held_against_others_on_the_rest_only():
+    """`lucky` was made for the liveliest picture alone, where all are as lively."""
+    results = fake({"plain": [[1.0], [9.0], [2.0]], "good": [[1.5], [9.5], [2.5]], "lucky": [[0.0], [9.2], [0.0]]})
+    for one in results:
+        if one["setting"] == "lucky" and one["image"] != "i1":
+            one["error"] = "Too large."
+    rows = {row.setting: row for row in summarise(results)}
+    assert rows["lucky"].means["motion"].value > rows["good"].means["motion"].value
+    assert [name for name, row in rows.items() if row.front] == ["good"]
+    assert rows["lucky"].gains["motion"].value == pytest.approx(0.2) and rows["lucky"].failed == ("Too large.",)
+
+
+def test_where_plain_itself_fails_nothing_is_held_against_another():
+    results = [{**one, "error": "No."} if one["setting"] == "plain" else one for one in fake({"plain": [[1.0]] * 3})]
+    results += fake({"a": [[1.0]] * 3, "b": [[2.0]] * 3})
+    assert "Not one video of plain" in verdict(summarise(results))[0]
 
 
 def test_where_nothing_moves_more_the_most_faithful_is_named():

@@ -11,7 +11,7 @@ from unstill.lab.compare import METRICS
 from unstill.lab.comparison_plots import drawn
 from unstill.lab.diagnose import summarise as diagnosed
 from unstill.lab.figures import standalone
-from unstill.lab.findings import Claim, Finding, Measured, both, less, more, rises, within
+from unstill.lab.findings import Claim, Finding, Measured, alike, both, less, more, rises, within
 from unstill.lab.leak_recipe import figures, findings
 from unstill.lab.plots import Series, curves
 from unstill.lab.probe import Level
@@ -32,8 +32,9 @@ def results(**motions):
 
 
 PLAIN = [1.0, 3.0, 5.0, 2.0]
+SAME = [1.01, 2.99, 5.01, 1.99]
 MEASURED = Measured(
-    results(plain=PLAIN, up=[x + 1 for x in PLAIN], noise=[1.5, 2.4, 5.6, 1.6], top=[x + 2 for x in PLAIN])
+    results(plain=PLAIN, up=[x + 1 for x in PLAIN], noise=[1.5, 2.4, 5.6, 1.6], top=[x + 2 for x in PLAIN], same=SAME)
 )
 
 
@@ -55,6 +56,12 @@ MEASURED = Measured(
         (both(more("up", "plain"), more("plain", "up")), "in part"),
         (both(more("noise", "plain"), more("plain", "up")), "not reproduced"),
         (more("up", "never made"), "undecided"),
+        (alike("same", "plain", "motion", 0.1), "reproduced"),
+        (alike("same", "plain", "motion", 0.001), "undecided"),
+        (alike("up", "plain", "motion", 0.1), "not reproduced"),  # not "in part": more is not alike
+        (alike("plain", "up", "motion", 0.1), "not reproduced"),
+        (alike("noise", "plain", "motion", 0.1), "undecided"),
+        (alike("up", "never made", "motion", 0.1), "undecided"),
     ],
 )
 def test_a_verdict_is_where_the_whole_interval_lies(judge, verdict):
@@ -66,14 +73,30 @@ def test_differences_are_paired_and_said_with_their_interval():
     assert (gain.value, gain.low, gain.high) == pytest.approx((1, 1, 1))
     slope = MEASURED.trend(["plain", "up", "top"], "motion")
     assert (slope.value, slope.low, slope.high) == pytest.approx((1, 1, 1))
-    assert more("up", "plain")(MEASURED)[1] == "motion +1 (1 to 1) against plain"
+    assert more("up", "plain")(MEASURED)[1] == "motion +1 (1 to 1) against plain (2.75)"
 
 
 def test_what_would_be_needed_is_said_unless_it_is_reproduced():
     assert Claim("It moves.", "Tab. 1", more("up", "plain"), "more").judged(MEASURED).needed == ""
     assert Claim("It moves.", "Tab. 1", more("plain", "up"), "more").judged(MEASURED).needed == "more"
+    proxy = Claim("It is better.", "Tab. 1", more("up", "plain"), "more", firm="FVD.")
+    assert proxy.judged(MEASURED).needed == "FVD."  # of a stand-in it is said in any case
+    assert "fidelity (proxy) " in less("up", "plain", "fidelity")(MEASURED)[1]
     untested = Claim("It wins.", "Tab. 2", None, "a GPU").judged(MEASURED)
     assert untested == Finding("It wins.", "Tab. 2", "not testable here", "", "a GPU")
+
+
+def test_one_picture_decides_nothing():
+    one = Measured(results(plain=[1.0], up=[9.0], top=[19.0]))
+    for judge in (
+        more("up", "plain"),
+        less("plain", "up"),
+        rises(["plain", "up", "top"]),
+        within("up", "plain", "motion", 0.5),
+        alike("plain", "plain", "motion", 0.5),
+    ):
+        verdict, said = judge(one)
+        assert verdict == "undecided" and "nan" not in said and " to " not in said.replace("1 to 19", "")
 
 
 def leaking(copies):
@@ -93,11 +116,27 @@ def leaking(copies):
     [
         ((0.8, 0.4, 0.1), ["reproduced", "reproduced", "reproduced"]),
         ((0.0, 0.4, 0.0), ["not reproduced", "undecided", "in part"]),
+        ((0.0, 0.0, 0.4), ["not reproduced", "not reproduced", "in part"]),
         ((0.0, 0.0, 0.0), ["not reproduced", "undecided", "not reproduced"]),
     ],
 )
 def test_what_the_leakage_paper_says_of_one_step_predictions(copies, verdicts):
     assert [one.verdict for one in findings(leaking(copies), None)] == verdicts
+
+
+def test_flow_that_may_be_that_of_the_clips_is_no_finding_and_falling_is_judged_in_pairs():
+    """Flow differs between clips, but in each of them it rises by a tenth from the first level to the last."""
+    levels = [Level(v, 1.0, v) for v in (200.0, 1.0)]
+    flow = np.array([[0.5, 0.6], [1.0, 1.1], [1.6, 1.7], [0.8, 0.9], [1.3, 1.4]])
+    one = {"error": np.full((5, 2), 0.5), "flow": flow, "first": np.zeros((5, 2))}
+    truth = {"flow": np.ones((5, 1)), "moved": np.ones((5, 1)), "image": np.full((5, 1), 4.0)}
+    found = diagnosed({"truth": truth, "image": one}, levels, "sigma", name="m")
+    high, low = found.curves["image"]["flow"]
+    assert high.low < 1 < high.high and high.high > low.low  # unpaired, nothing is to be seen
+    assert found.falls["flow"].low == pytest.approx(0.1)
+    less_motion, falling, image = findings(found, None)
+    assert (less_motion.verdict, falling.verdict, image.verdict) == ("undecided", "in part", "not testable here")
+    assert "flow 1.04 at sigma 200, 1.14 at sigma 1: +0.1 (0.1 to 0.1)" in falling.evidence
 
 
 def test_videos_that_follow_what_is_asked_of_them_and_such_that_do_not():

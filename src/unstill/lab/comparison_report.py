@@ -38,8 +38,17 @@ def verdict(rows: Sequence[Row]) -> list[str]:
         mine = [row for row in rows if (row.model, row.motion) == (model, motion) and row.means]
         if not mine:
             continue
-        plain, more = mine[0], [row for row in mine if row.gains and row.gains["motion"].low > 0]
         where = f"{model}{'' if motion is None else f' at motion {motion:g}'}: " if several else ""
+        plain = next(row for row in rows if (row.model, row.motion) == (model, motion))
+        if not plain.means:
+            said.append(
+                f"{where}Not one video of {plain.setting} could be made, so that nothing can be held against it."
+            )
+            continue
+        if not plain.means["motion"].known:
+            said.append(f"{where}One image and one seed tell of no difference for certain; give more of them.")
+            continue
+        more = [row for row in mine if row.gains and row.gains["motion"].low > 0]
         if not more:
             true = [row for row in mine if row.gains and row.gains["fidelity"].low > 0 <= row.gains["motion"].high]
             most = max(true, key=lambda row: row.means["fidelity"].value, default=None)
@@ -129,9 +138,13 @@ def _numbers(made: Page, title: str, rows: Sequence[Row]) -> None:
     made.plots([(one.title, one.about, one.svg) for one in plots])
     made.table(
         ["setting", *(words for _, words in SHOWN), "on the front"],
-        [[row.setting, *(between(row.means[name]) for name, _ in SHOWN), f"{row.certainty:.0%}"] for row in rows],
+        [[row.setting, *(between(row.means[name]) for name, _ in SHOWN), _share(row.certainty)] for row in rows],
         [row.front for row in rows],
     )
+
+
+def _share(certainty: float | None) -> str:
+    return "" if certainty is None else f"{certainty:.0%}"
 
 
 def _sweep(made: Page, rows: Sequence[Row]) -> None:

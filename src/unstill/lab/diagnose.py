@@ -58,6 +58,7 @@ class Diagnosis:
     (RMS in [0, 1]) -> one interval per level; of the reference also `truth`, the probability of what happened: where
     it is near 1 for want of other candidates, the reference is optimistic. leak, pull, certain: intervals per level,
     empty without an image.
+    falls: how much more `flow` and `explained` the model has at the last level than at the first.
     start: the recommended level, `None` if no level qualifies.
     """
 
@@ -70,6 +71,7 @@ class Diagnosis:
     leak: list[Interval]
     pull: list[Interval]
     certain: list[Interval]
+    falls: dict[str, Interval]
     start: float | None
     shown: dict[str, list[Film]] = field(default_factory=dict, repr=False)
     """One clip and its predictions, for the eye: source -> one film for each of `shown_levels`; `"truth"` has one."""
@@ -86,6 +88,7 @@ class Diagnosis:
             "leak": plain(self.leak),
             "pull": plain(self.pull),
             "certain": plain(self.certain),
+            "falls": {q: one.as_dict() for q, one in self.falls.items()},
             "leak_is": "against the best possible model" if "reference" in self.curves else "an upper bound",
             "share": self.share,
             "recommended_start": None if self.start is None else {self.unit: self.start},
@@ -247,28 +250,34 @@ def summarise(
     clips = len(truth["flow"])
     w = weights(clips)  # (1 + R, clips)
     moved, flow = w @ truth["moved"], w @ truth["flow"]
-    explained, curves = {}, {}
+    explained, flows, curves = {}, {}, {}
     for source, found in records.items():
         if source == "truth":
             continue
         explained[source] = 1 - (w @ found["error"]) / moved
+        flows[source] = w @ found["flow"] / flow
         curves[source] = {
-            "explained": _intervals(explained[source]),
-            "flow": _intervals(w @ found["flow"] / flow),
-            "first_frame": _intervals(np.sqrt(w @ found["first"] / clips)),
+            "explained": _intervals(explained[source], clips, (-np.inf, 1)),
+            "flow": _intervals(flows[source], clips, (0, np.inf)),
+            "first_frame": _intervals(np.sqrt(w @ found["first"] / clips), clips, (0, np.inf)),
         }
+    falls = {
+        name: Interval.of(draws[:, -1] - draws[:, 0], clips)
+        for name, draws in (("flow", flows["image"]), ("explained", explained["image"]))
+    }
     if "reference" in records:
-        curves["reference"]["truth"] = _intervals(w @ records["reference"]["truth"] / clips)
+        curves["reference"]["truth"] = _intervals(w @ records["reference"]["truth"] / clips, clips, (0, 1))
     leak, pull, certain = [], [], []
     if "removed" in records:
         change = w @ records["removed"]["change"]
         image_pull = change / (w @ truth["image"])
         reference = explained.get("reference", np.ones_like(explained["image"]))
         lost = np.clip(1 - explained["image"] / np.maximum(reference, 1e-6), 0, 1)
-        leak, pull = _intervals(np.minimum(lost, change / moved)), _intervals(image_pull)
+        leak = _intervals(np.minimum(lost, change / moved), clips, (0, 1))
+        pull = _intervals(image_pull, clips, (0, np.inf))
         others = [explained[c] for c in ("weakened", "removed") if c in explained]
         certain = [
-            max((Interval.of((other - explained["image"])[:, i]) for other in others), key=lambda x: x.low)
+            max((Interval.of((other - explained["image"])[:, i], clips) for other in others), key=lambda x: x.low)
             for i in range(len(levels))
         ]
     kept = [one.value >= share for one in curves["image"]["explained"]]
@@ -284,11 +293,12 @@ def summarise(
         leak=leak,
         pull=pull,
         certain=certain,
+        falls=falls,
         start=None if good is None else levels[good].value,
         shown=shown or {},
     )
 
 
-def _intervals(draws: np.ndarray) -> list[Interval]:
+def _intervals(draws: np.ndarray, clips: int, bounds: tuple[float, float]) -> list[Interval]:
     """(1 + R, levels) to one interval per level."""
-    return [Interval.of(column) for column in draws.T]
+    return [Interval.of(column, clips, bounds) for column in draws.T]

@@ -35,14 +35,16 @@ def verdict(diagnosis: Diagnosis) -> tuple[str, str]:
     else:
         worst = max(range(len(diagnosis.leak)), key=lambda i: diagnosis.leak[i].value)
         leak, at = diagnosis.leak[worst], f"{unit} {number(diagnosis.levels[worst].value)}"
-        share = f"{leak.value:.0%} ({leak.low:.0%} to {leak.high:.0%}) of the motion"
+        interval = f" ({leak.low:.0%} to {leak.high:.0%})" if leak.known else ""
+        share = f"{leak.value:.0%}{interval} of the motion"
         sure = [i for i, one in enumerate(diagnosis.certain) if one.low > 0]
         if leak.high < FEW:
             found = "This model does not leak: it loses no motion to its image."
-        elif exact and leak.low < FEW:
+        elif exact and not leak.low >= FEW:  # also where a single clip leaves no interval
             found = f"No certain leakage: {share} that could be known at {at}; more clips would tell."
         elif exact:
-            found = f"This model leaks: at {at} it loses {share} that could be known to its image."
+            why = "as far as its image can be the reason"
+            found = f"This model leaks, {why}: at {at} it loses {share} that could be known."
         elif sure:
             most = max(sure, key=lambda i: diagnosis.certain[i].value)
             found = (
@@ -117,6 +119,8 @@ _READING = (
     "*Even the best possible model* explains less at high noise, because it averages over what may happen. Only "
     "what a model loses beyond that is leakage. On real clips the best is not known: there leakage is an upper bound, "
     "and certain only where the model explains more without its image.",
+    "*A model that is not good enough yet* loses motion as well. What it loses counts as leakage as far as the image "
+    "changes the prediction; what is lost for another reason cannot be told from that.",
     "*Flow* is what the leakage paper plots. It also rises with flicker and noise, so trust it only where "
     "explained motion agrees.",
     "*Pull of the image*: how much the prediction changes when the image is taken away, as a share of the image.",
@@ -213,7 +217,8 @@ def rows(diagnosis: Diagnosis) -> list[list[str]]:
 
 
 def _cell(one: Interval) -> str:
-    return f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})".replace("-", "\u2212")
+    interval = f" ({one.low:.2f} to {one.high:.2f})" if one.known else ""
+    return f"{one.value:.2f}{interval}".replace("-", "\u2212")
 
 
 def _films(made: Page, diagnosis: Diagnosis, present: Sequence[str]) -> None:

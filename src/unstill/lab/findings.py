@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.plots import number
+from unstill.lab.plots import between, number
 
 
 Verdict = Literal["reproduced", "in part", "undecided", "not reproduced", "not testable here"]
@@ -40,16 +40,18 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Claim:
     """`judge` is given what was measured; without it the claim cannot be tested, and `needed` says what it would
-    take."""
+    take. `firm`: what the paper measured where this is a stand-in, said whatever the verdict."""
 
     claim: str
     source: str
     judge: Callable[[Measured], Judged] | None
     needed: str = ""
+    firm: str = ""
 
     def judged(self, measured: Measured) -> Finding:
         verdict, evidence = self.judge(measured) if self.judge else ("not testable here", "")
-        return Finding(self.claim, self.source, verdict, evidence, self.needed if verdict != "reproduced" else "")
+        said = (self.needed if verdict != "reproduced" else "", self.firm)
+        return Finding(self.claim, self.source, verdict, evidence, " ".join(filter(None, said)))
 
 
 class Measured:
@@ -89,7 +91,7 @@ class Measured:
         means = np.array([np.mean(found) if found else 0.0 for found in per])
         w = weights(len(self._images))
         with np.errstate(invalid="ignore"):
-            return Interval.of((w @ means) / (w @ there))
+            return Interval.of((w @ means) / (w @ there), int(there.sum()))
 
 
 def more(ours: str, theirs: str, metric: str = "motion", by: float = 0.0) -> Callable[[Measured], Judged]:
@@ -97,7 +99,7 @@ def more(ours: str, theirs: str, metric: str = "motion", by: float = 0.0) -> Cal
 
     def judge(measured: Measured) -> Judged:
         found = measured.gain(ours, theirs, metric)
-        return sign(found, by), f"{_words(metric)} {signed(found)} against {theirs}"
+        return sign(found, by), _against(measured, found, theirs, metric)
 
     return judge
 
@@ -107,7 +109,7 @@ def less(ours: str, theirs: str, metric: str = "motion") -> Callable[[Measured],
 
     def judge(measured: Measured) -> Judged:
         found = measured.gain(ours, theirs, metric)
-        return sign(_minus(found)), f"{_words(metric)} {signed(found)} against {theirs}"
+        return sign(_minus(found)), _against(measured, found, theirs, metric)
 
     return judge
 
@@ -129,8 +131,24 @@ def within(ours: str, theirs: str, metric: str, share: float) -> Callable[[Measu
     def judge(measured: Measured) -> Judged:
         whole = measured.mean(theirs, metric).value
         found = measured.gain(ours, theirs, metric)
-        said = f"{_words(metric)} {signed(found)} against {theirs} ({number(whole)}); {share:.0%} is allowed"
+        said = f"{_against(measured, found, theirs, metric)}; {share:.0%} is allowed"
         return sign(found, -share * whole), said
+
+    return judge
+
+
+def alike(ours: str, theirs: str, metric: str, share: float) -> Callable[[Measured], Judged]:
+    """That `ours` has no more and no less of a metric than `theirs`, up to a share of it."""
+
+    def judge(measured: Measured) -> Judged:
+        allowed = share * measured.mean(theirs, metric).value
+        found = measured.gain(ours, theirs, metric)
+        said = f"{_against(measured, found, theirs, metric)}; {share:.0%} either way is allowed"
+        if not found.known:
+            return "undecided", said
+        if found.low > -allowed and found.high < allowed:
+            return "reproduced", said
+        return ("not reproduced" if found.low > allowed or found.high < -allowed else "undecided"), said
 
     return judge
 
@@ -139,19 +157,23 @@ def both(*judges: Callable[[Measured], Judged]) -> Callable[[Measured], Judged]:
     """A claim of several parts: it holds where all do, in part where some do."""
 
     def judge(measured: Measured) -> Judged:
-        parts = [one(measured) for one in judges]
-        verdicts = {verdict for verdict, _ in parts}
-        said = "; ".join(evidence for _, evidence in parts)
-        if len(verdicts) == 1:
-            return parts[0][0], said
-        return ("in part" if "reproduced" in verdicts else "not reproduced"), said
+        return together([one(measured) for one in judges])
 
     return judge
 
 
+def together(parts: Sequence[Judged]) -> Judged:
+    """The verdict on a claim from those on its parts."""
+    verdicts = {verdict for verdict, _ in parts}
+    said = "; ".join(evidence for _, evidence in parts)
+    if len(verdicts) == 1:
+        return parts[0][0], said
+    return ("in part" if "reproduced" in verdicts else "not reproduced"), said
+
+
 def signed(one: Interval) -> str:
     """A difference and its interval in words."""
-    return f"{'+' if one.value > 0 else ''}{number(one.value)} ({number(one.low)} to {number(one.high)})"
+    return f"{'+' if one.value > 0 else ''}{between(one)}"
 
 
 def sign(found: Interval, above: float = 0.0) -> Verdict:
@@ -165,5 +187,11 @@ def _minus(found: Interval) -> Interval:
     return Interval(-found.value, -found.high, -found.low)
 
 
+def _against(measured: Measured, found: Interval, theirs: str, metric: str) -> str:
+    """A difference in words, and what it is a difference from."""
+    return f"{_words(metric)} {signed(found)} against {theirs} ({number(measured.mean(theirs, metric).value)})"
+
+
 def _words(metric: str) -> str:
-    return metric.replace("_", " ")
+    proxy = " (proxy)" if metric in ("fidelity", "colour", "detail", "coherence") else ""
+    return metric.replace("_", " ") + proxy

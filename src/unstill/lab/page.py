@@ -61,7 +61,7 @@ p { margin: 6px 0; max-width: 68ch } .soft { color: var(--soft) } small { color:
 .verdict p:first-child { font-size: 1.1rem; font-weight: 600 }
 pre { background: var(--card); border: 1px solid var(--faint); border-radius: 8px; padding: 10px 12px; margin: 8px 0;
   overflow-x: auto; font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; user-select: all }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 16px }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); gap: 16px }
 .card { background: var(--card); border: 1px solid var(--hair); border-radius: 12px; padding: 14px 14px 10px }
 .card p { font-size: 0.85rem; color: var(--soft); margin: 2px 0 8px }
 svg { width: 100%; height: auto; display: block; overflow: visible }
@@ -79,7 +79,8 @@ tr.best td { background: var(--wash) }
 .videos { display: grid; gap: 10px; overflow-x: auto; padding-bottom: 6px }
 figure { margin: 0; min-width: 0 } figcaption { font-size: 0.8rem; color: var(--soft); overflow-wrap: anywhere }
 video { width: 100%; min-height: 60px; display: block; border-radius: 8px; background: var(--hair) }
-.row-name { align-self: center; font-size: 0.85rem } details { margin: 8px 0 } summary { cursor: pointer;
+.row-name { align-self: center; font-size: 0.85rem; overflow-wrap: anywhere }
+details { margin: 8px 0 } summary { cursor: pointer;
   color: var(--soft) } dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; font-size: 0.88rem }
 dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
 @media (max-width: 560px) { main { padding: 18px 12px 40px } h1 { font-size: 1.35rem } th, td { padding: 6px 8px } }

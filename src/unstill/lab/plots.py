@@ -93,6 +93,7 @@ def curves(
     x = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, log_x)
     if y_range is None:
         values = [v for s in series for y in s.y for v in (y.low, y.high, y.value) if math.isfinite(v)] + list(lines)
+        values = values or [0.0, 1.0]
         margin = 0.05 * (max(values) - min(values))
         y_range = (min(values) - margin, max(values) + margin)
     y = _Axis(*y_range, HEIGHT - BOTTOM, TOP)
@@ -101,10 +102,11 @@ def curves(
     if mark is not None:
         parts.append(f'<line class="mark" x1="{x(mark)}" x2="{x(mark)}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
     for one in series:
-        known = [(a, b) for a, b in zip(one.x, one.y, strict=True) if math.isfinite(b.value)]
+        known = [(a, b) for a, b in zip(one.x, one.y, strict=True) if b.known]
         upper = [f"{x(a)},{y(b.high)}" for a, b in known]
         lower = [f"{x(a)},{y(b.low)}" for a, b in reversed(known)]
-        parts.append(f'<polygon class="band c{one.colour}" points="{" ".join(upper + lower)}"/>')
+        if known:
+            parts.append(f'<polygon class="band c{one.colour}" points="{" ".join(upper + lower)}"/>')
     for one in series:
         known = [(a, b) for a, b in zip(one.x, one.y, strict=True) if math.isfinite(b.value)]
         path = " ".join(f"{x(a)},{y(b.value)}" for a, b in known)
@@ -135,9 +137,9 @@ def scatter(points: Sequence[Point], *, x_label: str, y_label: str, title: str =
         said = f"{p.name}: {x_label} {between(p.x)}, {y_label} {between(p.y)}"
         parts.append(
             f'<g class="point c{p.colour}"><title>{escape(said)}</title>'
-            f'<line x1="{x(p.x.low)}" x2="{x(p.x.high)}" y1="{at[1]}" y2="{at[1]}"/>'
-            f'<line x1="{at[0]}" x2="{at[0]}" y1="{y(p.y.low)}" y2="{y(p.y.high)}"/>'
-            f'<circle cx="{at[0]}" cy="{at[1]}" r="{5.5 if p.marked else 4}"/></g>'
+            + (f'<line x1="{x(p.x.low)}" x2="{x(p.x.high)}" y1="{at[1]}" y2="{at[1]}"/>' if p.x.known else "")
+            + (f'<line x1="{at[0]}" x2="{at[0]}" y1="{y(p.y.low)}" y2="{y(p.y.high)}"/>' if p.y.known else "")
+            + f'<circle cx="{at[0]}" cy="{at[1]}" r="{5.5 if p.marked else 4}"/></g>'
         )
     return _svg(parts, title or f"{y_label} against {x_label}")
 
@@ -161,8 +163,8 @@ def differences(rows: Sequence[tuple[str, Interval, int]], *, x_label: str, titl
             f'<text class="name" x="162" y="{at + 4}" text-anchor="end">{escape(_short(name, 26))}'
             f"<title>{escape(name)}</title></text>"
             f'<g class="point c{colour}"><title>{escape(f"{name}: {between(one)}")}</title>'
-            f'<line x1="{x(one.low)}" x2="{x(one.high)}" y1="{at}" y2="{at}"/>'
-            f'<circle cx="{x(one.value)}" cy="{at}" r="4.5"/></g>'
+            + (f'<line x1="{x(one.low)}" x2="{x(one.high)}" y1="{at}" y2="{at}"/>' if one.known else "")
+            + f'<circle cx="{x(one.value)}" cy="{at}" r="4.5"/></g>'
         )
     parts.append(
         f'<text class="label" x="{(170 + WIDTH - RIGHT) / 2}" y="{height - 6}" text-anchor="middle">'
@@ -183,7 +185,9 @@ def number(value: float) -> str:
 
 
 def between(one: Interval) -> str:
-    """An estimate and its interval in words."""
+    """An estimate and its interval in words; the estimate alone where there is no interval."""
+    if not one.known:
+        return number(one.value)
     return f"{number(one.value)} ({number(one.low)} to {number(one.high)})"
 
 

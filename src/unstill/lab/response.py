@@ -58,8 +58,8 @@ def summarise_response(
     x = np.array(levels) - np.mean(levels)
     return Response(
         tuple(levels),
-        [Interval.of(column) for column in means.T],
-        Interval.of(means @ x / (x @ x)),
+        [Interval.of(column, len(clips), (0.0, np.inf)) for column in means.T],
+        Interval.of(means @ x / (x @ x), len(clips)),
         float(np.mean([real[i] for i in clips])),
     )
 

@@ -14,6 +14,12 @@ from unstill.lab.bootstrap import Interval, weights
 from unstill.lab.compare import METRICS
 
 
+FRONT = ("motion", "fidelity")
+BOUNDS = dict.fromkeys(METRICS, (0.0, np.inf)) | dict.fromkeys(
+    ("fidelity", "colour", "detail", "coherence"), (0.0, 1.0)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """
@@ -22,8 +28,9 @@ class Row:
     Attributes:
         means: by metric, with intervals over images (over seeds, where there is one image).
         gains: the same of the paired difference from the first setting of the same model and motion; empty for it.
-        front: whether no setting of the same model and motion has both more motion and more fidelity.
-        certainty: in which share of resamples it is on the front.
+        front: whether no setting of the same model and motion has both more motion and more fidelity, on the images
+            and seeds that all settings could make.
+        certainty: in which share of resamples it is on the front; `None` for a single image and seed.
         failed: cells that could not be made, and why.
     """
 
@@ -34,7 +41,7 @@ class Row:
     means: dict[str, Interval]
     gains: dict[str, Interval]
     front: bool
-    certainty: float
+    certainty: float | None
     failed: tuple[str, ...] = ()
 
     @property
@@ -50,7 +57,7 @@ class Row:
             "means": {name: one.as_dict() for name, one in self.means.items()},
             "gains": {name: one.as_dict() for name, one in self.gains.items()},
             "front": self.front,
-            "certainty": round(self.certainty, 4),
+            "certainty": None if self.certainty is None else round(self.certainty, 4),
             "failed": list(self.failed),
         }
 
@@ -98,24 +105,35 @@ def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[t
 
     draws = {key: {name: resampled(group.values[name]) for name in METRICS} for key, group in groups.items()}
     usable = [key for key, group in groups.items() if group.values["motion"]]
-    on_front = _front(np.array([[draws[key][name] for name in ("motion", "fidelity")] for key in usable]))
+    shared = {pair for pair in pairs if all(pair in groups[key].values["motion"] for key in usable)}
+    scores = [
+        [resampled({p: v for p, v in groups[key].values[name].items() if p in shared}) for name in FRONT]
+        for key in usable
+    ]
+    on_front = _front(np.array(scores)) if shared else np.zeros((len(usable), 2))
+    several = len(units) > 1 and bool(shared)
+
+    def interval(values: np.ndarray, name: str = "") -> Interval:
+        """Of a metric, which has bounds, or of a difference."""
+        return Interval.of(values, len(units), BOUNDS.get(name, (-np.inf, np.inf)))
+
     rows = {}
     for key, group in groups.items():
         gains: dict[str, Interval] = {}
         if group is not baseline and group.values["motion"] and baseline.values["motion"]:
             for name in METRICS:
                 ours, theirs = group.values[name], baseline.values[name]
-                gains[name] = Interval.of(resampled({p: v - theirs[p] for p, v in ours.items() if p in theirs}))
+                gains[name] = interval(resampled({p: v - theirs[p] for p, v in ours.items() if p in theirs}))
         front = on_front[usable.index(key)] if key in usable else np.zeros(2)
         rows[key] = Row(
             model=key[0],
             setting=key[1],
             motion=key[2],
             cells=len(group.values["motion"]),
-            means={name: Interval.of(draws[key][name]) for name in METRICS} if key in usable else {},
+            means={name: interval(draws[key][name], name) for name in METRICS} if key in usable else {},
             gains=gains,
             front=bool(front[0]),
-            certainty=float(np.mean(front[1:])),
+            certainty=float(np.mean(front[1:])) if several else None,
             failed=tuple(sorted(group.failed)),
         )
     return rows
@@ -145,7 +163,7 @@ def as_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
 def flat(row: Row) -> dict[str, Any]:
     """A row of a table: every interval in three columns."""
     found: dict[str, Any] = {"model": row.model, "setting": row.setting, "motion_asked": row.motion}
-    found |= {"cells": row.cells, "front": row.front, "certainty": round(row.certainty, 4)}
+    found |= {"cells": row.cells, "front": row.front, "certainty": row.as_dict()["certainty"]}
     for kind, by in (("", row.means), ("gain_", row.gains)):
         for name, one in by.items():
             numbers = one.as_dict()
