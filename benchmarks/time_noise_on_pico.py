@@ -177,12 +177,12 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
         }
 
     made = {arm: draws(measured) for arm, measured in result["arms"].items()}
-    intervals = {arm: {k: [_plain(c) for c in d.T] for k, d in by.items()} for arm, by in made.items()}
+    intervals = {arm: {k: [_plain(c, n) for c in d.T] for k, d in by.items()} for arm, by in made.items()}
 
     def more_than(other: str) -> dict[str, Any]:
         """Paired over clips: this arm minus the other."""
         return {
-            arm: {k: [_plain(c) for c in (d - made[other][k]).T] for k, d in by.items() if k != "best"}
+            arm: {k: [_plain(c, n) for c in (d - made[other][k]).T] for k, d in by.items() if k != "best"}
             for arm, by in made.items()
             if arm != other
         }
@@ -192,8 +192,8 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     return {**same, "arms": intervals, **paired}
 
 
-def _plain(column: np.ndarray) -> dict[str, float]:
-    one = Interval.of(column)
+def _plain(column: np.ndarray, clips: int) -> dict[str, float]:
+    one = Interval.of(column, clips)
     return {"value": round(one.value, 5), "low": round(one.low, 5), "high": round(one.high, 5)}
 
 

@@ -71,6 +71,8 @@ def test_compare_writes_report_tables_and_summary(model, tmp_path):
     ("words", "sentence"),
     [
         (("diagnose", "--levels", "5,50"), "falling numbers"),
+        (("diagnose", "--levels", "50,nan"), "falling numbers"),
+        (("diagnose", "--levels", "inf,50"), "falling numbers"),
         (("diagnose", "--out", "report.pdf"), "name it .html"),
         (("diagnose", "--clips", "nowhere"), "does not exist"),
         (("diagnose", "--method", "early-strat"), "did you mean 'early_start'"),
@@ -78,6 +80,7 @@ def test_compare_writes_report_tables_and_summary(model, tmp_path):
         (("compare", "--recipe", "start-swep"), "did you mean 'start-sweep'"),
         (("compare", "--method", "early-start:sigma=20|"), "no setting"),
         (("compare", "--method", "early-start:sigma=x"), "takes a number"),
+        (("compare", "--method", "early-start:sigma=inf"), "finite noise level"),
         (("compare", "--method", "plain", "--motion", "2"), "levels from 0 to 1"),
     ],
 )
@@ -99,3 +102,31 @@ def test_every_recipe_is_made_of_settings_that_there_are():
             for setting in expand(text):
                 for method in split(setting):
                     parse_method(method, {"statistics": statistics, "sigma": 10.0})
+
+
+def test_what_narrows_a_diagnosis_is_said(model, tmp_path):
+    """One video for two clips; then one of two clips too short, so that a single one is left, without intervals."""
+    for i, frames in enumerate((20, 3)):
+        write_video(tmp_path / "é" / f"{i}.mp4", torch.rand(frames, 3, 64, 64), fps=8)
+    words = ("diagnose", "--model", model, "--count", 2, "--levels", "50,5", "--frames", 8, "--response", 0)
+    result = run(*words, "--clips", tmp_path / "é", "--out", tmp_path / "a.html")
+    assert result.exit_code == 0 and "1 of 2 clips could not be had" in result.stderr
+    assert "no intervals" in result.stderr and "NaN" not in (tmp_path / "a.json").read_text()
+    assert "nan" not in result.stdout.lower() and "1 of 2 clips could not be had" in (tmp_path / "a.html").read_text()
+    (tmp_path / "é" / "1.mp4").unlink()
+    result = run(*words, "--clips", tmp_path / "é", "--out", tmp_path / "b.html")
+    assert result.exit_code == 0 and "2 clips are of 1 video:" in result.stderr
+
+
+def test_a_model_that_predicts_no_numbers_is_said(tmp_path):
+    unet = PicoUNet(block_out_channels=(8, 8, 8), embedding=16)
+    with torch.no_grad():
+        for one in unet.parameters():
+            one.fill_(torch.nan)
+    PicoPipeline(PicoAutoencoder(block_out_channels=(8, 8)), unet, edm_scheduler()).save_pretrained(tmp_path / "m")
+    words = ("--model", tmp_path / "m", "--count", 2, "--frames", 3)
+    result = run("diagnose", *words, "--levels", "50,5", "--response", 0, "--out", tmp_path / "a.html")
+    assert result.exit_code == 2 and "not finite" in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "a.html").exists()
+    result = run("compare", *words, "--method", "early-start:sigma=20", "--steps", 2, "--out", tmp_path / "b")
+    assert result.exit_code == 1 and "plain failed" in result.stderr and "Not one video" in result.stdout

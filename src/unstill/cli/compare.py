@@ -148,6 +148,8 @@ def compare(
     typer.echo(f"Wrote {out / 'report.html'}, summary.json, summary.csv and cells.csv.")
     if docs is not None:
         typer.echo(f"Wrote {docs / 'lab' / f'{recipe}.md'} and {docs / 'claims.md'}.")
+    if not any(row.means for row in rows):
+        raise typer.Exit(1)
 
 
 def _motions(text: str) -> tuple[float, ...]:

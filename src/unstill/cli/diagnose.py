@@ -90,6 +90,8 @@ def diagnose(
     console.print(table(found.diagnosis))
     for sentence in verdict(found.diagnosis):
         console.print(sentence)
+    for sentence in found.result["limits"]:
+        typer.echo(sentence, err=True)
     if found.result["use"]:
         typer.echo(f"Try it: {found.result['use']}")
     typer.echo(f"Wrote {out} and {out.with_suffix('.json')}.")
@@ -205,6 +207,7 @@ def examine(
         "advice": verdict(found)[1],
         "use": typed,
         "response": asked and asked.as_dict(),
+        "limits": limits(found.clips, count, None if clips is None else len(video_files(clips))),
         "methods": described,
         "source": "the synthetic world" if clips is None else str(clips),
         "frames": length,
@@ -214,12 +217,29 @@ def examine(
     facts = {
         "command": result["command"],
         "clips": f"{found.clips} of {result['source']}, {length} frames of {shape[1]}x{shape[0]}",
+        **({"limits": " ".join(result["limits"])} if result["limits"] else {}),
         "methods": ", ".join(f"{one['name']} {one['parameters']}" for one in described) or "none",
         "versions": ", ".join(f"{name} {number}" for name, number in result["versions"].items()),
     }
     page(found, asked, typed, facts).save(out)
     output.write_json(out.with_suffix(".json"), result)
     return Found(found, asked, result)
+
+
+def limits(used: int, wanted: int, videos: int | None) -> list[str]:
+    """What narrows the result: clips that could not be had, too few for an interval, several of one video."""
+    said = []
+    if used < wanted:
+        missing = f"{wanted - used} of {wanted} clips"
+        said.append(f"{missing} could not be had, for the video is too short or cannot be read; they are left out.")
+    if used == 1:
+        said.append("Of a single clip there are no intervals; give more.")
+    elif videos is not None and videos < used:
+        said.append(
+            f"{used} clips are of {videos} video{'' if videos == 1 else 's'}: clips of one video are alike, so that "
+            "intervals are too narrow for other videos."
+        )
+    return said
 
 
 def _check_prompt(cls: type, prompt: str | None) -> None:

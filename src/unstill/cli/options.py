@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -131,7 +132,8 @@ def parse_numbers(text: str, where: str) -> tuple[float, ...]:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
-    if not numbers or min(numbers) <= 0 or any(b >= a for a, b in zip(numbers, numbers[1:], strict=False)):
+    possible = numbers and all(0 < one < math.inf for one in numbers)
+    if not possible or any(b >= a for a, b in zip(numbers, numbers[1:], strict=False)):
         raise UnstillError(f"{where} takes falling numbers above 0 with commas, for example 200,50,10, not {text!r}.")
     return numbers
 

@@ -118,12 +118,16 @@ def time_noise(out: Path, docs: Path | None) -> None:
     if docs is not None:
         measured = docs / "methods" / "time_noise_measured.json"  # where the benchmark writes
         trained = drawn.training_findings(json.loads(measured.read_text("utf-8"))) if measured.is_file() else []
+        made_of = "the distribution by its formulas, without a model"
+        if trained:
+            told = drawn.trained_on(json.loads(measured.read_text("utf-8")))
+            made_of += f"; the claims by `python benchmarks/time_noise_on_pico.py`: {told}"
         page_of = [f"More of it: [{measured.stem}](../methods/{measured.stem}.md)."] if trained else []
         write_recipe(
             docs,
             "time-noise",
             title=_heading(ELSEWHERE["time-noise"]),
-            made_of="by the formulas, without a model",
+            made_of=made_of,
             command="unstill compare --recipe time-noise --docs docs",
             findings=trained,
             columns=columns,

@@ -185,6 +185,13 @@ def probe_clip(
     arguments = call(subject, picture_of(subject))
     made = {c: one_step(pipe, arguments, clean, noise, levels, methods=methods, condition=c) for c in usable}
     seen = made["image"]
+    for one in made.values():
+        for level, x0 in zip(one.levels, one.x0, strict=True):
+            if not x0.isfinite().all():
+                raise UnstillError(
+                    f"The model's prediction at level {level.value:g} is not finite; load it in float32, or leave "
+                    "that level out."
+                )
     predicted: dict[str, Tensor] = {name: one.x0 for name, one in made.items()}
     held = clean.shape[2] - seen.x0.shape[2]
     clean, still, head = clean[:, :, held:].cpu(), still[:, :, held:].cpu(), clean[:, :, :held].cpu()

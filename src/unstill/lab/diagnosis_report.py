@@ -91,7 +91,10 @@ def table(diagnosis: Diagnosis) -> Table:
 
 
 def page(diagnosis: Diagnosis, response: Response | None, command: str | None, facts: dict[str, Any]) -> Page:
-    made = Page(f"Does {diagnosis.model} leak?", f"{diagnosis.clips} clips, noised and predicted in one step.")
+    made = Page(
+        f"Does {diagnosis.model} leak?",
+        f"{diagnosis.clips} clip{'' if diagnosis.clips == 1 else 's'}, noised and predicted in one step.",
+    )
     found, advice = verdict(diagnosis)
     made.verdict(found, advice, command=command or "")
     made.heading("By noise level", "From much noise (where sampling begins) to little. Bands are 95 % intervals.")

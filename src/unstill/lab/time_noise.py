@@ -179,6 +179,12 @@ def training_findings(measured: dict[str, Any]) -> list[Finding]:
     ]
 
 
+def trained_on(measured: dict[str, Any]) -> str:
+    """Of what the findings are made."""
+    s = measured["settings"]
+    return f"pico fine-tuned for {s['steps']} steps per arm, one seed, {s['held_out_clips']} held-out clips"
+
+
 def _level(training: Training, t: float, normal: float) -> float:
     noise = training.noise
     return float(sample_level(t, noise.maximum, noise.exponent, normal, noise.scale))

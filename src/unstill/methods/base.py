@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -186,5 +187,5 @@ def check_level(start: float | None, sigma: float | None) -> None:
         raise UnstillError("Give exactly one noise level: start=0.96 (fraction of the training time) or sigma=100.0.")
     if start is not None and not 0.0 < start <= 1.0:
         raise UnstillError(f"start is a fraction of the training time in (0, 1], but is {start}.")
-    if sigma is not None and not sigma > 0.0:
-        raise UnstillError(f"sigma is a noise level above 0, but is {sigma}.")
+    if sigma is not None and not 0.0 < sigma < math.inf:
+        raise UnstillError(f"sigma is a finite noise level above 0, but is {sigma}.")
