@@ -112,14 +112,16 @@ def page(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any]) -> 
 
 
 _READING = (
-    "*Intervals* are 95 % bootstrap intervals over images (over seeds, where there is one image). Differences are "
-    "paired: same image, same noise.",
+    "*Intervals* are 95 % bootstrap intervals over images (over seeds, where there is one image), widened for few of "
+    "them as Student's t is; of one image and one seed there are none. Differences are paired: same image and noise.",
+    "*Certain* is what an interval says of one difference. Of many settings some stand out by chance: try the best of "
+    "them on other images.",
     "*Motion* is mean optical flow (DIS) in per cent of the picture's shorter side per frame. Flicker and noise count "
     "as motion, so look at the videos too.",
     "*Fidelity* is the mean of two weight-free proxies: how well frames keep the image's colours, and its detail. "
     "Good for a trend between settings of one model, never for a table.",
     "*The front* holds the settings that no other beats in both motion and fidelity; its certainty is the share of "
-    "resamples in which a setting is on it.",
+    "resamples of the images in which a setting is on it. Only what all settings could make counts.",
 )
 
 

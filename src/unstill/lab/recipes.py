@@ -151,7 +151,7 @@ RECIPES = {
                 rises(["image-start", *_row(PERIOD, "0:0.2", "0:0.4", "0:0.6", "0:0.8", "0:1")], "fidelity"),
             ),
             Claim(
-                "Rectifying late, from 30 % or 60 % of sampling on, does not help.",
+                "Rectifying late, from 30 % or 60 % of sampling on, keeps the image worse than rectifying early.",
                 f"{RECTIFICATION}, Fig. 6",
                 both(
                     less(f"{PERIOD}=0.3:0.7", f"{PERIOD}=0:0.6", "fidelity"),
