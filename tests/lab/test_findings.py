@@ -73,7 +73,7 @@ def test_differences_are_paired_and_said_with_their_interval():
     assert (gain.value, gain.low, gain.high) == pytest.approx((1, 1, 1))
     slope = MEASURED.trend(["plain", "up", "top"], "motion")
     assert (slope.value, slope.low, slope.high) == pytest.approx((1, 1, 1))
-    assert more("up", "plain")(MEASURED)[1] == "motion +1 (1 to 1) against plain (2.75)"
+    assert more("up", "plain")(MEASURED)[1] == "motion +1 (1 to 1), up against plain (2.75)"
 
 
 def test_what_would_be_needed_is_said_unless_it_is_reproduced():

@@ -99,7 +99,7 @@ def more(ours: str, theirs: str, metric: str = "motion", by: float = 0.0) -> Cal
 
     def judge(measured: Measured) -> Judged:
         found = measured.gain(ours, theirs, metric)
-        return sign(found, by), _against(measured, found, theirs, metric)
+        return sign(found, by), _against(measured, found, (ours, theirs), metric)
 
     return judge
 
@@ -109,7 +109,7 @@ def less(ours: str, theirs: str, metric: str = "motion") -> Callable[[Measured],
 
     def judge(measured: Measured) -> Judged:
         found = measured.gain(ours, theirs, metric)
-        return sign(_minus(found)), _against(measured, found, theirs, metric)
+        return sign(_minus(found)), _against(measured, found, (ours, theirs), metric)
 
     return judge
 
@@ -131,7 +131,7 @@ def within(ours: str, theirs: str, metric: str, share: float) -> Callable[[Measu
     def judge(measured: Measured) -> Judged:
         whole = measured.mean(theirs, metric).value
         found = measured.gain(ours, theirs, metric)
-        said = f"{_against(measured, found, theirs, metric)}; {share:.0%} is allowed"
+        said = f"{_against(measured, found, (ours, theirs), metric)}; {share:.0%} is allowed"
         return sign(found, -share * whole), said
 
     return judge
@@ -143,7 +143,7 @@ def alike(ours: str, theirs: str, metric: str, share: float) -> Callable[[Measur
     def judge(measured: Measured) -> Judged:
         allowed = share * measured.mean(theirs, metric).value
         found = measured.gain(ours, theirs, metric)
-        said = f"{_against(measured, found, theirs, metric)}; {share:.0%} either way is allowed"
+        said = f"{_against(measured, found, (ours, theirs), metric)}; {share:.0%} either way is allowed"
         if not found.known:
             return "undecided", said
         if found.low > -allowed and found.high < allowed:
@@ -187,9 +187,11 @@ def _minus(found: Interval) -> Interval:
     return Interval(-found.value, -found.high, -found.low)
 
 
-def _against(measured: Measured, found: Interval, theirs: str, metric: str) -> str:
+def _against(measured: Measured, found: Interval, settings: tuple[str, str], metric: str) -> str:
     """A difference in words, and what it is a difference from."""
-    return f"{_words(metric)} {signed(found)} against {theirs} ({number(measured.mean(theirs, metric).value)})"
+    ours, theirs = settings
+    whole = number(measured.mean(theirs, metric).value)
+    return f"{_words(metric)} {signed(found)}, {ours} against {theirs} ({whole})"
 
 
 def _words(metric: str) -> str:
