@@ -128,3 +128,12 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("unstill.lab.claims._lock", refuse)
     with pytest.raises(UnstillError, match="without locks"):
         Claims(tmp_path, ["a"]).work(lambda cell: {})
+
+
+def test_a_file_that_was_spoilt_is_named(tmp_path):
+    claims = Claims(tmp_path, ["a", "b"])
+    claims.work(lambda cell: {"cell": cell})
+    (tmp_path / "done" / "b.json").write_text('{"cell":')
+    assert claims.result("a") == {"cell": "a"}
+    with pytest.raises(UnstillError, match="b.json is spoilt; delete it"):
+        claims.result("b")

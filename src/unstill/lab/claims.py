@@ -65,11 +65,15 @@ class Claims:
         os.close(self._locks)
 
     def result(self, cell: str) -> dict[str, Any] | None:
-        """What `work` has kept of a cell; `None` if it is not done."""
+        """What `work` has kept of a cell; `None` if it is not done. Raises `UnstillError` for a file that was spoilt."""
         try:
             content: dict[str, Any] = json.loads(self._file(cell).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise UnstillError(
+                f"{self._file(cell)} is spoilt; delete it and give the same command again, which makes that one anew."
+            ) from error
         return content
 
     def work(

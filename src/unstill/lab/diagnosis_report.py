@@ -109,6 +109,7 @@ def page(diagnosis: Diagnosis, response: Response | None, command: str | None, f
             "Does it move as much as it is asked to?",
             "Optical flow of sampled videos, in units of the embedded model's motion level.",
         )
+        made.legend([("asked for", 6, True), ("made", 1, False)])
         made.plots([response_plot(response)])
     made.heading("How to read this")
     made.prose(_READING)
@@ -163,7 +164,8 @@ def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, 
     made = [
         (
             "Explained motion",
-            "1 is all of it, 0 a still image. Below the dashed curve motion is lost for no good reason.",
+            "1 is all of it, 0 a still image. Below the dashed curve motion is lost for no good reason. "
+            "What is below \u22120.5 is drawn there.",
             curves(of("explained"), y_label="explained motion", y_range=(-0.5, 1.05), lines=(0, 1), **shared),
         )
     ]
@@ -187,7 +189,7 @@ def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, 
     made.append(
         (
             "Flow",
-            "Optical flow of the prediction, as a share of the clip's.",
+            "Optical flow of the prediction, as a share of the clip's. What is above 2.5 is drawn there.",
             curves(of("flow"), y_label="flow / flow of the clip", y_range=(0, 2.5), lines=(1,), **shared),
         )
     )
@@ -195,7 +197,7 @@ def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, 
         (
             "First frame",
             "How far the predicted first frame is from the image.",
-            curves(of("first_frame"), y_label="RMS difference", **shared),
+            curves(of("first_frame"), y_label="RMS difference (of 1)", **shared),
         )
     )
     return made
