@@ -65,7 +65,7 @@ class Claims:
         os.close(self._locks)
 
     def result(self, cell: str) -> dict[str, Any] | None:
-        """What `work` has kept of a cell; `None` if it is not done. Raises `UnstillError` for a file that was spoilt."""
+        """What `work` has kept of a cell; `None` if it is not done. Raises `UnstillError` for a spoilt file."""
         try:
             content: dict[str, Any] = json.loads(self._file(cell).read_text(encoding="utf-8"))
         except FileNotFoundError:
