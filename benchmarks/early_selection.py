@@ -121,8 +121,10 @@ def main() -> None:
                 "at": halving.at,
                 "keep": halving.keep,
                 "saved": 1 - float(spent),
-                "same": Interval.of(counts @ same / counts.sum(1)).as_dict(),
-                "gain_kept": Interval.of((counts @ np.array(kept)) / (counts @ np.array(gain))).as_dict(),
+                "same": Interval.of(counts @ same / len(runs), len(runs), (0, 1)).as_dict(),
+                "gain_kept": Interval.of(
+                    (counts @ np.array(kept)) / (counts @ np.array(gain)), len(runs), (-np.inf, 1)
+                ).as_dict(),
             }
         )
     made = {

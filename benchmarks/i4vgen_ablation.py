@@ -134,7 +134,8 @@ def main() -> None:
 
 
 def rows_of(figures: dict[str, list[dict[str, float]]]) -> list[dict]:
-    counts = weights(len(next(iter(figures.values()))))
+    count = len(next(iter(figures.values())))
+    counts = weights(count)
     rows = []
     for name, values in figures.items():
         row: dict[str, object] = {"name": name}
@@ -142,10 +143,10 @@ def rows_of(figures: dict[str, list[dict[str, float]]]) -> list[dict]:
             if key not in values[0]:
                 continue
             x = np.array([one[key] for one in values])
-            row[key] = Interval.of(counts @ x / counts.sum(1)).as_dict()
+            row[key] = Interval.of(counts @ x / count, count).as_dict()
             if key in figures["I4VGen"][0] and name != "I4VGen":
                 y = np.array([one[key] for one in figures["I4VGen"]])
-                row[f"{key}_less_than_i4vgen"] = Interval.of(counts @ (y - x) / counts.sum(1)).as_dict()
+                row[f"{key}_less_than_i4vgen"] = Interval.of(counts @ (y - x) / count, count).as_dict()
         rows.append(row)
     return rows
 
