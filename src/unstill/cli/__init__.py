@@ -20,7 +20,7 @@ from unstill.cli.evaluate import evaluate
 from unstill.cli.listing import methods, models
 from unstill.cli.statistics import statistics
 from unstill.cli.train import train
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, lacks_memory
 
 
 # What typer raises for what it cannot parse; of its own or of click, depending on its version.
@@ -75,7 +75,7 @@ def _unparsed(error: Any) -> str:
 
 def _limit(error: Exception) -> str:
     """What libraries say in errors of their own for a machine that is too small; nothing for any other error."""
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error):
+    if lacks_memory(error):
         return "Not enough memory: take a smaller --size, fewer --frames, or --offload."
     if "No space left on device" in str(error) or "PytorchStreamWriter" in str(error):
         return DISK_FULL

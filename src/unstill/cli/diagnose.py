@@ -137,8 +137,7 @@ def examine(
     wanted = wanted_size(size, model)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UnstillError(f"--out {out}: the report is a web page; name it .html.")
-    if clips is not None:
-        video_files(clips)
+    videos = None if clips is None else len(video_files(clips))
     defaults = registry.defaults_of(model)
     methods = tuple(parse_method(text, defaults) for text in method or ())
     asked_levels = None if levels is None else parse_numbers(levels, "--levels")
@@ -207,7 +206,7 @@ def examine(
         "advice": verdict(found)[1],
         "use": typed,
         "response": asked and asked.as_dict(),
-        "limits": limits(found.clips, count, None if clips is None else len(video_files(clips))),
+        "limits": limits(found.clips, count, videos),
         "methods": described,
         "source": "the synthetic world" if clips is None else str(clips),
         "frames": length,

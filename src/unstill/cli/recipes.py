@@ -116,13 +116,13 @@ def time_noise(out: Path, docs: Path | None) -> None:
     typer.echo(TRAINED)
     typer.echo(f"Wrote {out / 'report.html'}.")
     if docs is not None:
-        measured = docs / "methods" / "time_noise_measured.json"  # where the benchmark writes
-        trained = drawn.training_findings(json.loads(measured.read_text("utf-8"))) if measured.is_file() else []
-        made_of = "the distribution by its formulas, without a model"
-        if trained:
-            told = drawn.trained_on(json.loads(measured.read_text("utf-8")))
-            made_of += f"; the claims by `python benchmarks/time_noise_on_pico.py`: {told}"
-        page_of = [f"More of it: [{measured.stem}](../methods/{measured.stem}.md)."] if trained else []
+        file = docs / "methods" / "time_noise_measured.json"  # where the benchmark writes
+        made_of, trained, page_of = "the distribution by its formulas, without a model", [], []
+        if file.is_file():
+            measured = json.loads(file.read_text("utf-8"))
+            trained = drawn.training_findings(measured)
+            made_of += f"; the claims by `python benchmarks/time_noise_on_pico.py`: {drawn.trained_on(measured)}"
+            page_of = [f"More of it: [{file.stem}](../methods/{file.stem}.md)."]
         write_recipe(
             docs,
             "time-noise",

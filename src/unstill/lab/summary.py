@@ -162,11 +162,11 @@ def as_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
 
 def flat(row: Row) -> dict[str, Any]:
     """A row of a table: every interval in three columns."""
+    plain = row.as_dict()
     found: dict[str, Any] = {"model": row.model, "setting": row.setting, "motion_asked": row.motion}
-    found |= {"cells": row.cells, "front": row.front, "certainty": row.as_dict()["certainty"]}
-    for kind, by in (("", row.means), ("gain_", row.gains)):
-        for name, one in by.items():
-            numbers = one.as_dict()
+    found |= {name: plain[name] for name in ("cells", "front", "certainty")}
+    for kind, by in (("", plain["means"]), ("gain_", plain["gains"])):
+        for name, numbers in by.items():
             found |= {f"{kind}{name}{suffix}": numbers[k] for k, suffix in _SUFFIXES.items()}
     return found
 

@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 from unstill.lab.bootstrap import Interval
-from unstill.lab.findings import Finding, Judged, Verdict, sign, signed
+from unstill.lab.findings import Finding, Judged, Verdict, sign, signed, together
 from unstill.lab.plots import Series, curves
 from unstill.methods.time_noise import TimeNoise, center, sample_level
 
@@ -106,22 +106,19 @@ def training_findings(measured: dict[str, Any]) -> list[Finding]:
     """What `benchmarks/time_noise_on_pico.py` came to, held against the paper; `measured` is its JSON."""
     gained = measured["more_than_naive"]
     weak, strong = (gained[f"TimeNoise(maximum={m})"] for m in (1, 4))
-    early = measured["more_than_time_noise"]["TimeNoise(maximum=1, exponent=1)"]
-    others = [
-        ("constant over chance, error of the motion", measured["more_than_time_noise"]["constant noise(maximum=1)"]),
-        ("constant over time, error of the motion", measured["more_than_time_noise"]["conditioning augmentation"]),
-    ]
+    held = measured["more_than_time_noise"]
+    early, fixed, timeless = (
+        held[name]
+        for name in ("TimeNoise(maximum=1, exponent=1)", "constant noise(maximum=1)", "conditioning augmentation")
+    )
     high = measured["sigmas"].index(64.0)
     asked = len(measured["motions"]) - 1
 
     def of(arm: dict[str, Any], quantity: str, place: int) -> Interval:
         return Interval(**arm[quantity][place])
 
-    def together(*found: tuple[str, Interval, Verdict]) -> Judged:
-        verdicts = {verdict for _, _, verdict in found}
-        said = "; ".join(f"{words} {signed(one)}" for words, one, _ in found)
-        held = "reproduced" in verdicts
-        return (verdicts.pop() if len(verdicts) == 1 else "in part" if held else "not reproduced"), said
+    def part(words: str, found: Interval, verdict: Verdict | None = None) -> Judged:
+        return verdict or sign(found), f"{words} {signed(found)}"
 
     flow, explained = of(weak, "flow", high), of(weak, "explained", high)
     motion, error = of(weak, "motion", asked), of(weak, "motion_error", 0)
@@ -131,51 +128,45 @@ def training_findings(measured: dict[str, Any]) -> list[Finding]:
         (
             "Fine-tuned with TimeNoise, one-step predictions at high noise move more than after plain fine-tuning.",
             "Fig. 5",
-            together(
-                ("at sigma 64, beta_m = 1: flow", flow, sign(flow)),
-                ("explained motion", explained, sign(explained)),
-            ),
+            [part("at sigma 64, beta_m = 1: flow", flow), part("explained motion", explained)],
         ),
         (
             "Its videos move more, and closer to what is asked for.",
             "Tab. 1, Fig. 1",
-            together(
-                (f"motion at {measured['motions'][asked]:g} asked", motion, sign(motion)),
-                ("motion error", error, sign(Interval(-error.value, -error.high, -error.low))),
-            ),
+            [
+                part(f"motion at {measured['motions'][asked]:g} asked", motion),
+                part("motion error", error, sign(Interval(-error.value, -error.high, -error.low))),
+            ],
         ),
         (
             "The larger beta_m, the more motion, and the less of the image.",
             "Fig. 5, Fig. 9",
-            together(
-                ("beta_m = 4, at sigma 64: flow", more_flow, sign(more_flow, flow.high)),
-                ("first frame further off by", more_lost, sign(more_lost, of(weak, "first_frame", 0).high)),
-            ),
+            [
+                part("beta_m = 4, at sigma 64: flow", more_flow, sign(more_flow, flow.high)),
+                part("first frame further off by", more_lost, sign(more_lost, of(weak, "first_frame", 0).high)),
+            ],
         ),
         (
             "The smaller a, the more motion, and the less of the image.",
             "Fig. 5",
-            together(
-                *(
-                    (f"a = 1 instead of 5{words}", of(early, quantity, place), sign(of(early, quantity, place)))
-                    for words, quantity, place in (
-                        (", at sigma 64: flow", "flow", high),
-                        (": first frame further off by", "first_frame", 0),
-                    )
-                ),
-            ),
+            [
+                part("a = 1 instead of 5, at sigma 64: flow", of(early, "flow", high)),
+                part("a = 1 instead of 5: first frame further off by", of(early, "first_frame", 0)),
+            ],
         ),
         (
             "A level that depends on time and on chance trains better than one that lacks either.",
             "Fig. 9",
-            together(
-                *((words, of(arm, "motion_error", 0), sign(of(arm, "motion_error", 0))) for words, arm in others)
-            ),
+            [
+                part("constant over chance, error of the motion", of(fixed, "motion_error", 0)),
+                part("constant over time, error of the motion", of(timeless, "motion_error", 0)),
+            ],
         ),
     ]
+    judged = [(claim, place, *together(parts)) for claim, place, parts in made]
     return [
-        Finding(claim, f"leakage paper, {place}", *judged, "" if judged[0] == "reproduced" else longer)
-        for claim, place, judged in made
+        Finding(claim, f"leakage paper, {place}", verdict, said, "" if verdict == "reproduced" else longer)
+        for claim, place, verdict, said in judged
     ]
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from unstill.data.loading import Loader, place
 from unstill.data.sources import Source, generator_for
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, lacks_memory
 from unstill.process import ForwardProcess
 from unstill.training import weights
 from unstill.training.checkpoints import Checkpoints, same_run, written_whole
@@ -82,8 +82,7 @@ def train(recipe: Recipe, out: Path, report: Report, validation: Validation | No
         run.prepare()
         result = run.train(validation)
     except (RuntimeError, MemoryError) as error:
-        # An accelerator's own error, or on a CPU that of torch's allocator, which has no class.
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
+        if not lacks_memory(error):
             raise
         raise UnstillError(run.too_large()) from error
     finally:
