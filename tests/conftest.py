@@ -14,6 +14,7 @@ def own_accelerator():
     """accelerate keeps the settings of the first training of a process for all others."""
     yield
     if "accelerate" in sys.modules:
-        from accelerate.state import AcceleratorState
+        from accelerate.state import AcceleratorState, GradientState
 
         AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()

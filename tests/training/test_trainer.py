@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 import unstill
 from tests.processes import finish, kill, launch_two
@@ -24,14 +23,6 @@ from unstill.training.trainer import learning_rate, train
 
 Make = Callable[..., Recipe]
 WEIGHTS = "pipeline/unet/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(autouse=True)
-def alone() -> None:
-    """accelerate keeps its state in its classes."""
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
-    torch.set_num_threads(1)
 
 
 def losses(out: Path) -> list[float]:
