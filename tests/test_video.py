@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.videos import h264_avi, packed_avi
 from unstill.data import contact_sheet, read_image, read_video, resize_and_crop, side_by_side, video_info, write_video
 from unstill.data import decode as decode_module
 from unstill.data import video as video_module
@@ -143,6 +144,62 @@ def test_no_duration_and_no_clock(tmp_path: Path) -> None:
     assert numbers(read_video(path, fps=5).frames) == [0, 5, 10, 15, 20]
     path = store(tmp_path / "live.mkv", 8, container_options={"live": "1"})
     assert numbers(read_video(path, fps=4).frames) == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("kind", ["h264", "h264, three in a row", "packed"])
+def test_avi_with_b_frames_loses_no_frame(tmp_path: Path, kind: str) -> None:
+    pictures = [grey(index) + noisy(index)[:32, :48] % 8 for index in range(55)]
+    path = tmp_path / "v.avi"
+    if kind == "packed":
+        packed_avi(path, pictures, 10)
+    else:
+        h264_avi(path, pictures, 10, b_frames=3 if "three" in kind else 1)
+    every = read_video(path)
+    found = (every.frames.float().mean((1, 2, 3)) - 23.5) / 4
+    assert found.round().int().tolist() == list(range(55)) and every.fps == 10
+    taken = [5, 7, 9, 11, 13, 15, 17, 19]
+    assert torch.equal(read_video(path, fps=5, start=0.5, frames=8).frames, every.frames[taken])
+    assert torch.equal(read_video(path, start=3.0).frames, every.frames[30:])
+    assert torch.equal(read_video(path, stride=7).frames, every.frames[::7])
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("m4v", "mpeg4"), ("mpeg2video", "mpeg2video")]
+)
+def test_a_raw_stream_has_the_rate_of_its_header(tmp_path: Path, kind: str, codec: str) -> None:
+    path = tmp_path / f"v.{kind}"
+    store(path, 24, fps=24, codec=codec, format=kind, picture=lambda index: grey(index, 64, 64))
+    assert video_info(path).fps == 24
+    assert numbers(read_video(path, fps=6).frames) == [0, 4, 8, 12, 16, 20]
+
+
+@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_matroska_that_is_cut_off(tmp_path: Path, suffix: str, sound: bool) -> None:
+    path = tmp_path / f"v{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264" if suffix == ".mkv" else "libvpx-vp9", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        if sound:  # twice as long as the pictures
+            voice = container.add_stream("libopus", rate=48000, layout="mono")
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.int16), format="s16", layout="mono")
+            silence.rate = 48000
+            for second in range(6):
+                silence.pts = 48000 * second
+                container.mux(voice.encode(silence))
+            container.mux(voice.encode())
+        for index in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noisy(index), format="rgb24")))
+        container.mux(stream.encode())
+    assert len(read_video(path)) == 30
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    message = sentence(lambda: read_video(path))
+    assert "is cut off" in message
+    assert len(read_video(path, frames=10)) == 10
+    if not sound:  # only a part of the index at the end is gone
+        path.write_bytes(whole[:-20])
+        assert len(read_video(path)) == 30
 
 
 def test_no_more_is_decoded_and_converted_than_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,15 @@
 """The UCF101 protocol on a folder of the same layout."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.videos import h264_avi, packed_avi
 from unstill.data import read_video, write_video
 from unstill.errors import UnstillError
 from unstill.metrics import ucf101
@@ -36,6 +39,38 @@ def test_clips_have_the_protocols_shape(root: Path, tmp_path: Path) -> None:
         assert (clip.frames.int() - source.frames[:31:2].int()).abs().float().mean() < 3
         picture = torch.frombuffer(bytearray(Image.open(image).tobytes()), dtype=torch.uint8)
         assert torch.equal(picture.view(32, 64, 3), source.frames[0].permute(1, 2, 0))
+
+
+def moving_squares(count: int, step: int = 1) -> list[np.ndarray]:
+    """A bright square that moves `step` pixels per frame to the right over a dark texture, (48, 128, 3) each."""
+    texture = np.random.default_rng(0).integers(0, 60, (48, 128, 1), np.uint8).repeat(3, 2)
+    pictures = [texture.copy() for _ in range(count)]
+    for number, picture in enumerate(pictures):
+        picture[12:36, 4 + step * number : 28 + step * number] = 220
+    return pictures
+
+
+@pytest.mark.parametrize("write", [h264_avi, packed_avi])
+def test_avi_with_b_frames_gives_the_right_frames(tmp_path: Path, write: Callable[..., Path]) -> None:
+    pictures = moving_squares(78)
+    write(tmp_path / "UCF-101" / "YoYo" / "v_YoYo_g01_c01.avi", pictures, 15)  # 3 frames/s: every fifth
+    made = ucf101.prepare(tmp_path / "UCF-101", tmp_path / "out", count=1)
+    clip = read_video(made.reference / "YoYo" / "v_YoYo_g01_c01.mp4")
+    expected = torch.from_numpy(np.stack(pictures[:76:5])).permute(0, 3, 1, 2)
+    assert (clip.frames.int() - expected.int()).abs().float().mean() < 5
+    # The square's centre tells the frame: a wrong one is off by a pixel at least.
+    columns = (clip.frames[:, :, 12:36].float().mean((1, 2)) > 120).float()
+    centres = (columns * torch.arange(128)).sum(1) / columns.sum(1)
+    assert (centres - (15.5 + 5 * torch.arange(16))).abs().max() < 0.6
+
+
+def test_evaluate_measures_an_avi_with_b_frames_as_the_mp4(tmp_path: Path) -> None:
+    pictures = moving_squares(30)
+    packed_avi(tmp_path / "avi" / "clip.avi", pictures, 12)
+    write_video(tmp_path / "mp4" / "clip.mp4", torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), 12)
+    settings = Settings(size=(48, 128))
+    scores = [evaluate(tmp_path / kind, settings=settings, cache=tmp_path / "cache").scores for kind in ("avi", "mp4")]
+    assert scores[0]["motion_score"].value == pytest.approx(scores[1]["motion_score"].value, rel=0.05)
 
 
 def test_stopped_and_started_again(root: Path, tmp_path: Path) -> None:

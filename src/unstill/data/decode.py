@@ -32,6 +32,10 @@ VIDEO_SUFFIXES = frozenset(
 _BROWSER_DELAY = 0.1  # what browsers show for animation delays of 10 ms or less
 # Containers whose index leads to the right frame; in others FFmpeg guesses, and misses by many frames.
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
+# Containers without presentation times: what FFmpeg derives from their chunks does not rise where there are B-frames.
+_UNTIMED = {"avi"}
+# Streams without a container: FFmpeg reads them at 25 frames/s, whatever rate their header states.
+_RAW = {"h264", "hevc", "m4v", "mpegvideo"}
 # FFmpeg's default is three times as fast and three times as far from the pixels that were encoded.
 _CONVERSION = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
@@ -147,7 +151,10 @@ def _is_cover(stream: av.video.stream.VideoStream) -> bool:
 
 def _file(path: Path | Packed, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Stream:
     stream.thread_type = "AUTO"
+    kinds = set(container.format.name.split(","))
     rate = stream.average_rate or stream.guessed_rate
+    if kinds & _RAW:
+        rate = stream.codec_context.framerate or rate
     fps = float(rate) if rate else 25.0
     tick = float(stream.time_base or 0)
     duration = stream.duration * tick if stream.duration and tick else None
@@ -155,23 +162,31 @@ def _file(path: Path | Packed, container: av.container.InputContainer, stream: a
         duration = container.duration / av.time_base
     aspect = float(stream.sample_aspect_ratio or 1) or 1.0
 
+    def ticks_of(frame: av.VideoFrame) -> int | None:
+        return frame.dts if kinds & _UNTIMED else frame.pts
+
     def frames(start: float) -> Iterator[Shown]:
-        shown, count, end = None, 0, 0.0
+        shown, end = None, 0.0
         try:
             pictures = container.decode(stream)
             first = next(pictures, None)
-            zero = (first.pts or 0) if first is not None else 0  # AVI's start_time is not that of its first frame
-            if start > 1.0 and tick and _INDEXED & set(container.format.name.split(",")):
+            # AVI's start_time is not that of its first frame.
+            zero = (ticks_of(first) or 0) if first is not None else 0
+            if start > 1.0 and tick and kinds & _INDEXED:
                 pictures, first = _seek(container, stream, zero + int(start / tick))
                 if first is None or first.pts is None or (first.pts - zero) * tick > start:
                     pictures, first = _seek(container, stream, zero)  # a wrong index: from the beginning, then
             for frame in pictures if first is None else chain([first], pictures):
-                # Raw streams carry no clock: frame n is at n / fps.
-                time = (frame.pts - zero) * tick if frame.pts is not None else count / fps
+                # Decoders hand frames out in the order in which they are shown. A frame without a time (all of a raw
+                # stream, the last ones of an AVI) or with one that falls back follows the frame before it.
+                ticks = ticks_of(frame)
+                time = (ticks - zero) * tick if ticks is not None else end
+                if shown is not None and time < shown[0]:
+                    time = end
                 if shown is not None and time > shown[0]:
                     yield _shown(*shown, time, aspect)
-                length = frame.duration * tick if frame.duration and frame.pts is not None else 1 / fps
-                shown, count, end = (time, frame), count + 1, time + length
+                length = frame.duration * tick if frame.duration and ticks is not None else 1 / fps
+                shown, end = (time, frame), time + length
         except (OSError, ValueError, av.FFmpegError) as error:
             raise UnstillError(
                 f"{path} is damaged: decoding stops after {end:.2f} s; repair it, or ask only for frames before that."
@@ -179,8 +194,13 @@ def _file(path: Path | Packed, container: av.container.InputContainer, stream: a
         if shown is None:
             raise UnstillError(f"{path} holds no frame that can be decoded; it is damaged or still being written.")
         yield _shown(*shown, end, aspect)
-        # A file that was cut off ends quietly: only the length that its frame table announces tells.
-        if stream.frames and duration and end < 0.95 * min(duration, stream.frames / fps) - 2 / fps:
+        # A file that was cut off ends quietly: only the length that its header announces tells.
+        announced = None
+        if duration and stream.frames:
+            announced = min(duration, stream.frames / fps)
+        elif duration and "matroska" in kinds and _segment_is_cut(path):
+            announced = duration
+        if announced and end < 0.95 * announced - 2 / fps:
             raise UnstillError(
                 f"{path} is cut off: {end:.2f} of {duration:.2f} s can be decoded; ask only for frames before that."
             )
@@ -195,6 +215,30 @@ def _seek(
     container.seek(ticks, stream=stream)
     pictures = container.decode(stream)
     return pictures, next(pictures, None)
+
+
+def _segment_is_cut(path: Path | Packed) -> bool:
+    """Whether a Matroska or WebM file ends before its segment does, by the size in the segment's header (RFC 8794).
+
+    The announced duration alone does not tell: it is that of the longest track, which may be sound.
+    """
+    if isinstance(path, Packed):
+        head, size = path.read()[:4096], path.size
+    else:
+        with path.open("rb") as file:
+            head, size = file.read(4096), path.stat().st_size
+    place = 0
+    for identifier in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):  # EBML header, segment
+        if head[place : place + 4] != identifier or place + 5 > len(head) or head[place + 4] == 0:
+            return False
+        width = 9 - head[place + 4].bit_length()  # of the size that follows: leading zeros tell
+        bits = 7 * width
+        length = int.from_bytes(head[place + 4 : place + 4 + width], "big") & ((1 << bits) - 1)
+        place += 4 + width
+        if identifier == b"\x18S\x80g":
+            return length != (1 << bits) - 1 and place + length > size  # all ones: unknown, a live recording
+        place += length
+    return False
 
 
 def _shown(time: float, frame: av.VideoFrame, until: float, aspect: float) -> Shown:

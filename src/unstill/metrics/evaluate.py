@@ -28,7 +28,7 @@ from unstill.metrics.measure import Measure, Sample, Settings
 from unstill.metrics.report import MEANINGS, Report, Score
 
 
-_VERSION = 1  # of what is measured; raise it when a number changes for the same file and settings
+_VERSION = 2  # of what is measured; raise it when a number changes for the same file and settings
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 Progress = Callable[[str, int, int, str], None]
 
