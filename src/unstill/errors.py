@@ -1,4 +1,7 @@
-"""The exception that means "the caller asked for something that cannot be", and what a lack of memory looks like."""
+"""The exception that means "the caller asked for something that cannot be", and words for messages about errors."""
+
+import reprlib
+from typing import Any
 
 
 class UnstillError(ValueError):
@@ -8,3 +11,25 @@ class UnstillError(ValueError):
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error of a library means that the machine is too small; torch's allocator on a CPU has no class."""
     return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error)
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset = 2, 3, 3, 3, 3
+        self.maxstring = self.maxother = 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python does not write numbers of thousands of digits, and writes shorter ones slowly.
+        return f"a number of {x.bit_length()} bits" if x.bit_length() > 128 else repr(x)
+
+
+def shown(value: Any) -> str:
+    """`repr(value)` for a message, shortened: the value may be of any size."""
+    return _Short().repr(value)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, shortened; its class where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -171,16 +171,12 @@ def _list() -> None:
 
 def _change(text: str) -> tuple[str, Any]:
     """`train.steps=500` as a key and a value that YAML understands."""
-    import yaml
-
-    from unstill.errors import UnstillError
+    from unstill.errors import UnstillError, shown
+    from unstill.training.recipe import read_yaml
 
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UnstillError(f"--set takes key=value, for example --set train.steps=500, not {text!r}.")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
         raise UnstillError(
-            f"--set {text}: {value!r} is not a value of YAML; quote it, or close its brackets."
-        ) from None
+            f"--set takes key=value, for example --set train.steps=500, not {shown(text)}; write it so."
+        )
+    return key.strip(), read_yaml(value, f"--set {shown(key)}")

@@ -6,6 +6,7 @@ docs/training.md lists the keys. Some recipes come with the package (`unstill tr
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -14,14 +15,22 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from unstill.data.documents import fault_of
 from unstill.data.sources import Kind, SourceSettings, guess_kind
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, first_line, shown
 from unstill.training.conditions import Name
 from unstill.training.levels import Time
 
 
+LONGEST = 100_000
+"""Bytes of the longest recipe that is read; PyYAML takes a second for so many."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+Stride = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Data(_Part):
@@ -30,16 +39,24 @@ class Data(_Part):
     videos: str | None = Field(None, description="a folder of videos, of tar shards, or the word world")
     kind: Kind | None = Field(None, description="what `videos` is; by default a look at it decides")
     captions: str | None = Field(None, description="a CSV or JSONL file of captions")
-    frames: int | None = Field(None, ge=1)
-    fps: float | None = Field(None, gt=0)
-    stride: int | tuple[int, int] | None = Field(None, description="in stored frames, instead of fps")
-    size: str | None = Field(None, pattern=r"^\d+x\d+$", description="WIDTHxHEIGHT")
-    clips_per_video: int = Field(1, ge=1)
-    clips: int = Field(16384, ge=1, description="of the synthetic world")
+    frames: int | None = Field(None, ge=1, le=10_000)
+    fps: float | None = Field(None, gt=0, le=1000)
+    stride: Stride | tuple[Stride, Stride] | None = Field(None, description="in stored frames, instead of fps")
+    size: str | None = Field(None, description="WIDTHxHEIGHT")
+    clips_per_video: int = Field(1, ge=1, le=10_000)
+    clips: int = Field(16384, ge=1, le=10_000_000, description="of the synthetic world")
     condition_frame: Literal["first", "random"] = "first"
     cache: bool = Field(True, description="encode every clip once and keep its latents on disk")
     cache_folder: str | None = Field(None, description="by default OUT/latents; runs may share one")
-    workers: int = Field(2, ge=0, description="processes per training process that read ahead")
+    workers: int = Field(2, ge=0, le=256, description="processes per training process that read ahead")
+
+    @field_validator("size")
+    @classmethod
+    def _possible_size(cls, value: str | None) -> str | None:
+        sides = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", value or "1x1")
+        if sides is None or max(map(int, sides.groups())) > 16_384:
+            raise ValueError("not WIDTHxHEIGHT")
+        return value
 
     @model_validator(mode="after")
     def _one_rate(self) -> Data:
@@ -76,9 +93,9 @@ class Condition(_Part):
     preset: str | None = None
     on: Literal["latents", "tokens", "both"] | None = None
     tell: bool | None = Field(None, description="tell the network the level, where it has an input for it")
-    maximum: float | None = Field(None, ge=0)
-    exponent: float | None = Field(None, ge=0)
-    scale: float | None = None
+    maximum: float | None = Field(None, ge=0, le=1e6)
+    exponent: float | None = Field(None, ge=0, le=1e6)
+    scale: float | None = Field(None, ge=-1e6, le=1e6)
     noise_shape: Literal["element", "frame", "clip"] | None = None
 
     def parameters(self) -> dict[str, Any]:
@@ -90,10 +107,10 @@ class Condition(_Part):
 class Noise(_Part):
     """Which noise levels are trained (`unstill.training.levels`)."""
 
-    log_sigma_mean: float = 0.7
-    log_sigma_std: float = Field(1.6, gt=0)
+    log_sigma_mean: float = Field(0.7, ge=-20, le=20)
+    log_sigma_std: float = Field(1.6, gt=0, le=20)
     time: Time = Field("quantile", description="released: sigma / 700, as the preset `released` has it")
-    logit_std: float = Field(0.0, ge=0)
+    logit_std: float = Field(0.0, ge=0, le=20)
 
 
 class Drop(_Part):
@@ -114,9 +131,11 @@ class Drop(_Part):
 class Lora(_Part):
     """Train a low-rank addition instead of all weights."""
 
-    rank: int = Field(32, ge=1)
-    alpha: float | None = Field(None, gt=0, description="by default the rank")
-    targets: list[str] | None = Field(None, description="names of linear layers; by default those of attention")
+    rank: int = Field(32, ge=1, le=4096)
+    alpha: float | None = Field(None, gt=0, le=1e6, description="by default the rank")
+    targets: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None, min_length=1, max_length=1000, description="names of linear layers; by default those of attention"
+    )
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -125,15 +144,15 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Optimiser(_Part):
     """AdamW, and how long."""
 
-    steps: int = Field(ge=1)
-    batch: int = Field(8, ge=1, description="clips per step, over all processes")
-    batch_per_device: int | None = Field(None, ge=1, description="clips at a time; the rest is accumulated")
-    learning_rate: float = Field(1e-5, gt=0)
-    warmup: int = Field(0, ge=0)
+    steps: int = Field(ge=1, le=1_000_000_000)
+    batch: int = Field(8, ge=1, le=65_536, description="clips per step, over all processes")
+    batch_per_device: int | None = Field(None, ge=1, le=65_536, description="clips at a time; the rest is accumulated")
+    learning_rate: float = Field(1e-5, gt=0, le=1000)
+    warmup: int = Field(0, ge=0, le=1_000_000_000)
     decay: float = Field(0.0, ge=0, le=1, description="share of the steps, at the end, over which the rate falls to 0")
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    weight_decay: float = Field(1e-2, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    weight_decay: float = Field(1e-2, ge=0, le=1000)
+    clip: float = Field(1.0, gt=0, le=1e9, description="largest gradient norm")
     ema: float | None = Field(0.9999, gt=0, lt=1, description="null: no average of the weights")
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
@@ -152,9 +171,9 @@ class Validate(_Part):
 
     every: int = Field(500, ge=1)
     images: str | None = Field(None, description="a folder of pictures; by default first frames of training clips")
-    videos: int = Field(2, ge=0)
-    clips: int = Field(4, ge=0, description="for the leakage curve; 0 leaves it out")
-    steps: int = Field(25, ge=1, description="of the sampler")
+    videos: int = Field(2, ge=0, le=1000)
+    clips: int = Field(4, ge=0, le=10_000, description="for the leakage curve; 0 leaves it out")
+    steps: int = Field(25, ge=1, le=1000, description="of the sampler")
 
 
 class Recipe(_Part):
@@ -162,7 +181,7 @@ class Recipe(_Part):
 
     model: str
     checkpoint: str | None = Field(None, description="weights of the denoiser to begin with, instead of the model's")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     data: Data = Data()
     condition: Condition = Condition()
     noise: Noise = Noise()
@@ -171,8 +190,10 @@ class Recipe(_Part):
     train: Optimiser
     save: Save = Save()
     validation: Validate | None = Field(None, alias="validate")
-    motion_bucket: float | None = Field(None, description="what SVD is told; 127, as its pipeline does, by default")
-    fps_told: float | None = Field(None, description="what the network is told; by default the clips' own rate")
+    motion_bucket: float | None = Field(None, ge=-1e6, le=1e6, description="what SVD is told; 127, as its pipeline does, by default")
+    fps_told: float | None = Field(
+        None, ge=0, le=1000, description="what the network is told; by default the clips' own rate"
+    )
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
 
     @model_validator(mode="before")
@@ -205,6 +226,8 @@ def yaml_of(name_or_path: str) -> str:
     """The text of a recipe."""
     path = Path(name_or_path)
     if path.is_file():
+        if path.stat().st_size > LONGEST:
+            raise UnstillError(f"{path} has more than {LONGEST:,} bytes, so it is no recipe; name the YAML file of one.")
         try:
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -227,14 +250,41 @@ def shipped() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def check_recipe(text: str, where: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe from YAML; errors begin with `where`."""
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases: a few lines of them stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "it has an alias (*name), which recipes do not have", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """
+    The plain values that YAML text holds.
+
+    Raises:
+        UnstillError: text that is no YAML, or has aliases; the sentence begins with `where`.
+    """
     try:
-        content = yaml.safe_load(text)
+        return yaml.load(text, _Plain)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark is not None else ""
-        raise UnstillError(f"{where} is not YAML{line}: {getattr(error, 'problem', None) or error}.") from error
+        problem = getattr(error, "problem", None) or first_line(error)
+        raise UnstillError(f"{where} is not YAML{line}: {problem}.") from error
+    except RecursionError as error:
+        raise UnstillError(f"{where} is not YAML: it has too many brackets inside each other.") from error
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # PyYAML has no error of its own for a tag that does not fit its value, or a date that does not exist.
+        raise UnstillError(f"{where} is not YAML: a value does not fit its type.") from error
+
+
+def check_recipe(text: str, where: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe from YAML; errors begin with `where`."""
+    content = read_yaml(text, where)
     if not isinstance(content, dict):
         raise UnstillError(f"{where} is not a recipe: it should begin with a line such as 'model: svd'.")
     for key, value in (changes or {}).items():
@@ -254,28 +304,30 @@ def check_recipe(text: str, where: str, changes: Mapping[str, Any] | None = None
 
 
 def _sentence(error: ValidationError) -> str:
-    """All that is wrong, in one sentence."""
-    faults = "; ".join(_fault(fault) for fault in error.errors())
+    """What is wrong, in one sentence."""
+    found = error.errors(include_url=False)
+    faults = "; ".join(_fault(fault) for fault in found[:MOST])
+    if len(found) > MOST:
+        faults += f"; and {len(found) - MOST} more"
     return faults if faults.endswith("?") else faults + "."
 
 
+MOST = 8
+"""Faults that are named in one message."""
+
+
 def _fault(fault: Any) -> str:
-    place = [str(part) for part in fault["loc"]]
-    name = ".".join(place) or "the recipe"
-    if fault["type"] == "extra_forbidden":
+    place = list(fault["loc"])
+    if fault["type"] == "extra_forbidden" and all(isinstance(part, str) for part in place):
         known = _keys(place[:-1])
-        close = difflib.get_close_matches(place[-1], known, n=1)
+        close = difflib.get_close_matches(place[-1][:80], known, n=1)
         group = ".".join(place[:-1]) or "a recipe"
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        name = ".".join(shown(part).strip("'") for part in place)
         return f"{name} is not a key of {group}; {hint}"
-    if fault["type"] == "missing":
-        return f"{name} is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    if place[-1:] == ["size"]:
-        message = "should be WIDTHxHEIGHT, for example 512x320"
-    if fault["type"] == "value_error":
-        return f"{name}: {message}"
-    return f"{name} is {fault['input']!r}: {message[0].lower() + message[1:]}"
+    if place[-2:] == ["data", "size"]:
+        return f"data.size is {shown(fault['input'])}: should be WIDTHxHEIGHT in pixels, for example 512x320"
+    return fault_of(fault)
 
 
 def _keys(place: list[str]) -> list[str]:

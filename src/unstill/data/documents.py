@@ -1,0 +1,64 @@
+"""Text that is read from a file: checked against a pydantic model before anything uses it."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unstill.errors import UnstillError, shown
+
+
+T = TypeVar("T", bound=BaseModel)
+
+class Stored(BaseModel):
+    """Base of what is read back from a file: values of exactly the declared types, finite, no unknown keys."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=()
+    )
+
+
+def read_json(path: Path, kind: type[T], advice: str) -> T:
+    """
+    The content of a JSON file.
+
+    Args:
+        kind: the model that the content must fit.
+        advice: what to do about a damaged file; ends the sentence.
+
+    Raises:
+        UnstillError: a file that cannot be read, is no JSON, or does not fit.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnstillError(f"{path} cannot be read ({error.strerror}); {advice}.") from error
+    return parse_json(content, kind, f"{path}", advice)
+
+
+def parse_json(content: bytes | str, kind: type[T], where: str, advice: str) -> T:
+    """As `read_json`, of text that was read already; `where` begins the sentence."""
+    try:
+        return kind.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise UnstillError(f"{where} is damaged ({first_fault(error)}); {advice}.") from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that is wrong, in words of bounded length."""
+    return fault_of(error.errors(include_url=False)[0])
+
+
+def fault_of(fault: Any) -> str:
+    """One entry of `ValidationError.errors()` in words of bounded length."""
+    name = ".".join(shown(part).strip("'\"") for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{name} is missing"
+    if fault["type"] == "extra_forbidden":
+        return f"{name} is not known"
+    if fault["type"] == "value_error":
+        return f"{name}: {message}" if name else message
+    if fault["type"] == "json_invalid":
+        return message[0].lower() + message[1:]
+    return f"{name or 'it'} is {shown(fault['input'])}: {message[0].lower() + message[1:]}"
