@@ -11,13 +11,15 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
 
 import torch
+from pydantic import BaseModel, Field, model_validator
 from safetensors import SafetensorError, safe_open
 
-from unstill.errors import UnstillError
-from unstill.statistics import KEY, LatentStatistics
+from unstill.documents import parse_json
+from unstill.errors import UnstillError, first_line
+from unstill.statistics import KEY, LatentStatistics, check_moments
 
 
 if TYPE_CHECKING:
@@ -132,12 +134,13 @@ def combine(shares: Iterable[str | os.PathLike[str]], meta: dict[str, Any] | Non
     total = _State({}, 0, [])
     for node in nodes:
         total.add(node)
-    clips = [number for node in nodes for number in range(node.first, node.first + node.size)]
-    if not runs or any(run != runs[0] for run in runs) or clips != list(range(runs[0]["clips"])):
+    ends = [0, *(node.first + node.size for node in nodes)]
+    gapless = [node.first for node in nodes] == ends[:-1]
+    if not runs or any(run != runs[0] for run in runs) or not gapless or ends[-1] != runs[0].get("clips"):
         raise UnstillError("These files are not all the shares of one run; measure the missing ones.")
     statistics = total.total(meta)
     if not statistics.count:
-        raise UnstillError(f"None of the {len(clips)} clips could be used; see the warnings.")
+        raise UnstillError(f"None of the {ends[-1]} clips could be used; see the warnings.")
     return statistics
 
 
@@ -148,6 +151,23 @@ class _Node:
     first: int
     size: int
     statistics: LatentStatistics
+
+
+_Number = Annotated[int, Field(ge=0, le=10**12)]
+
+
+class _StateText(BaseModel):
+    """The JSON text in the file of a state."""
+
+    done: int = Field(ge=0, le=10**12)
+    settings: dict[str, Any]
+    nodes: list[tuple[_Number, _Number, _Number]] = Field(max_length=1000)  # first, size, count of each
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if sum(size for _, size, _ in self.nodes) != self.done or any(n > size for _, size, n in self.nodes):
+            raise ValueError("its parts do not add up to the clips that are done")
+        return self
 
 
 @dataclass
@@ -189,12 +209,16 @@ class _State:
         nodes = []
         try:
             with safe_open(path, "pt") as file:
-                text = json.loads((file.metadata() or {}).get(KEY, "{}"))
-                if "nodes" not in text:
+                described = (file.metadata() or {}).get(KEY, "{}")
+                if '"nodes"' not in described:
                     raise UnstillError(f"{path} is not the state of a run; delete it or save to another name.")
-                for number, (first, size, count) in enumerate(text["nodes"]):
-                    moments = [file.get_tensor(f"{number}.{name}") for name in ("mean", "m2")] if count else []
-                    nodes.append(_Node(first, size, LatentStatistics.of(count, *moments)))
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            raise UnstillError(f"{path} is damaged ({error}); delete it and start again.") from error
-        return cls(text["settings"], text["done"], nodes)
+                text = parse_json(described, _StateText, str(path), "delete it and start again")
+                for number, (first, size, count) in enumerate(text.nodes):
+                    mean = m2 = None
+                    if count:
+                        mean, m2 = (file.get_tensor(f"{number}.{name}") for name in ("mean", "m2"))
+                        check_moments(count, mean, m2, str(path))
+                    nodes.append(_Node(first, size, LatentStatistics.of(count, mean, m2)))
+        except (SafetensorError, OSError) as error:
+            raise UnstillError(f"{path} is damaged ({first_line(error)}); delete it and start again.") from error
+        return cls(text.settings, text.done, nodes)

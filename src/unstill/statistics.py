@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 
-from unstill.errors import UnstillError
+from unstill.documents import parse_json
+from unstill.errors import UnstillError, first_line
 
 
 VERSION = 1
@@ -22,6 +24,14 @@ KEY = "unstill.statistics"
 """Where a file of statistics keeps its description."""
 # The names in the files that the paper's authors published, and the order of dimensions that goes with each.
 _RELEASED = (("Expectation_X0", "Tr_Cov_d", "CFHW"), ("Expectation_x_0", "trCov_d", "FCHW"))
+
+
+class Description(BaseModel):
+    """The JSON text in a file of statistics; a run's state has more keys."""
+
+    version: int = Field(ge=1)
+    count: int | None = Field(ge=0, lt=2**53)
+    meta: dict[str, Any]
 
 
 class LatentStatistics:
@@ -168,15 +178,15 @@ class LatentStatistics:
         else:
             names = " or ".join(f"{mean} and {variance}" for mean, variance, _ in _RELEASED)
             raise UnstillError(f"{path} holds no published statistics; expected the entries {names}.")
-        mean = torch.as_tensor(tensors[mean_key]).to(torch.float64)
-        variance = torch.as_tensor(tensors[variance_key]).to(torch.float64)
+        mean, variance = (_number_tensor(tensors[key], f"{path}: {key}") for key in (mean_key, variance_key))
         if mean.ndim == 5 and len(mean) == 1:
             mean = mean[0]
-        if mean.ndim != 4 or variance.numel() != 1 or not variance >= 0 or not bool(mean.isfinite().all()):
+        if mean.ndim != 4 or variance.numel() != 1:
             raise UnstillError(
                 f"{path} holds a mean {tuple(mean.shape)} and a variance {tuple(variance.shape)}; "
-                "expected one video's latents and one number, all finite."
+                "expected one video's latents and one number."
             )
+        check_moments(None, mean, variance.reshape(()), str(path))
         mean = mean if layout == "CFHW" else mean.transpose(0, 1).contiguous()  # (F, C, H, W) -> (C, F, H, W)
         return cls.of(None, mean, variance.reshape(()), {"source": path.name})
 
@@ -222,6 +232,44 @@ class LatentStatistics:
         return path
 
 
+LARGEST = 1e6
+"""Of the mean, and its square of the variance, in a file: latents are of the order of 1 to 100."""
+
+
+def check_moments(count: int | None, mean: torch.Tensor, m2: torch.Tensor, where: str) -> None:
+    """
+    What was read from a file is moments of video latents.
+
+    Args:
+        count: of videos; `None` where the file does not tell it.
+        mean: E[X0], (C, F, H, W).
+        m2: sums of squared deviations of the same shape, or one number where there is no count.
+
+    Raises:
+        UnstillError: anything else; the sentence begins with `where`.
+    """
+    if mean.ndim != 4 or 0 in mean.shape or (m2.shape != mean.shape and not (count is None and m2.ndim == 0)):
+        fault = f"a mean {tuple(mean.shape)} and squares {tuple(m2.shape)} instead of two (C, F, H, W)"
+    elif mean.dtype != torch.float64 or m2.dtype != torch.float64:
+        fault = f"{mean.dtype} and {m2.dtype} instead of float64"
+    elif not bool((mean.abs() <= LARGEST).all()):  # false for NaN as well
+        fault = f"a mean with NaN, infinity or numbers beyond {LARGEST:g}"
+    elif not bool(((m2 >= 0) & (m2 <= LARGEST**2 * (count or 1))).all()):
+        fault = f"a variance that is negative, NaN, infinite or beyond {LARGEST**2:g}"
+    else:
+        return
+    raise UnstillError(f"{where} holds no statistics of video latents ({fault}); make it again.")
+
+
+def _number_tensor(value: Any, where: str) -> torch.Tensor:
+    """A number or a dense tensor of real numbers, as float64."""
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex():
+        return value.to(torch.float64)
+    if isinstance(value, int | float) and abs(value) <= LARGEST**2:
+        return torch.tensor(value, dtype=torch.float64)
+    raise UnstillError(f"{where} is no tensor of real numbers; expected those of published statistics.")
+
+
 def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
@@ -236,15 +284,19 @@ def _read(path: Path) -> LatentStatistics:
             names = set(file.keys())
             if {"Expectation_X0", "Expectation_x_0"} & names:
                 return LatentStatistics.from_released(path)
-            text = json.loads((file.metadata() or {}).get(KEY, "null"))
-            if text is None or (text["count"] != 0 and not {"mean", "m2"} <= names):
+            described = (file.metadata() or {}).get(KEY)
+            if described is None:
                 raise UnstillError(f"{path} is a safetensors file, but not of latent statistics.")
-            if text["version"] > VERSION:
+            text = parse_json(described, Description, str(path), "make it again")
+            if text.version > VERSION:
                 raise UnstillError(f"{path} was written by a newer unstill; upgrade to read it.")
-            mean, m2 = (file.get_tensor(n) if text["count"] != 0 else None for n in ("mean", "m2"))
-            return LatentStatistics.of(text["count"], mean, m2, text["meta"])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise UnstillError(f"{path} is damaged or no statistics file ({error}); make it again.") from error
+            if text.count == 0:
+                return LatentStatistics.of(0, None, None, text.meta)
+            mean, m2 = (file.get_tensor(name) for name in ("mean", "m2"))
+            check_moments(text.count, mean, m2, str(path))
+            return LatentStatistics.of(text.count, mean, m2, text.meta)
+    except (SafetensorError, OSError) as error:
+        raise UnstillError(f"{path} is damaged or no statistics file ({first_line(error)}); make it again.") from error
 
 
 def _resize(x: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:

@@ -139,7 +139,7 @@ def test_sampling_takes_it_among_other_methods():
 
 
 def test_what_is_refused():
-    with pytest.raises(UnstillError, match="at least 1 iteration"):
+    with pytest.raises(UnstillError, match="1 to 1000 iterations"):
         FreeInit(iterations=0)
     pipe = Sampler(animatediff_ddim(), None, IMAGE)
     with pytest.raises(UnstillError, match="call unstill.free_init"):

@@ -55,13 +55,49 @@ def test_a_recipe_is_read() -> None:
         (GOOD.replace("steps: 5", "steps: 5, betas: [0.9, 1]"), "train.betas.1 is 1: input should be less than 1"),
         (GOOD.replace("lora: true", "lora: {alpha: 0}"), "lora.alpha is 0: input should be greater than 0"),
         (GOOD.replace("fps: 3", "fps: .inf"), "data.fps is inf: input should be a finite number"),
+        (
+            GOOD.replace("steps: 5", "steps: 5, batch: 1000000000000"),
+            "train.batch is 1000000000000: .* than or equal to",
+        ),
+        (GOOD.replace("lora: true", "lora: {targets: []}"), "lora.targets is .*: list should have at least 1 item"),
+        (GOOD.replace("lora: true", "lora: {targets: [5]}"), "lora.targets.0 is 5: input should be a valid string"),
+        (GOOD.replace("512x320", "\u0665x\u0665"), "data.size is .*: should be WIDTHxHEIGHT"),
+        (GOOD.replace("512x320", "0x0"), "data.size is 0: should be WIDTHxHEIGHT"),
+        (GOOD.replace("fps: 3", "workers: 1000000"), "data.workers is 1000000"),
+        ("model: &a svd\nseed: *a", r"is not YAML \(line 2\): it has an alias"),
+        ("model: !!int x", "is not YAML: a value does not fit its type"),
+        ("model: 2001-99-99", "is not YAML: a value does not fit its type"),
+        ("model: " + "[" * 20_000, "is not YAML: it has too many brackets"),
+        ("seed: 0x" + "f" * 20_000, "seed is a number of 80000 bits"),
+        ("model: " + "a" * 50_000, "train is missing"),
+        ("seed: " + "a" * 50_000, "model is missing; seed is 'aaa"),
+        ("? " + "a" * 50_000 + "\n: 1", "aaa is not a key of a recipe"),
+        ("seed: {" + ", ".join(f"k{i}: [1, 2]" for i in range(5000)) + "}", "seed is {'k0': "),
+        ("\n".join(f"k{i}: 1" for i in range(5000)), "and 4994 more"),
+        ("{1: 2}", "1 is 1: keys should be strings"),
         ("just words", "mine.yaml is not a recipe: it should begin with a line such as 'model: svd'"),
     ],
 )
 def test_mistakes_are_named(text: str, sentence: str) -> None:
     with pytest.raises(UnstillError, match=sentence) as error:
         check_recipe(text, "mine.yaml")
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 3000
+
+
+def test_a_bomb_of_anchors_takes_no_memory() -> None:
+    """Nine levels of nine aliases are 387 million items, of which the message once tried to write a `repr`."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    with pytest.raises(UnstillError, match="it has an alias") as error:
+        check_recipe("\n".join(lines), "bomb.yaml")
+    assert len(str(error.value)) < 200
+
+
+def test_a_file_of_another_kind_is_not_read_as_a_recipe(tmp_path: Path) -> None:
+    big = tmp_path / "video.yaml"
+    big.write_bytes(b"a: 1\n" * 30_000)
+    with pytest.raises(UnstillError, match="more than 100,000 bytes"):
+        read_recipe(str(big))
 
 
 def test_the_released_preset_means_the_released_time() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from unstill.errors import UnstillError
+from unstill.documents import parse_size as parse_size
+from unstill.errors import UnstillError, shown
 from unstill.methods.base import Method
 from unstill.methods.catalogue import describe_method as describe_method
 from unstill.methods.catalogue import method_classes as method_classes
@@ -32,7 +33,9 @@ def parse_numbers(text: str, where: str) -> tuple[float, ...]:
         numbers = ()
     possible = numbers and all(0 < one < math.inf for one in numbers)
     if not possible or any(b >= a for a, b in zip(numbers, numbers[1:], strict=False)):
-        raise UnstillError(f"{where} takes falling numbers above 0 with commas, for example 200,50,10, not {text!r}.")
+        raise UnstillError(
+            f"{where} takes falling numbers above 0 with commas, for example 200,50,10, not {shown(text)}."
+        )
     return numbers
 
 
@@ -55,11 +58,3 @@ def wanted_size(text: str | None, model: str) -> tuple[int, int] | None:
         said = f" ({only[1]}x{only[0]})" if only else ""
         raise UnstillError(f"{model} makes videos of one size only{said}: leave out --size.")
     return size
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`"512x320"`, width first as people say it, as (height, width)."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise UnstillError(f"A size is WIDTHxHEIGHT in pixels, for example 512x320, not {text!r}.")
-    return int(height), int(width)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, shown
 from unstill.grid import Grid, level_of, respace
 from unstill.methods.base import Method, Run, Target, check_level
 from unstill.statistics import LatentStatistics
@@ -53,6 +53,11 @@ class AnalyticInit(Method):
 
     def __post_init__(self) -> None:
         check_level(self.start, self.sigma)
+        if not (0 <= self.data_scale <= 1000 and 0 <= self.extra_variance <= 1e6):
+            raise UnstillError(
+                "AnalyticInit takes a data_scale from 0 to 1000 and an extra_variance from 0 to a million, but got "
+                f"data_scale={shown(self.data_scale)}, extra_variance={shown(self.extra_variance)}."
+            )
         if not isinstance(self.statistics, LatentStatistics):
             object.__setattr__(self, "statistics", LatentStatistics.load(self.statistics))
 

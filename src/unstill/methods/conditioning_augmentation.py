@@ -49,6 +49,8 @@ class ConditioningAugmentation(Method):
                 "ConditioningAugmentation takes fractions of the training time, level in [0, 1], maximum in (0, 1]; "
                 f"got {self.level} and {self.maximum}."
             )
+        if self.betas is not None and not 0 < self.betas[0] <= self.betas[1] < 1:
+            raise UnstillError(f"betas are the first and last of a rising schedule in (0, 1), not {self.betas}.")
         check_noise(self.noise_shape)
 
     def check(self, others: Sequence[Method], target: Target) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, shown
 from unstill.methods.base import Method, Target
 from unstill.methods.frequency import FilterKind, low_pass, mix
 from unstill.methods.levels import diffuse
@@ -45,8 +45,8 @@ class FreeInit(Method):
     presets = {"paper": {}, "released": {"parity": True}, "diffusers": {"iterations": 3, "parity": True}}
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise UnstillError(f"FreeInit takes at least 1 iteration, not {self.iterations}.")
+        if not 1 <= self.iterations <= 1000:
+            raise UnstillError(f"FreeInit takes 1 to 1000 iterations, not {shown(self.iterations)}.")
         if not 0 < self.level <= 1:
             raise UnstillError(f"level of FreeInit is a fraction of the training time in (0, 1], not {self.level}.")
         low_pass((1, 1, 1), self.filter, self.spatial, self.temporal, self.order)  # raises for what is no filter

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import torch
 
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, shown
 
 
 FilterKind = Literal["butterworth", "gaussian", "ideal", "box"]
@@ -44,10 +44,10 @@ def low_pass(
         raise UnstillError(f"{kind!r} is not a filter; use one of {', '.join(get_args(FilterKind))}.")
     if len(shape) != 3 or min(shape) < 1:
         raise UnstillError(f"A filter needs a shape (frames, height, width) of sizes above 0, but got {tuple(shape)}.")
-    if min(spatial, temporal) < 0 or order < 1:
+    if not all(stop == 0 or 1e-4 <= stop <= 10_000 for stop in (spatial, temporal)) or not 1 <= order <= 1000:
         raise UnstillError(
-            "A filter needs stop frequencies of at least 0 and an order of at least 1, but got "
-            f"spatial={spatial}, temporal={temporal}, order={order}."
+            "A filter needs stop frequencies of 0 or from 0.0001 to 10,000 and an order from 1 to 1000, but got "
+            f"spatial={shown(spatial)}, temporal={shown(temporal)}, order={shown(order)}."
         )
     if spatial == 0 or temporal == 0:
         return torch.zeros(tuple(shape))

@@ -52,6 +52,9 @@ class NIVSDS(Method):
             object.__setattr__(self, "step_size", tuple(map(float, self.step_size)))
             if not self.step_size:
                 raise UnstillError("NIVSDS was given an empty list of step sizes; give a number or one per iteration.")
+        sizes = () if callable(self.step_size) else self.step_size
+        if not all(abs(size) <= 1e6 for size in (sizes if isinstance(sizes, tuple) else (sizes,))):
+            raise UnstillError("NIVSDS takes step sizes of at most a million, as numbers.")
 
     def check(self, others: Sequence[Method], target: Target) -> None:
         Method.check(self, others, target)

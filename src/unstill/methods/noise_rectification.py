@@ -57,6 +57,8 @@ class NoiseRectification(Method):
             raise UnstillError(f"posterior is 'sample' or 'mode', not {self.posterior!r}.")
         if self.weights is not None:
             object.__setattr__(self, "weights", tuple(map(float, self.weights)))
+        if not all(abs(weight) <= 1e6 for weight in (*self.curve, *(self.weights or ()))):
+            raise UnstillError("NoiseRectification takes weights of at most a million, written as numbers.")
 
     def check(self, others: Sequence[Method], target: Target) -> None:
         Method.check(self, others, target)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, shown
 from unstill.methods.base import Method
 from unstill.methods.catalogue import build_method, method_classes
 from unstill.statistics import LatentStatistics
@@ -29,11 +31,11 @@ def parse_method(text: str, defaults: dict[str, Any] | None = None) -> Method:
     name = name.strip().lower().replace("-", "_")
     known = method_classes()
     if name not in known:
-        raise UnstillError(f"There is no method {name!r}{_did_you_mean(name, known)}")
+        raise UnstillError(f"There is no method {shown(name)}{_did_you_mean(name, known)}")
     cls = known[name]
     values, presets = parse_values(cls, name, rest, cls.presets)
     if len(presets) > 1:
-        raise UnstillError(f"--method {text} names {len(presets)} presets ({', '.join(presets)}); name one.")
+        raise UnstillError(f"--method {shown(text)} names {len(presets)} presets ({', '.join(presets)}); name one.")
     preset = cls.presets[presets[0]] if presets else {}
     return build_method(cls, {**preset, **values}, defaults)
 
@@ -55,9 +57,9 @@ def parse_values(cls: type, name: str, text: str, words: Iterable[str] = ()) -> 
             found.append(key)
         elif not equals:
             presets = f" nor one of its presets ({', '.join(words)})" if words else ""
-            raise UnstillError(f"{part!r} is not a setting of {name}, such as {next(iter(fields))}=...{presets}.")
+            raise UnstillError(f"{shown(part)} is not a setting of {name}, such as {next(iter(fields))}=...{presets}.")
         elif key not in fields:
-            raise UnstillError(f"{name} has no parameter {key!r}{_did_you_mean(key, fields)}")
+            raise UnstillError(f"{name} has no parameter {shown(key)}{_did_you_mean(key, fields)}")
         else:
             values[key] = _parse(value, fields[key], f"{name}:{key}")
     return values, found
@@ -65,7 +67,7 @@ def parse_values(cls: type, name: str, text: str, words: Iterable[str] = ()) -> 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word[:80], known, n=1)
     listed = f"known: {', '.join(known)}." if known else "it has none."
     return f"; did you mean {close[0]!r}? {listed[0].upper()}{listed[1:]}" if close else f"; {listed}"
 
@@ -83,10 +85,9 @@ def _parse(value: str, kind: Any, where: str) -> Any:
         if alternative is LatentStatistics:
             return LatentStatistics.load(Path(value))
         if alternative in (int, float):
-            try:
-                return alternative(value)
-            except ValueError:
-                continue
+            if (number := _number(value, alternative)) is not None:
+                return number
+            continue
         if typing.get_origin(alternative) in (tuple, Sequence):
             kinds = typing.get_args(alternative)
             parts = value.split(":")
@@ -95,7 +96,18 @@ def _parse(value: str, kind: Any, where: str) -> Any:
             return tuple(_parse(part, kinds[0], where) for part in parts)
         if alternative is str:
             return value
-    raise UnstillError(f"{where} takes {_words(alternatives)}, not {value!r}.")
+    raise UnstillError(f"{where} takes {_words(alternatives)}, not {shown(value)}.")
+
+
+def _number(value: str, kind: type) -> int | float | None:
+    """A finite number in ASCII digits; `None` for anything else. `int` and `float` take digits of every script."""
+    if kind is int:
+        return int(value) if re.fullmatch("[+-]?[0-9]{1,18}", value) else None
+    try:
+        number = float(value) if value.isascii() and "_" not in value else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _words(alternatives: tuple[Any, ...]) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, shown
 from unstill.methods.base import Method, Run
 
 
@@ -40,8 +40,10 @@ class ProgressiveNoise(Method):
     def __post_init__(self) -> None:
         if self.kind not in ("progressive", "mixed"):
             raise UnstillError(f"ProgressiveNoise is of kind 'progressive' or 'mixed', not {self.kind!r}.")
-        if self.alpha < 0:
-            raise UnstillError(f"alpha of ProgressiveNoise is how much frames share, at least 0, not {self.alpha}.")
+        if not 0 <= self.alpha <= 1e6:
+            raise UnstillError(
+                f"alpha of ProgressiveNoise is how much frames share, from 0 to a million, not {shown(self.alpha)}."
+            )
 
     def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
         if self.alpha == 0:

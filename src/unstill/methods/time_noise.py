@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import torch
 
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, shown
 from unstill.methods.base import Method, Target
 
 
@@ -52,10 +52,10 @@ class TimeNoise(Method):
     }
 
     def __post_init__(self) -> None:
-        if self.maximum < 0 or self.exponent <= 0:
+        if not (0 <= self.maximum <= 1e6 and 0 < self.exponent <= 1e6 and abs(self.scale) <= 1e6):
             raise UnstillError(
-                "TimeNoise needs a maximum of at least 0 and an exponent above 0, but got "
-                f"maximum={self.maximum}, exponent={self.exponent}."
+                "TimeNoise needs a maximum of at least 0, an exponent above 0 and a scale, each at most a million, "
+                f"but got maximum={shown(self.maximum)}, exponent={shown(self.exponent)}, scale={shown(self.scale)}."
             )
         check_noise(self.noise_shape)
 

@@ -1,23 +1,22 @@
 """Released checkpoint files: reading them, saying what they hold, and fitting their weights into networks."""
 
 import os
-import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, lacks_memory
 from unstill.models.keys import State
 
 
 # Around the state dict, in the order of preference; "ema" is LaVie's, "module" DeepSpeed's.
 _WRAPPINGS = ("ema", "ema_state_dict", "state_dict", "module", "model")
+DEEPEST = 8
 # Before every key: of DeepSpeed, of distributed training, of torch.compile.
 _PREFIXES = ("_forward_module.", "module.", "_orig_mod.")
 
@@ -45,22 +44,32 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State | list[Tensor]:
         raise UnstillError(f"There is no checkpoint file {path}.")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except (pickle.UnpicklingError, RuntimeError, SafetensorError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # the unpickler raises almost anything, IndexError for a text file
+        if lacks_memory(error):
+            raise
         raise UnstillError(_about(path, error)) from error
-    while isinstance(content, Mapping):
-        if isinstance(content.get("shadow_params"), list):
-            return content["shadow_params"]
+    for _ in range(DEEPEST):  # a pickled mapping may hold itself
+        if not isinstance(content, Mapping):
+            break
+        shadow = content.get("shadow_params")
+        if isinstance(shadow, list) and shadow and all(_is_weight(value) for value in shadow):
+            return shadow
         inner = next((name for name in _WRAPPINGS if isinstance(content.get(name), Mapping)), None)
         if inner is None:
             break
         content = content[inner]
     state = content if isinstance(content, Mapping) else {}
-    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    state = {key: value for key, value in state.items() if isinstance(key, str) and _is_weight(value)}
     if not state:
         raise UnstillError(f"{path} holds no weights by name, so it is not the checkpoint of a network.")
     while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def _is_weight(value: Any) -> bool:
+    """A dense tensor of numbers: sparse and quantised ones are no weights of the networks here."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
 
 
 def _unpickle(path: Path) -> Any:
@@ -86,14 +95,14 @@ def _about(path: Path, error: Exception) -> str:
 def scale_of(state: State) -> float | None:
     """What DynamiCrafter's dynamic rescale ends at, from the table in its checkpoints."""
     table = state.get("scale_arr")
-    return None if table is None else round(table[-1].item(), 3)
+    return round(float(table[-1].real), 3) if table is not None and table.ndim == 1 and len(table) else None
 
 
 def identify(state: State) -> tuple[str | None, str]:
     """The name of the released model that a state dict is of, `None` for no known one, and words for what it is."""
     if any("init_attn" in key for key in state):
         entry = next((v for k, v in state.items() if k.endswith("input_blocks.0.0.weight")), None)
-        if entry is not None and entry.shape[1] == 4:
+        if entry is not None and entry.ndim == 4 and entry.shape[1] == 4:
             return "videocrafter-512", "VideoCrafter1 image-to-video"
         if any("framestride_embed" in key or key.endswith("attn2.alpha") for key in state):
             return "dynamicrafter-256", "DynamiCrafter 256"

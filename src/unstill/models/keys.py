@@ -58,7 +58,7 @@ def stable_diffusion_vae(state: State) -> State:
         for pattern, name in _VAE:
             key = re.sub(pattern, name, key)
         key = re.sub(r"\.up_blocks\.(\d+)", lambda m: f".up_blocks.{levels - 1 - int(m[1])}", key)
-        if ".attentions." in key and value.ndim == 4:
+        if ".attentions." in key and value.ndim == 4 and value.shape[2:] == (1, 1):
             value = value[:, :, 0, 0]  # a convolution of one
         renamed[key] = value
     return renamed
@@ -83,7 +83,7 @@ def openclip(layers: int) -> Rename:
             prefix = f"encoder.layers.{index}."
             if int(index) >= layers:
                 continue
-            if name == "attn.in_proj":
+            if name == "attn.in_proj" and value.ndim and value.shape[0] % 3 == 0:
                 for letter, part in zip("qkv", value.chunk(3), strict=True):
                     renamed[f"{prefix}self_attn.{letter}_proj.{kind}"] = part.clone()
             else:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unstill.errors import UnstillError
+from pydantic import BaseModel, Field
+
+from unstill.documents import read_json
+from unstill.errors import UnstillError, first_line, lacks_memory, shown
 from unstill.models.catalogue import MODELS, Model
 
 
@@ -66,7 +68,7 @@ def pipeline_name(name_or_path: str) -> str | None:
     if model := find(name_or_path):
         return model.pipeline
     if Path(name_or_path).is_dir():
-        return _index(Path(name_or_path))["_class_name"]
+        return _index(Path(name_or_path)).class_name
     return None
 
 
@@ -76,9 +78,21 @@ def pipeline_class(name_or_path: str) -> type[DiffusionPipeline] | None:
     if name is None:
         return None
     home = import_module(OWN.get(name, "diffusers"))
-    if not hasattr(home, name):
-        raise UnstillError(f"{name_or_path} needs the class {name}, which this diffusers does not have; update it.")
-    cls: type[DiffusionPipeline] = getattr(home, name)
+    from diffusers import DiffusionPipeline
+
+    try:
+        cls = getattr(home, name, None)
+    except (ImportError, RuntimeError) as error:  # diffusers imports its pipelines when they are asked for
+        raise UnstillError(f"{name_or_path} needs {name}, which cannot be imported: {first_line(error)}") from error
+    if cls is None:
+        raise UnstillError(
+            f"{name_or_path} needs the class {shown(name)}, which this diffusers does not have; update it."
+        )
+    if not (isinstance(cls, type) and issubclass(cls, DiffusionPipeline)):
+        raise UnstillError(
+            f"{name_or_path} names the class {name}, which is no pipeline that can be used here; save it again with "
+            "save_pretrained of its pipeline, or install what the pipeline needs."
+        )
     return cls
 
 
@@ -219,7 +233,9 @@ def _from_pretrained(name_or_path: str, model: Model | None, dtype: torch.dtype,
         try:
             return cls.from_pretrained(name_or_path, dtype=dtype, **options)
         except Exception as error:  # a damaged folder fails in as many ways as there are files in it
-            raise UnstillError(f"{name_or_path} cannot be loaded: {str(error).splitlines()[0]}") from error
+            if lacks_memory(error):
+                raise
+            raise UnstillError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
 
     import diffusers
 
@@ -242,10 +258,11 @@ def _from_pretrained(name_or_path: str, model: Model | None, dtype: torch.dtype,
     return pipe
 
 
-def _index(folder: Path) -> dict[str, Any]:
-    try:
-        index = json.loads((folder / "model_index.json").read_text())
-        index["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnstillError(f"{folder}/model_index.json does not name a pipeline; save the pipeline again.") from error
-    return index
+class _Index(BaseModel):
+    """What is used of a `model_index.json`."""
+
+    class_name: str = Field(alias="_class_name", pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=200)
+
+
+def _index(folder: Path) -> _Index:
+    return read_json(folder / "model_index.json", _Index, "it should name a pipeline: save the pipeline again")

@@ -6,7 +6,6 @@ docs/training.md lists the keys. Some recipes come with the package (`unstill tr
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from unstill.data.documents import fault_of
 from unstill.data.sources import Kind, SourceSettings, guess_kind
+from unstill.documents import fault_of, parse_size
 from unstill.errors import UnstillError, first_line, shown
 from unstill.training.conditions import Name
 from unstill.training.levels import Time
@@ -53,9 +52,8 @@ class Data(_Part):
     @field_validator("size")
     @classmethod
     def _possible_size(cls, value: str | None) -> str | None:
-        sides = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", value or "1x1")
-        if sides is None or max(map(int, sides.groups())) > 16_384:
-            raise ValueError("not WIDTHxHEIGHT")
+        if value is not None:
+            parse_size(value)
         return value
 
     @model_validator(mode="after")
@@ -70,8 +68,7 @@ class Data(_Part):
             raise UnstillError("The recipe names no clips: give data.videos, a folder of videos (or --videos FOLDER).")
         kind = self.kind or guess_kind(self.videos)
         if self.size is not None:
-            width, _, height = self.size.partition("x")
-            size = int(height), int(width)
+            size = parse_size(self.size)
         return SourceSettings(
             kind=kind,
             path=None if kind == "world" else self.videos,
@@ -190,7 +187,9 @@ class Recipe(_Part):
     train: Optimiser
     save: Save = Save()
     validation: Validate | None = Field(None, alias="validate")
-    motion_bucket: float | None = Field(None, ge=-1e6, le=1e6, description="what SVD is told; 127, as its pipeline does, by default")
+    motion_bucket: float | None = Field(
+        None, ge=-1e6, le=1e6, description="what SVD is told; 127, as its pipeline does, by default"
+    )
     fps_told: float | None = Field(
         None, ge=0, le=1000, description="what the network is told; by default the clips' own rate"
     )
@@ -227,7 +226,9 @@ def yaml_of(name_or_path: str) -> str:
     path = Path(name_or_path)
     if path.is_file():
         if path.stat().st_size > LONGEST:
-            raise UnstillError(f"{path} has more than {LONGEST:,} bytes, so it is no recipe; name the YAML file of one.")
+            raise UnstillError(
+                f"{path} has more than {LONGEST:,} bytes, so it is no recipe; name the YAML file of one."
+            )
         try:
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:

@@ -1,5 +1,6 @@
-"""Text that is read from a file: checked against a pydantic model before anything uses it."""
+"""Text from files and from people: checked, against a pydantic model or a pattern, before anything uses it."""
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +10,9 @@ from unstill.errors import UnstillError, shown
 
 
 T = TypeVar("T", bound=BaseModel)
+LARGEST_SIDE = 16_384
+"""Pixels: of the longest side that a person can ask for."""
+
 
 class Stored(BaseModel):
     """Base of what is read back from a file: values of exactly the declared types, finite, no unknown keys."""
@@ -42,6 +46,16 @@ def parse_json(content: bytes | str, kind: type[T], where: str, advice: str) -> 
         return kind.model_validate_json(content, strict=True)
     except ValidationError as error:
         raise UnstillError(f"{where} is damaged ({first_fault(error)}); {advice}.") from error
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`"512x320"`, width first as people say it, as (height, width); raises `UnstillError` for anything else."""
+    sides = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.lower())
+    if sides is None or max(map(int, sides.groups())) > LARGEST_SIDE:
+        raise UnstillError(
+            f"A size is WIDTHxHEIGHT in pixels, for example 512x320, each at most {LARGEST_SIDE}, not {shown(text)}."
+        )
+    return int(sides[2]), int(sides[1])
 
 
 def first_fault(error: ValidationError) -> str:
