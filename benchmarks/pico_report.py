@@ -24,7 +24,7 @@ from unstill.data import world
 from unstill.data.sheets import contact_sheet
 from unstill.lab.bootstrap import Interval
 from unstill.lab.diagnose import diagnose
-from unstill.lab.plots import between
+from unstill.lab.interval_text import between
 from unstill.lab.subjects import Subject, from_world
 from unstill.metrics import motion_score
 from unstill.models.calling import arguments

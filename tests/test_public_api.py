@@ -42,6 +42,8 @@ SIGNATURES = {
     "metrics.inception_score": {"probabilities": REQUIRED, "splits": 10},
     "metrics.motion_score": {"video": REQUIRED, "flow": "farneback", "size": (450, 800), "reduction": "sum"},
     "metrics.motion_affinity": {"video": REQUIRED, "condition_frame": 0, "edges": True},
+    "compare": {"settings": ()},
+    "diagnose": {"model": "pico"},
     "load": {"name_or_path": REQUIRED},
     "i4vgen": {"pipe": REQUIRED, "prompt": REQUIRED, "image": None},
 }

@@ -26,6 +26,8 @@ _HOMES = {
     "TimeNoise": "methods.time_noise",
     "UnstillError": "errors",
     "apply": "attach",
+    "compare": "lab.comparison",
+    "diagnose": "lab.diagnosis",
     "free_init": "attach",
     "i4vgen": "anchor.run",
     "load": "models.registry",

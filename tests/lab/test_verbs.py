@@ -1,11 +1,15 @@
 """`unstill diagnose` and `unstill compare`: what they write and say, and mistakes in one sentence."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
+import unstill
 from unstill.cli import app
 from unstill.data.video import write_video
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
@@ -77,7 +81,7 @@ def test_compare_writes_report_tables_and_summary(model, tmp_path):
         (("diagnose", "--clips", "nowhere"), "does not exist"),
         (("diagnose", "--method", "early-strat"), "did you mean 'early_start'"),
         (("compare",), "Say what to compare"),
-        (("compare", "--recipe", "start-swep"), "did you mean 'start-sweep'"),
+        (("compare", "--sweep", "start-swep"), "did you mean 'start-sweep'"),
         (("compare", "--method", "early-start:sigma=20|"), "no setting"),
         (("compare", "--method", "early-start:sigma=x"), "takes a number"),
         (("compare", "--method", "early-start:sigma=inf"), "finite noise level"),
@@ -90,15 +94,15 @@ def test_mistakes_are_one_sentence(words, sentence, tmp_path, monkeypatch):
     assert result.exit_code == 2 and sentence in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_every_recipe_is_made_of_settings_that_there_are():
+def test_every_sweep_is_made_of_settings_that_exist():
     from unstill.cli.options import parse_method
-    from unstill.lab.recipes import RECIPES
     from unstill.lab.settings import expand, split
+    from unstill.lab.sweeps import SWEEPS
     from unstill.statistics import LatentStatistics
 
     statistics = LatentStatistics().update(torch.rand(2, 6, 8, 16, 16))
-    for recipe in RECIPES.values():
-        for text in recipe.settings:
+    for sweep in SWEEPS.values():
+        for text in sweep.settings:
             for setting in expand(text):
                 for method in split(setting):
                     parse_method(method, {"statistics": statistics, "sigma": 10.0})
@@ -110,12 +114,12 @@ def test_what_narrows_a_diagnosis_is_said(model, tmp_path):
         write_video(tmp_path / "é" / f"{i}.mp4", torch.rand(frames, 3, 64, 64), fps=8)
     words = ("diagnose", "--model", model, "--count", 2, "--levels", "50,5", "--frames", 8, "--response", 0)
     result = run(*words, "--clips", tmp_path / "é", "--out", tmp_path / "a.html")
-    assert result.exit_code == 0 and "1 of 2 clips could not be had" in result.stderr
+    assert result.exit_code == 0 and "1 of 2 clips are left out" in result.stderr
     assert "no intervals" in result.stderr and "NaN" not in (tmp_path / "a.json").read_text()
-    assert "nan" not in result.stdout.lower() and "1 of 2 clips could not be had" in (tmp_path / "a.html").read_text()
+    assert "nan" not in result.stdout.lower() and "1 of 2 clips are left out" in (tmp_path / "a.html").read_text()
     (tmp_path / "é" / "1.mp4").unlink()
     result = run(*words, "--clips", tmp_path / "é", "--out", tmp_path / "b.html")
-    assert result.exit_code == 0 and "2 clips are of 1 video:" in result.stderr
+    assert result.exit_code == 0 and "2 clips come from 1 video;" in result.stderr
 
 
 def test_a_model_that_predicts_no_numbers_is_said(tmp_path):
@@ -130,3 +134,44 @@ def test_a_model_that_predicts_no_numbers_is_said(tmp_path):
     assert not (tmp_path / "a.html").exists()
     result = run("compare", *words, "--method", "early-start:sigma=20", "--steps", 2, "--out", tmp_path / "b")
     assert result.exit_code == 1 and "plain failed" in result.stderr and "Not one video" in result.stdout
+
+
+def test_the_functions_do_what_the_commands_do(model, tmp_path):
+    """`unstill.compare` with methods as objects, and `unstill.diagnose`, without the command line."""
+    pictures = {"a": Image.new("RGB", (64, 64), (90, 40, 200))}
+    result = unstill.compare(
+        {"early": unstill.EarlyStart(sigma=20.0)},
+        model=model,
+        images=pictures,
+        steps=2,
+        frames=3,
+        motion=0.5,
+        out=tmp_path / "compared",
+    )
+    assert [row.setting for row in result.rows] == ["plain", "early"] and len(result.cells) == 2
+    assert result.as_dict()["settings"]["early"][0]["name"] == "early_start"
+    assert json.loads((tmp_path / "compared" / "summary.json").read_text())["rows"] == result.as_dict()["rows"]
+    found = unstill.diagnose(
+        model, count=2, levels=(50, 5), response=0, frames=3, methods=["noise-rectification"], out=tmp_path / "a.html"
+    )
+    assert found.response is None and found.diagnosis.clips == 2 and len(found.verdict) == 2
+    assert json.loads((tmp_path / "a.json").read_text())["verdict"] == found.verdict[0]
+
+
+def test_the_functions_refuse_what_they_cannot_use(tmp_path):
+    for wrong, sentence in (
+        ({}, "no setting to compare"),
+        ({"settings": ["plain"], "motion": 2.0}, "Motion levels lie in"),
+        ({"sweep": "start-swep"}, "did you mean"),
+    ):
+        with pytest.raises(unstill.UnstillError, match=sentence):
+            unstill.compare(**wrong, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(unstill.UnstillError, match="end in .html"):
+        unstill.diagnose(out=tmp_path / "report.pdf")
+
+
+def test_reports_are_plotted_with_matplotlib_and_nothing_else_imports_it():
+    code = "import sys, unstill, unstill.cli, unstill.lab.comparison, unstill.lab.diagnosis; "
+    code += "assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

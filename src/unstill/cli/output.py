@@ -13,11 +13,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from unstill.errors import UnstillError
+from unstill.lab.provenance import versions
 
 
 @contextmanager
@@ -120,9 +120,8 @@ def sha256(path: Path) -> str:
 
 def provenance() -> dict[str, Any]:
     """The command line, and the versions of everything that decides the result."""
-    packages = ("unstill", "torch", "diffusers", "transformers", "numpy", "pillow", "av")
     return {
         "command": shlex.join(["unstill", *sys.argv[1:]]),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": versions(),
         "platform": platform.platform(),
     }

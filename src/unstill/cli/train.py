@@ -89,7 +89,7 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
 
     validation = None
     if recipe.validation is not None:
-        from unstill.cli.validation import Validation
+        from unstill.lab.validation import Validation
 
         validation = Validation(recipe)
     try:

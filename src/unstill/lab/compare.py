@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-import unstill
+from unstill.attach import sampling
 from unstill.data.images import resize_and_crop
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
@@ -29,7 +29,6 @@ from unstill.lab.claims import Claims, settle
 from unstill.lab.probe import Removed
 from unstill.lab.subjects import flow_of
 from unstill.methods.base import Method
-from unstill.methods.free_init import FreeInit
 from unstill.metrics import first_frame_error, proxy_coherence, proxy_colour_fidelity, proxy_edge_fidelity
 from unstill.models.calling import arguments, generate, parameters
 
@@ -194,25 +193,9 @@ class Comparison:
             steps=model.steps,
             size=model.size,
         )
-        inside: list[Method] = [one for one in setting.methods if not isinstance(one, FreeInit)]
-        loop = next((one for one in setting.methods if isinstance(one, FreeInit)), None)
-        if self.blind and takes_image:
-            inside.append(Removed())
-        with unstill.apply(pipe, *inside, image=None if takes_image else picture):
-            if loop is None:
-                return generate(pipe, call, cell.seed)
-            call.setdefault("num_inference_steps", parameters(type(pipe))["num_inference_steps"].default)
-            return generate(_Loop(pipe, loop), call, cell.seed)
-
-
-class _Loop:
-    """A pipeline inside the loop of FreeInit, called as the pipeline is."""
-
-    def __init__(self, pipe: Any, method: FreeInit) -> None:
-        self._pipe, self._method = pipe, method
-
-    def __call__(self, **call: Any) -> Any:
-        return unstill.free_init(self._pipe, self._method, **call)
+        methods = [*setting.methods, *([Removed()] if self.blind and takes_image else [])]
+        with sampling(pipe, *methods, image=None if takes_image else picture) as sampler:
+            return generate(pipe, call, cell.seed, sampler)
 
 
 def measure(video: torch.Tensor, picture: Image.Image) -> dict[str, float]:

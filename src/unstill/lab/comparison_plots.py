@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from unstill.lab.plots import Point, Series, curves, differences, scatter
+from unstill.lab.plots import GREY, Point, Series, curves, differences, scatter
 from unstill.lab.summary import Row
 
 
@@ -15,27 +15,32 @@ _LEVEL = re.compile(r"([\w-]+):(start|sigma)=([\d.]+)")
 
 
 class Drawn(NamedTuple):
-    """A plot under a short name, what to look at in it, and the legend it needs where it stands alone."""
+    """A plot: a short name for its file, its title, what to look at in it, and the SVG."""
 
     name: str
     title: str
     about: str
     svg: str
-    legend: Sequence[tuple[str, int, bool]] = ()
 
 
 def drawn(rows: Sequence[Row]) -> list[Drawn]:
     """All plots of the settings of one model at one motion level, the first of which is the plain one."""
     points = [
-        Point(row.setting, row.means["motion"], row.means["fidelity"], colour_of(rows, row), row.front) for row in rows
+        Point(
+            row.setting,
+            row.means["motion"],
+            row.means["fidelity"],
+            colour_of(rows, row),
+            row.front,
+            group=row.setting.partition(":")[0],
+        )
+        for row in rows
     ]
-    legend = {(row.setting.partition(":")[0], colour_of(rows, row), False): None for row in rows}
     front = Drawn(
         "front",
         "Motion against fidelity",
-        "Up and to the right is better. The dashed staircase is the front: nothing lies beyond it.",
+        "Up and to the right is better. The dashed line is the front: no setting lies beyond it.",
         scatter(points, x_label="motion, % of side per frame", y_label="fidelity (proxy)"),
-        tuple(legend),
     )
     return [front, *_sweeps(rows), *_gains(rows)]
 
@@ -43,7 +48,7 @@ def drawn(rows: Sequence[Row]) -> list[Drawn]:
 def colour_of(rows: Sequence[Row], row: Row) -> int:
     """By method, so that the values of a sweep share one; grey for the first setting."""
     if row.setting == rows[0].setting:
-        return 6
+        return GREY
     names = list(dict.fromkeys(one.setting.partition(":")[0] for one in rows if one.setting != rows[0].setting))
     return names.index(row.setting.partition(":")[0]) % COLOURS
 
@@ -68,14 +73,13 @@ def _sweeps(rows: Sequence[Row]) -> list[Drawn]:
             series.append(Series(method, [x for x, _ in those], values, colour_of(rows, those[0][1])))
         plain = rows[0].means[metric].value
         svg = curves(series, x_label=f"start ({unit})", y_label=words, log_x=unit == "sigma", lines=(plain,))
-        legend = tuple((one.name, one.colour, False) for one in series)
-        about = f"Sampling starts the earlier, the further to the left. The thin line is {rows[0].setting}."
-        made.append(Drawn(f"{metric}-by-start", f"{metric.capitalize()} against the start", about, svg, legend))
+        about = f"The further to the left, the less noise sampling starts from. The thin line is {rows[0].setting}."
+        made.append(Drawn(f"{metric}-by-start", f"{metric.capitalize()} against the start", about, svg))
     return made
 
 
 def _gains(rows: Sequence[Row]) -> list[Drawn]:
-    about = f"Against {rows[0].setting}, same image and noise. What does not cross zero is certain."
+    about = f"Against {rows[0].setting}, same image and noise. Intervals that do not cross zero are certain."
     names = _labels([row.setting for row in rows])
     made = []
     for metric, words in (("motion", "Motion gained, % of side per frame"), ("fidelity", "Fidelity gained (proxy)")):

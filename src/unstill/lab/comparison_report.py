@@ -9,8 +9,9 @@ from unstill.data.video import read_video
 from unstill.errors import UnstillError
 from unstill.lab.compare import Comparison
 from unstill.lab.comparison_plots import colour_of, drawn
+from unstill.lab.interval_text import between, number
 from unstill.lab.page import Film, Page, film
-from unstill.lab.plots import Series, between, curves, number
+from unstill.lab.plots import Series, curves
 from unstill.lab.summary import COLUMNS, Row, as_csv, flat
 
 
@@ -136,7 +137,6 @@ def _numbers(made: Page, title: str, rows: Sequence[Row]) -> None:
         return
     made.heading(title, "Touch or point at a mark to read it.")
     plots = drawn(rows)
-    made.legend(plots[0].legend)
     made.plots([(one.title, one.about, one.svg) for one in plots])
     made.table(
         ["setting", *(words for _, words in SHOWN), "on the front"],

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from unstill.lab.bootstrap import Interval
 from unstill.lab.diagnose import Diagnosis, shown_levels
+from unstill.lab.interval_text import between, number
 from unstill.lab.page import Film, Page
-from unstill.lab.plots import Series, between, curves, number
+from unstill.lab.plots import Series, curves
 from unstill.lab.response import Response
 
 
@@ -99,7 +100,6 @@ def page(diagnosis: Diagnosis, response: Response | None, command: str | None, f
     made.verdict(found, advice, command=command or "")
     made.heading("By noise level", "From much noise (where sampling begins) to little. Bands are 95 % intervals.")
     present = [source for source in SOURCES if source in diagnosis.curves]
-    made.legend([(SOURCES[s][0], SOURCES[s][1], s == "reference") for s in present])
     made.plots(plots(diagnosis, present))
     made.table(columns(diagnosis), rows(diagnosis), [one.value == diagnosis.start for one in diagnosis.levels])
     if diagnosis.shown:
@@ -109,7 +109,6 @@ def page(diagnosis: Diagnosis, response: Response | None, command: str | None, f
             "Does it move as much as it is asked to?",
             "Optical flow of sampled videos, in units of the embedded model's motion level.",
         )
-        made.legend([("asked for", 6, True), ("made", 1, False)])
         made.plots([response_plot(response)])
     made.heading("How to read this")
     made.prose(_READING)

@@ -1,5 +1,5 @@
-"""One self-contained web page: text, tables, plots and videos in a single file that works offline, on a phone, by day
-and by night."""
+"""A report as one self-contained web page: text, tables, plots and videos in a file that works offline, on a phone, in
+light and dark."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from PIL import Image
 from unstill.data.atomic import replacing
 from unstill.data.images import resize_and_crop
 from unstill.data.video import as_frames, write_video
+from unstill.lab.plots import FONT
 
 
 PANEL = 192
@@ -26,28 +27,13 @@ PANEL = 192
 _COLOURS = """
 :root { color-scheme: light dark;
   --paper: #fbfaf8; --card: #ffffff; --ink: #1f2328; --soft: #57606a; --faint: #d9dce1; --hair: #eceef1;
-  --accent: #0b6e5f; --wash: #e8f3f0;
-  --s0: #1b6ca8; --s1: #d1571b; --s2: #0b8a6a; --s3: #9a4fb0; --s4: #8a6d00; --s5: #c2345c; --s6: #6b7280 }
+  --accent: #0b6e5f; --wash: #e8f3f0 }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171a; --card: #1c2024; --ink: #e7e9ec; --soft: #a3abb5; --faint: #3a4048; --hair: #292e34;
-  --accent: #5cc9b3; --wash: #17302b;
-  --s0: #6db3ea; --s1: #f2925c; --s2: #4fcfa8; --s3: #cf94e2; --s4: #dcc04a; --s5: #f27d9b; --s6: #9aa3ae } }
-.c0 { --c: var(--s0) } .c1 { --c: var(--s1) } .c2 { --c: var(--s2) } .c3 { --c: var(--s3) } .c4 { --c: var(--s4) }
-.c5 { --c: var(--s5) } .c6 { --c: var(--s6) }
+  --accent: #5cc9b3; --wash: #17302b } }
 """
-_PLOTS = """
-svg text { fill: var(--soft); font-size: 12px } svg .label { font-size: 12.5px } svg .name { fill: var(--ink) }
-svg .grid { stroke: var(--hair) } svg .axis { stroke: var(--faint) } svg .rule, svg .zero { stroke: var(--soft);
-  stroke-width: 0.8 } svg .mark { stroke: var(--accent); stroke-width: 1.4; stroke-dasharray: 3 3 }
-svg .line { fill: none; stroke: var(--c); stroke-width: 2.2; stroke-linejoin: round } svg .dashed {
-  stroke-dasharray: 6 4 } svg .band { fill: var(--c); opacity: 0.14 } svg .dot { fill: var(--c) }
-svg .point line { stroke: var(--c); stroke-width: 1.5; opacity: 0.65 } svg .point circle { fill: var(--c);
-  stroke: var(--card); stroke-width: 1.2 } svg .front { fill: none; stroke: var(--accent); stroke-dasharray: 4 4;
-  stroke-width: 1.4; opacity: 0.8 }
-"""
-_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 _STYLE = (
-    f"{_COLOURS}{_PLOTS}body {{ font: 16px/1.55 {_FONT} }}"
+    f"{_COLOURS}body {{ font: 16px/1.55 {FONT} }}"
     + """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink) }
@@ -64,11 +50,7 @@ pre { background: var(--card); border: 1px solid var(--faint); border-radius: 8p
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); gap: 16px }
 .card { background: var(--card); border: 1px solid var(--hair); border-radius: 12px; padding: 14px 14px 10px }
 .card p { font-size: 0.85rem; color: var(--soft); margin: 2px 0 8px }
-svg { width: 100%; height: auto; display: block; overflow: visible }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 8px 0 14px; padding: 0; list-style: none;
-  font-size: 0.9rem } .legend li::before { content: ""; display: inline-block; width: 18px; height: 0;
-  border-top: 3px solid var(--c); border-radius: 2px; margin-right: 7px; vertical-align: middle }
-.legend .dashed::before { border-top-style: dashed }
+svg { width: 100%; height: auto; display: block }
 .scroll { overflow-x: auto; margin: 16px 0 8px; border: 1px solid var(--hair); border-radius: 12px;
   background: var(--card) }
 table { border-collapse: collapse; width: 100%; font-size: 0.88rem; font-variant-numeric: tabular-nums }
@@ -97,11 +79,6 @@ const watch = new IntersectionObserver(seen => seen.forEach(({target: v, isInter
 }), {rootMargin: "200px"});
 document.querySelectorAll("video").forEach(v => watch.observe(v));
 """
-
-
-def plot_style() -> str:
-    """Style of a plot that stands by itself."""
-    return f"{_COLOURS}{_PLOTS}svg text {{ font-family: {_FONT} }} svg .card {{ fill: var(--card) }}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +113,6 @@ class Page:
         for text in paragraphs:
             before, bold, after = escape(text).split("*", 2)
             self._body.append(f"<p>{before}<b>{bold}</b>{after}</p>")
-
-    def legend(self, entries: Sequence[tuple[str, int, bool]]) -> None:
-        """(name, colour, dashed) of curves that the plots below share."""
-        items = "".join(
-            f'<li class="c{colour}{" dashed" if dashed else ""}">{escape(name)}</li>'
-            for name, colour, dashed in entries
-        )
-        self._body.append(f'<ul class="legend">{items}</ul>')
 
     def plots(self, plots: Sequence[tuple[str, str, str]]) -> None:
         """(title, what to look at, SVG) next to each other."""

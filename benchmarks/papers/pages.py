@@ -1,6 +1,6 @@
 """
-What the papers' experiments came to, as pages of the documentation: one per recipe with its table, plots and claims,
-and one that collects the claims of all.
+The results as pages of the documentation: one per experiment with its table, plots and claims, and one with the claims
+of all.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.papers.verdicts import Finding
 from unstill.data.atomic import replacing
 from unstill.lab.comparison_plots import Drawn
-from unstill.lab.figures import write_figure
-from unstill.lab.findings import Finding, signed
-from unstill.lab.plots import between
+from unstill.lab.interval_text import between, signed
 from unstill.lab.summary import Row
 
 
@@ -29,7 +28,7 @@ METRICS = (
 )
 
 
-def write_recipe(
+def write_experiment(
     docs: Path,
     name: str,
     *,
@@ -44,18 +43,22 @@ def write_recipe(
     versions: dict[str, str] | None = None,
 ) -> list[Path]:
     """
-    `docs/lab/NAME.md`, its plots and JSON beside it, and `docs/claims.md` anew.
+    Writes `docs/lab/NAME.md` with its plots and its JSON file, and `docs/claims.md` from the JSON files of all.
 
     Args:
-        title: what the experiment is about, for the heading.
-        made_of: of what, such as "12 pictures, 1 seed".
-        columns, rows: the table.
+        title: heading of the page.
+        made_of: number of pictures and seeds.
+        command: what the page names as its origin.
+        columns, rows: of the table.
         words: paragraphs between claims and table.
+
+    Returns:
+        The two pages.
     """
     folder = docs / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for one in figures:
-        write_figure(folder / f"{name}-{one.name}.svg", one.svg, one.legend)
+        _write(folder / f"{name}-{one.name}.svg", one.svg)
     content: dict[str, Any] = {
         "recipe": name,
         "title": title,
@@ -109,10 +112,10 @@ def collected(folder: Path) -> str:
     lines = [
         "# What of the papers is reproduced here",
         "",
-        "On [pico](pico.md), the embedded model, a laboratory animal of a few million parameters. What holds for it",
-        "is a hypothesis for large models, and what fails on it may hold for them. This page is written by the",
-        "recipes of `unstill compare --recipe NAME --docs docs`; a claim is judged by a difference, paired by picture",
-        "or clip, and its 95 % bootstrap interval, and is undecided where that lies on both sides. Of so many claims",
+        "On [pico](pico.md), the embedded model, a small test model. What holds for it is a hypothesis for large",
+        "models, and what fails on it may hold for them. This page is written by",
+        "`python -m benchmarks.papers all --docs docs`; a claim is judged by a difference, paired by picture",
+        "or clip, and its 95 % bootstrap interval, and is undecided where that includes both sides. Of so many claims",
         "one or two may come out by chance. Fidelity and coherence are proxies that need no weights; what the papers",
         "measure instead is said. No released weights were run for it.",
         "",

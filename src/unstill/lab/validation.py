@@ -1,4 +1,4 @@
-"""What `unstill train` looks at on the way: a few videos, and the leakage curve."""
+"""Validation during training: a few sampled videos, and the leakage curve."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unstill.data.images import PICTURE_SUFFIXES, read_image, resize_and_crop
 from unstill.data.sources import Sample, Source, open_source
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
@@ -37,8 +38,7 @@ class Validation:
         self._pictures: list[Path] = []
         if recipe.validation.images is not None:
             folder = Path(recipe.validation.images)
-            kinds = {".png", ".jpg", ".jpeg", ".webp"}
-            self._pictures = sorted(f for f in folder.glob("*") if f.suffix.lower() in kinds)
+            self._pictures = sorted(f for f in folder.glob("*") if f.suffix.lower() in PICTURE_SUFFIXES)
             if not self._pictures:
                 raise UnstillError(f"validate.images: there are no pictures in {folder}; give a folder of some.")
 
@@ -55,12 +55,12 @@ class Validation:
             self._source = open_source(self._recipe.data.settings(*usual, self._recipe.seed))
         return self._source.read(index % len(self._source))
 
-    def _call(self, pipe: Any, picture: Any, sample: Sample, motion: float | None) -> dict[str, Any]:
-        frames, _, *size = sample.video.shape
+    def _call(self, pipe: Any, picture: Any, subject: Subject, motion: float | None) -> dict[str, Any]:
+        frames, _, *size = subject.video.shape
         return arguments(
             type(pipe),
             image=picture,
-            prompt=sample.caption or None if "prompt" in parameters(type(pipe)) else None,
+            prompt=subject.caption or None if "prompt" in parameters(type(pipe)) else None,
             motion=motion,
             frames=frames,
             steps=self._settings.steps,
@@ -68,8 +68,6 @@ class Validation:
         )
 
     def _videos(self, pipe: Any, step: int, folder: Path) -> dict[str, float]:
-        from unstill.data.images import read_image, resize_and_crop
-
         flows = []
         for i in range(self._settings.videos):
             sample = self._clip(pipe, i)
@@ -77,8 +75,8 @@ class Validation:
                 image: Any = read_image(self._pictures[i % len(self._pictures)])
                 picture = resize_and_crop(image, (sample.video.shape[-2], sample.video.shape[-1]))
             else:
-                picture = picture_of(Subject(sample.video, 0.0))
-            video = generate(pipe, self._call(pipe, picture, sample, None), seed=i)
+                picture = picture_of(_subject(sample))
+            video = generate(pipe, self._call(pipe, picture, _subject(sample), None), seed=i)
             write_video(folder / f"{step:07d}-{i}.mp4", video, sample.fps)
             flows.append(flow_of(video.float() / 255))
         return {"motion": sum(flows) / len(flows)} if flows else {}
@@ -86,14 +84,12 @@ class Validation:
     def _leak(self, pipe: Any, step: int, folder: Path) -> dict[str, float]:
         if not self._settings.clips:
             return {}
-        clips = [self._clip(pipe, i) for i in range(self._settings.clips)]
-        captions = {id(s.video): s for s in clips}
-        subjects = [Subject(s.video, 0.0 if s.motion is None else min(s.motion, 1.0)) for s in clips]
+        subjects = [_subject(self._clip(pipe, i)) for i in range(self._settings.clips)]
         usual = usual_levels(pipe)
         levels = [usual[round(i * (len(usual) - 1) / (LEVELS - 1))] for i in range(LEVELS)]
 
         def call(subject: Subject, picture: Any) -> dict[str, Any]:
-            return self._call(pipe, picture, captions[id(subject.video)], motion_argument(pipe, subject))
+            return self._call(pipe, picture, subject, motion_argument(pipe, subject))
 
         conditions: list[Condition] = ["image", "removed"] if has_image(pipe) else ["image"]
         found = diagnose(pipe, subjects, call, levels, conditions=conditions)
@@ -101,3 +97,7 @@ class Validation:
         middle = LEVELS // 2
         figures = {"explained_motion": found.curves["image"]["explained"][middle].value}
         return figures | ({"leak": found.leak[middle].value} if found.leak else {})
+
+
+def _subject(sample: Sample) -> Subject:
+    return Subject(sample.video, 0.0 if sample.motion is None else min(sample.motion, 1.0), caption=sample.caption)

@@ -1,9 +1,9 @@
 """
-What an experiment says about a claim of a paper: reproduced, not reproduced, undecided, or not testable here.
+Verdicts on the claims of a paper: reproduced, in part, undecided, not reproduced, or not testable here.
 
 A claim is judged by a paired difference between settings, on the same images and noise, and its 95 % bootstrap
-interval over images: it holds where the whole interval agrees with it, fails where the whole interval disagrees, and
-is undecided in between, however suggestive the mean.
+interval over images: reproduced where the whole interval agrees with it, not reproduced where the whole interval
+disagrees, undecided otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.plots import between, number
+from unstill.lab.interval_text import number, signed
 
 
 Verdict = Literal["reproduced", "in part", "undecided", "not reproduced", "not testable here"]
@@ -25,7 +25,7 @@ Judged = tuple[Verdict, str]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A claim, where it stands, what came out, and what it would take to know better."""
+    """A claim, its source, the verdict with its figures, and what a firmer verdict would need."""
 
     claim: str
     source: str
@@ -39,8 +39,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`judge` is given what was measured; without it the claim cannot be tested, and `needed` says what it would
-    take. `firm`: what the paper measured where this is a stand-in, said whatever the verdict."""
+    """
+    A claim of a paper.
+
+    Attributes:
+        judge: from the measurements to a verdict; `None` for a claim that cannot be tested here.
+        needed: what a firmer verdict would need, unless it is reproduced.
+        firm: what the paper measured where this is a proxy; stated with every verdict.
+    """
 
     claim: str
     source: str
@@ -169,11 +175,6 @@ def together(parts: Sequence[Judged]) -> Judged:
     if len(verdicts) == 1:
         return parts[0][0], said
     return ("in part" if "reproduced" in verdicts else "not reproduced"), said
-
-
-def signed(one: Interval) -> str:
-    """A difference and its interval in words."""
-    return f"{'+' if one.value > 0 else ''}{between(one)}"
 
 
 def sign(found: Interval, above: float = 0.0) -> Verdict:

@@ -1,4 +1,4 @@
-"""Claims, judged on numbers made up; and the pages that tell of them."""
+"""Verdicts on made-up numbers, and the pages that are written of them."""
 
 import json
 import xml.etree.ElementTree as ElementTree
@@ -6,18 +6,20 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from unstill.lab.bootstrap import Interval
+from benchmarks.papers.__main__ import main
+from benchmarks.papers.experiments import CLAIMS
+from benchmarks.papers.leak import figures, findings
+from benchmarks.papers.pages import comparison_table, write_experiment
+from benchmarks.papers.verdicts import Claim, Finding, Measured, alike, both, less, more, rises, within
 from unstill.lab.compare import METRICS
 from unstill.lab.comparison_plots import drawn
 from unstill.lab.diagnose import summarise as diagnosed
-from unstill.lab.figures import standalone
-from unstill.lab.findings import Claim, Finding, Measured, alike, both, less, more, rises, within
-from unstill.lab.leak_recipe import figures, findings
-from unstill.lab.plots import Series, curves
 from unstill.lab.probe import Level
-from unstill.lab.recipe_docs import comparison_table, write_recipe
 from unstill.lab.response import summarise_response
+from unstill.lab.settings import PLAIN as PLAIN_SETTING
+from unstill.lab.settings import expand
 from unstill.lab.summary import summarise
+from unstill.lab.sweeps import SWEEPS
 
 
 def results(**motions):
@@ -153,17 +155,17 @@ def test_videos_that_follow_what_is_asked_of_them_and_such_that_do_not():
     assert [one.name for one in figures(found, lazy)] == ["explained", "leakage", "flow", "first-frame", "response"]
 
 
-def test_a_recipe_writes_its_page_and_the_page_of_all_claims(tmp_path):
+def test_an_experiment_writes_its_page_and_the_page_of_all_claims(tmp_path):
     sweep = {f"early-start:sigma={s}": [x + 50 / s for x in PLAIN] for s in (50, 20, 10)}
     rows = summarise(results(plain=PLAIN, **sweep))
     columns, table = comparison_table(rows)
     for name, verdict in (("start-sweep", "reproduced"), ("leak", "undecided")):
-        write_recipe(
+        write_experiment(
             tmp_path,
             name,
             title=f"About {name}",
             made_of="m, 4 pictures",
-            command=f"unstill compare --recipe {name}",
+            command=f"python -m benchmarks.papers {name}",
             findings=[Finding("It moves | it does.", "Tab. 1", verdict, "+1", "more")],
             columns=columns,
             rows=table,
@@ -181,9 +183,31 @@ def test_a_recipe_writes_its_page_and_the_page_of_all_claims(tmp_path):
     assert json.loads((tmp_path / "lab" / "leak.json").read_text())["findings"][0]["verdict"] == "undecided"
 
 
-def test_a_plot_alone_has_its_legend_above_it():
-    one = Series("a <name>", [1, 2], [Interval(1, 1, 1), Interval(2, 2, 2)], 0, dots=False)
-    svg = standalone(curves([one], x_label="x", y_label="y"), [("a <name>", 0, False), ("b" * 60, 1, True)])
-    root = ElementTree.fromstring(svg)
-    assert float(root.get("viewBox").split()[1]) < -2 * 20  # two rows
-    assert "a <name>" in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+class Asked(Measured):
+    """Records which settings a claim asks for."""
+
+    def __init__(self, names):
+        super().__init__(results(**dict.fromkeys(names, PLAIN)))
+        self.asked = set()
+
+    def combined(self, factors, metric):
+        self.asked |= set(factors)
+        return super().combined(factors, metric)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_claim_is_about_settings_of_its_sweep(name):
+    names = {PLAIN_SETTING, *(one for text in SWEEPS[name].settings for one in expand(text))}
+    for claim in CLAIMS[name]:
+        asked = Asked(names)
+        claim.judged(asked)
+        assert asked.asked <= names and (bool(asked.asked) or claim.judge is None)
+
+
+def test_one_command_runs_an_experiment_and_writes_its_pages(tmp_path, capsys):
+    """Without a model: the distribution of TimeNoise."""
+    main(["time-noise", "--docs", str(tmp_path)])
+    assert (tmp_path / "lab" / "time-noise.md").is_file() and (tmp_path / "claims.md").is_file()
+    assert "time-noise: " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["start-swep"])

@@ -1,12 +1,12 @@
-"""What a diagnosis says about the leakage paper's own measurements: Fig. 1 and 2, and its explanation of them."""
+"""The leakage paper's own measurements (Fig. 1 and 2, Sec. 3), judged by a diagnosis."""
 
 from __future__ import annotations
 
+from benchmarks.papers.verdicts import Finding, Judged, sign, together
 from unstill.lab.comparison_plots import Drawn
 from unstill.lab.diagnose import Diagnosis
 from unstill.lab.diagnosis_report import FEW, SOURCES, plots, response_plot
-from unstill.lab.findings import Finding, Judged, sign, signed, together
-from unstill.lab.plots import between, number
+from unstill.lab.interval_text import between, number, signed
 from unstill.lab.response import Response
 
 
@@ -52,16 +52,9 @@ def findings(found: Diagnosis, response: Response | None) -> list[Finding]:
 
 def figures(found: Diagnosis, response: Response | None) -> list[Drawn]:
     present = [source for source in SOURCES if source in found.curves]
-    legend = tuple((SOURCES[s][0], SOURCES[s][1], s == "reference") for s in present)
-    own = (("leakage", 5, False), ("pull of the image", 4, True))
     names = ("explained", *(["leakage"] if found.leak else []), "flow", "first-frame")
-    made = [
-        Drawn(name, title, about, svg, own if name == "leakage" else legend)
-        for name, (title, about, svg) in zip(names, plots(found, present), strict=True)
-    ]
-    if response is not None:
-        made.append(Drawn("response", *response_plot(response), (("asked for", 6, True), ("made", 1, False))))
-    return made
+    made = [Drawn(name, *plot) for name, plot in zip(names, plots(found, present), strict=True)]
+    return made if response is None else [*made, Drawn("response", *response_plot(response))]
 
 
 def _at(found: Diagnosis, index: int) -> str:

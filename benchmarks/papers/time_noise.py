@@ -1,5 +1,5 @@
 """
-What noise TimeNoise puts on the image in training: the distribution of its level and the centre of it over time
+The noise that TimeNoise adds to the image in training: the distribution of its level and the centre of it over time
 (Fig. 4 of the leakage paper), by the formulas of `unstill.methods.time_noise`.
 """
 
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal
 
+from benchmarks.papers.verdicts import Finding, Judged, Verdict, sign, together
 from unstill.lab.bootstrap import Interval
-from unstill.lab.findings import Finding, Judged, Verdict, sign, signed, together
+from unstill.lab.comparison_plots import Drawn
+from unstill.lab.interval_text import signed
 from unstill.lab.plots import Series, curves
 from unstill.methods.time_noise import TimeNoise, center, sample_level
 
@@ -23,7 +25,7 @@ EXPONENTS = (1.0, 2.0, 5.0, 10.0)
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Who trains with which TimeNoise, and how the time t of a clip is drawn: uniformly (DynamiCrafter,
+    """A training with TimeNoise, and how the time t of a clip is drawn: uniformly (DynamiCrafter,
     VideoCrafter), or as sigma / 700 with ln sigma ~ N(-1.2, 1.2^2) (the released code for SVD)."""
 
     name: str
@@ -51,40 +53,62 @@ def density(share: float, centre: float) -> float:
     return NormalDist(centre).pdf(math.log(share / (1 - share))) / (share * (1 - share))
 
 
-def density_plot(exponent: float = 5.0, times: Sequence[float] = TIMES) -> tuple[str, list[tuple[str, int, bool]]]:
-    """Densities of the level at several times, and their legend."""
+def density_plot(exponent: float = 5.0, times: Sequence[float] = TIMES) -> str:
+    """Densities of the level at several times."""
     shares = [i / 100 for i in range(1, 100)]
     series = [
         _exact(f"t = {t:g}", shares, [density(x, float(center(t, exponent))) for x in shares], i)
         for i, t in enumerate(times)
     ]
-    svg = curves(series, x_label="noise on the image, share of beta_m", y_label="density")
-    return svg, [(one.name, one.colour, one.dashed) for one in series]
+    return curves(series, x_label="noise on the image, share of beta_m", y_label="density")
 
 
-def centre_plot(exponents: Sequence[float] = EXPONENTS) -> tuple[str, list[tuple[str, int, bool]]]:
-    """mu(t) = 2 t^a - 1 for several a, and their legend."""
+def centre_plot(exponents: Sequence[float] = EXPONENTS) -> str:
+    """mu(t) = 2 t^a - 1 for several a."""
     times = [i / 60 for i in range(61)]
     series = [
         _exact(f"a = {a:g}", times, [float(center(t, a)) for t in times], i, a != 5) for i, a in enumerate(exponents)
     ]
-    svg = curves(series, x_label="training time t", y_label="centre mu(t)", y_range=(-1.1, 1.1), lines=(0,))
-    return svg, [(one.name, one.colour, one.dashed) for one in series]
+    return curves(series, x_label="training time t", y_label="centre mu(t)", y_range=(-1.1, 1.1), lines=(0,))
 
 
-def trainings_plot() -> tuple[str, list[tuple[str, int, bool]]]:
+def trainings_plot() -> str:
     """The median level, as a share of beta_m, against the rank of a clip's noise among those of training: what the
-    authors' settings do in fact, and its legend."""
+    authors' settings do in fact."""
     ranks = [i / 100 for i in range(1, 100)]
     series = [
         _exact(one.name, ranks, [_level(one, one.time_at(r), 0.0) / one.noise.maximum for r in ranks], i)
         for i, one in enumerate(TRAININGS)
         if i not in (1, 2)  # of the same shape as the first
     ]
-    svg = curves(
+    return curves(
         series, x_label="share of training clips with less noise", y_label="median noise / beta_m", y_range=(0, 1)
     )
-    return svg, [(one.name, one.colour, one.dashed) for one in series]
+
+
+def figures() -> list[Drawn]:
+    return [
+        Drawn(
+            "density",
+            "How strong the noise on the image is",
+            "Density of the level in training, by the time t of the clip; a = 5. At t = 1, pure noise, most images "
+            "are noised to more than half of beta_m.",
+            density_plot(),
+        ),
+        Drawn(
+            "centre",
+            "Its centre over time",
+            "mu(t) = 2 t^a - 1. The larger a, the later the noise grows; the paper's a is 5.",
+            centre_plot(),
+        ),
+        Drawn(
+            "trainings",
+            "What that is in the authors' trainings",
+            "Median level against the rank of a clip's noise. The released code for SVD draws ln sigma ~ N(-1.2, 1.2) "
+            "and takes t = sigma / 700, which is nearly 0 for every clip: its level does not depend on the noise.",
+            trainings_plot(),
+        ),
+    ]
 
 
 def trainings_table() -> tuple[list[str], list[list[str]]]:
@@ -103,7 +127,7 @@ def trainings_table() -> tuple[list[str], list[list[str]]]:
 
 
 def training_findings(measured: dict[str, Any]) -> list[Finding]:
-    """What `benchmarks/time_noise_on_pico.py` came to, held against the paper; `measured` is its JSON."""
+    """The paper's claims, judged by the JSON file that `benchmarks/time_noise_on_pico.py` writes."""
     gained = measured["more_than_naive"]
     weak, strong = (gained[f"TimeNoise(maximum={m})"] for m in (1, 4))
     held = measured["more_than_time_noise"]
@@ -171,7 +195,7 @@ def training_findings(measured: dict[str, Any]) -> list[Finding]:
 
 
 def trained_on(measured: dict[str, Any]) -> str:
-    """Of what the findings are made."""
+    """The size of the trainings that the findings rest on."""
     s = measured["settings"]
     return f"pico fine-tuned for {s['steps']} steps per arm, one seed, {s['held_out_clips']} held-out clips"
 

@@ -1,0 +1,238 @@
+"""`unstill.diagnose`: does a model copy its image instead of moving it, and where should sampling start?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unstill.data.atomic import replacing
+from unstill.data.clips import video_files
+from unstill.errors import UnstillError
+from unstill.lab.diagnose import SHARE, Diagnosis
+from unstill.lab.diagnosis_report import command as suggested_command
+from unstill.lab.diagnosis_report import page, verdict
+from unstill.lab.diagnosis_run import DiagnosisRun
+from unstill.lab.fingerprint import fingerprint
+from unstill.lab.probe import usual_levels
+from unstill.lab.provenance import versions
+from unstill.lab.response import Response, takes_motion
+from unstill.lab.subjects import Folder, Subjects, World, motion_argument, picture_of
+from unstill.methods.base import Method
+from unstill.methods.catalogue import describe_method
+from unstill.methods.parsing import parse_method
+from unstill.models import registry
+from unstill.models.calling import arguments, native_frames, native_size, parameters
+
+
+Progress = Callable[[int, int], None]
+CANDIDATES = 128
+"""Alternative continuations of each rendered clip, for the best possible prediction."""
+CANDIDATES_UP_TO = 96
+"""Largest side, pixels, at which they are encoded: a large autoencoder would take hours for them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiagnosisResult:
+    """
+    What `diagnose` found.
+
+    Attributes:
+        diagnosis: figures at every noise level.
+        response: motion measured against motion asked for; `None` if it was left out or cannot be asked for.
+        verdict: what was found, and what to set.
+        use: the command that animates a picture with the recommended start; `None` if there is none.
+        limits: what makes the result less certain.
+        report: the web page; a JSON file of the same name is beside it.
+        settings: of the diagnosis: methods, source, frames, size, seed.
+        versions: of the packages that decide the numbers.
+    """
+
+    diagnosis: Diagnosis
+    response: Response | None
+    verdict: tuple[str, str]
+    use: str | None
+    limits: tuple[str, ...]
+    report: Path
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the JSON file holds it."""
+        return {
+            "versions": self.versions,
+            **self.diagnosis.as_dict(),
+            "verdict": self.verdict[0],
+            "advice": self.verdict[1],
+            "use": self.use,
+            "response": self.response and self.response.as_dict(),
+            "limits": list(self.limits),
+            **self.settings,
+        }
+
+
+def diagnose(
+    model: str = "pico",
+    *,
+    clips: Path | str | None = None,
+    count: int = 8,
+    levels: Sequence[float] | None = None,
+    methods: Sequence[Method | str] = (),
+    share: float = SHARE,
+    prompt: str | None = None,
+    response: int = 4,
+    frames: int | None = None,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+    seed: int = 0,
+    out: Path | str = "diagnosis.html",
+    device: str | None = None,
+    offload: bool = False,
+    command: str = "",
+    rank: int = 0,
+    processes: int = 1,
+    progress: Progress | None = None,
+) -> DiagnosisResult | None:
+    """
+    Noises clips, lets the model predict them in one step, compares the motion, and writes a report.
+
+    The model predicts with its image, with a weakened one, and without any; on rendered clips the best prediction that
+    is possible is known as well (leakage paper, Fig. 2 and Eq. 4; `unstill.lab.diagnose`). What is computed is kept
+    beside `out`: stopped at any moment, the same call continues; several processes share the clips.
+
+    Args:
+        model: name, local folder or hub id.
+        clips: a folder of real videos; by default clips of the synthetic world.
+        count: clips to use, at least 2 for intervals.
+        levels: noise levels, falling, as `sigma` or `start` of the model's methods; by default about ten.
+        methods: act in the predictions, as objects or as text (`"noise-rectification"`).
+        share: of the motion that a recommended start has to keep.
+        prompt: for models that read text.
+        response: clips for which a video is sampled at each of several motion levels; 0 leaves that out.
+        frames, fps, size: of the clips, size as (height, width) in pixels; by default the model's.
+        seed: of clips and noise.
+        out: the web page to write.
+        device, offload: as of `unstill.load`.
+        command: what the report names as its origin.
+        rank, processes: this process and how many share the work. Rank 0 waits for all and writes the report.
+        progress: called with the number of finished clips and videos, and of all.
+
+    Returns:
+        The result; `None` in processes of other ranks.
+
+    Raises:
+        UnstillError: an unknown method or model, clips that cannot be read, levels or sizes that the model does not
+            have, or predictions that are not finite.
+    """
+    out = Path(out)
+    clips = None if clips is None else Path(clips)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UnstillError(f"{out} is no name for the report, which is a web page; let it end in .html.")
+    entry, defaults = registry.find(model), registry.defaults_of(model)
+    videos = None if clips is None else len(video_files(clips))
+    acting = tuple(parse_method(one, defaults) if isinstance(one, str) else one for one in methods)
+    cls = registry.pipeline_class(model)
+    if cls is not None:
+        _check_prompt(cls, prompt)
+
+    pipe: Any = registry.load(model, device=device, offload=offload)
+    pipe.set_progress_bar_config(disable=True)
+    shape = size or (entry.size if entry else native_size(pipe))
+    length = frames or (entry.frames if entry else native_frames(pipe))
+    rate = fps or (entry.fps if entry else None)
+    candidates = CANDIDATES if clips is None and max(shape) <= CANDIDATES_UP_TO else 0
+    takes_image = "image" in parameters(type(pipe))
+
+    def call(picture: Image.Image, motion: float | None, steps: int | None = None) -> dict[str, Any]:
+        image = picture if takes_image else None
+        return arguments(type(pipe), image=image, prompt=prompt, motion=motion, frames=length, steps=steps, size=shape)
+
+    def probe_clips(n: int, others: int = 0) -> Subjects:
+        if clips is None:
+            return World(count=n, frames=length, size=shape, seed=seed, others=others)
+        return Folder(folder=clips, count=n, frames=length, fps=rate, size=shape, seed=seed)
+
+    asked = response if takes_motion(pipe) and takes_image else 0
+    described = [describe_method(one) for one in acting]
+    used = versions()
+    run = DiagnosisRun(
+        work=out.with_suffix(".cells"),
+        decides={"weights": fingerprint(model), "methods": described, "prompt": prompt, "versions": used},
+        pipe=pipe,
+        subjects=probe_clips(count, candidates),
+        call=lambda subject, picture: call(picture, motion_argument(pipe, subject)),
+        levels=tuple(levels) if levels is not None else usual_levels(pipe),
+        name=model,
+        methods=acting,
+        share=share,
+        seed=seed,
+        fps=rate or 8,
+        answers=probe_clips(asked) if asked else None,
+        ask=lambda subject, level: call(picture_of(subject), level, entry.steps if entry else None),
+    )
+    made = run.run(rank, processes, progress=progress)
+    if made is None:
+        return None
+    diagnosis, measured = made
+    result = DiagnosisResult(
+        diagnosis=diagnosis,
+        response=measured,
+        verdict=verdict(diagnosis),
+        use=suggested_command(diagnosis, "statistics" in defaults),
+        limits=tuple(_limits(diagnosis.clips, count, videos)),
+        report=out,
+        settings={
+            "methods": described,
+            "source": "the synthetic world" if clips is None else str(clips),
+            "frames": length,
+            "size": {"height": shape[0], "width": shape[1]},
+            "seed": seed,
+        },
+        versions=used,
+    )
+    _write(result, command)
+    return result
+
+
+def _write(result: DiagnosisResult, command: str) -> None:
+    settings = result.settings
+    size = settings["size"]
+    clips = f"{result.diagnosis.clips} of {settings['source']}"
+    origin = {"command": command} if command else {}
+    facts = {
+        **origin,
+        "clips": f"{clips}, {settings['frames']} frames of {size['width']}x{size['height']}",
+        **({"limits": " ".join(result.limits)} if result.limits else {}),
+        "methods": ", ".join(f"{one['name']} {one['parameters']}" for one in settings["methods"]) or "none",
+        "versions": ", ".join(f"{name} {number}" for name, number in result.versions.items()),
+    }
+    page(result.diagnosis, result.response, result.use, facts).save(result.report)
+    with replacing(result.report.with_suffix(".json")) as temporary:
+        content = json.dumps({**origin, **result.as_dict()}, indent=2, ensure_ascii=False)
+        temporary.write_text(content + "\n", encoding="utf-8")
+
+
+def _limits(used: int, wanted: int, videos: int | None) -> list[str]:
+    """What makes a result less certain: clips left out, too few for an interval, several of one video."""
+    limits = []
+    if used < wanted:
+        missing = f"{wanted - used} of {wanted} clips"
+        limits.append(f"{missing} are left out: their videos are too short or cannot be read.")
+    if used == 1:
+        limits.append("A single clip gives no intervals; use more.")
+    elif videos is not None and videos < used:
+        limits.append(
+            f"{used} clips come from {videos} video{'' if videos == 1 else 's'}; clips of one video are alike, so the "
+            "intervals are too narrow for other videos."
+        )
+    return limits
+
+
+def _check_prompt(cls: type, prompt: str | None) -> None:
+    """Raises `UnstillError` before the model is loaded where it needs a prompt, or reads none."""
+    image = Image.new("RGB", (8, 8)) if "image" in parameters(cls) else None
+    arguments(cls, image=image, prompt=prompt)

@@ -1,0 +1,74 @@
+"""Named sets of settings for `unstill.compare`: the experiments of the papers that need no training."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from unstill.errors import UnstillError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """
+    A set of settings to compare.
+
+    Attributes:
+        about: the question it answers, and the paper's table or figure.
+        settings: as text, see `unstill.lab.settings.expand`; plain is added to them.
+        motions: motion levels asked for, in [0, 1].
+        caption_only: the model is given a caption and not the image, which only the methods know: what noise
+            rectification and I4VGen are made for. The embedded model is then sampled as a variance-preserving model
+            (DDIM), as the models of those papers are.
+    """
+
+    about: str
+    settings: tuple[str, ...]
+    motions: tuple[float | None, ...] = (0.6,)
+    caption_only: bool = False
+
+
+# Noise levels are those of the embedded model, which counts them in sigma.
+SWEEPS = {
+    "start-sweep": Sweep(
+        about="where sampling starts, with and without Analytic-Init (leakage paper, Tables 8 and 9)",
+        settings=("early-start:sigma=100|50|20|10|5", "analytic-init:sigma=100|50|20|10|5"),
+    ),
+    "initial-noise": Sweep(
+        about="FrameInit, FreeInit, progressive noise and Analytic-Init as starting noise (leakage paper, Table 2)",
+        settings=("frame-init", "free-init", "progressive-noise", "progressive-noise:mixed", "analytic-init"),
+    ),
+    "rectification-weights": Sweep(
+        about="how strongly every frame's noise is rectified (noise rectification, Fig. 5)",
+        settings=(
+            "image-start",
+            "noise-rectification:curve=1:1|1:0.5|1:0|0.5:0.5|0:0",
+            "noise-rectification:weights=1:1:1:1:0:0:0:0",
+        ),
+        caption_only=True,
+    ),
+    "rectification-period": Sweep(
+        about="in which part of sampling the noise is rectified (noise rectification, Fig. 6)",
+        settings=("image-start", "noise-rectification:period=0:0.2|0:0.4|0:0.6|0:0.8|0:1|0.3:0.7|0.6:1"),
+        caption_only=True,
+    ),
+    "ni-vsds": Sweep(
+        about="a still image set in motion by distillation, and without (I4VGen, Table 2)",
+        settings=("image-start", "ni-vsds", "ni-vsds:released", "ni-vsds:tau=0.2|0.6"),
+        caption_only=True,
+    ),
+}
+
+
+def sweep_named(name: str) -> Sweep:
+    """
+    The sweep of a name.
+
+    Raises:
+        UnstillError: there is none of that name.
+    """
+    if name not in SWEEPS:
+        close = difflib.get_close_matches(name, SWEEPS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise UnstillError(f"There is no sweep {name!r}{hint} There are {', '.join(SWEEPS)}.")
+    return SWEEPS[name]
