@@ -403,7 +403,7 @@ def test_the_held_frame_of_cosmos_is_the_image_from_any_start(name: str, pipe: A
     torch.testing.assert_close(final[:, :, :1], handle.run.image_latents, rtol=0, atol=tolerance)
     alpha, sigma = handle.run.process.alpha_sigma(0, step=0)
     torch.testing.assert_close(spy.seen["start"], observed(name)[0]["noise"] * (sigma if alpha == 1 else 1.0))
-    with unstill.apply(pipe), pytest.raises(UnstillError, match="give it one image or frame"):
+    with unstill.apply(pipe, Spy(seen={})), pytest.raises(UnstillError, match="give it one image or frame"):
         more = {"num_latent_conditional_frames": 2} if "video" in case.call else {"image": None}
         sample(case, pipe, video=[picture()] * 5, **more)
 
@@ -458,7 +458,7 @@ def test_a_deep_copy_visits_the_same_levels_and_takes_no_corrections() -> None:
     """As LTX2 does for its audio."""
     pipe = pipeline("AnimateDiffPipeline")
     output, x = torch.randn(2, 1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    with unstill.apply(pipe, EarlyStart(start=0.5), Add(value=1.0)):
+    with unstill.apply(pipe, EarlyStart(start=0.5), Add(value=1.0)) as handle, handle.calling():
         twin = copy.deepcopy(pipe.scheduler)
         for scheduler in (twin, pipe.scheduler):
             scheduler.set_timesteps(4)
@@ -534,14 +534,15 @@ def test_a_scheduler_set_after_apply_is_reported_and_kept() -> None:
 
 def test_a_start_in_the_middle_of_the_schedule_is_refused() -> None:
     """PIA then noises the image itself, and the first latents of a method would be lost."""
-    with unstill.apply(pipeline("PIAPipeline")), pytest.raises(UnstillError, match="strength=1"):
-        sample(CASES["PIAPipeline"], pipeline("PIAPipeline"), strength=0.5)
+    pipe = pipeline("PIAPipeline")
+    with unstill.apply(pipe, Spy(seen={})), pytest.raises(UnstillError, match="strength=1"):
+        sample(CASES["PIAPipeline"], pipe, strength=0.5)
 
 
 def test_the_free_init_of_diffusers_is_refused() -> None:
     pipe = copy.copy(pipeline("AnimateDiffPipeline"))
     pipe.enable_free_init()
-    with unstill.apply(pipe), pytest.raises(UnstillError, match="disable_free_init"):
+    with unstill.apply(pipe, Spy(seen={})), pytest.raises(UnstillError, match="disable_free_init"):
         sample(CASES["AnimateDiffPipeline"], pipe)
 
 
@@ -579,7 +580,7 @@ def test_image_latents_are_those_of_a_clip_of_one_frame(name: str, pipe: Any, mo
     space, _ = adapter.compression(pipe)
     image = picture(case.latents[2] * space)
     exact = {"noise_aug_strength": 0.0} if name == "StableVideoDiffusionPipeline" else {}
-    with unstill.apply(pipe, **({} if case.image else {"image": image})) as handle:
+    with unstill.apply(pipe, Spy(seen={}), **({} if case.image else {"image": image})) as handle:
         given = {"video": [image]} if "video" in case.call else {"image": image}
         sample(case, pipe, **(given if case.image else {}), **exact)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
@@ -593,7 +594,7 @@ def test_inverted_scale_of_cogvideox_is_undone() -> None:
     seen = {}
     for inverted in (False, True):
         pipe.vae.register_to_config(invert_scale_latents=inverted)
-        with unstill.apply(pipe) as handle:
+        with unstill.apply(pipe, Spy(seen={})) as handle:
             sample(case, pipe)
         seen[inverted] = handle.run.image_latents
     pipe.vae.register_to_config(invert_scale_latents=False)

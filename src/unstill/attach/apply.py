@@ -1,6 +1,7 @@
 """`unstill.apply`: puts methods into a pipeline, and takes them out again."""
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 
 from unstill.attach.adapters import adapter_for
+from unstill.attach.caller import hook_pipeline, hooks_of
 from unstill.attach.denoiser import around_calls, edit_condition
 from unstill.attach.sampling import ScheduleOnly, correct, schedule, solve
-from unstill.attach.scheduler import Arguments, hooked, is_hooked, skip_step
+from unstill.attach.scheduler import Arguments, hooked, skip_step, unhook
 from unstill.errors import UnstillError
 from unstill.methods.base import Method, Run, Target
 
@@ -43,7 +45,7 @@ def apply(pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None 
 
 def applied_to(pipe: Any) -> "Applied | None":
     """The methods that are in a pipeline now."""
-    return getattr(pipe.scheduler, "_unstill_hooks", None)
+    return hooks_of(pipe)
 
 
 class _First(NamedTuple):
@@ -55,11 +57,14 @@ class _First(NamedTuple):
 
 class Applied:
     """
-    Methods in a pipeline. `run` is the state of the latest pipeline call, `None` before the first.
+    Methods in a pipeline. `run` is the state of the latest pipeline call, `None` before the first and without methods.
 
     Three calls that a pipeline makes itself tell all that methods need: `scheduler.set_timesteps` the noise levels,
     `prepare_latents` the first latents, and one that differs between pipelines the image latents. So does their order;
     after the last one (`Adapter.starts_at`) the run starts, and the first latents are rewritten in place.
+
+    All hooks act only while this pipeline is called, and in the thread of the call: its scheduler and its networks may
+    be shared with other pipelines.
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class Applied:
         self.run: Run | None = None
         self._adapter = adapter_for(pipe)
         self._image = image
-        if is_hooked(pipe.scheduler):
+        if applied_to(pipe) is not None:
             raise UnstillError(
                 f"This {type(pipe).__name__} has methods already; give all to one apply, or remove() those first."
             )
@@ -83,13 +88,11 @@ class Applied:
         self._process = self._adapter.process(self._scheduler)
         self._check()
 
-        self._next = self._new_run()
-        self._first: _First | None = None
-        self._captured: Any = None  # what the method `Adapter.captures` has returned
-        self._latest: torch.Tensor | None = None  # what `scheduler.step` has returned
+        self._lock = threading.Lock()  # held while the pipeline is called
+        self._thread: int | None = None  # the thread of that call
+        self._forget()
         names = {"prepare_latents", self._adapter.captures or "prepare_latents"}
         self._undo = [self._adapter.watch(pipe, name, self._on_result) for name in names]
-        pipe.scheduler = self._scheduler
         if self._having("on_condition"):
             denoisers = (getattr(pipe, name, None) for name in self._adapter.denoisers)
             self._undo += [
@@ -97,11 +100,18 @@ class Applied:
                 for denoiser in denoisers
                 if denoiser is not None  # only Wan 2.2 A14B has two
             ]
+        pipe.scheduler = self._scheduler
+        self._undo.append(hook_pipeline(pipe, self))
 
     def remove(self) -> None:
-        """Restores the pipeline's scheduler, methods and denoisers; nothing the second time."""
-        if self.pipe.scheduler is self._scheduler:  # else someone has set another one, which stays
+        """
+        Restores the pipeline's class, scheduler, methods and denoisers; nothing the second time. What someone else has
+        put in their place since stays.
+        """
+        if self.pipe.scheduler is self._scheduler:
             self.pipe.scheduler = self._own_scheduler
+        unhook(self._scheduler)
+        self._thread = None
         while self._undo:
             self._undo.pop()()
 
@@ -137,11 +147,11 @@ class Applied:
         """One more method, last in order, for as long as the context lasts."""
         before = self.methods
         try:
-            self.methods = self._next.methods = (*before, method)
+            self.methods = (*before, method)
             self._check()
             yield
         finally:
-            self.methods = self._next.methods = before
+            self.methods = before
 
     def _having(self, hook: str) -> list[Method]:
         return [method for method in self.methods if method.implements(hook)]
@@ -149,17 +159,49 @@ class Applied:
     def _new_run(self) -> Run:
         return Run(process=self._process, methods=self.methods, held=self._adapter.held_frames(self.pipe))
 
+    def _forget(self) -> None:
+        """What is known of the call that has begun: nothing."""
+        self._next = self._new_run()
+        self._first: _First | None = None
+        self._captured: Any = None  # what the method `Adapter.captures` has returned
+        self._latest: torch.Tensor | None = None  # what `scheduler.step` has returned
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise UnstillError(
+                f"This {type(self.pipe).__name__} with methods is being called already, and they keep the state of "
+                "one call; wait for it, or give each thread its own: apply to copy.copy(pipe), which shares the networks."
+            )
+        try:
+            self.run, self._thread = None, threading.get_ident()
+            self._forget()
+            yield
+        finally:
+            self._thread = self._first = self._captured = None
+            self._lock.release()
+
+    @property
+    def _acting(self) -> bool:
+        return bool(self.methods) and self._thread == threading.get_ident()
+
+    def own(self, scheduler: Any) -> Any:
+        return self._own_scheduler if scheduler is self._scheduler else scheduler
+
     # During a call of the pipeline, in the order of most pipelines.
 
     def on_set_timesteps(self, scheduler: Any) -> None:
-        self._next.memory.clear()
-        schedule(self._next, scheduler)
-        self._called("set_timesteps")
+        if self._acting:
+            self._next.memory.clear()
+            schedule(self._next, scheduler)
+            self._called("set_timesteps")
 
-    def copied(self) -> ScheduleOnly:
-        return ScheduleOnly(self.methods)
+    def copied(self) -> ScheduleOnly | None:
+        return ScheduleOnly(self.methods) if self._acting else None
 
     def _on_result(self, name: str, arguments: Arguments, result: Any) -> Any:
+        if not self._acting:
+            return result
         if name == self._adapter.captures:
             self._captured = result
         if name == "prepare_latents":
@@ -197,6 +239,11 @@ class Applied:
             self._check(image_latents=False)
         run.generator = first.arguments.get("generator")
 
+        if video.shape[2] <= run.held:
+            raise UnstillError(
+                f"This call of {type(self.pipe).__name__} makes no latent frame besides those that hold the image, so "
+                "there is nothing for methods to do; ask for more frames."
+            )
         made = video
         if not run.grid.own:
             video = adapter.lower(self.pipe, made, run.image_latents)
@@ -216,12 +263,12 @@ class Applied:
             first.latents.copy_(adapter.first_from_video(self.pipe, video, first.arguments))
 
     def _around_denoiser(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any] | None:
-        if self.run is None:  # called outside of the pipeline
+        if not self._acting or self.run is None:
             return None
         return edit_condition(self._adapter, self.pipe, self.run, self._having("on_condition"), args, kwargs)
 
     def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
-        if self._adapter.asks_for_x0 and "pred_original_sample" not in arguments:
+        if not self._acting or (self._adapter.asks_for_x0 and "pred_original_sample" not in arguments):
             return call()
         run = self.run
         if run is None:

@@ -1,6 +1,7 @@
 """The image latents in a denoiser's input, rewritten before each of its calls: beside a compiled module, not in it."""
 
 import functools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,22 +42,42 @@ def around_calls(module: torch.nn.Module, around: Around) -> Callable[[], None]:
 
 
 def _hooked(module: torch.nn.Module, around: Around) -> Callable[[], None]:
-    afterwards: list[Callable[[], Any] | None] = []
+    ours = threading.local()  # the module may be another pipeline's as well, in another thread
 
     def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        afterwards[:] = [around(args, kwargs)]
+        ours.afterwards = around(args, kwargs)
 
     def after(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if (action := afterwards.pop()) is not None:
+        action, ours.afterwards = ours.afterwards, None
+        if action is not None:
             action()
 
-    handles = [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
+    handles = [
+        module.register_forward_pre_hook(_Hook(before), with_kwargs=True),
+        module.register_forward_hook(_Hook(after)),
+    ]
 
     def undo() -> None:
         for handle in handles:
             handle.remove()
 
     return undo
+
+
+class _Hook:
+    """A forward hook; in copies of the module it does nothing."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> None:
+        self._function(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (_nothing,)
+
+
+def _nothing(*args: Any) -> None: ...
 
 
 def edit_condition(

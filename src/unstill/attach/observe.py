@@ -14,23 +14,39 @@ from unstill.errors import UnstillError
 Watch = Callable[[str, Arguments, Any], Any]
 
 
+class _WatchedMethod:
+    """In the place of a method of a pipeline, among the attributes of the instance."""
+
+    def __init__(self, pipe: Any, name: str, watch: Watch) -> None:
+        self._method, self._watch, self._name = getattr(pipe, name), watch, name
+        self._before = {name: vars(pipe)[name]} if name in vars(pipe) else {}
+        functools.update_wrapper(self, self._method)  # the signature
+        self._signature = inspect.signature(self._method)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = self._signature.bind(*args, **kwargs).arguments
+        return self._watch(self._name, arguments, self._method(*args, **kwargs))
+
+    def take_out(self, attributes: dict[str, Any]) -> None:
+        """Puts back into `attributes` what was there before; what someone else has put there since stays."""
+        if attributes.get(self._name) is self:
+            del attributes[self._name]
+            attributes.update(self._before)
+
+
 def watch_method(pipe: Any, name: str, watch: Watch) -> Callable[[], None]:
     """Lets `watch` see, and replace, what the pipeline's method `name` returns; gives the way back."""
-    attributes = vars(pipe)
-    before = {name: attributes[name]} if name in attributes else {}
-    method = getattr(pipe, name)
-    signature = inspect.signature(method)
+    watched = vars(pipe)[name] = _WatchedMethod(pipe, name, watch)
+    return lambda: watched.take_out(vars(pipe))
 
-    @functools.wraps(method)
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        return watch(name, signature.bind(*args, **kwargs).arguments, method(*args, **kwargs))
 
-    def undo() -> None:
-        del attributes[name]
-        attributes.update(before)
-
-    attributes[name] = watched
-    return undo
+def without_watching(attributes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a pipeline's attributes as they are without `watch_method`."""
+    plain = dict(attributes)
+    for value in attributes.values():
+        if isinstance(value, _WatchedMethod):
+            value.take_out(plain)
+    return plain
 
 
 def watch_block(pipe: Any, ending: str, condition: str, watch: Watch) -> Callable[[], None]:
@@ -44,10 +60,11 @@ def watch_block(pipe: Any, ending: str, condition: str, watch: Watch) -> Callabl
             f"This {type(pipe).__name__} has no block {ending}, so its first latents cannot be changed."
         )
     block = home[name]
-    home[name] = _Watched(block, condition, watch)
+    watched = home[name] = _WatchedBlock(block, condition, watch)
 
     def undo() -> None:
-        home[name] = block
+        if home.get(name) is watched:  # else someone has put another one there, which stays
+            home[name] = block
 
     return undo
 
@@ -61,7 +78,7 @@ def _find(blocks: Any, ending: str) -> tuple[dict[str, Any], str] | None:
     return None
 
 
-class _Watched:
+class _WatchedBlock:
     """In the place of a block; a copy is the block alone."""
 
     def __init__(self, block: Any, condition: str, watch: Watch) -> None:

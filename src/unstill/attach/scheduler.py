@@ -28,17 +28,24 @@ class SchedulerHooks(Protocol):
     def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
         """Instead of the scheduler's own `step`: that is `call()`, with `arguments` (by name; changed in place)."""
 
-    def copied(self) -> "SchedulerHooks":
-        """The hooks that a deep copy of the scheduler gets."""
+    def copied(self) -> "SchedulerHooks | None":
+        """The hooks that a deep copy of the scheduler gets; `None`: it is a plain scheduler."""
 
 
 def hooked(scheduler: Any, hooks: SchedulerHooks) -> Any:
     """A copy of `scheduler`, in the same state, that calls `hooks`."""
     new = copy.deepcopy(scheduler)
-    base: Any = type(scheduler)
+    base: Any = type(new)
     new.__class__ = _subclass(base)
     new._unstill_hooks = hooks
     return new
+
+
+def unhook(scheduler: Any) -> None:
+    """Makes a hooked scheduler an instance of its own class again, whoever has it."""
+    if is_hooked(scheduler):
+        del scheduler._unstill_hooks
+        scheduler.__class__ = type(scheduler).__base__
 
 
 def is_hooked(scheduler: Any) -> bool:
@@ -72,7 +79,6 @@ def _subclass(base: Any) -> Any:
         "__doc__": base.__doc__,
         "__deepcopy__": _deepcopy,
         "__reduce_ex__": _reduce,
-        "_unstill_hooks": None,
         "set_timesteps": _set_timesteps(base.set_timesteps),
         "step": _step(base.step),
     }
@@ -81,9 +87,13 @@ def _subclass(base: Any) -> Any:
 
 def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
     """A pipeline may copy its scheduler, as LTX 2 does for the audio: the hooks know what becomes of them there."""
-    new = object.__new__(type(self))
+    base: Any = type(self).__base__
+    new: Any = object.__new__(base)
+    memo[id(self)] = new
     vars(new).update({k: copy.deepcopy(v, memo) for k, v in vars(self).items() if k != "_unstill_hooks"})
-    new._unstill_hooks = self._unstill_hooks and self._unstill_hooks.copied()
+    if (hooks := self._unstill_hooks.copied()) is not None:
+        new.__class__ = type(self)
+        new._unstill_hooks = hooks
     return new
 
 
@@ -97,8 +107,7 @@ def _set_timesteps(method: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(method)  # pipelines look for `sigmas`, `timesteps` and `mu` in the signature
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
         method(self, *args, **kwargs)
-        if self._unstill_hooks is not None:
-            self._unstill_hooks.on_set_timesteps(self)
+        self._unstill_hooks.on_set_timesteps(self)
 
     return set_timesteps
 
@@ -108,8 +117,6 @@ def _step(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)  # pipelines look for `eta` and `generator` in the signature
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._unstill_hooks is None:
-            return method(self, *args, **kwargs)
         bound = signature.bind(self, *args, **kwargs)  # by name: CogVideoXDPMScheduler has another order
         return self._unstill_hooks.on_step(self, bound.arguments, lambda: method(*bound.args, **bound.kwargs))
 
