@@ -54,6 +54,6 @@ def test_unit_variance_and_the_stated_correlation(alpha):
 def test_wrong_parameters():
     with pytest.raises(UnstillError, match="'progressive' or 'mixed'"):
         ProgressiveNoise(kind="pyoco")
-    with pytest.raises(UnstillError, match="at least 0"):
+    with pytest.raises(UnstillError, match="from 0 to a million"):
         ProgressiveNoise(alpha=-1.0)
     assert ProgressiveNoise.preset("mixed") == ProgressiveNoise(kind="mixed", alpha=1.0)
