@@ -151,4 +151,4 @@ def test_what_is_refused():
         unstill.free_init(pipe, FreeInit(), num_inference_steps=4)
     pipe.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
     with pytest.raises(UnstillError, match="give FreeInit a lower level"):
-        unstill.free_init(pipe, FreeInit(), num_inference_steps=4)
+        unstill.free_init(pipe, FreeInit(level=1.0), num_inference_steps=4)

@@ -166,6 +166,49 @@ def test_free_init(name: str) -> None:
     assert torch.equal(call(1), plain(name))
 
 
+@pytest.mark.parametrize("name", ["WanPipeline", "CogVideoXPipeline", "LTXImageToVideoPipeline"])
+def test_free_init_takes_a_lower_level_by_itself_where_the_highest_keeps_nothing(name: str, caplog: Any) -> None:
+    pipe, case = pipeline(name), CASES[name]
+    arguments = {**case.call, "output_type": "latent", "num_inference_steps": 2}
+
+    def call(**level: float) -> torch.Tensor:
+        method, generator = unstill.FreeInit(iterations=2, **level), torch.Generator().manual_seed(0)
+        return unstill.free_init(pipe, method, **arguments, generator=generator).frames
+
+    assert torch.equal(call(), call(level=0.95))
+    assert "FreeInit noises to level=0.95" in caplog.text and caplog.text.count("FreeInit") == 1
+    with pytest.raises(UnstillError, match="keeps nothing of a video that is noised to level=1"):
+        call(level=1.0)
+
+
+@pytest.mark.parametrize("name", ["WanPipeline", "CogVideoXImageToVideoPipeline"])
+def test_ni_vsds_with_defaults_makes_other_videos_of_other_images(name: str, caplog: Any) -> None:
+    pipe, case = pipeline(name), CASES[name]
+    images = picture(), picture().rotate(90)
+    videos = []
+    for image in images:
+        with unstill.apply(pipe, unstill.NIVSDS(), **({} if case.image else {"image": image})):
+            videos.append(sample(case, pipe, num_inference_steps=4, **({"image": image} if case.image else {})))
+    assert not torch.equal(*videos)
+    assert "NIVSDS regenerates from step 2 of 4" in caplog.text
+
+
+def test_a_start_below_the_handover_of_wan_22_is_warned_of(caplog: Any) -> None:
+    pipe = pipeline("Wan 2.2 A14B")  # boundary_ratio 0.875
+    for method, warns in (
+        (unstill.EarlyStart(start=0.9), False),
+        (unstill.EarlyStart(start=0.85), True),
+        (unstill.EarlyStart(sigma=0.85), True),
+        (unstill.ImageStart(start=0.85), True),
+        (unstill.FrameInit(), False),
+    ):
+        caplog.clear()
+        unstill.apply(pipe, method).remove()
+        assert ("boundary_ratio" in caplog.text) == warns
+    unstill.apply(pipeline("WanImageToVideoPipeline"), unstill.EarlyStart(start=0.5)).remove()
+    assert "boundary_ratio" not in caplog.text
+
+
 @pytest.mark.parametrize("coarse_to_fine", [False, True])
 def test_free_init_is_that_of_diffusers(coarse_to_fine: bool) -> None:
     pipe, case = pipeline("AnimateDiffPipeline"), CASES["AnimateDiffPipeline"]

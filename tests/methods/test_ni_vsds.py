@@ -12,6 +12,7 @@ import unstill
 from tests.methods.sampler import Sampler, animatediff_ddim, network_c
 from unstill.errors import UnstillError
 from unstill.methods.base import Run
+from unstill.methods.levels import signal_share
 from unstill.methods.ni_vsds import NIVSDS, share, update, weight
 from unstill.process import ForwardProcess
 
@@ -99,9 +100,9 @@ ZERO_SNR = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "
 IMAGE = torch.randn(2, 4, 1, 6, 6, generator=torch.Generator().manual_seed(3))
 
 
-def loop(scheduler, method, seed=0, steps=10):
+def loop(scheduler, method, seed=0, steps=10, image=IMAGE):
     """A run on a small network, with what it visited."""
-    pipe = Sampler(scheduler, lambda x, t: 0.3 * torch.tanh(x.roll(1, 2)) + 0.1, IMAGE, frames=5)
+    pipe = Sampler(scheduler, lambda x, t: 0.3 * torch.tanh(x.roll(1, 2)) + 0.1, image, frames=5)
     with unstill.apply(pipe, method) as applied:
         final = pipe(steps, generator=torch.Generator().manual_seed(seed)).frames
     return pipe, applied, final
@@ -152,6 +153,35 @@ def test_any_process_and_solver(scheduler, regenerated):
             scheduler.scale_model_input(x, t)
         x = scheduler.step(again.network(x, t), t, x, return_dict=False)[0]
     assert torch.equal(final, x)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "first"),
+    [
+        (diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0), 2),  # 1 and .978 come first
+        (diffusers.FlowMatchEulerDiscreteScheduler(), 1),
+        (diffusers.DDIMScheduler(**VP, clip_sample=False, **ZERO_SNR), 1),
+        (diffusers.DDIMScheduler(**VP, clip_sample=False), 0),
+        (diffusers.EulerDiscreteScheduler(**VP), 0),
+    ],
+)
+def test_by_default_the_regeneration_keeps_something_of_the_image(scheduler, first, caplog):
+    pipe, applied, final = loop(scheduler, NIVSDS())
+    run, process = applied.run, ForwardProcess.of(scheduler)
+    scheduler.set_timesteps(10)
+    shares = [signal_share(*process.alpha_sigma(t, i)) for i, t in enumerate(scheduler.timesteps)]
+    expected = next(i for i, share in enumerate(shares) if share >= 0.05) if shares[0] <= 1e-3 else 0
+    assert torch.equal(run.grid.timesteps[-(10 - expected) :], scheduler.timesteps[expected:])
+    assert expected == first
+    assert ("regenerates from step" in caplog.text) == (expected > 0)
+    if expected:
+        assert f"step {expected + 1} of 10" in caplog.text and shares[expected] >= 0.05
+        caplog.clear()
+        loop(scheduler, NIVSDS(regenerate=1.0))
+        assert "keeps nothing of the image" in caplog.text
+    # two images give two videos
+    other = loop(scheduler, NIVSDS(), image=IMAGE.flip(-1))[2]
+    assert (final - other).abs().max() > 1e-3
 
 
 def test_the_regeneration_draws_its_noise_from_the_generator():

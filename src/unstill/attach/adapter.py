@@ -67,6 +67,10 @@ class Adapter:
         """Leading latent frames that the pipeline fills with the image and does not denoise."""
         return 0
 
+    def handover(self, pipe: Any) -> float | None:
+        """The timestep below which a second network takes over from the first; `None`: there is one network."""
+        return None
+
     # The first latents: the (first) value of `prepare_latents`, with the arguments of that call.
     def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
         return latents.transpose(1, 2) if self.frames_first else latents

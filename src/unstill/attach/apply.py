@@ -1,6 +1,7 @@
 """`unstill.apply`: puts methods into a pipeline, and takes them out again."""
 
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,11 @@ from unstill.attach.denoiser import around_calls, edit_condition
 from unstill.attach.sampling import ScheduleOnly, correct, schedule, solve
 from unstill.attach.scheduler import Arguments, hooked, skip_step, unhook
 from unstill.errors import UnstillError
+from unstill.grid import level_of
 from unstill.methods.base import Method, Run, Target
+
+
+log = logging.getLogger(__name__)
 
 
 def apply(pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None = None) -> "Applied":
@@ -85,8 +90,9 @@ class Applied:
             )
         self._own_scheduler = pipe.scheduler
         self._scheduler = hooked(pipe.scheduler, self)
-        self._process = self._adapter.process(self._scheduler)
+        self.process = self._adapter.process(self._scheduler)
         self._check()
+        self._warn()
 
         self._lock = threading.Lock()  # held while the pipeline is called
         self._thread: int | None = None  # the thread of that call
@@ -124,7 +130,7 @@ class Applied:
     def _check(self, image_latents: bool = True) -> None:
         target = Target(
             pipeline=type(self.pipe).__name__,
-            process=self._process,
+            process=self.process,
             order=self._scheduler.order,
             image_latents=image_latents and (self._adapter.captures is not None or self._image is not None),
             condition=bool(self._adapter.denoisers),
@@ -142,6 +148,19 @@ class Applied:
                 f"{target.pipeline} sees none."
             )
 
+    def _warn(self) -> None:
+        """Says what works, but hardly as meant."""
+        handover = self._adapter.handover(self.pipe)
+        for method in self.methods if handover is not None else ():
+            level = {unit: getattr(method, unit, None) for unit in ("start", "sigma")}
+            if any(level.values()) and level_of(self.process, **level)[0] < handover:
+                log.warning(
+                    "%s starts below the level at which %s hands over to its second network (boundary_ratio): the "
+                    "first one, which was trained for high noise, is not used.",
+                    method.name,
+                    type(self.pipe).__name__,
+                )
+
     @contextmanager
     def also(self, method: Method) -> Iterator[None]:
         """One more method, last in order, for as long as the context lasts."""
@@ -157,7 +176,7 @@ class Applied:
         return [method for method in self.methods if method.implements(hook)]
 
     def _new_run(self) -> Run:
-        return Run(process=self._process, methods=self.methods, held=self._adapter.held_frames(self.pipe))
+        return Run(process=self.process, methods=self.methods, held=self._adapter.held_frames(self.pipe))
 
     def _forget(self) -> None:
         """What is known of the call that has begun: nothing."""
@@ -171,7 +190,7 @@ class Applied:
         if not self._lock.acquire(blocking=False):
             raise UnstillError(
                 f"This {type(self.pipe).__name__} with methods is being called already, and they keep the state of "
-                "one call; wait for it, or give each thread its own: apply to copy.copy(pipe), which shares the networks."
+                "one call; wait for it, or apply to copy.copy(pipe) in each thread, which shares the networks."
             )
         try:
             self.run, self._thread = None, threading.get_ident()

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from unstill.errors import UnstillError
 from unstill.methods.base import Method, Run, Target
 from unstill.methods.free_init import FreeInit
 from unstill.methods.levels import check_signal
+
+
+log = logging.getLogger(__name__)
 
 
 def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int | None = None, **kwargs: Any) -> Any:
@@ -45,6 +49,13 @@ def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int 
         applied = applied_to(pipe) or stack.enter_context(apply(pipe))
         restart = FreeInitNoise(method)
         stack.enter_context(applied.also(restart))
+        level = method.level_for(applied.process)
+        if method.level is None and level < 1:
+            log.warning(
+                "FreeInit noises to level=%g between the calls: %s keeps nothing of the video at 1.",
+                level,
+                type(pipe.scheduler).__name__,
+            )
         if num_inference_steps is None:
             num_inference_steps = inspect.signature(pipe.__call__).parameters["num_inference_steps"].default
         for iteration in range(method.iterations - 1):
@@ -88,7 +99,7 @@ class FreeInitNoise(Method):
                 f"FreeInit calls the pipeline several times, and the blocks of {target.pipeline} decide what it takes "
                 "and returns; build the pipeline of the same name without Modular."
             )
-        check_signal(target.process, self.method.level, "FreeInit")
+        check_signal(target.process, self.method.level_for(target.process), "FreeInit")
 
     def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
         if self.initial is None:

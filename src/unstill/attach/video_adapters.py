@@ -39,6 +39,12 @@ class WanText(VideoAdapter):
 
     usual_scheduler = ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True})
 
+    def handover(self, pipe: Any) -> float | None:
+        ratio = pipe.config.get("boundary_ratio")
+        if ratio is None or getattr(pipe, "transformer_2", None) is None:
+            return None
+        return float(ratio * pipe.scheduler.config.num_train_timesteps)
+
 
 class Wan(WanText):
     """

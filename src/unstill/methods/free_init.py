@@ -12,7 +12,7 @@ import torch
 from unstill.errors import UnstillError, shown
 from unstill.methods.base import Method, Target
 from unstill.methods.frequency import FilterKind, low_pass, mix
-from unstill.methods.levels import diffuse
+from unstill.methods.levels import LEAST_SIGNAL, SMALLEST_SIGNAL, diffuse, training_level
 from unstill.process import ForwardProcess
 
 
@@ -25,7 +25,8 @@ class FreeInit(Method):
     Args:
         iterations: how often the pipeline is called, at least 1.
         coarse_to_fine: fewer steps in the first calls, all of them in the last only.
-        level: how far the video is noised between calls, as a fraction of the training time in (0, 1].
+        level: how far the video is noised between calls, as a fraction of the training time in (0, 1]. By default 1,
+            the paper's, and 0.95 where 1 keeps nothing of the video (flow matching, zero terminal SNR).
         filter: `"butterworth"`, `"gaussian"`, `"ideal"` or `"box"`.
         spatial: stop frequency of height and width as a share of the highest.
         temporal: stop frequency of time, likewise.
@@ -35,7 +36,7 @@ class FreeInit(Method):
 
     iterations: int = 5
     coarse_to_fine: bool = False
-    level: float = 1.0
+    level: float | None = None
     filter: FilterKind = "butterworth"
     spatial: float = 0.25
     temporal: float = 0.25
@@ -47,7 +48,7 @@ class FreeInit(Method):
     def __post_init__(self) -> None:
         if not 1 <= self.iterations <= 1000:
             raise UnstillError(f"FreeInit takes 1 to 1000 iterations, not {shown(self.iterations)}.")
-        if not 0 < self.level <= 1:
+        if self.level is not None and not 0 < self.level <= 1:
             raise UnstillError(f"level of FreeInit is a fraction of the training time in (0, 1], not {self.level}.")
         low_pass((1, 1, 1), self.filter, self.spatial, self.temporal, self.order)  # raises for what is no filter
 
@@ -55,6 +56,12 @@ class FreeInit(Method):
         raise UnstillError(
             "FreeInit is a loop around the pipeline, not in it; call unstill.free_init(pipe, FreeInit(), ...)."
         )
+
+    def level_for(self, process: ForwardProcess) -> float:
+        """The level given, or the default for a process."""
+        if self.level is not None:
+            return self.level
+        return 1.0 if training_level(process, 1.0)[0] > SMALLEST_SIGNAL else 1 - LEAST_SIGNAL
 
     def steps(self, total: int, iteration: int) -> int:
         """Sampling steps of an iteration, counted from 0, when the last one takes `total`."""
@@ -75,4 +82,4 @@ class FreeInit(Method):
             fresh: unit noise.
         """
         mask = low_pass(video.shape[2:], self.filter, self.spatial, self.temporal, self.order, self.parity)
-        return mix(diffuse(process, video, initial, self.level), fresh, mask)
+        return mix(diffuse(process, video, initial, self.level_for(process)), fresh, mask)

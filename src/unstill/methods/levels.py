@@ -12,6 +12,15 @@ from unstill.process import ForwardProcess
 SMALLEST_SIGNAL = 1e-3
 
 
+# What methods keep of the signal where the highest level of a process keeps nothing: start=0.95 of flow matching.
+LEAST_SIGNAL = 0.05
+
+
+def signal_share(alpha: float, sigma: float) -> float:
+    """`alpha / sqrt(alpha^2 + sigma^2)`: the share of the signal at a level, in the coordinates of any scheduler."""
+    return alpha / math.hypot(alpha, sigma)
+
+
 def training_level(process: ForwardProcess, fraction: float) -> tuple[float, float]:
     """
     (alpha, sigma) after a fraction of the training time, in coordinates in which pure noise is N(0, I), whatever those

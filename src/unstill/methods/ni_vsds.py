@@ -5,6 +5,7 @@ Guo et al., "I4VGen: Image as Free Stepping Stone for Text-to-Video Generation",
 https://huggingface.co/papers/2406.02230.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,10 @@ import torch
 from unstill.errors import UnstillError
 from unstill.grid import Grid
 from unstill.methods.base import Method, NextSample, Run, Target
-from unstill.methods.levels import training_level
+from unstill.methods.levels import LEAST_SIGNAL, SMALLEST_SIGNAL, signal_share, training_level
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +30,15 @@ class NIVSDS(Method):
         tau: the loop visits the levels of the schedule down to this fraction of the training time, in [0, 1).
         step_size: alpha of Eq. 5: a number, a function of the iteration (from 0), or one number per iteration, the
             last of which is kept for the rest.
-        regenerate: p_re, the share of the steps that the regeneration takes, in (0, 1]; below 1 it begins lower.
+        regenerate: p_re, the share of the steps that the regeneration takes, in (0, 1]; below 1 it begins lower. By
+            default 1, the paper's; where the first level keeps nothing of the video (flow matching, zero terminal
+            SNR), the steps from the highest level on that keeps a twentieth of it (`LEAST_SIGNAL`).
         counted: visit `int(steps * (1 - tau)) + 1` levels, whatever they are, as the released code does.
     """
 
     tau: float = 0.4
     step_size: float | Sequence[float] | Callable[[int], float] = 1.0
-    regenerate: float = 1.0
+    regenerate: float | None = None
     counted: bool = False
 
     owns = frozenset({"levels", "latents"})
@@ -44,7 +50,7 @@ class NIVSDS(Method):
     }
 
     def __post_init__(self) -> None:
-        if not (0 <= self.tau < 1 and 0 < self.regenerate <= 1):
+        if not (0 <= self.tau < 1 and (self.regenerate is None or 0 < self.regenerate <= 1)):
             raise UnstillError(
                 f"NIVSDS takes tau in [0, 1) and regenerate in (0, 1], not {self.tau} and {self.regenerate}."
             )
@@ -86,7 +92,7 @@ class NIVSDS(Method):
                 f"{type(run.process.scheduler).__name__} does not visit every level once, downwards, as NIVSDS needs; "
                 "use e.g. DDIMScheduler."
             )
-        first = steps - int(steps * self.regenerate)
+        first = self._first(run, grid)
         if not 0 < iterations <= steps or first == steps:
             raise UnstillError(
                 f"NIVSDS has no noise level above tau={self.tau} or none to regenerate from in {steps} steps; "
@@ -123,6 +129,34 @@ class NIVSDS(Method):
         # One noise for all of the loop, another for the regeneration.
         noise = run.noise if step < state.iterations else run.draw(run.noise.shape)
         return NextSample(process.add_noise(state.video, noise, run.grid.timesteps[step], step))
+
+    def _first(self, run: Run, grid: Grid) -> int:
+        """Index of the level at which the regeneration begins; the number of steps, if there is none."""
+        shares = [signal_share(*run.process.alpha_sigma(t, i)) for i, t in enumerate(grid.timesteps)]
+        name = type(run.process.scheduler).__name__
+        if self.regenerate is not None:
+            first = len(shares) - int(len(shares) * self.regenerate)
+            if first < len(shares) and shares[first] <= SMALLEST_SIGNAL:
+                log.warning(
+                    "NIVSDS regenerates from a level at which %s keeps nothing of the image; leave regenerate out, or "
+                    "give less than %g.",
+                    name,
+                    self.regenerate,
+                )
+            return first
+        if shares[0] > SMALLEST_SIGNAL:
+            return 0
+        first = next((i for i, share in enumerate(shares) if share >= LEAST_SIGNAL), len(shares))
+        if first < len(shares):
+            log.warning(
+                "NIVSDS regenerates from step %d of %d, where %s keeps %.0f %% of the signal: the first level keeps "
+                "nothing of the image.",
+                first + 1,
+                len(shares),
+                name,
+                100 * shares[first],
+            )
+        return first
 
     def _iterations(self, run: Run, grid: Grid) -> int:
         steps = len(grid.timesteps)
