@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.papers.verdicts import Finding
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 from unstill.lab.comparison_plots import Drawn
 from unstill.lab.interval_text import between, signed
 from unstill.lab.summary import Row

@@ -219,7 +219,7 @@ class LatentStatistics:
 
     def write(self, path: Path, extra: dict[str, Any], more: dict[str, torch.Tensor]) -> Path:
         """`save` with more: `extra` goes into the description, `more` beside the tensors; `load` ignores both."""
-        from unstill.data.atomic import replacing
+        from unstill.data.files import replacing
 
         text = {"version": VERSION, "count": self._count, "meta": self.meta, **extra}
         tensors = dict(more)

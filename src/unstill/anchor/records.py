@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 from unstill.errors import UnstillError
 
 

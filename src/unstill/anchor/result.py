@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from unstill.anchor.candidates import Candidate
 from unstill.anchor.records import Record
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 
 
 FRAME = 4  # pixels around each picture of the sheet

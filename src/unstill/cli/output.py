@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import platform
 import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,39 +14,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from unstill.data import files
 from unstill.errors import UnstillError
 from unstill.lab.provenance import versions
 
 
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """
-    A folder next to `out` to write all files of one run into; when the block ends without an error they move to the
-    folder of `out`, replacing files of the same name. On any error, Ctrl-C included, nothing is left behind.
+    """A folder next to `out`; what the block writes into it moves to the folder of `out` at its end, or not at all.
 
     Raises:
         UnstillError: the place cannot be written.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".unstill-", dir=out.parent))
-    except OSError as error:
-        raise _no_place(out, error) from error
-    try:
-        yield folder
+    with files.told(out), files.beside(out.parent) as folder:
+        try:
+            yield folder
+        except UnstillError as error:
+            raise UnstillError(str(error).replace(str(folder), str(out.parent))) from error
         for made in sorted(folder.iterdir()):
-            target = out.parent / made.name
-            if target.is_dir():  # checked at the door to hold nothing but frames
-                shutil.rmtree(target)
-            os.replace(made, target)
-    except UnstillError as error:
-        raise UnstillError(str(error).replace(str(folder), str(out.parent))) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO):
-            raise UnstillError(f"{out} cannot be written ({error.strerror}); nothing was left behind.") from error
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            files.move(made, out.parent / made.name)
 
 
 def check_writable(out: Path) -> None:

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 from unstill.data.keyed import generator_for
 from unstill.data.loading import read_ahead
 from unstill.data.sources import Sample, Source

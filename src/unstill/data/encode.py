@@ -12,8 +12,8 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from PIL import Image, PngImagePlugin
 
-from unstill.data.atomic import PICTURE_NAME
 from unstill.data.decode import FPS_KEY
+from unstill.data.files import PICTURE_NAME
 from unstill.errors import UnstillError
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unstill.data.atomic import replacing
 from unstill.data.decode import FOLDER_FPS, Packed, Stream, open_video
 from unstill.data.encode import ENCODERS, write_pictures
+from unstill.data.files import replacing
 from unstill.data.images import Size, check_size, resize_and_crop
 from unstill.errors import UnstillError
 

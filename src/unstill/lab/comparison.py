@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from unstill.data.atomic import replacing
 from unstill.data.decode import natural_key
+from unstill.data.files import replacing
 from unstill.data.images import PICTURE_SUFFIXES, read_image
 from unstill.errors import UnstillError
 from unstill.lab.compare import Comparison, Model, Setting

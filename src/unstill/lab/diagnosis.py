@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from unstill.data.atomic import replacing
 from unstill.data.clips import video_files
+from unstill.data.files import replacing
 from unstill.errors import UnstillError
 from unstill.lab.diagnose import SHARE, Diagnosis
 from unstill.lab.diagnosis_report import command as suggested_command

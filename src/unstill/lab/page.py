@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 from unstill.data.images import resize_and_crop
 from unstill.data.video import as_frames, write_video
 from unstill.lab.plots import FONT

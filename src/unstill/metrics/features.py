@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 from unstill.metrics.pixels import as_float, as_uint8
 
 

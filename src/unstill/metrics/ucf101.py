@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from unstill.data import read_image, read_video, video_files, write_video
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 from unstill.data.listing import class_text
 from unstill.errors import UnstillError
 

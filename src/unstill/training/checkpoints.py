@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 from unstill.errors import UnstillError
 from unstill.training.weights import Average, Named, put
 

@@ -6,7 +6,7 @@ import csv
 import os
 from pathlib import Path
 
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 
 
 class LossCurve:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unstill.data import world
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 from unstill.errors import UnstillError
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler, motion_bucket
 from unstill.models.pico.pipeline import FPS

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from unstill.data import world
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 from unstill.models.pico import PicoAutoencoder
 from unstill.training.pico_recipe import PicoRecipe, Report, generator, resume, save_checkpoint, update
 

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 
 
 Report = Callable[[str, int, int, str], None]  # stage, steps done, steps in all, a line of figures

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unstill.data.atomic import replacing
+from unstill.data.files import replacing
 from unstill.errors import UnstillError
 
 

@@ -1,0 +1,189 @@
+"""Writing files: whole or not at all, never over what this program did not write, nothing left behind.
+
+Everything is written into a folder `.unstill-ID` beside its place, flushed to the disk and renamed. Beside that folder
+lies `.unstill-ID.lock`, which the process holds locked. The operating system takes the lock from a process that dies,
+so that `sweep` can tell what a killed process has left and remove it.
+"""
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from unstill.errors import UnstillError
+
+
+PICTURE_NAME = "frame_{:05d}.png"
+PICTURE_KEY = "unstill:fps"
+"""The text chunk of a PNG in which `write_video` records the frame rate; it also tells its frames from others."""
+_PICTURE = re.compile(r"frame_\d{5,}\.png")
+_LOCK = re.compile(r"(\.unstill-[0-9a-f]{16})\.lock")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_swept: set[Path] = set()
+
+
+@contextmanager
+def beside(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent` (made if missing) for the time of the block.
+
+    If the process dies in the block, `sweep` removes the folder; the first `beside` of a process in a place does.
+
+    Raises:
+        OSError: the place cannot be written; `told` around it makes a sentence of that.
+    """
+    made = parent / f".unstill-{secrets.token_hex(8)}"
+    parent.mkdir(parents=True, exist_ok=True)
+    if parent.resolve() not in _swept:
+        sweep(parent)
+        _swept.add(parent.resolve())
+    lock = FileLock(f"{made}.lock")
+    Path(lock.lock_file).touch()  # filelock would wait for ever in a place like /proc that makes no files
+    lock.acquire()
+    try:
+        made.mkdir()
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        _unlink(lock)
+
+
+def sweep(parent: Path) -> None:
+    """Removes the temporary folders in `parent` whose processes no longer live, and nothing else."""
+    try:
+        names = [found[1] for entry in os.scandir(parent) if (found := _LOCK.fullmatch(entry.name))]
+    except OSError:
+        return
+    for name in names:
+        lock = FileLock(parent / f"{name}.lock")
+        with suppress(OSError, Timeout, RuntimeError):
+            lock.acquire(blocking=False)
+            shutil.rmtree(parent / name, ignore_errors=True)
+            _unlink(lock)
+
+
+def _unlink(lock: FileLock) -> None:
+    """Removes a lock's file and gives the lock back. In this order, except on Windows, which keeps open files."""
+    if os.name == "nt":
+        lock.release()
+    with suppress(OSError):
+        os.unlink(lock.lock_file)
+    lock.release()
+
+
+@contextmanager
+def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
+    """A temporary path to write to; it takes the place of `path` when the block ends without an error.
+
+    Args:
+        path: the final file or folder. Missing parents are made.
+        folder: `path` is a folder of written frames. One that holds anything else is never replaced.
+
+    Raises:
+        UnstillError: the place cannot be written, whatever the block raised OSError for (full disk, permissions ...),
+            or safetensors and torch.save their own errors.
+    """
+    if folder and path.exists() and not path.is_dir():
+        raise UnstillError(f"{path} is a file, but a folder of pictures was to be written there; choose another name.")
+    if not folder and path.is_dir():
+        raise UnstillError(f"{path} is a folder, but a file was to be written there; choose another name.")
+    if folder and path.is_dir() and not all(_is_frame(entry) for entry in path.iterdir()):
+        raise UnstillError(f"The folder {path} holds other files than frames; choose a new or empty folder.")
+    with told(path), beside(path.parent) as around:
+        new = around / path.name
+        mode = None
+        if folder:
+            new.mkdir()
+        else:  # the umask decides about a new file; safetensors writes files for their owner alone
+            new.touch()
+            mode = new.stat().st_mode
+        yield new
+        if mode is not None:
+            new.chmod(mode)
+        move(new, path)
+
+
+def move(new: Path, path: Path) -> None:
+    """Flushes `new`, which lies in a folder of `beside`, to the disk and renames it to `path`.
+
+    A folder that is replaced is moved out of the way first and removed with the folder of `beside`.
+    """
+    flush(new)
+    if path.is_dir() and not path.is_symlink():
+        old = new.with_name(f"{new.name}.replaced")
+        os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+    else:
+        os.replace(new, path)
+    _flush_one(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Has a file, or all files of a folder, written to the disk."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            _flush_one(Path(folder, name))
+    _flush_one(path)
+
+
+def _flush_one(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return
+    file = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that flushes no folders
+            raise
+    finally:
+        os.close(file)
+
+
+def _is_frame(path: Path) -> bool:
+    """Whether `write_video` has written this picture."""
+    if not _PICTURE.fullmatch(path.name) or path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return PICTURE_KEY.encode() in file.read(256)
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Around writing to `path`: what the disk refuses becomes an `UnstillError`."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, OSError) or is_disk_full(error) or isinstance(error, SafetensorError):
+            raise cannot_write(path, error) from error
+        raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error means a lack of disk space; torch and safetensors have no class of their own for it."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    return "No space left on device" in str(error) or "PytorchStreamWriter" in str(error)
+
+
+def cannot_write(path: Path, error: BaseException) -> UnstillError:
+    """The sentence for a place that cannot be written."""
+    if is_disk_full(error):
+        return UnstillError(
+            f"{path} cannot be written (no space left on the disk): free some space, or write somewhere else; nothing "
+            "half-written was left behind."
+        )
+    in_the_way = next((one for one in (path, *path.parents) if os.path.exists(one) and not os.path.isdir(one)), None)
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    if in_the_way is not None and in_the_way != path:
+        reason = f"{in_the_way} is a file, not a folder"
+    return UnstillError(f"{path} cannot be written ({reason}): choose another place; nothing was left behind.")
