@@ -151,7 +151,9 @@ class Applied:
     def _warn(self) -> None:
         """Says what works, but hardly as meant."""
         handover = self._adapter.handover(self.pipe)
-        for method in self.methods if handover is not None else ():
+        if handover is None:
+            return
+        for method in self.methods:
             level = {unit: getattr(method, unit, None) for unit in ("start", "sigma")}
             if any(level.values()) and level_of(self.process, **level)[0] < handover:
                 log.warning(
