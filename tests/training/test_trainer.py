@@ -121,12 +121,14 @@ def test_a_lora_is_saved_alone_and_merged(make: Make, pico: Path, tmp_path: Path
     recipe = make(lora={"rank": 2}, train__steps=2, train__learning_rate=0.1, train__ema=None)
     train(recipe, tmp_path, silent)
     added = load_file(tmp_path / "lora.safetensors")
-    assert all("lora_" in key for key in added) and any(key.startswith("look2.qkv") for key in added)
+    assert all("lora_" in key for key in added) and any(key.startswith("unet.look2.qkv") for key in added)
     before, after = (unstill.load(str(f)).unet.state_dict() for f in (pico, tmp_path / "pipeline"))
     assert before.keys() == after.keys()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
-    assert moved == {key.rpartition(".lora_A")[0] + ".weight" for key in added if "lora_A" in key}
-    down, up = added["look2.qkv.lora_A.weight"], added["look2.qkv.lora_B.weight"]
+    assert moved == {
+        key.removeprefix("unet.").rpartition(".lora_A")[0] + ".weight" for key in added if "lora_A" in key
+    }
+    down, up = added["unet.look2.qkv.lora_A.weight"], added["unet.look2.qkv.lora_B.weight"]
     torch.testing.assert_close(after["look2.qkv.weight"], before["look2.qkv.weight"] + up @ down)  # alpha = rank
 
 
@@ -171,6 +173,31 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_state(make: M
         train(recipe, tmp_path, silent)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["0000001"]
     assert len(losses(tmp_path)) == 1 and not (tmp_path / "pipeline").exists()
+
+
+def test_at_the_first_step_the_learning_rate_is_not_blamed(make: Make, pico: Path, tmp_path: Path) -> None:
+    pipe = unstill.load(str(pico))
+    with torch.no_grad():
+        pipe.unet.look2.qkv.weight[0, 0] = torch.nan
+    pipe.save_pretrained(tmp_path / "broken")
+    with pytest.raises(UnstillError, match="step 1 is not a number") as caught:
+        train(make(model=str(tmp_path / "broken")), tmp_path / "weights", silent)
+    assert "weights of the model" in str(caught.value) and "look2.qkv.weight" in str(caught.value)
+    assert "learning_rate" not in str(caught.value)
+
+
+def test_clips_are_named_where_the_weights_are_fine(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unstill.training.families import Pico
+
+    encode = Pico.encode
+    monkeypatch.setattr(
+        Pico, "encode", lambda *given: {k: v * torch.nan if k == "image" else v for k, v in encode(*given).items()}
+    )
+    with pytest.raises(UnstillError, match=r"step 1 is not a number \(world clip .* look at those clips") as caught:
+        train(make(data__cache=False), tmp_path, silent)
+    assert "learning_rate" not in str(caught.value)
 
 
 def test_a_gradient_that_is_not_a_number_changes_nothing(

@@ -36,6 +36,7 @@ from unstill.training.conditions import plan_of
 from unstill.training.curve import LossCurve, truncate
 from unstill.training.families import Family
 from unstill.training.levels import schedule_of
+from unstill.training.lora import Addition, merge, save_lora
 from unstill.training.objective import Objective, Withhold, batch_of, told_as
 from unstill.training.opening import accelerator_for, opened
 from unstill.training.recipe import Recipe
@@ -136,7 +137,9 @@ class _Run:
             self.model.to(precision)  # what is not trained needs no more
         self.trained = weights.select(
             self.model,
-            None if lora is None else (lora.rank, lora.alpha or lora.rank, tuple(lora.targets or family.lora)),
+            None
+            if lora is None
+            else Addition(lora.rank, lora.alpha or lora.rank, tuple(lora.targets or family.lora), recipe.seed),
         )
         self.model.train().to(accelerator.device)
         if o.gradient_checkpointing:
@@ -292,7 +295,19 @@ class _Run:
         kept = f"the last good state is {newest}" if newest else "no checkpoint had been written yet"
         return (
             f"The {what} at step {step + 1} is not a number ({where}), so training stopped before that step; {kept}. "
-            "Lower train.learning_rate, or train in bf16 rather than fp16."
+            + self._what_to_do(step)
+        )
+
+    def _what_to_do(self, step: int) -> str:
+        """At the first step nothing has been learned, so the learning rate cannot be the cause."""
+        if step:
+            return "Lower train.learning_rate, or train in bf16 rather than fp16."
+        bad = next((name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()), None)
+        if bad is not None:
+            return f"The weights of the model are not all finite numbers ({bad}); load a checkpoint that is whole."
+        precise = self.recipe.train.mixed_precision == "no"
+        return "Nothing had been learned yet and the weights of the model are finite, so look at those clips" + (
+            ", or at the model's encoders." if precise else ", or set train.mixed_precision to no."
         )
 
     def _validate(self, validation: Validation, step: int) -> None:
@@ -340,8 +355,8 @@ class _Run:
             if self.average is not None:
                 weights.put(self.trained, self.average.values)
             if self.recipe.lora is not None:
-                weights.save_lora(self.model, self.out / "lora.safetensors")
-                weights.merge(self.model)
+                save_lora(self.model, self.family.denoiser, self.out / "lora.safetensors")
+                merge(self.model)
             self.pipe.to("cpu")
             if (precision := PRECISIONS.get(self.recipe.train.mixed_precision)) is not None:
                 self.pipe.to(precision)

@@ -1,67 +1,34 @@
-"""The weights that are trained, all of a denoiser or a low-rank addition, and their running average."""
+"""The weights that are trained, all of a denoiser or a LoRA (`unstill.training.lora`), and their running average."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from unstill.data.files import replacing
-from unstill.errors import UnstillError
+from unstill.training.lora import Addition, add
 
 
 Named = dict[str, nn.Parameter]
 
 
-def select(model: nn.Module, lora: tuple[int, float, tuple[str, ...]] | None = None) -> Named:
+def select(model: nn.Module, addition: Addition | None = None) -> Named:
     """
     Sets what requires a gradient, and returns it by name.
 
     Args:
-        lora: rank, alpha, and the names of the linear layers that are given an addition; `None` trains everything.
+        addition: the LoRA that is trained in place of the model; `None` trains everything.
 
     Raises:
-        UnstillError: no layer of these names, or peft is not installed.
+        UnstillError: no layer of the LoRA's names, or peft is not installed.
     """
-    model.requires_grad_(lora is None)
-    if lora is not None:
-        rank, alpha, targets = lora
-        try:
-            from peft import LoraConfig, inject_adapter_in_model
-        except ImportError as error:
-            raise UnstillError("A LoRA needs peft, which is not installed: pip install 'unstill[train]'.") from error
-        try:
-            inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets)), model)
-        except ValueError as error:
-            raise UnstillError(
-                f"{type(model).__name__} has no linear layers called {', '.join(targets)}; name some in lora.targets."
-            ) from error
+    model.requires_grad_(addition is None)
+    if addition is not None:
+        add(model, addition)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for parameter in trained.values():
         parameter.data = parameter.data.float()  # small steps are lost in half precision
     return trained
-
-
-def merge(model: nn.Module) -> None:
-    """Adds a LoRA to the layers that it stands beside, and takes it out."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge()
-            parent = model.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
-
-
-def save_lora(model: nn.Module, path: Path) -> None:
-    """Only the addition, under peft's names."""
-    from peft import get_peft_model_state_dict
-
-    weights = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
-    with replacing(path) as part:
-        save_file(weights, part)
 
 
 class Average:
