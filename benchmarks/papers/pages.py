@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.papers.verdicts import Finding
 from unstill.data.files import replacing
 from unstill.lab.comparison_plots import Drawn
+from unstill.lab.comparison_report import toy_columns
 from unstill.lab.interval_text import between, signed
 from unstill.lab.summary import Row
 
@@ -85,14 +86,15 @@ def write_experiment(
 
 def comparison_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Means, and the paired gain in motion over the first setting, with intervals."""
-    columns = ["setting", "motion", "more than " + rows[0].setting, *(words for _, words in METRICS[1:])]
+    shown = [*METRICS[1:], *toy_columns([row for row in rows if row.means])]
+    columns = ["setting", "motion", "more than " + rows[0].setting, *(words for _, words in shown)]
     table = []
     for row in rows:
         if not row.means:
             table.append([f"`{row.setting}`", "; ".join(row.failed), *[""] * (len(columns) - 2)])
             continue
         gain = signed(row.gains["motion"]) if row.gains else ""
-        others = [_mean(row, metric) for metric, _ in METRICS[1:]]
+        others = [_mean(row, metric) for metric, _ in shown]
         table.append([f"`{row.setting}`", between(row.means["motion"]), gain, *others])
     return columns, table
 

@@ -28,6 +28,7 @@ from unstill.errors import UnstillError
 from unstill.lab.claims import Claims, settle
 from unstill.lab.probe import Removed
 from unstill.lab.subjects import flow_of
+from unstill.lab.toys import measure_toys
 from unstill.methods.base import Method
 from unstill.metrics import first_frame_error, proxy_coherence, proxy_colour_fidelity, proxy_edge_fidelity
 from unstill.models.calling import arguments, generate, parameters
@@ -36,6 +37,9 @@ from unstill.models.calling import arguments, generate, parameters
 METRICS = ("motion", "fidelity", "colour", "detail", "coherence", "first_frame_error", "seconds")
 """motion: mean optical flow, % of the picture's side per frame; fidelity: mean of the proxies colour and detail;
 seconds: on a CPU those of its own time."""
+TOY_METRICS = ("travel", "travel_share", "outline", "toy_colour", "background_error")
+"""Of pictures of the synthetic world, whose toys are known: see `unstill.lab.toys.ToyMeasures`. travel_share: travel
+as a share of what was asked for, which is that of the picture's own clip, scaled to the motion level asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +81,21 @@ class Model:
     fps: float = 8.0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Toys:
+    """What is known of the toys of an image: `masks` (S, H, W), and the motion level and the travel (% of the side per
+    frame) of the clip that the image is the first frame of."""
+
+    masks: torch.Tensor
+    motion: float
+    travel: float
+
+    @property
+    def fingerprint(self) -> str:
+        content = self.masks.numpy().tobytes() + repr((self.motion, self.travel)).encode()
+        return hashlib.sha256(content).hexdigest()
+
+
 class Comparison:
     """The cells of a comparison in a folder.
 
@@ -97,14 +116,16 @@ class Comparison:
         motions: Sequence[float | None] = (None,),
         prompts: Mapping[str, str] | str | None = None,
         blind: bool = False,
+        toys: Mapping[str, Toys] | None = None,
     ) -> None:
         """
         Args:
             images: by name; so are `prompts`, where every image has its own.
+            toys: what is known of the toys of an image, by its name.
             blind: the denoiser does not see the image, which only the methods know: a text-to-video model of one that
                 takes both.
         """
-        self.folder, self.images, self.blind = folder, images, blind
+        self.folder, self.images, self.blind, self.toys = folder, images, blind, toys or {}
         self.prompts: Mapping[str, str | None] = (
             prompts if isinstance(prompts, Mapping) else dict.fromkeys(images, prompts)
         )
@@ -154,6 +175,7 @@ class Comparison:
             "picture": hashlib.sha256(self.images[cell.image].tobytes()).hexdigest(),
             "call": [model.frames, model.steps, model.size, self.prompts.get(cell.image), self.blind],
             "weights": model.weights,
+            **({"toys": toys.fingerprint} if (toys := self.toys.get(cell.image)) else {}),
         }
 
     def _pipeline(self, model: Model) -> Any:
@@ -180,7 +202,8 @@ class Comparison:
         seconds = clock() - began
         scale = max(1, math.ceil(128 / min(model.size))) if min(model.size) < 128 else 1
         write_video(self.video(key), video, model.fps, upscale=scale)
-        return {**asdict(cell), **measure(video, picture), "seconds": round(seconds, 3)}
+        found = measure(video, picture, self.toys.get(cell.image), cell.motion_asked)
+        return {**asdict(cell), **found, "seconds": round(seconds, 3)}
 
     def _sample(self, pipe: Any, model: Model, setting: Setting, cell: Cell, picture: Image.Image) -> torch.Tensor:
         takes_image = "image" in parameters(type(pipe))
@@ -198,8 +221,11 @@ class Comparison:
             return generate(pipe, call, cell.seed, sampler)
 
 
-def measure(video: torch.Tensor, picture: Image.Image) -> dict[str, float]:
-    """What is measured of every video, uint8 `(F, 3, H, W)`; see `METRICS`."""
+def measure(
+    video: torch.Tensor, picture: Image.Image, toys: Toys | None = None, motion: float | None = None
+) -> dict[str, float]:
+    """What is measured of every video, uint8 `(F, 3, H, W)`, see `METRICS`; with toys also `TOY_METRICS`, travel_share
+    only where a `motion` level was asked for."""
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     colour, detail = proxy_colour_fidelity(video, pixels), proxy_edge_fidelity(video, pixels)
     found = {
@@ -210,4 +236,9 @@ def measure(video: torch.Tensor, picture: Image.Image) -> dict[str, float]:
         "coherence": proxy_coherence(video),
         "first_frame_error": first_frame_error(video, pixels),
     }
+    if toys is not None and (kept := measure_toys(video.float() / 255, pixels.float() / 255, toys.masks)):
+        found |= {"travel": kept.travel, "outline": kept.outline, "toy_colour": kept.colour}
+        found["background_error"] = kept.background_error
+        if motion:
+            found["travel_share"] = kept.travel / (toys.travel * motion / toys.motion)
     return {name: round(value, 6) for name, value in found.items()}

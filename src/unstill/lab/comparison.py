@@ -15,14 +15,15 @@ from unstill.data.decode import natural_key
 from unstill.data.files import replacing
 from unstill.data.images import PICTURE_SUFFIXES, read_image
 from unstill.errors import UnstillError
-from unstill.lab.compare import Comparison, Model, Setting
+from unstill.lab.compare import Comparison, Model, Setting, Toys
 from unstill.lab.comparison_report import verdict, write
 from unstill.lab.fingerprint import fingerprint
 from unstill.lab.provenance import versions
 from unstill.lab.settings import PLAIN, expand, split
-from unstill.lab.subjects import from_world, picture_of
+from unstill.lab.subjects import Subject, from_world, picture_of
 from unstill.lab.summary import Row, summarise
 from unstill.lab.sweeps import Sweep, sweep_named
+from unstill.lab.toys import measure_toys
 from unstill.methods.base import Method
 from unstill.methods.catalogue import describe_method
 from unstill.methods.parsing import parse_method
@@ -143,7 +144,7 @@ def compare(
         _model(name, named, size, frames, steps, functools.partial(_load, name, device, offload, blind), blind)
         for name in ([model] if isinstance(model, str) else model)
     ]
-    pictures, captions = _pictures(images, count, models[0].size, seed)
+    pictures, captions, toys = _pictures(images, count, models[0], seed)
     motions = _motions(motion) if motion is not None else chosen.motions if chosen else (None,)
     used = tuple(range(seed, seed + seeds))
     comparison = Comparison(
@@ -154,6 +155,7 @@ def compare(
         motions=motions,
         prompts=captions if blind and prompt is None else prompt,
         blind=blind,
+        toys=toys,
     )
     comparison.run(rank, processes, progress)
     if rank > 0:
@@ -253,18 +255,20 @@ def _motions(motion: float | Sequence[float]) -> tuple[float, ...]:
 
 
 def _pictures(
-    source: Path | str | Mapping[str, Image.Image] | None, count: int, size: tuple[int, int], seed: int
-) -> tuple[dict[str, Image.Image], dict[str, str]]:
-    """Pictures and, of the synthetic world, captions by name; those of a folder in natural order."""
+    source: Path | str | Mapping[str, Image.Image] | None, count: int, model: Model, seed: int
+) -> tuple[dict[str, Image.Image], dict[str, str], dict[str, Toys]]:
+    """Pictures and, of the synthetic world, captions and toys, by name; those of a folder in natural order."""
     if source is None:
-        rendered = {f"world {i}": clip for i, clip in enumerate(from_world(count, 8, size, seed))}
+        clips = from_world(count, model.frames or 8, model.size, seed)
+        rendered = {f"world {i}": clip for i, clip in enumerate(clips)}
         captions = {name: clip.caption for name, clip in rendered.items() if clip.caption is not None}
-        return {name: picture_of(clip) for name, clip in rendered.items()}, captions
+        toys = {name: known for name, clip in rendered.items() if (known := _toys(clip)) is not None}
+        return {name: picture_of(clip) for name, clip in rendered.items()}, captions, toys
     if isinstance(source, Mapping):
-        return dict(list(source.items())[:count]), {}
+        return dict(list(source.items())[:count]), {}, {}
     path = Path(source)
     if not path.is_dir():
-        return {path.name: read_image(path)}, {}
+        return {path.name: read_image(path)}, {}, {}
     found = sorted(
         (file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES),
         key=lambda file: natural_key(file.name),
@@ -273,4 +277,12 @@ def _pictures(
         raise UnstillError(
             f"The folder {path} holds no pictures; their names end in {' '.join(sorted(PICTURE_SUFFIXES))}."
         )
-    return {file.name: read_image(file) for file in found[:count]}, {}
+    return {file.name: read_image(file) for file in found[:count]}, {}, {}
+
+
+def _toys(clip: Subject) -> Toys | None:
+    """The toys of a rendered clip, with the travel that the same measure finds in it."""
+    kept = None if clip.toys is None else measure_toys(clip.video, clip.video[0], clip.toys)
+    if clip.toys is None or kept is None or not kept.travel:
+        return None
+    return Toys(masks=clip.toys, motion=clip.motion, travel=kept.travel)

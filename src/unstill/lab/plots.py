@@ -261,7 +261,7 @@ def _svg(figure: Figure, axes: Axes, tips: _Tips, x_label: str, y_label: str, ti
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r'<style type="text/css">.*?</style>', "", drawn, flags=re.DOTALL)
-    drawn = tips.insert(drawn)
+    drawn = tips.insert(drawn).replace("xlink:href=", "href=")
     referred = set(re.findall(r'(?:href="|url\()#([\w-]+)', drawn))
     drawn = re.sub(r' id="([\w.-]+)"', lambda found: found[0] if found[1] in referred else "", drawn)
     for role, (light, _) in _COLOURS.items():
@@ -271,7 +271,6 @@ def _svg(figure: Figure, axes: Axes, tips: _Tips, x_label: str, y_label: str, ti
     assert size
     head = (
         f'<svg class="plot" font-family="{FONT}" xmlns="http://www.w3.org/2000/svg" '
-        f'xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {size[1]} {size[2]}" width="{1.6 * float(size[1]):g}" role="img" '
         f'aria-label="{escape(title, quote=True)}"><style>{_STYLE}</style>'
     )

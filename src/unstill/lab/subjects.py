@@ -17,6 +17,7 @@ from unstill.data.clips import ClipFolder, video_files
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.lab.bayes import candidates
+from unstill.lab.toys import toy_masks
 from unstill.metrics import motion_score
 from unstill.models.calling import parameters
 
@@ -30,12 +31,14 @@ LIVELY = (0.15, 1.0)
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A clip: `video` (F, 3, H, W) in [0, 1]; `motion`: its level, 1 is lively; `others` (N, F, 3, H, W): what could
-    have followed its first frame, itself first; `caption`: what happens, where that is known."""
+    have followed its first frame, itself first; `caption`: what happens, where that is known; `toys` (S, H, W): where
+    the toys of the first frame are, of the synthetic world."""
 
     video: Tensor
     motion: float
     others: Tensor | None = None
     caption: str | None = None
+    toys: Tensor | None = None
 
 
 class Subjects(Protocol):
@@ -78,7 +81,8 @@ class World:
         video = candidates(scene, motion, g, self.others, self.frames, side).video if self.others else clip.video
         fitted = _eight_bits(resize_and_crop(video.flatten(0, 1), self.size)).unflatten(0, video.shape[:2])
         told = world.captions(scene, motion, self.frames)[0]
-        return Subject(fitted[0], level, fitted if self.others else None, told)
+        masks = resize_and_crop(toy_masks(scene, side)[:, None].expand(-1, 3, -1, -1).float(), self.size)[:, 0] > 0.5
+        return Subject(fitted[0], level, fitted if self.others else None, told, masks)
 
     @property
     def fingerprint(self) -> str:

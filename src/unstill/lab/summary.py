@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.compare import METRICS
+from unstill.lab.compare import METRICS, TOY_METRICS
 
 
 FRONT = ("motion", "fidelity")
-BOUNDS = dict.fromkeys(METRICS, (0.0, np.inf)) | dict.fromkeys(
-    ("fidelity", "colour", "detail", "coherence"), (0.0, 1.0)
+ALL_METRICS = (*METRICS, *TOY_METRICS)
+BOUNDS = dict.fromkeys(ALL_METRICS, (0.0, np.inf)) | dict.fromkeys(
+    ("fidelity", "colour", "detail", "coherence", "outline", "toy_colour"), (0.0, 1.0)
 )
 
 
@@ -26,7 +27,8 @@ class Row:
     One setting of one model at one motion level.
 
     Attributes:
-        means: by metric, with intervals over images (over seeds, where there is one image).
+        means: by metric (those that all cells have), with intervals over images (over seeds, where there is one
+            image).
         gains: the same of the paired difference from the first setting of the same model and motion; empty for it.
         front: whether no setting of the same model and motion has both more motion and more fidelity, on the images
             and seeds that all settings could make.
@@ -66,19 +68,22 @@ class Row:
 class _Group:
     """The cells of one row: metric -> {(image, seed): value}."""
 
-    values: dict[str, dict[tuple[str, int], float]] = field(default_factory=lambda: {name: {} for name in METRICS})
+    values: dict[str, dict[tuple[str, int], float]]
     failed: set[str] = field(default_factory=set)
 
 
 def summarise(results: Sequence[dict[str, Any]]) -> list[Row]:
     """Rows in the order in which models, settings and motion levels first occur."""
+    made = [one for one in results if "error" not in one]
+    metrics = [name for name in ALL_METRICS if name in METRICS or (made and all(name in one for one in made))]
     groups: dict[tuple[str, str, float | None], _Group] = {}
     for one in results:
-        group = groups.setdefault((one["model"], one["setting"], one["motion_asked"]), _Group())
+        place = one["model"], one["setting"], one["motion_asked"]
+        group = groups.setdefault(place, _Group({name: {} for name in metrics}))
         if "error" in one:
             group.failed.add(one["error"])
             continue
-        for name in METRICS:
+        for name in metrics:
             group.values[name][(one["image"], one["seed"])] = one[name]
     rows: dict[tuple[str, str, float | None], Row] = {}
     for model, motion in dict.fromkeys((model, motion) for model, _, motion in groups):
@@ -90,6 +95,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> list[Row]:
 def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[tuple[str, str, float | None], Row]:
     """Settings that compete with each other. All use the same resamples of the same images."""
     baseline = next(iter(groups.values()))
+    metrics = tuple(baseline.values)
     pairs = sorted({pair for group in groups.values() for pair in group.values["motion"]})
     by_image = len({image for image, _ in pairs}) > 1
     units = sorted({pair[0 if by_image else 1] for pair in pairs}, key=str)
@@ -103,7 +109,7 @@ def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[t
         with np.errstate(invalid="ignore"):
             return (w @ mean) / (w @ there)
 
-    draws = {key: {name: resampled(group.values[name]) for name in METRICS} for key, group in groups.items()}
+    draws = {key: {name: resampled(group.values[name]) for name in metrics} for key, group in groups.items()}
     usable = [key for key, group in groups.items() if group.values["motion"]]
     shared = {pair for pair in pairs if all(pair in groups[key].values["motion"] for key in usable)}
     scores = [
@@ -121,7 +127,7 @@ def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[t
     for key, group in groups.items():
         gains: dict[str, Interval] = {}
         if group is not baseline and group.values["motion"] and baseline.values["motion"]:
-            for name in METRICS:
+            for name in metrics:
                 ours, theirs = group.values[name], baseline.values[name]
                 gains[name] = interval(resampled({p: v - theirs[p] for p, v in ours.items() if p in theirs}))
         front = on_front[usable.index(key)] if key in usable else np.zeros(2)
@@ -130,7 +136,7 @@ def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[t
             setting=key[1],
             motion=key[2],
             cells=len(group.values["motion"]),
-            means={name: interval(draws[key][name], name) for name in METRICS} if key in usable else {},
+            means={name: interval(draws[key][name], name) for name in metrics} if key in usable else {},
             gains=gains,
             front=bool(front[0]),
             certainty=float(np.mean(front[1:])) if several else None,
@@ -179,5 +185,5 @@ COLUMNS = (
     "cells",
     "front",
     "certainty",
-    *(f"{kind}{name}{suffix}" for kind in ("", "gain_") for name in METRICS for suffix in _SUFFIXES.values()),
+    *(f"{kind}{name}{suffix}" for kind in ("", "gain_") for name in ALL_METRICS for suffix in _SUFFIXES.values()),
 )
