@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
@@ -21,6 +22,7 @@ from unstill.metrics import (
     text_alignment,
     vbench_total,
 )
+from unstill.metrics.encoders import _CLIP_COLOURS, _IMAGENET_COLOURS
 from unstill.metrics.vbench import DIMENSIONS, normalised, not_offered
 
 
@@ -99,13 +101,26 @@ def test_clip_matches_transformers_own_path(clip_folder: Path) -> None:
     assert encoder.images(video().float() / 255).allclose(found, atol=1e-5)
 
 
-def test_vbench_resizing_is_plain_bicubic(clip_folder: Path) -> None:
-    encoder = FrameEncoder.load_clip(str(clip_folder), antialias=False)
-    resized = torch.nn.functional.interpolate(video().float(), (32, 56), mode="bicubic", align_corners=False)
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
-    deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
-    expected = (resized[:, :, :, 12:44] / 255 - mean) / deviation
-    torch.testing.assert_close(encoder.preprocess(video()), expected, rtol=0, atol=1e-4)
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("kind", ["clip", "dino"])
+def test_frames_are_resized_as_torchvision_does(
+    clip_folder: Path, dino_folder: Path, kind: str, antialias: bool
+) -> None:
+    """Sizes and levels are those that torchvision's Resize and CenterCrop gave; noise makes bicubic overshoot."""
+    if kind == "clip":
+        encoder, mean, deviation = FrameEncoder.load_clip(str(clip_folder), antialias=antialias), *_CLIP_COLOURS
+    else:
+        encoder, mean, deviation = FrameEncoder.load_dino(str(dino_folder), antialias=antialias), *_IMAGENET_COLOURS
+    recorded = load_file(Path(__file__).parents[1] / "golden" / "metrics" / "resize.safetensors")
+    for height, width, side in ((320, 360, 224), (480, 720, 336), (360, 320, 224), (37, 50, 32), (24, 40, 32)):
+        n = torch.arange(3 * height * width)
+        frames = ((n * n * 7 + n * 31) % 251 + n % 5).view(1, 3, height, width).byte()
+        encoder.side = side
+        found = encoder.preprocess(frames)
+        levels = found * torch.tensor(deviation)[:, None, None] + torch.tensor(mean)[:, None, None]
+        key = f"{kind} {height}x{width} {side} {'antialias' if antialias else 'plain'}"
+        assert found.shape == tuple(recorded[f"{key} shape"].tolist())
+        torch.testing.assert_close(levels[0, :, ::9, ::11] * 255, recorded[key].float(), rtol=0, atol=1e-3)
 
 
 def test_dino_keeps_the_aspect_and_takes_the_class_token(dino_folder: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unstill.errors import UnstillError
-from unstill.metrics.pixels import as_float
+from unstill.metrics.pixels import as_uint8
 from unstill.metrics.weights import read_weights
 
 
@@ -51,13 +51,18 @@ class FrameEncoder:
         return cls(_pretrained(AutoModel, name).to(device), name, clip=False, antialias=antialias)
 
     def preprocess(self, video: Tensor) -> Tensor:
-        """(F, 3, H, W) to the network's input. CLIP: shorter side, centre crop; DINO: shorter side, no crop."""
-        pixels = as_float(video).to(self.model.device)
+        """(F, 3, H, W) to the network's input, by way of uint8 as torchvision resizes (and VBench with it).
+
+        CLIP: shorter side to the network's, bicubic, centre crop; DINO: shorter side, bilinear, no crop.
+        """
+        pixels = as_uint8(video).to(self.model.device).float()
         height, width = pixels.shape[2:]
-        scale = self.side / min(height, width)
-        size = (max(self.side, int(height * scale)), max(self.side, int(width * scale)))
+        # (Multiplied before it is divided: 320 x 360 at 224 is 252 wide, which 360 * (224 / 320) falls short of.)
+        shorter = min(height, width)
+        size = (int(self.side * height / shorter), int(self.side * width / shorter))
         mode: Literal["bicubic", "bilinear"] = "bicubic" if self.clip else "bilinear"
         pixels = functional.interpolate(pixels, size, mode=mode, align_corners=False, antialias=self.antialias)
+        pixels = pixels.round().clamp(0, 255) / 255
         if self.clip:
             top, left = round((size[0] - self.side) / 2), round((size[1] - self.side) / 2)
             pixels = pixels[:, :, top : top + self.side, left : left + self.side]
