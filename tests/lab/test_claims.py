@@ -130,10 +130,19 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
         Claims(tmp_path, ["a"]).work(lambda cell: {})
 
 
-def test_a_file_that_was_spoilt_is_named(tmp_path):
+@pytest.mark.parametrize("content", [b'{"cell":', b"null", b"[]", b'"words"', b"5", b"", b"\xff", b"[" * 20_000])
+def test_a_damaged_cell_is_made_anew_and_said(tmp_path, caplog, content):
+    Claims(tmp_path, ["a", "b"]).work(lambda cell: {"cell": cell})
+    (tmp_path / "done" / "b.json").write_bytes(content)
     claims = Claims(tmp_path, ["a", "b"])
-    claims.work(lambda cell: {"cell": cell})
-    (tmp_path / "done" / "b.json").write_text('{"cell":')
-    assert claims.result("a") == {"cell": "a"}
-    with pytest.raises(UnstillError, match="b.json is spoilt; delete it"):
-        claims.result("b")
+    assert claims.result("a") == {"cell": "a"} and claims.result("b") is None
+    assert claims.work(lambda cell: {"cell": cell, "again": True}) == 1
+    assert claims.result("b") == {"cell": "b", "again": True} and "b.json is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"null", b"[]", b"{", b"\xff", b"[" * 20_000])
+def test_a_damaged_manifest_is_named_and_kept(tmp_path, content):
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(UnstillError, match="manifest.json is damaged .*; delete it, or choose another folder"):
+        settle(tmp_path / "manifest.json", {"cells": {}})
+    assert (tmp_path / "manifest.json").read_bytes() == content

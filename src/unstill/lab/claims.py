@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import socket
 import sys
@@ -22,7 +23,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, JsonValue, RootModel, ValidationError
+
+from unstill.documents import first_fault, parse_json
 from unstill.errors import UnstillError
+
+
+log = logging.getLogger(__name__)
 
 
 if sys.platform == "win32":
@@ -51,13 +58,25 @@ PATIENCE = 0.5
 """Seconds between looks at cells that other processes are computing."""
 
 
+class _Object(RootModel[dict[str, JsonValue]]):
+    """Any JSON object."""
+
+
 class Claims:
     """The cells of one manifest. One object per folder and process: closing any would release the locks of all."""
 
-    def __init__(self, folder: Path, cells: Sequence[str]) -> None:
-        """`cells`: unique names that can be file names; the same list, in this order, in all processes."""
+    def __init__(
+        self, folder: Path, cells: Sequence[str], kind: Callable[[str], type[BaseModel]] = lambda cell: _Object
+    ) -> None:
+        """
+        Args:
+            cells: unique names that can be file names; the same list, in this order, in all processes.
+            kind: from the name of a cell to the model that its result must fit.
+        """
         self.folder = folder
         self.cells = list(cells)
+        self._kind = kind
+        self._checked = set[str]()  # cells whose files hold a result
         (folder / "done").mkdir(parents=True, exist_ok=True)
         self._locks = os.open(folder / "claims", os.O_RDWR | os.O_CREAT, 0o644)
 
@@ -65,16 +84,23 @@ class Claims:
         os.close(self._locks)
 
     def result(self, cell: str) -> dict[str, Any] | None:
-        """What `work` has kept of a cell; `None` if it is not done. Raises `UnstillError` for a spoilt file."""
+        """What `work` has kept of a cell; `None` if it is not done, or its file is damaged, which a warning tells."""
         try:
-            content: dict[str, Any] = json.loads(self._file(cell).read_text(encoding="utf-8"))
+            text = self._file(cell).read_bytes()
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise UnstillError(
-                f"{self._file(cell)} is spoilt; delete it and give the same command again, which makes that one anew."
-            ) from error
+        try:
+            self._kind(cell).model_validate_json(text, strict=True)
+        except ValidationError as error:
+            log.warning("%s is damaged (%s); it is made anew.", self._file(cell), first_fault(error))
+            return None
+        content: dict[str, Any] = json.loads(text)
         return content
+
+    def _is_done(self, cell: str) -> bool:
+        if cell not in self._checked and self.result(cell) is not None:
+            self._checked.add(cell)
+        return cell in self._checked
 
     def work(
         self,
@@ -101,18 +127,19 @@ class Claims:
         while remaining:
             busy = []
             for cell in remaining:
-                if self._file(cell).exists():
+                if self._is_done(cell):
                     continue
                 with self._claim(cell) as claimed:
                     if not claimed:
                         busy.append(cell)
                         continue
-                    if self._file(cell).exists():  # done by another between the look and the lock
+                    if self._is_done(cell):  # done by another between the look and the lock
                         continue
                     os.replace(_written(self._file(cell), compute(cell)), self._file(cell))
+                    self._checked.add(cell)
                     computed += 1
                 if progress is not None:
-                    progress(sum(self._file(one).exists() for one in self.cells), len(self.cells))
+                    progress(sum(self._is_done(one) for one in self.cells), len(self.cells))
             if not wait:
                 break
             if len(busy) == len(remaining):
@@ -151,8 +178,8 @@ def settle(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         pass
     finally:
         mine.unlink()
-    settled: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return settled
+    advice = "delete it, or choose another folder"
+    return parse_json(path.read_bytes(), _Object, str(path), advice).model_dump()
 
 
 def _written(path: Path, content: dict[str, Any]) -> Path:

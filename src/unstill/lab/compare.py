@@ -15,15 +15,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import BaseModel, Field, model_validator
 
 from unstill.attach import sampling
 from unstill.data.images import resize_and_crop
 from unstill.data.video import write_video
+from unstill.documents import Stored
 from unstill.errors import UnstillError
 from unstill.lab.claims import Claims, settle
 from unstill.lab.probe import Removed
@@ -96,6 +98,40 @@ class Toys:
         return hashlib.sha256(content).hexdigest()
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Amount = Annotated[float, Field(ge=0, le=1e9)]
+
+
+class _Figures(Stored):
+    """The file of a finished cell: the cell, and what was measured or the reason why nothing was."""
+
+    model: str
+    setting: str
+    motion_asked: float | None
+    image: str
+    seed: int
+    error: str | None = None
+    motion: _Amount | None = None
+    fidelity: _Share | None = None
+    colour: _Share | None = None
+    detail: _Share | None = None
+    coherence: _Share | None = None
+    first_frame_error: _Share | None = None
+    seconds: _Amount | None = None
+    travel: _Amount | None = None
+    travel_share: _Amount | None = None
+    outline: _Amount | None = None
+    toy_colour: _Amount | None = None
+    background_error: _Amount | None = None
+
+    @model_validator(mode="after")
+    def _figures_or_reason(self) -> Self:
+        lacks = [name for name in METRICS if getattr(self, name) is None]
+        if self.error is None and lacks:
+            raise ValueError(f"{lacks[0]} is missing")
+        return self
+
+
 class Comparison:
     """The cells of a comparison in a folder.
 
@@ -145,8 +181,21 @@ class Comparison:
         if settle(folder / "manifest.json", own) != own:
             raise UnstillError(f"{folder} holds another comparison; choose another folder, or delete that one.")
         (folder / "videos").mkdir(exist_ok=True)
-        self._claims = Claims(folder, list(self.cells))
+        self._claims = Claims(folder, list(self.cells), self._result_of)
         self._loaded: tuple[str, Any] = ("", None)
+
+    def _result_of(self, key: str) -> type[BaseModel]:
+        """What the file of a cell must hold: the cell itself, and figures within bounds or why there are none."""
+        own = asdict(self.cells[key])
+
+        class Result(_Figures):
+            @model_validator(mode="after")
+            def _of_this_cell(self) -> Result:
+                if any(getattr(self, name) != value for name, value in own.items()):
+                    raise ValueError("it is the result of another cell")
+                return self
+
+        return Result
 
     def run(
         self,
@@ -202,8 +251,11 @@ class Comparison:
         seconds = clock() - began
         scale = max(1, math.ceil(128 / min(model.size))) if min(model.size) < 128 else 1
         write_video(self.video(key), video, model.fps, upscale=scale)
-        found = measure(video, picture, self.toys.get(cell.image), cell.motion_asked)
-        return {**asdict(cell), **found, "seconds": round(seconds, 3)}
+        figures = measure(video, picture, self.toys.get(cell.image), cell.motion_asked) | {"seconds": round(seconds, 3)}
+        found = {name: value for name, value in figures.items() if math.isfinite(value)}
+        if not found.keys() >= set(METRICS):
+            return {**asdict(cell), "error": "What was measured of the video is no finite number."}
+        return {**asdict(cell), **found}
 
     def _sample(self, pipe: Any, model: Model, setting: Setting, cell: Cell, picture: Image.Image) -> torch.Tensor:
         takes_image = "image" in parameters(type(pipe))

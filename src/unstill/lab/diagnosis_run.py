@@ -11,14 +11,17 @@ import base64
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from PIL import Image
+from pydantic import Field, model_validator
 
+from unstill.documents import Stored
 from unstill.errors import UnstillError
 from unstill.lab.claims import Claims
 from unstill.lab.diagnose import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise
@@ -32,6 +35,44 @@ from unstill.process import ForwardProcess
 
 
 log = logging.getLogger(__name__)
+
+
+_Figure = Annotated[float, Field(ge=0, le=1e12)]
+NOT_FINITE = "What was measured is no finite number."
+
+
+class _Clip(Stored):
+    """The file of a probed clip: levels, records and films as `_probed` makes them, or why there are none."""
+
+    error: str | None = None
+    levels: list[tuple[_Figure, _Figure, _Figure]] = []
+    records: dict[str, dict[str, list[_Figure]]] = {}
+    films: dict[str, list[tuple[str, str]]] = {}
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.error is None and not (self.levels and "truth" in self.records):
+            raise ValueError("levels or records are missing")
+        counts = {len(found) for source, by in self.records.items() if source != "truth" for found in by.values()}
+        if counts - {len(self.levels)}:
+            raise ValueError("the records are not one figure for each level")
+        for one in (text for films in self.films.values() for film in films for text in film):
+            base64.b64decode(one, validate=True)
+        return self
+
+
+class _Answer(Stored):
+    """The file of a video that answers a requested motion."""
+
+    error: str | None = None
+    measured: _Figure | None = None
+    real: _Figure | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.error is None and (self.measured is None or self.real is None):
+            raise ValueError("a figure is missing")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +108,7 @@ class DiagnosisRun:
         and sums it up; the others get `None`."""
         videos = [f"{i}-{j}" for i in range(len(self.answers or ())) for j in range(len(LEVELS))]
         cells = [f"clip-{i}" for i in range(len(self.subjects))] + [f"answer-{one}" for one in videos]
-        claims = Claims(self.work / self._key, cells)
+        claims = Claims(self.work / self._key, cells, lambda cell: _Clip if cell.startswith("clip-") else _Answer)
         try:
             claims.work(self._make, first=rank * len(cells) // processes, wait=rank == 0, progress=progress)
             return self._summary(claims) if rank == 0 else None
@@ -96,12 +137,15 @@ class DiagnosisRun:
             return self._probed(subject, index)
         assert self.ask is not None
         made = generate(self.pipe, self.ask(subject, LEVELS[int(rest[0])]), self.seed + index)
-        return {"measured": motion_of(made.float() / 255), "real": motion_of(subject.video)}
+        readings = {"measured": motion_of(made.float() / 255), "real": motion_of(subject.video)}
+        return readings if all(map(math.isfinite, readings.values())) else {"error": NOT_FINITE}
 
     def _probed(self, subject: Subject, index: int) -> dict[str, Any]:
         levels, records, videos = probe_clip(
             self.pipe, subject, self.call, self.levels, self.conditions, self.methods, self.seed + index
         )
+        if not all(np.isfinite(found).all() for by in records.values() for found in by.values()):
+            return {"error": NOT_FINITE}
         return {
             "levels": [astuple(one) for one in levels],
             "records": {s: {q: found.tolist() for q, found in by.items()} for s, by in records.items()},
@@ -109,7 +153,8 @@ class DiagnosisRun:
         }
 
     def _summary(self, claims: Claims) -> tuple[Diagnosis, Response | None]:
-        found = {cell: result for cell in claims.cells if "error" not in (result := claims.result(cell) or {})}
+        results = {cell: claims.result(cell) for cell in claims.cells}
+        found = {cell: one for cell, one in results.items() if one is not None and "error" not in one}
         clips = [found[cell] for cell in found if cell.startswith("clip-")]
         rows = [{s: {q: np.array(v) for q, v in by.items()} for s, by in one["records"].items()} for one in clips]
         diagnosis = summarise(
