@@ -1,15 +1,17 @@
 """Text from files and from people: checked, against a pydantic model or a pattern, before anything uses it."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, RootModel, TypeAdapter, ValidationError
 
 from unstill.errors import UnstillError, shown
 
 
 T = TypeVar("T", bound=BaseModel)
+D = TypeVar("D")
 LARGEST_SIDE = 16_384
 """Pixels: of the longest side that a person can ask for."""
 
@@ -20,6 +22,10 @@ class Stored(BaseModel):
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=()
     )
+
+
+class JSONObject(RootModel[dict[str, JsonValue]]):
+    """Any JSON object."""
 
 
 def read_json(path: Path, kind: type[T], advice: str) -> T:
@@ -46,6 +52,19 @@ def parse_json(content: bytes | str, kind: type[T], where: str, advice: str) -> 
         return kind.model_validate_json(content, strict=True)
     except ValidationError as error:
         raise UnstillError(f"{where} is damaged ({first_fault(error)}); {advice}.") from error
+
+
+def built(cls: type[D], values: Mapping[str, Any], where: str) -> D:
+    """
+    An instance of a dataclass whose annotations may hold bounds (`Annotated[int, Field(ge=1)]`).
+
+    Raises:
+        UnstillError: a value that does not fit its annotation; the sentence begins with `where`.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        raise UnstillError(f"{where}: {first_fault(error)}.") from error
 
 
 def parse_size(text: str) -> tuple[int, int]:

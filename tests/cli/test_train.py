@@ -41,9 +41,15 @@ def test_recipes_are_listed_and_printed(unstill: Run) -> None:
         (["svd-tine-noise"], "did you mean svd-time-noise?"),
         (["svd-time-noise", "--set", "train.step=3"], "train.step is not a key of train; did you mean steps?"),
         (["svd-time-noise", "--set", "train.steps"], "--set takes key=value"),
-        (["svd-time-noise", "--set", "data.stride=[1"], "'[1' is not a value of YAML"),
+        (["svd-time-noise", "--set", "data.stride=[1"], "--set 'data.stride' is not YAML (line 1)"),
         (["pico", "--videos", "x"], "pico is made from nothing"),
         (["pico:stepz=3"], "pico has no parameter 'stepz'"),
+        (["pico:size=63"], "pico: size is 63: input should be a multiple of 16"),
+        (["pico:clips=0"], "pico: clips is 0: input should be greater than or equal to 1"),
+        (["pico:batch=0"], "pico: batch is 0"),
+        (["pico:batch=1000000000000"], "pico: batch is 1000000000000"),
+        (["pico:decay=nan"], "pico:decay takes a number, not 'nan'"),
+        (["pico:decay=2"], "pico: decay is 2.0"),
     ],
 )
 def test_mistakes_are_one_sentence(unstill: Run, arguments: list[str], sentence: str) -> None:

@@ -1,5 +1,6 @@
 """The cache of latents: what comes back, what a kill leaves, what is never used again."""
 
+import json
 import logging
 import os
 import signal
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from tests.processes import finish, start
@@ -216,3 +219,29 @@ def test_fingerprints_of_weights() -> None:
     with torch.no_grad():
         other[0].weight[1, 2] += 1e-6
     assert fingerprint_of(other) != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, text: text.update(clips=None),
+        lambda tensors, text: text.update(clips=text["clips"][:-1]),
+        lambda tensors, text: text["clips"][0].update(fps="8"),
+        lambda tensors, text: text["clips"][0].update(fps=float("nan")),
+        lambda tensors, text: text["clips"][0].update(motion=[]),
+        lambda tensors, text: text["clips"][0].pop("name"),
+        lambda tensors, text: text.pop("key"),
+        lambda tensors, text: tensors["latents"].fill_(float("nan")),
+    ],
+)
+def test_a_part_of_other_content_is_named(tmp_path: Path, change: Callable) -> None:
+    fill_cache(noise(tmp_path), encode)
+    file = next(iter(noise(tmp_path).parts))
+    with safe_open(file, "pt") as part:
+        tensors = {name: part.get_tensor(name) for name in part.keys()}  # noqa: SIM118
+        text = json.loads(part.metadata()["unstill.cache"])
+    change(tensors, text)
+    save_file(tensors, file, {"unstill.cache": json.dumps(text)})
+    with pytest.raises(UnstillError, match="part-000000.safetensors is damaged") as error:
+        open_cache(noise(tmp_path)).read(0)
+    assert "\n" not in str(error.value)

@@ -1,6 +1,7 @@
 """Sources of training clips: folders, caption files, UCF101's layout, and the world."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tests.data.conftest import make_video, numbers
-from unstill.data.listing import Texts
+from unstill.data.listing import Texts, list_folder
 from unstill.data.sources import SourceSettings, guess_kind, open_source
 from unstill.errors import UnstillError
 
@@ -32,6 +33,12 @@ def test_texts_are_given_back() -> None:
     packed = Texts(texts)
     assert [packed[i] for i in range(len(packed))] == texts
     assert len(Texts([])) == 0
+
+
+def test_names_that_are_not_utf_8_are_kept(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    (tmp_path / name).write_bytes(b"")
+    assert list_folder(tmp_path).names[0] == name
 
 
 def test_a_folder_without_captions(videos: Path) -> None:
@@ -93,8 +100,11 @@ def test_other_caption_files(videos: Path, tmp_path: Path, name: str, content: s
         ("c.csv", "file,caption\n../33.mp4,x\n", "names none of the videos"),
         ("c.csv", "file,caption\n", "is empty"),
         ("c.csv", "file,caption\n33.mp4,\xff\n", "cannot be read after row 0"),
-        ("c.jsonl", '{"file": "33.mp4", "caption": "x"}\n{"file": \n', "cannot be read after row 2"),
-        ("c.jsonl", "[1]\n", "not an object"),
+        ("c.jsonl", '{"file": "33.mp4", "caption": "x"}\n{"file": \n', "Row 2 of"),
+        ("c.jsonl", "[1]\n", "Row 1 of"),
+        ("c.jsonl", '{"file": "33.mp4", "caption": "\\ud800"}\n', "Row 1 of"),
+        ("c.jsonl", "[" * 20_000 + "\n", "Row 1 of"),
+        ("c.jsonl", '{"file": ' + "[" * 20_000 + "\n", "Row 1 of"),
         ("c.xlsx", "x", "unknown kind"),
         ("missing.csv", None, "does not exist"),
         ("folder", "", "is a folder"),

@@ -108,6 +108,32 @@ def test_a_cell_that_is_lost_is_made_again_and_is_the_same(done, tmp_path):
     assert {**found, "seconds": 0} == {**lost, "seconds": 0}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"motion": 1e308},
+        {"motion": float("nan")},
+        {"fidelity": float("inf")},
+        {"seconds": -1.0},
+        {"motion": "5"},
+        {"motion": None},
+        {"image": "another"},
+        {"seed": 10**6},
+        {"more": 1},
+    ],
+)
+def test_a_cell_with_other_content_reaches_no_table(done, tmp_path, caplog, change):
+    shutil.copytree(done.folder, tmp_path / "copy")
+    again = comparison(tmp_path / "copy")
+    key = next(one["cell"] for one in again.results() if "error" not in one)
+    file = tmp_path / "copy" / "done" / f"{key}.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    again = comparison(tmp_path / "copy")
+    assert key not in [one["cell"] for one in again.results()] and f"{key}.json is damaged" in caplog.text
+    assert again.run() == 1
+    assert len(again.results()) == len(again.cells)
+
+
 def test_whatever_decides_a_result_is_in_the_name_of_its_cell(tmp_path):
     first = set(comparison(tmp_path / "a").cells)
     other = Setting(name="early", methods=(EarlyStart(sigma=5.0),), described=({"name": "early_start", "sigma": 5.0},))

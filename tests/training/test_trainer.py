@@ -2,15 +2,19 @@
 
 import csv
 import json
+import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import unstill
 from tests.processes import finish, kill, launch_two
@@ -359,6 +363,62 @@ def test_a_damaged_checkpoint(make: Make, tmp_path: Path) -> None:
         train(make(), tmp_path, silent)
 
 
+class Code:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("/tmp/unstill-was-run",)
+
+
+def spoil(folder: Path, name: str) -> None:
+    """Damages one file of a checkpoint of 2 steps, or of the run around it."""
+    checkpoint = folder / "checkpoints" / "0000002"
+    if name == "code":
+        torch.save({"state": Code(), "param_groups": []}, checkpoint / "optimizer.bin")
+    elif name == "shape":
+        state = torch.load(checkpoint / "optimizer.bin", weights_only=True)
+        state["state"][0]["exp_avg"] = torch.zeros(7)
+        torch.save(state, checkpoint / "optimizer.bin")
+    elif name == "nan":
+        state = torch.load(checkpoint / "optimizer.bin", weights_only=True)
+        state["state"][0]["exp_avg"].fill_(float("nan"))
+        torch.save(state, checkpoint / "optimizer.bin")
+    elif name == "average":
+        values = load_file(checkpoint / "average.safetensors")
+        save_file({k: v * float("inf") for k, v in values.items()}, checkpoint / "average.safetensors")
+    elif name == "other average":
+        save_file({"x": torch.zeros(2)}, checkpoint / "average.safetensors")
+    else:
+        file, content = name.split("=")
+        (folder / file).write_text(content)
+
+
+STEP = "checkpoints/0000002/step.json"
+SPOILT = ["code", "shape", "nan", "average", "other average", "run.json=null", "run.json={", 'run.json={"model": 1}']
+SPOILT += [f"{STEP}={text}" for text in ("null", '{"step": -1}', '{"step": "2"}', '{"step": 1e308}', '{"step": 3}')]
+SPOILT += ["loss.csv=step,loss", "loss.csv=\xff", "loss.csv=step,loss,learning_rate,gradient_norm\n1,nan,1,1\n"]
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_what_a_run_reads_back_is_checked(make: Make, two_steps: Path, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two_steps, run)
+    spoil(run, name)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with pytest.raises(UnstillError, match="run.json is damaged|cannot be taken up|loss.csv is") as error:
+        train(make(), run, silent)
+    assert "\n" not in str(error.value) and not Path("/tmp/unstill-was-run").exists()
+    changed = [file.name for file, content in before.items() if not file.exists() or file.read_bytes() != content]
+    assert changed in ([], ["run.json"])
+
+
+@pytest.fixture(scope="module")
+def two_steps(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("two") / "run"
+    train(make(train__steps=2), folder, silent)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -368,7 +428,8 @@ def test_a_damaged_checkpoint(make: Make, tmp_path: Path) -> None:
         ({"data__size": "32x32"}, "at most 8 frames of 64x64, not 2 of 32x32"),
         ({"model": "svdd"}, "did you mean 'svd'"),
         ({"train__gradient_checkpointing": True}, "PicoUNet has no gradient checkpointing"),
-        ({"lora": {"targets": ["to_q"]}}, "no linear layers called to_q; name some in lora.targets"),
+        ({"lora": {"targets": ["qkv", "to_q"]}}, "no linear layers called 'to_q'; name some .* such as .*qkv"),
+        ({"lora": {"targets": ["to_q"]}}, "no linear layers called 'to_q'; name some in lora.targets"),
         ({"trackers": ["wandb"]}, "wandb is not installed"),
         (
             {"condition__preset": "paper", "condition__maximum": None},

@@ -121,12 +121,13 @@ def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bo
     from unstill.cli.options import parse_values
     from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
+    from unstill.documents import built
     from unstill.training.pico import PicoRecipe
     from unstill.training.pico import train as train_pico
 
     name, _, text = recipe.partition(":")
     values, _ = parse_values(PicoRecipe, name, text)
-    chosen = PicoRecipe(**{"seed": seed, **values})
+    chosen = built(PicoRecipe, {"seed": seed, **values}, name)
     if settings:
         typer.echo(json.dumps(dataclasses.asdict(chosen), indent=2))
         return

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -24,7 +25,8 @@ from unstill.data.files import replacing
 from unstill.data.keyed import generator_for
 from unstill.data.loading import read_ahead
 from unstill.data.sources import Sample, Source
-from unstill.errors import UnstillError
+from unstill.documents import Stored, first_fault
+from unstill.errors import UnstillError, first_line
 
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,20 @@ class CacheSettings:
         folder, clips = Path(self.folder) / self.key[:16], range(len(self.source))
         starts = clips[::CLIPS_PER_PART]
         return {folder / f"part-{n:06d}.safetensors": clips[s : s + CLIPS_PER_PART] for n, s in enumerate(starts)}
+
+
+class _ClipText(Stored):
+    caption: str
+    fps: float = Field(gt=0)
+    name: str
+    motion: float | None
+
+
+class _PartText(Stored):
+    """The JSON text in a part: of which cache it is, and one entry per row."""
+
+    key: str
+    clips: list[_ClipText] = Field(max_length=CLIPS_PER_PART)
 
 
 def fill_cache(
@@ -137,9 +153,9 @@ def open_cache(settings: CacheSettings) -> "LatentCache":
         )
     for file in settings.parts:
         with _opened(file) as (_, text):
-            if text["key"] != settings.key:
+            if text.key != settings.key:
                 raise UnstillError(f"{file} belongs to another cache; delete it, and it is made again.")
-            places += [(file, row) for row in range(len(text["clips"]))]
+            places += [(file, row) for row in range(len(text.clips))]
     if not places:
         raise UnstillError(f"None of the {len(settings.source)} clips could be read; see the warnings.")
     return LatentCache(settings, tuple(places))
@@ -163,14 +179,16 @@ class LatentCache:
         file, row = self.places[index]
         with _opened(file) as (part, text):
             tensors = {name: _restored(part.get_slice(name)[row]) for name in part.keys()}  # noqa: SIM118
-        return Encoded(tensors, **text["clips"][row])
+            if wrong := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+                raise ValueError(f"{wrong[0]} holds NaN or infinity")
+        return Encoded(tensors, **text.clips[row].model_dump())
 
     def name(self, index: int) -> str:
         """Tells a person which clip `index` is, or where it lies if that cannot be read."""
         file, row = self.places[index]
         try:
             with _opened(file) as (_, text):
-                return str(text["clips"][row]["name"])
+                return text.clips[row].name
         except UnstillError:
             return f"clip {row} of {file}"
 
@@ -224,10 +242,17 @@ def _write(file: Path, key: str, encoded: list[Encoded]) -> None:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _opened(file: Path) -> Iterator[tuple[Any, _PartText]]:
     """A part, and the text that describes it."""
     try:
         with safe_open(file, "pt") as part:
-            yield part, json.loads((part.metadata() or {})[_KEY])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UnstillError(f"{file} is damaged ({error}); delete it, and it is made again.") from error
+            text = _PartText.model_validate_json((part.metadata() or {}).get(_KEY, ""), strict=True)
+            for name in part.keys():  # noqa: SIM118
+                if part.get_slice(name).get_shape()[:1] != [len(text.clips)]:
+                    raise ValueError(f"{name} is not one row for each of {len(text.clips)} clips")
+            yield part, text
+    except UnstillError:
+        raise
+    except (SafetensorError, OSError, ValueError, IndexError) as error:
+        reason = first_fault(error) if isinstance(error, ValidationError) else first_line(error)
+        raise UnstillError(f"{file} is damaged ({reason}); delete it, and it is made again.") from error

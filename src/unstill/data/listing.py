@@ -1,7 +1,6 @@
 """What is in a data set: the names of its videos and their captions, before any of them is opened."""
 
 import csv
-import json
 import logging
 import os
 import re
@@ -14,7 +13,8 @@ import numpy as np
 
 from unstill.data.clips import video_files
 from unstill.data.decode import Packed
-from unstill.errors import UnstillError
+from unstill.documents import JSONObject, parse_json
+from unstill.errors import UnstillError, first_line
 
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Texts:
     """Many short texts in two arrays: ten million of them need no ten million objects, in no worker process."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        encoded = [text.encode() for text in texts]
+        encoded = [text.encode(errors="surrogatepass") for text in texts]  # names of files that are not UTF-8
         self._bytes = b"".join(encoded)
         self._ends = np.cumsum([0] + [len(text) for text in encoded])
 
@@ -37,7 +37,7 @@ class Texts:
         return len(self._ends) - 1
 
     def __getitem__(self, index: int) -> str:
-        return self._bytes[self._ends[index] : self._ends[index + 1]].decode()
+        return self._bytes[self._ends[index] : self._ends[index + 1]].decode(errors="surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -167,13 +167,12 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 return
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError("not an object")
-                    yield number, row
-    except (ValueError, csv.Error) as error:  # broken UTF-8 and JSON are ValueErrors
+                    yield number, parse_json(line, JSONObject, f"Row {number} of {file}", "repair it").root
+    except UnstillError:
+        raise
+    except (ValueError, csv.Error) as error:  # broken UTF-8 is a ValueError
         raise UnstillError(
-            f"{file} cannot be read after row {number} ({error}); repair it or save it again."
+            f"{file} cannot be read after row {number} ({first_line(error)}); repair it or save it again."
         ) from error
     except OSError as error:
         raise UnstillError(f"{file} cannot be read ({error.strerror}).") from error

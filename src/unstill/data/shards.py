@@ -4,7 +4,6 @@ A shard is indexed once, by its headers, and a clip is then read from its place 
 any time, which a stream of samples, however shuffled, cannot give. This needs plain local tar files and no package.
 """
 
-import json
 import logging
 import os
 import tarfile
@@ -13,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from unstill.data.decode import VIDEO_SUFFIXES, Packed, natural_key
 from unstill.data.listing import CAPTION_COLUMNS, Listing, Texts
+from unstill.documents import JSONObject
 from unstill.errors import UnstillError
 
 
@@ -104,9 +105,7 @@ def _caption(content: bytes, suffix: str) -> str | None:
     if suffix == ".txt":
         return text
     try:
-        fields = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(fields, dict):
+        fields = JSONObject.model_validate_json(text, strict=True).root
+    except ValidationError:
         return None
     return next((str(fields[column]) for column in CAPTION_COLUMNS if fields.get(column) is not None), None)

@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, JsonValue, RootModel, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from unstill.documents import first_fault, parse_json
+from unstill.documents import JSONObject, first_fault, parse_json
 from unstill.errors import UnstillError
 
 
@@ -58,15 +58,11 @@ PATIENCE = 0.5
 """Seconds between looks at cells that other processes are computing."""
 
 
-class _Object(RootModel[dict[str, JsonValue]]):
-    """Any JSON object."""
-
-
 class Claims:
     """The cells of one manifest. One object per folder and process: closing any would release the locks of all."""
 
     def __init__(
-        self, folder: Path, cells: Sequence[str], kind: Callable[[str], type[BaseModel]] = lambda cell: _Object
+        self, folder: Path, cells: Sequence[str], kind: Callable[[str], type[BaseModel]] = lambda cell: JSONObject
     ) -> None:
         """
         Args:
@@ -179,7 +175,7 @@ def settle(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     finally:
         mine.unlink()
     advice = "delete it, or choose another folder"
-    return parse_json(path.read_bytes(), _Object, str(path), advice).model_dump()
+    return parse_json(path.read_bytes(), JSONObject, str(path), advice).model_dump()
 
 
 def _written(path: Path, content: dict[str, Any]) -> Path:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from pydantic import Field, JsonValue, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unstill.data.files import replacing
-from unstill.errors import UnstillError
+from unstill.documents import Stored, first_fault, read_json
+from unstill.errors import UnstillError, first_line, lacks_memory
 from unstill.training.weights import Average, Named, put
 
 
@@ -87,16 +89,26 @@ class Checkpoints:
             UnstillError: a checkpoint that is damaged or of other weights.
         """
         try:
+            step = _StepText.model_validate_json((path / "step.json").read_bytes(), strict=True).step
+            if step != int(path.name):
+                raise ValueError(f"step.json says {step} steps")
             self._accelerator.load_state(str(path))
+            for optimizer in self._accelerator._optimizers:
+                _check_optimizer(optimizer)
             if self._average is not None:
-                self._average.load(load_file(path / "average.safetensors"))
-            return int(json.loads((path / "step.json").read_text())["step"])
+                values = load_file(path / "average.safetensors")
+                _check_weights(values, self._trained, "average.safetensors")
+                self._average.load(values)
+            return step
         except UnstillError:
             raise
-        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # torch.load raises almost anything
+            if lacks_memory(error):
+                raise
+            reason = first_fault(error) if isinstance(error, ValidationError) else first_line(error)
             raise UnstillError(
-                f"The checkpoint {path} cannot be taken up ({reason}); delete it to go on from the one before."
+                f"The checkpoint {path} cannot be taken up ({reason.removesuffix('.')}); delete it to go on from the "
+                "one before."
             ) from error
 
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
@@ -112,7 +124,38 @@ class Checkpoints:
             saved: dict[str, Tensor] = load_file(Path(folder) / "weights.safetensors")
             if {k: v.shape for k, v in saved.items()} != {k: p.shape for k, p in self._trained.items()}:
                 raise UnstillError(f"The checkpoint {folder} is of another model; give this run another folder.")
+            _check_weights(saved, self._trained, "weights.safetensors")
             put(self._trained, saved)
+
+
+class _StepText(Stored):
+    step: int = Field(ge=0)
+
+
+class _RunText(Stored):
+    """What `same_run` writes."""
+
+    model: str
+    clips: str | None = None
+    recipe: dict[str, JsonValue]
+
+
+def _check_weights(values: dict[str, Tensor], like: Named, file: str) -> None:
+    """Raises `ValueError` for other names or shapes, NaN or infinity."""
+    if {k: v.shape for k, v in values.items()} != {k: p.shape for k, p in like.items()}:
+        raise ValueError(f"{file} is of other weights")
+    if wrong := [name for name, value in values.items() if not bool(value.isfinite().all())]:
+        raise ValueError(f"{file} holds NaN or infinity in {wrong[0]}")
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    """Raises `ValueError` for a state that does not fit its parameters, which would fail in the middle of a step."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if not isinstance(value, Tensor) or (value.ndim and value.shape != parameter.shape):
+                raise ValueError(f"the optimizer's {name} does not fit its weights")
+            if not bool(value.isfinite().all()):
+                raise ValueError(f"the optimizer's {name} holds NaN or infinity")
 
 
 @contextmanager
@@ -147,10 +190,10 @@ def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
     path = out / "run.json"
     new = {"model": model, "clips": clips, "recipe": recipe}
     if path.exists() and ((out / "pipeline").exists() or any((out / "checkpoints").glob("[0-9]*"))):
-        old = json.loads(path.read_text())
-        if old["model"] != model:
+        old = read_json(path, _RunText, "give this run another folder, or delete that one")
+        if old.model != model:
             raise UnstillError(f"{out} holds a run of another model; choose another --out, or delete that folder.")
-        before, now = _flat(old["recipe"]), _flat(recipe)
+        before, now = _flat(old.recipe), _flat(recipe)
         # The number of steps decides nothing until its end, unless the learning rate falls towards it.
         free = FREE | ({"train.steps"} if not now.get("train.decay") else set())
         changed = [
@@ -162,7 +205,7 @@ def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
             raise UnstillError(
                 f"{out} holds a run with another {' and '.join(changed)}; choose another --out, or the same recipe."
             )
-        if old.get("clips", clips) != clips:
+        if old.clips not in (None, clips):
             log.warning("The videos are not those with which the run in %s began; it goes on with those of now.", out)
     with replacing(path) as part:
         part.write_text(json.dumps(new, indent=2) + "\n")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from pathlib import Path
 
 from unstill.data.files import replacing
+from unstill.errors import UnstillError
+
+
+COLUMNS = ("step", "loss", "learning_rate", "gradient_norm")
 
 
 class LossCurve:
@@ -21,7 +26,7 @@ class LossCurve:
             self._file = self._path.open("a", newline="")
             self._writer = csv.writer(self._file, lineterminator="\n")
             if new:
-                self._writer.writerow(["step", "loss", "learning_rate", "gradient_norm"])
+                self._writer.writerow(COLUMNS)
         return self
 
     def write(self, *row: float) -> None:
@@ -39,9 +44,32 @@ class LossCurve:
             self._file.close()
 
 
+def _is_row(line: str, number: int) -> bool:
+    """Whether a line is that of step `number`, with finite figures."""
+    step, *figures = line.strip().split(",")
+    try:
+        return step == str(number) and len(figures) == 3 and all(math.isfinite(float(one)) for one in figures)
+    except ValueError:
+        return False
+
+
 def truncate(path: Path, steps: int) -> None:
-    """Leaves the first `steps` rows of a loss curve: those after the checkpoint are made again."""
+    """
+    Leaves the first `steps` rows of a loss curve: those after the checkpoint are made again.
+
+    Raises:
+        UnstillError: a file that is not a loss curve, or a damaged row among those that stay.
+    """
     if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
+        advice = "move it away, or give this run another folder"
+        try:
+            lines = path.read_bytes().decode("ascii").splitlines(keepends=True)
+        except UnicodeDecodeError as error:
+            raise UnstillError(f"{path} is no loss curve; {advice}.") from error
+        if lines and lines[0].strip() != ",".join(COLUMNS):
+            raise UnstillError(f"{path} is no loss curve; {advice}.")
+        for number, line in enumerate(lines[1 : steps + 1], 1):
+            if not _is_row(line, number):
+                raise UnstillError(f"{path} is damaged in row {number}; {advice}.")
         with replacing(path) as part:
             part.write_text("".join(lines[: steps + 1]))

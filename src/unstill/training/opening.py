@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from accelerate import Accelerator
 
 from unstill.data.sources import Source, open_source
-from unstill.errors import UnstillError
-from unstill.training.families import Family, family_of
+from unstill.errors import UnstillError, shown
+from unstill.training.conditions import plan_of
+from unstill.training.families import FAMILIES, Family, family_of
 from unstill.training.recipe import Recipe
 
 
@@ -53,11 +55,39 @@ def opened(recipe: Recipe) -> tuple[Any, Family, Source]:
     """The pipeline to train, on the CPU and in float32, and the clips."""
     from unstill.models.registry import find, load
 
+    check_condition(recipe)
     pipe: Any = load(recipe.model, checkpoint=recipe.checkpoint, dtype=torch.float32, device="cpu")
     family, entry = family_of(pipe), find(recipe.model)
     settings = recipe.data.settings(*usual_clip(pipe, entry), recipe.seed)
     family.check_clip(pipe, settings.frames, settings.size)
+    if recipe.lora is not None:
+        check_targets(getattr(pipe, family.denoiser), recipe.lora.targets or family.lora)
     return pipe, family, open_source(settings)
+
+
+def check_condition(recipe: Recipe) -> None:
+    """
+    Raises `UnstillError` for a preset or parameters that the model's family does not have, before the model is
+    loaded; where only loading tells what the model is, nothing is checked yet.
+    """
+    from unstill.models.registry import pipeline_name
+
+    family = FAMILIES.get(pipeline_name(recipe.model) or "")
+    if family is not None:
+        c = recipe.condition
+        plan_of(family.name, c.method, c.preset, on=c.on, tell=c.tell, parameters=c.parameters())
+
+
+def check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:
+    """Raises `UnstillError` for a name of LoRA targets that no linear layer has, before any clip is encoded."""
+    linear = {name for name, module in denoiser.named_modules() if isinstance(module, torch.nn.Linear)}
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            known = sorted({last for name in linear if not (last := name.rpartition(".")[2]).isdigit()})
+            raise UnstillError(
+                f"{type(denoiser).__name__} has no linear layers called {shown(target)}; name some in lora.targets, "
+                f"such as {', '.join(known[:20])}."
+            )
 
 
 def usual_clip(pipe: Any, entry: Any) -> tuple[int, float | None, tuple[int, int]]:

@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field
 from torch import Tensor, nn
 
 from unstill.data.files import replacing
 
 
+Count = Annotated[int, Field(ge=1, le=65_536)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Report = Callable[[str, int, int, str], None]  # stage, steps done, steps in all, a line of figures
 
 
@@ -19,22 +22,22 @@ Report = Callable[[str, int, int, str], None]  # stage, steps done, steps in all
 class PicoRecipe:
     """Everything that decides the weights. docs/pico.md tells how the weights in this package came about."""
 
-    seed: int = 0
-    autoencoder_steps: int = 2600
-    clips: int = 16384
-    steps: int = 4400
-    batch: int = 16  # clips per step, over all processes
-    pictures: int = 32  # single frames per step, made from a caption alone, over all processes
-    learning_rate: float = 1.5e-3
-    decay: float = 0.3  # the share of the steps, at the end, over which the learning rate falls to 2 %
-    ema: float = 0.999
-    log_sigma_mean: float = 0.9
-    log_sigma_std: float = 1.6
-    displacement_weight: float = 20.0  # the world's exact motion, as an extra target
-    drop: float = 0.1  # how often the image, and independently the motion level, is withheld
-    silence: float = 0.5  # how often the caption of a clip that has an image is withheld; a picture's: `drop`
-    frames: int = 8
-    size: int = 64
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    autoencoder_steps: Annotated[int, Field(ge=1, le=10**9)] = 2600
+    clips: Annotated[int, Field(ge=1, le=10**7)] = 16384
+    steps: Annotated[int, Field(ge=1, le=10**9)] = 4400
+    batch: Count = 16  # clips per step, over all processes
+    pictures: Count = 32  # single frames per step, made from a caption alone, over all processes
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.5e-3
+    decay: Share = 0.3  # the share of the steps, at the end, over which the learning rate falls to 2 %
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    log_sigma_mean: Annotated[float, Field(ge=-20, le=20)] = 0.9
+    log_sigma_std: Annotated[float, Field(gt=0, le=20)] = 1.6
+    displacement_weight: Annotated[float, Field(ge=0, le=1e6)] = 20.0  # the world's exact motion, as an extra target
+    drop: Share = 0.1  # how often the image, and independently the motion level, is withheld
+    silence: Share = 0.5  # how often the caption of a clip that has an image is withheld; a picture's: `drop`
+    frames: Annotated[int, Field(ge=3, le=1000)] = 8
+    size: Annotated[int, Field(ge=16, le=4096, multiple_of=16)] = 64
 
 
 def generator(*key: int) -> torch.Generator:
