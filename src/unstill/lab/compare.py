@@ -251,7 +251,9 @@ class Comparison:
         seconds = clock() - began
         scale = max(1, math.ceil(128 / min(model.size))) if min(model.size) < 128 else 1
         write_video(self.video(key), video, model.fps, upscale=scale)
-        figures = measure(video, picture, self.toys.get(cell.image), cell.motion_asked) | {"seconds": round(seconds, 3)}
+        figures = measure(video, picture, self.toys.get(cell.image), cell.motion_asked) | {
+            "seconds": round(seconds, 3)
+        }
         found = {name: value for name, value in figures.items() if math.isfinite(value)}
         if not found.keys() >= set(METRICS):
             return {**asdict(cell), "error": "What was measured of the video is no finite number."}
