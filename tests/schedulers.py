@@ -115,9 +115,11 @@ CASES: dict[str, Case] = {
     "flow-karras": Case("FlowMatchEulerDiscreteScheduler", "flow", {"use_karras_sigmas": True, "shift": 3.0}),
     "flow-heun": Case("FlowMatchHeunDiscreteScheduler", "flow", {"shift": 3.0}),
     "flow-lcm": Case("FlowMatchLCMScheduler", "flow", {"shift": 3.0}),
+    "flow-ltx-rf": Case("LTXEulerAncestralRFScheduler", "flow", {}, {}, {"shift": 3.0}),
     "cosmos2": Case("FlowMatchEulerDiscreteScheduler", "ve", {"use_karras_sigmas": True}, {}, COSMOS2),
     "unipc-flow": Case("UniPCMultistepScheduler", "flow", FLOW),
     "dpm++flow": Case("DPMSolverMultistepScheduler", "flow", FLOW),
+    "dpm++single-flow": Case("DPMSolverSinglestepScheduler", "flow", FLOW | {"lower_order_final": True}),
     "deis-flow": Case("DEISMultistepScheduler", "flow", FLOW),
     "sasolver-flow": Case("SASolverScheduler", "flow", FLOW),
 }

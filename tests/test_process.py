@@ -70,7 +70,7 @@ def test_add_noise_is_the_schedulers(name: str) -> None:
         t = scheduler.timesteps[step]
         if name == "cosmos2":  # its pipeline noises by hand
             expected = x0 + scheduler.sigmas[step] * eps
-        elif name == "sasolver-flow":  # its add_noise does not know of flow sigmas, its step does
+        elif name in ("sasolver-flow", "flow-ltx-rf"):  # add_noise without flow sigmas, or none; their steps know
             expected = (1 - scheduler.sigmas[step]) * x0 + scheduler.sigmas[step] * eps
         elif name == "flow-heun":  # its scale_noise indexes a scalar timestep only, with the last step index
             scheduler._step_index = step

@@ -7,8 +7,10 @@ Starting at a level M keeps the number of steps and re-spaces them over [0, M] b
   `trailing` and `linspace` then begin at M - 1. `leading` never begins at its top: it is stretched to M - 1 (kind
   `vp`) or becomes `linspace`. LCM and TCD, whose grids are evenly spaced from the top, become `trailing`.
 - Karras, exponential and beta ramps: the same ramp from the asked sigma.
-- Flow matching: shift, dynamic `mu` and terminal stretch are all Moebius maps of an even ramp, so three visited levels
-  determine the rule, whatever the pipeline passed to `set_timesteps`; the even ramp begins later.
+- Flow matching: every level is a Moebius map (shift, dynamic `mu`, terminal stretch) of an even ramp. The ramp is
+  recovered from the visited levels and begins later; its lower end and the map stay. The shift is read from the
+  configuration. A dynamic one, which only the pipeline knows, follows from three visited levels.
+- One step visits the asked level alone, also under `linspace` and `leading`, whose single step is the lowest level.
 
 Where a scheduler rounds timesteps to integers its sigmas stay exact, and the first timestep is the nearest one.
 """
@@ -25,7 +27,7 @@ import numpy as np
 import torch
 
 from .errors import UnstillError
-from .process import ForwardProcess
+from .process import ForwardProcess, is_flow
 
 
 # Further tables of two-evaluation solvers (KDPM2), index for index beside `sigmas`.
@@ -136,22 +138,35 @@ def respace(scheduler: Any, process: ForwardProcess, start: float | None = None,
         raise UnstillError(f"{name} does not visit each level once, going down, so it has no lower start; use DDIM.")
     if start == 1 or (sigma == 1 and process.kind == "flow"):
         return own
+    if process.kind == "flow" and own.nodes[0] > 1:
+        raise UnstillError(
+            f"{name} visits sigma={own.nodes[0]:g} with use_flow_sigmas=True, where levels end at 1; switch its "
+            "Karras, exponential, beta or Lu ramp off."
+        )
     crowded = UnstillError(f"Fewer than {own.steps} levels lie below this start; start higher or take fewer steps.")
     if _table(process) is not None and timestep + 1 < own.steps:
         raise crowded
     if own.sigmas is None:
-        return Grid(_integer_timesteps(scheduler, int(timestep) + 1, own))
-    top = level / alpha if process.kind == "vp_sigma" else level  # as the scheduler counts sigma
-    if math.isclose(top, own.nodes[0].item(), rel_tol=1e-6):
-        return own
-    if hasattr(scheduler, "scale_noise") or (process.kind == "flow" and not scheduler.config.use_karras_sigmas):
-        grid = _flow_grid(scheduler, top, own)
+        grid = Grid(_integer_timesteps(scheduler, int(timestep) + 1, own))
+        top = timestep
     else:
-        grid = _ramp_grid(scheduler, round(timestep) + 1, top, own)
+        top = level / alpha if process.kind == "vp_sigma" else level  # as the scheduler counts sigma
+        if math.isclose(top, own.nodes[0].item(), rel_tol=1e-6):
+            return own
+        flow = process.kind == "flow" and not scheduler.config.get("use_karras_sigmas")
+        if flow or _is_flow_match(scheduler):
+            grid = _flow_grid(scheduler, top, own)
+        else:
+            grid = _ramp_grid(scheduler, round(timestep) + 1, top, own)
     if not math.isclose(grid.nodes[0].item(), top, rel_tol=1e-5):
         raise UnstillError(f"{name} in this configuration cannot begin at {top:g}; use another scheduler.")
-    if not (grid.nodes.diff() < 0).all():
+    if not (grid.nodes.diff() < 0).all() or len(grid.timesteps) != len(own.timesteps):
         raise crowded
+    if grid.sigmas is not None and not 0 <= grid.sigmas[-1] <= grid.nodes[-1]:
+        raise UnstillError(
+            f"{name} ends at sigma={grid.sigmas[-1]:g}, above {grid.nodes[-1]:g}, its lowest level from this start; "
+            "start higher or take fewer steps."
+        )
     return grid
 
 
@@ -189,6 +204,11 @@ def _table(process: ForwardProcess) -> torch.Tensor | None:
     return ((1 - process.abar) / process.abar).sqrt()
 
 
+def _is_flow_match(scheduler: Any) -> bool:
+    """Whether `set_timesteps` is that of the flow-matching schedulers, which have no training table."""
+    return is_flow(scheduler) and not hasattr(scheduler, "alphas_cumprod")
+
+
 def _rule(scheduler: Any, **config: Any) -> Any:
     """A copy whose `set_timesteps` can be run; a shallow copy of a hooked scheduler is a plain one."""
     rule = copy.copy(scheduler)
@@ -206,6 +226,8 @@ def _not_own_rule(scheduler: Any) -> UnstillError:
 def _integer_timesteps(scheduler: Any, size: int, own: Grid) -> torch.Tensor:
     """The scheduler's rule over training steps [0, size), for schedulers that step by timesteps alone."""
     steps = len(own.timesteps)
+    if steps == 1:
+        return torch.tensor([size - 1]).to(own.timesteps)
     if "original_inference_steps" in scheduler.config:
         timesteps = [round(Fraction(size * (steps - k), steps)) - 1 for k in range(steps)]
         return torch.tensor(timesteps).to(own.timesteps)
@@ -227,9 +249,13 @@ def _ramp_grid(scheduler: Any, size: int, top: float, own: Grid) -> Grid:
     config: dict[str, Any] = {}
     if scheduler.config.get("sigma_max") is not None or scheduler.config.get("use_flow_sigmas"):
         config["sigma_max"] = top / (1 - top) if scheduler.config.get("use_flow_sigmas") else top
+        if own.steps == 1:  # EDM's exponential ramp is its lower end then
+            config["sigma_min"] = config["sigma_max"]
     else:
         config["num_train_timesteps"] = _without_float_tail(scheduler, size, own.steps)
-        if scheduler.config.get("timestep_spacing") == "leading":
+        if own.steps == 1:
+            config["timestep_spacing"] = "trailing"
+        elif scheduler.config.get("timestep_spacing") == "leading":
             config["timestep_spacing"] = "linspace"
     rule = _rule(scheduler, **config)
     if "num_train_timesteps" in config:
@@ -260,34 +286,62 @@ def _without_float_tail(scheduler: Any, size: int, steps: int) -> float:
 
 def _flow_grid(scheduler: Any, top: float, own: Grid) -> Grid:
     """Flow-matching sigmas from `top` downwards, by the rule that spaced `own`."""
+    assert own.sigmas is not None
     nodes, steps, config = own.nodes.numpy(), own.steps, scheduler.config
     ramp = next((own_ramp for flag, own_ramp in _RAMPS.items() if config.get(flag)), None)
-    if ramp is not None:
+    if steps == 1:
+        levels = np.array([top])
+    elif ramp is not None:
         rule = _rule(scheduler, sigma_max=top, sigma_min=nodes[-1])
         levels = getattr(rule, ramp)(in_sigmas=np.array([top, nodes[-1]]), num_inference_steps=steps)
-    elif steps < 3:  # too few to tell the rule
-        levels = nodes * (top / nodes[0])
+    elif steps == 2 and config.get("shift_terminal"):
+        levels = np.array([top, nodes[-1]])
     else:
-        # The first visited level is left out where possible: UniPC moves it off 1 by 1e-6.
-        index = np.array([min(1, steps - 3), steps // 2, steps - 1], dtype=np.float64)
-        visited = nodes[index.astype(int)]
-        if np.abs(_moebius(np.arange(1.0, steps), index, visited) - nodes[1:]).max() > 1e-4:
-            raise _not_own_rule(scheduler)
-        # Most ramps are half-open: one more step would end on 0 (or just above). The others end on their last level.
-        half_open = not config.get("shift_terminal") and _moebius(float(steps), index, visited) > -1e-4
-        even = np.linspace(_moebius(top, visited, index), steps if half_open else steps - 1, steps + half_open)
-        levels = _moebius(even[:steps], index, visited)
-        levels[0] = top
-    assert own.sigmas is not None
+        levels = _shifted_levels(scheduler, top, nodes)
     sigmas = torch.from_numpy(levels)
-    timesteps = sigmas * scheduler.config.num_train_timesteps
+    timesteps = sigmas * config.num_train_timesteps
     if not own.timesteps.is_floating_point():
         timesteps = timesteps.round()
-    sigmas = torch.cat([sigmas, own.sigmas[-1:].to(sigmas)])
+    # DEIS, SASolver and `final_sigmas_type="sigma_min"` end on the last visited level.
+    end = sigmas[-1:] if own.sigmas[-1] == own.nodes[-1] else own.sigmas[-1:].to(sigmas)
+    sigmas = torch.cat([sigmas, end])
     if own.order == 2:  # (s0, s1, s1, s2, s2, ..., end), (t0, t1, t1, t2, t2, ...)
         sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]])
         timesteps = torch.cat([timesteps[:1], timesteps[1:].repeat_interleave(2)])
     return Grid(timesteps.to(own.timesteps), sigmas.to(own.sigmas), own.order)
+
+
+def _shifted_levels(scheduler: Any, top: float, nodes: np.ndarray) -> np.ndarray:
+    """The even ramp under `nodes`, two or more levels, begun at `top` and shifted as before."""
+    steps, config = len(nodes), scheduler.config
+    in_table = hasattr(scheduler, "alphas_cumprod")  # UniPC, DPM-Solver++ and others with use_flow_sigmas
+    if config.get("use_dynamic_shifting") or config.get("shift_terminal"):
+        if steps == 2:  # u = (1, 1/2), the half-open ramp that pipelines give
+            levels, ramp = np.array([0.0, nodes[1], 1.0]), np.array([0.0, 0.5, 1.0])
+        else:  # The first level is left out where possible: UniPC moves it off 1 by 1e-6.
+            ramp = np.array([min(1, steps - 3), steps // 2, steps - 1], dtype=np.float64)
+            levels = nodes[ramp.astype(int)]
+    else:  # u = 0, 1/2, 1 at s u / (1 + (s - 1) u)
+        # set_shift changes the attribute and leaves the configuration.
+        own_shift = scheduler.shift if hasattr(type(scheduler), "shift") else config.get("shift", 1.0)
+        shift = config.flow_shift if in_table else own_shift
+        levels, ramp = np.array([0.0, shift / (1 + shift), 1.0]), np.array([0.0, 0.5, 1.0])
+    visited = _moebius(nodes, levels, ramp)
+    last, step = visited[-1], (visited[-1] - visited[1]) / (steps - 2) if steps > 2 else visited[1] - visited[0]
+    even = last - step * np.arange(steps - 2.0, -1, -1)
+    if np.abs(_moebius(even, ramp, levels) - nodes[1:]).max() > 1e-4:
+        raise _not_own_rule(scheduler)
+    # A half-open ramp stops one step before its end: for schedulers with a table always, for the flow-matching ones
+    # where pipelines give the ramp, whose end is 0. Their own ramp, and a stretched one, are closed.
+    end, zero = last + step, _moebius(0.0, levels, ramp)
+    half_open = not config.get("shift_terminal") and (in_table or abs(end - zero) < 0.01 * abs(step))
+    if half_open and (zero - end) * step < 0:  # float32 has put the end just below 0
+        end = zero
+    first = _moebius(top, levels, ramp)
+    even = np.linspace(first, end, steps + 1)[:-1] if half_open else np.linspace(first, last, steps)
+    shifted: np.ndarray = _moebius(even, ramp, levels)
+    shifted[0] = top
+    return shifted
 
 
 def _moebius(x: Any, xs: np.ndarray, ys: np.ndarray) -> Any:

@@ -269,6 +269,15 @@ class _Schedule:
         return tuple((id(x), 0 if x.is_inference() else x._version) for x in tensors if x is not None)
 
 
+def is_flow(scheduler: Any) -> bool:
+    """Whether levels are those of flow matching: by configuration, by what the scheduler can do, or because it takes
+    the configuration of FlowMatchEulerDiscreteScheduler (LTXEulerAncestralRFScheduler)."""
+    if getattr(scheduler, "config", {}).get("use_flow_sigmas"):
+        return True
+    flow_match = "FlowMatchEulerDiscreteScheduler" in getattr(scheduler, "_compatibles", ())
+    return (hasattr(scheduler, "scale_noise") or flow_match) and not hasattr(scheduler, "alphas_cumprod")
+
+
 def _kind_of(scheduler: Any) -> Kind:
     config = getattr(scheduler, "config", {})
     table = hasattr(scheduler, "alphas_cumprod")
@@ -277,7 +286,13 @@ def _kind_of(scheduler: Any) -> Kind:
             f"{type(scheduler).__name__} with invert_sigmas=True counts noise levels backwards, which is not "
             "supported; use a scheduler with invert_sigmas=False."
         )
-    if config.get("use_flow_sigmas") or (hasattr(scheduler, "scale_noise") and not table):
+    if is_flow(scheduler):
+        if "num_train_timesteps" not in config:  # MiniMaxH3Scheduler
+            raise UnstillError(
+                f"{type(scheduler).__name__} counts time from noise (0) to data (1) and takes a velocity towards the "
+                "data, the opposite of what the networks of the supported pipelines are trained on; use "
+                "FlowMatchEulerDiscreteScheduler."
+            )
         return "flow"
     if hasattr(scheduler, "precondition_outputs"):  # before vp_sigma: EDM-DPM-Solver++ has both
         return "edm"

@@ -45,6 +45,7 @@ def unhook(scheduler: Any) -> None:
     """Makes a hooked scheduler an instance of its own class again, whoever has it."""
     if is_hooked(scheduler):
         del scheduler._unstill_hooks
+        vars(scheduler).pop("_unstill_own_sigmas", None)
         scheduler.__class__ = type(scheduler).__base__
 
 
@@ -82,6 +83,8 @@ def _subclass(base: Any) -> Any:
         "set_timesteps": _set_timesteps(base.set_timesteps),
         "step": _step(base.step),
     }
+    if hasattr(base, "precondition_inputs"):
+        namespace["init_noise_sigma"] = _init_noise_sigma(base.init_noise_sigma)
     return type(base.__name__, (base,), namespace)
 
 
@@ -90,7 +93,7 @@ def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
     base: Any = type(self).__base__
     new: Any = object.__new__(base)
     memo[id(self)] = new
-    vars(new).update({k: copy.deepcopy(v, memo) for k, v in vars(self).items() if k != "_unstill_hooks"})
+    vars(new).update({k: copy.deepcopy(v, memo) for k, v in vars(self).items() if not k.startswith("_unstill_")})
     if (hooks := self._unstill_hooks.copied()) is not None:
         new.__class__ = type(self)
         new._unstill_hooks = hooks
@@ -99,7 +102,7 @@ def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
 
 def _reduce(self: Any, protocol: int) -> tuple[Any, ...]:
     """Pickles and shallow copies are plain schedulers: hooks belong to a living pipeline."""
-    state = {k: v for k, v in vars(self).items() if k != "_unstill_hooks"}
+    state = {k: v for k, v in vars(self).items() if not k.startswith("_unstill_")}
     return object.__new__, (type(self).__base__,), state
 
 
@@ -107,9 +110,22 @@ def _set_timesteps(method: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(method)  # pipelines look for `sigmas`, `timesteps` and `mu` in the signature
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
         method(self, *args, **kwargs)
+        self._unstill_own_sigmas = getattr(self, "sigmas", None)
         self._unstill_hooks.on_set_timesteps(self)
 
     return set_timesteps
+
+
+def _init_noise_sigma(own: property) -> property:
+    """EDM schedulers read this from the configuration. Once methods set other levels, it is that of the first one."""
+
+    def init_noise_sigma(self: Any) -> Any:
+        plain = getattr(self, "_unstill_own_sigmas", None)  # none before the first set_timesteps
+        if plain is None or self.sigmas is plain:
+            return own.__get__(self)
+        return (self.sigmas[0].item() ** 2 + 1) ** 0.5
+
+    return property(init_noise_sigma, doc=own.__doc__)
 
 
 def _step(method: Callable[..., Any]) -> Callable[..., Any]:
