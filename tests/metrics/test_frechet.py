@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unstill.errors import UnstillError
 from unstill.metrics import frechet_distance, frechet_from_moments, inception_score
+from unstill.metrics.frechet import _congruent
 
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "metrics" / "frechet.safetensors")
@@ -36,6 +37,13 @@ def test_matches_the_definition_by_eigenvalues(n: int, m: int) -> None:
     roots = np.sqrt(np.linalg.eigvals(cx @ cy).real.clip(0)).sum()
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum().item() + np.trace(cx) + np.trace(cy) - 2 * roots
     assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-5 if min(n, m) < 30 else 1e-10)
+
+
+@pytest.mark.parametrize("d", [1, 2, 7, 30])
+def test_the_congruent_matrix_in_blocks(d: int) -> None:
+    lower, b = features(50, d, 1).T.cov().reshape(d, d), features(50, d, 2).T.cov().reshape(d, d)
+    lower = torch.linalg.cholesky(lower)
+    torch.testing.assert_close(_congruent(lower, b).tril(), (lower.T @ b @ lower).tril(), rtol=1e-12, atol=1e-9)
 
 
 @pytest.mark.parametrize("n", [200, 20])

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from unstill.metrics.pixels import as_uint8
 from unstill.metrics.raft import RAFT, RaftFlow
 
 
+T = TypeVar("T")
 FlowEngine = Callable[[Tensor], Iterator[Tensor]]
 
 
@@ -58,13 +60,50 @@ def _workers() -> int:
     return min(torch.get_num_threads(), os.cpu_count() or 1)
 
 
-def _classical(estimate: Callable[[np.ndarray, np.ndarray], np.ndarray], video: Tensor) -> Iterator[Tensor]:
-    pictures = [
-        cv2.cvtColor(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), cv2.COLOR_RGB2GRAY) for frame in video.cpu()
-    ]
+def _picture(frame: Tensor) -> np.ndarray:
+    """uint8 (3, H, W) on the CPU to (H, W, 3); OpenCV interleaves planes twenty times as fast as a permuted copy."""
+    return cv2.merge([np.ascontiguousarray(plane) for plane in frame.numpy()])
+
+
+def _resized(picture: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    if size is None or picture.shape[:2] == tuple(size):
+        return picture
+    how = cv2.INTER_AREA if picture.shape[0] > size[0] else cv2.INTER_LINEAR
+    return cv2.resize(picture, size[::-1], interpolation=how)
+
+
+def classical_pairs(
+    name: str, video: Tensor, size: tuple[int, int] | None, function: Callable[[np.ndarray], T]
+) -> Iterator[T]:
+    """`function` of the flow (H, W, 2) of every pair of neighbours, by an engine without weights.
+
+    Every frame is resized and turned into grey once; as many pairs are under way as there are threads.
+    """
+    estimate = _CLASSICAL[name]
+
+    def grey(frame: Tensor) -> np.ndarray:
+        return cv2.cvtColor(_resized(_picture(frame), size), cv2.COLOR_RGB2GRAY)
+
+    def pair(first: np.ndarray, second: np.ndarray) -> T:
+        return function(estimate(first, second))
+
     with _one_opencv_thread(), ThreadPoolExecutor(_workers()) as pool:
-        for flow in pool.map(estimate, pictures[:-1], pictures[1:]):
-            yield torch.from_numpy(flow).permute(2, 0, 1)
+        pictures = list(pool.map(grey, video.cpu()))
+        yield from pool.map(pair, pictures[:-1], pictures[1:])
+
+
+def mean_magnitude(flow: np.ndarray) -> float:
+    """Mean length of the vectors of a flow (H, W, 2), summed in float64."""
+    return float(cv2.mean(cv2.magnitude(*cv2.split(flow)))[0])
+
+
+def _classical(name: str, video: Tensor) -> Iterator[Tensor]:
+    return classical_pairs(name, video, None, lambda flow: torch.from_numpy(flow).permute(2, 0, 1))
+
+
+def is_classical(flow: str | FlowEngine, weights: str | Path | None = None) -> bool:
+    """Whether `flow` names an engine of OpenCV."""
+    return isinstance(flow, str) and flow in _CLASSICAL and weights is None
 
 
 @lru_cache(maxsize=2)
@@ -109,21 +148,28 @@ def flow_engine(
         raise UnstillError(f"Unknown optical flow {name!r}; choose one of {', '.join(_CLASSICAL)}, raft.")
     if weights is not None:
         raise UnstillError(f"The optical flow {name!r} has no weights; leave them out, or choose raft.")
-    return partial(_classical, _CLASSICAL[name])
+    return partial(_classical, name)
 
 
 def resize_video(video: Tensor, size: tuple[int, int]) -> Tensor:
     """uint8 (F, 3, H, W) to (F, 3, *size), aspect ratio not kept: by area where the height shrinks, else bilinear."""
-    how = cv2.INTER_AREA if video.shape[2] > size[0] else cv2.INTER_LINEAR
-
-    def resize(frame: Tensor) -> Tensor:
-        picture = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
-        return torch.from_numpy(cv2.resize(picture, size[::-1], interpolation=how)).permute(2, 0, 1)
-
     if tuple(video.shape[2:]) == tuple(size):
         return video
+
+    def resize(frame: Tensor) -> Tensor:
+        return torch.from_numpy(_resized(_picture(frame), size)).permute(2, 0, 1)
+
     with _one_opencv_thread(), ThreadPoolExecutor(_workers()) as pool:
         return torch.stack(list(pool.map(resize, video.cpu())))
+
+
+def frames_for_flow(video: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """The video as uint8; raises UnstillError for fewer than 2 frames, or frames that are too small for any engine."""
+    video = as_uint8(video, frames=2)
+    height, width = size or video.shape[2:]
+    if min(height, width) < 16:
+        raise UnstillError(f"Optical flow needs frames of at least 16 x 16 pixels, got {height} x {width}.")
+    return video
 
 
 def optical_flow(
@@ -140,9 +186,6 @@ def optical_flow(
         size: (height, width) the frames are resized to first, aspect ratio not kept; None leaves them.
         weights: of RAFT, see `flow_engine`.
     """
-    video = as_uint8(video, frames=2)
+    video = frames_for_flow(video, size)
     engine = flow_engine(flow, weights) if isinstance(flow, str) else flow
-    height, width = size or video.shape[2:]
-    if min(height, width) < 16:
-        raise UnstillError(f"Optical flow needs frames of at least 16 x 16 pixels, got {height} x {width}.")
     return iter(engine(video if size is None else resize_video(video, size)))

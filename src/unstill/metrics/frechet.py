@@ -30,16 +30,16 @@ def frechet_distance(x: Tensor, y: Tensor, unbiased: bool = True) -> float:
     if not (means[0] + means[1]).isfinite().all():
         raise UnstillError("Some features are not finite; leave these videos out.")
     x, y = x - means[0], y - means[1]
-    x, y = x / (len(x) - unbiased) ** 0.5, y / (len(y) - unbiased) ** 0.5  # now C = X^T X
+    counts = len(x) - unbiased, len(y) - unbiased
     gap = (means[0] - means[1]).square().sum()
     if min(len(x), len(y)) > x.shape[1]:
-        covariances = _gram(x), _gram(y)
+        covariances = _gram(x).div_(counts[0]), _gram(y).div_(counts[1])
         roots = _roots_by_cholesky(*covariances)
         if roots is not None:
             return _distance(gap, covariances[0].trace() + covariances[1].trace(), roots)
     # X = Q_x R_x and Y = Q_y R_y: the orthogonal factors leave singular values alone.
-    roots = torch.linalg.svdvals(_small(x) @ _small(y).T).sum()
-    return _distance(gap, x.square().sum() + y.square().sum(), roots)
+    roots = torch.linalg.svdvals(_small(x) @ _small(y).T).sum() / (counts[0] * counts[1]) ** 0.5
+    return _distance(gap, x.square().sum() / counts[0] + y.square().sum() / counts[1], roots)
 
 
 def frechet_from_moments(mean_x: Tensor, covariance_x: Tensor, mean_y: Tensor, covariance_y: Tensor) -> float:
@@ -66,8 +66,25 @@ def _roots_by_cholesky(a: Tensor, b: Tensor) -> Tensor | None:
         lower, failed = torch.linalg.cholesky_ex(first)
         diagonal = lower.diagonal()
         if not failed and diagonal.min() > 1e-5 * diagonal.max():
-            return torch.linalg.eigvalsh(lower.T @ second @ lower).clamp_min(0).sqrt().sum()
+            # (numpy's LAPACK finds eigenvalues in two thirds of the time of torch's.)
+            values = np.linalg.eigvalsh(_congruent(lower, second).numpy(), UPLO="L")
+            return torch.from_numpy(values).clamp_min(0).sqrt().sum()
     return None
+
+
+def _congruent(lower: Tensor, matrix: Tensor) -> Tensor:
+    """L^T B L for a lower triangular L and a symmetric B: its lower triangle; what lies above is not to be read.
+
+    In two blocks, which leaves out zeros and the upper half: 5/8 of the multiplications.
+    """
+    half = len(lower) // 2
+    left, corner = lower[:, :half], lower[half:, half:]
+    first, second = matrix @ left, matrix[half:, half:] @ corner
+    result = torch.zeros_like(matrix)
+    result[:half, :half] = left.T @ first
+    result[half:, :half] = corner.T @ first[half:]
+    result[half:, half:] = corner.T @ second
+    return result
 
 
 def _gram(x: Tensor) -> Tensor:

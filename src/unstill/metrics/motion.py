@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from unstill.errors import UnstillError
-from unstill.metrics.flow import FlowEngine, optical_flow
+from unstill.metrics.flow import (
+    FlowEngine,
+    classical_pairs,
+    frames_for_flow,
+    is_classical,
+    mean_magnitude,
+    optical_flow,
+)
 
 
 Reduction = Literal["sum", "mean", "mean_times_frames"]
@@ -27,6 +34,9 @@ def pair_motion(
 
     Args: as `unstill.metrics.optical_flow`.
     """
+    if is_classical(flow, weights):
+        pairs = classical_pairs(str(flow), frames_for_flow(video, size), size, mean_magnitude)
+        return torch.tensor(list(pairs), dtype=torch.float64)
     return torch.stack(
         [field.norm(dim=0).mean(dtype=torch.float64).cpu() for field in optical_flow(video, flow, size, weights)]
     )
