@@ -1,1 +1,1 @@
-"""The lab: measuring the leak."""
+"""Diagnosis of models and comparison of methods: `unstill.diagnose`, `unstill.compare`, and what they measure."""

@@ -1,9 +1,8 @@
 """
-Models x settings x motion levels x images x seeds: one video per cell, measured, kept, and never made twice.
+Models x settings x motion levels x images x seeds: one video per cell, made once, measured and kept.
 
-A cell is named after everything that decides its result, so that the same folder serves a comparison that was stopped,
-shared out, or shares cells with nothing else. What belongs together is compared together: every setting sees the same
-images and the same noise.
+A cell is named after everything that decides its result, so a stopped comparison can be resumed, and several processes
+can share it. Every setting sees the same images and the same noise.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ as a share of what was asked for, which is that of the picture's own clip, scale
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """Methods under the name a person gave them; `described`: their parameters as JSON can hold them."""
+    """Methods under the name of their setting; `described`: their parameters as JSON values."""
 
     name: str
     methods: tuple[Method, ...]
@@ -71,7 +70,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """How to load a model, and what suits it. `weights` tells models of one name apart."""
+    """How to load a model, and its default settings. `weights` identifies the weights behind the name."""
 
     name: str
     load: Callable[[], Any]
@@ -136,7 +135,7 @@ class Comparison:
     """The cells of a comparison in a folder.
 
     `manifest.json` lists them, `done/` holds one JSON file per finished cell, `videos/` the videos. The folder belongs
-    to one comparison; processes that are given the same one share its cells.
+    to one comparison; processes of the same comparison share its cells.
 
     Raises:
         UnstillError: the folder holds another comparison.
@@ -229,7 +228,7 @@ class Comparison:
 
     def _pipeline(self, model: Model) -> Any:
         if self._loaded[0] != model.name:
-            self._loaded = ("", None)  # the last one goes before the next one comes
+            self._loaded = ("", None)  # frees the memory of the last model first
             pipe = model.load()
             pipe.set_progress_bar_config(disable=True)
             self._loaded = (model.name, pipe)
@@ -241,12 +240,12 @@ class Comparison:
         setting = next(one for one in model.settings if one.name == cell.setting)
         pipe = self._pipeline(model)
         picture = resize_and_crop(self.images[cell.image], model.size)
-        # On a CPU its own time counts: it may have others to serve.
+        # On a CPU the processor time of this process counts, since other programs may be running.
         clock = time.process_time if pipe._execution_device.type == "cpu" else time.perf_counter
         began = clock()
         try:
             video = self._sample(pipe, model, setting, cell, picture)
-        except UnstillError as error:  # a method that is not for this model: the others go on
+        except UnstillError as error:  # a method that does not fit this model: the other cells continue
             return {**asdict(cell), "error": str(error)}
         seconds = clock() - began
         scale = max(1, math.ceil(128 / min(model.size))) if min(model.size) < 128 else 1

@@ -1,4 +1,4 @@
-"""The report of a comparison: what moved more, at what price, and the videos themselves."""
+"""The report of a comparison: a verdict, tables and plots, and the videos."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ SHOWN_OF_TOYS = (
 
 
 def verdict(rows: Sequence[Row]) -> list[str]:
-    """One sentence per model and motion level: which settings certainly move more, and at what price; where none
-    does, which is the most faithful."""
+    """One sentence per model and motion level: which settings certainly move more, and what fidelity that costs; where
+    none does, which keeps the image best."""
     said = []
     several = len({(row.model, row.motion) for row in rows}) > 1
     for model, motion in dict.fromkeys((row.model, row.motion) for row in rows):
@@ -49,12 +49,10 @@ def verdict(rows: Sequence[Row]) -> list[str]:
         where = f"{model}{'' if motion is None else f' at motion {motion:g}'}: " if several else ""
         plain = next(row for row in rows if (row.model, row.motion) == (model, motion))
         if not plain.means:
-            said.append(
-                f"{where}Not one video of {plain.setting} could be made, so that nothing can be held against it."
-            )
+            said.append(f"{where}Not one video of {plain.setting} could be made, so there is nothing to compare with.")
             continue
         if not plain.means["motion"].known:
-            said.append(f"{where}One image and one seed tell of no difference for certain; give more of them.")
+            said.append(f"{where}One image and one seed show no difference for certain; use more of them.")
             continue
         more = [row for row in mine if row.gains and row.gains["motion"].low > 0]
         if not more:
@@ -122,8 +120,8 @@ def page(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any]) -> 
 _READING = (
     "*Intervals* are 95 % bootstrap intervals over images (over seeds, where there is one image), widened for few of "
     "them as Student's t is; of one image and one seed there are none. Differences are paired: same image and noise.",
-    "*Certain* is what an interval says of one difference. Of many settings some stand out by chance: try the best of "
-    "them on other images.",
+    "*Certain* means that the interval of one difference excludes zero. Of many settings some stand out by chance: try "
+    "the best of them on other images.",
     "*Motion* is mean optical flow (DIS) in per cent of the picture's shorter side per frame. Flicker and noise count "
     "as motion, so look at the videos too.",
     "*Fidelity* is the mean of two weight-free proxies: how well frames keep the image's colours, and its detail. "
@@ -146,7 +144,7 @@ def _names(rows: Sequence[Row]) -> Callable[[Row], str]:
 def _numbers(made: Page, title: str, rows: Sequence[Row]) -> None:
     if not rows:
         return
-    made.heading(title, "Touch or point at a mark to read it.")
+    made.heading(title, "Point at a mark to read its figures.")
     plots = drawn(rows)
     made.plots([(one.title, one.about, one.svg) for one in plots])
     made.table(
@@ -222,7 +220,7 @@ def _films(made: Page, comparison: Comparison, rows: Sequence[Row], results: Seq
 def _small(comparison: Comparison, key: str) -> Film | None:
     try:
         clip = read_video(comparison.video(key))
-    except UnstillError:  # someone has cleaned up the videos: the numbers still stand
+    except UnstillError:  # a video may be deleted after it was measured
         return None
     return film(clip.pixels, clip.fps)
 

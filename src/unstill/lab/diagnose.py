@@ -1,13 +1,13 @@
 """
-Does a model leak, where in time, and what should one set?
+Conditional image leakage of a model by noise level, and the level to start sampling from.
 
 Clips are noised and predicted in one step, as in Fig. 2 and Eq. 4 of "Identifying and Solving Conditional Image
 Leakage in Image-to-Video Diffusion Model", and the prediction's motion is compared with the clip's. That alone cannot
-tell leakage from prudence: even the best prediction moves less than the truth at high noise, as it averages over what
-may happen. So there are three more measures:
+tell leakage from uncertainty: even the best prediction moves less than the truth at high noise, as it averages over
+all possible continuations. So there are three more measures:
 
 - explained motion, R2 against the clip standing still: noise and wrong motion do not count as motion;
-- the pull of the image: how much the prediction changes when the image is taken away, as a share of how much the
+- the sensitivity to the image (`pull`): how much the prediction changes when the image is removed, as a share of how much the
   image changes. A model that copies its image has 1, one that does not look at it 0;
 - a reference: on the synthetic world what the best possible model explains, elsewhere the truth.
 
@@ -56,7 +56,7 @@ class Diagnosis:
 
     curves: source (`image`, `weakened`, `removed`, `reference`) -> `explained`, `flow` (of the clip's), `first_frame`
     (RMS in [0, 1]) -> one interval per level; of the reference also `truth`, the probability of what happened: where
-    it is near 1 for want of other candidates, the reference is optimistic. leak, pull, certain: intervals per level,
+    it is near 1 because there are few other candidates, the reference is optimistic. leak, pull, certain: intervals per level,
     empty without an image.
     falls: how much more `flow` and `explained` the model has at the last level than at the first.
     start: the recommended level, `None` if no level qualifies.
@@ -74,7 +74,7 @@ class Diagnosis:
     falls: dict[str, Interval]
     start: float | None
     shown: dict[str, list[Film]] = field(default_factory=dict, repr=False)
-    """One clip and its predictions, for the eye: source -> one film for each of `shown_levels`; `"truth"` has one."""
+    """Films of one clip and its predictions: source -> one film for each of `shown_levels`; `"truth"` has one."""
 
     def as_dict(self) -> dict[str, Any]:
         def plain(intervals: Sequence[Interval]) -> list[dict[str, Any]]:
@@ -118,7 +118,8 @@ def diagnose(
     progress: Callable[[int], None] | None = None,
 ) -> Diagnosis:
     """
-    All in one go; `unstill.lab.diagnosis_run` does the same in a folder, where it can be stopped and shared out.
+    Measures all clips in one call; `unstill.lab.diagnosis_run` does the same in a folder, resumable and shared by
+    processes.
 
     Args:
         call: arguments of the pipeline's call for a clip and its first frame.
@@ -126,7 +127,7 @@ def diagnose(
         conditions: what the model sees of the image; those that the pipeline has no way for are left out.
         share: of the motion, that a recommended start has to keep.
         fps: of the films to show.
-        progress: is told how many clips are done.
+        progress: called with the number of clips that are done.
 
     Raises:
         UnstillError: where `one_step` does, or without any clip.
@@ -152,7 +153,7 @@ def gathered(rows: Sequence[Records]) -> Records:
 
 
 def shown_levels(count: int) -> list[int]:
-    """Which of `count` levels are shown to the eye: about five, from the first to the last."""
+    """Indices of about five of `count` levels to show as films, from the first to the last."""
     return sorted({round(i * (count - 1) / 4) for i in range(5)})
 
 
@@ -203,13 +204,13 @@ def probe_clip(
     def decode(x0: Tensor) -> Tensor:
         return adapter.decode_video(pipe, torch.cat([head, x0[None]], 2)).cpu()
 
-    # The clip as the autoencoder knows it: what that loses is not the denoiser's.
+    # The clip after the autoencoder, whose losses are not the denoiser's.
     truth = decode(clean[0])
     records: Records = {
         "truth": {
             "flow": np.array([flow_of(truth)]),
             "moved": _energy(still - clean),
-            # What the image contributes to a model that copies it, and nothing does once it is gone.
+            # The energy of a still video of the image: what a model that copies the image predicts.
             "image": _energy(still),
         }
     }
@@ -229,8 +230,8 @@ def probe_clip(
 
 
 def _best(noisy: Tensor, others: Tensor, level: Level) -> tuple[Tensor, float]:
-    """E[X0 | Xt, image] over the candidates (N, C, F, h, w), and how probable the truth, the first of them, is; at
-    alpha = 0 the noisy clip says nothing."""
+    """E[X0 | Xt, image] over the candidates (N, C, F, h, w), and the posterior probability of the truth, the first
+    of them; at alpha = 0 the noisy clip holds no information."""
     if level.alpha == 0:
         return others.mean(0), 1 / len(others)
     mean, probabilities = posterior_mean(noisy / level.alpha, others, level.sigma / level.alpha)
@@ -251,8 +252,8 @@ def summarise(
     share: float = SHARE,
     shown: dict[str, list[Film]] | None = None,
 ) -> Diagnosis:
-    """Ratios of sums over the clips, with bootstrap intervals over the clips: lively clips count more than still
-    ones, and no clip is divided by its own small motion."""
+    """Ratios of sums over the clips, with bootstrap intervals over the clips: clips with much motion
+    count more, and no clip is divided by its own small motion."""
     truth = records["truth"]
     clips = len(truth["flow"])
     w = weights(clips)  # (1 + R, clips)

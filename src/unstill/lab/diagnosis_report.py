@@ -1,4 +1,4 @@
-"""What a diagnosis says: one sentence, a table for the terminal, a page."""
+"""The report of a diagnosis: a verdict, a table for the terminal, a web page."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SOURCES = {  # name and colour
     "removed": ("without its image", 0),
 }
 FEW = 0.05
-"""Leakage below this share of the motion is not spoken of."""
+"""Leakage below this share of the motion is not reported."""
 
 
 def verdict(diagnosis: Diagnosis) -> tuple[str, str]:
-    """What was found, and what to set."""
+    """Two sentences: whether the model leaks, and where to start sampling."""
     unit, exact = diagnosis.unit, "reference" in diagnosis.curves
     if not diagnosis.leak:
         found = "This model is conditioned on no image, so none can leak."
@@ -70,7 +70,7 @@ def verdict(diagnosis: Diagnosis) -> tuple[str, str]:
 
 
 def command(diagnosis: Diagnosis, statistics: bool) -> str | None:
-    """What to type to use the recommended start; with statistics of the model's latents, Analytic-Init."""
+    """The command that uses the recommended start; with statistics of the model's latents, by Analytic-Init."""
     if diagnosis.start is None or diagnosis.start == diagnosis.levels[0].value:
         return None
     method = "analytic-init" if statistics else "early-start"
@@ -126,7 +126,7 @@ _READING = (
     "changes the prediction; what is lost for another reason cannot be told from that.",
     "*Flow* is what the leakage paper plots. It also rises with flicker and noise, so trust it only where "
     "explained motion agrees.",
-    "*Pull of the image*: how much the prediction changes when the image is taken away, as a share of the image.",
+    "*Sensitivity to the image*: how much the prediction changes when the image is removed, as a share of the image.",
 )
 
 
@@ -163,8 +163,8 @@ def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, 
     made = [
         (
             "Explained motion",
-            "1 is all of it, 0 a still image. Below the dashed curve motion is lost for no good reason. "
-            "What is below \u22120.5 is drawn there.",
+            "1 is all of it, 0 a still image. Motion below the dashed curve could be "
+            "explained but is lost. Values below \u22120.5 are drawn at the edge.",
             curves(of("explained"), y_label="explained motion", y_range=(-0.5, 1.05), lines=(0, 1), **shared),
         )
     ]
@@ -173,13 +173,13 @@ def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, 
         made.append(
             (
                 "Leakage" if exact else "Leakage, at most",
-                "Motion lost to the image, as a share; and how far the image pulls the prediction.",
+                "Motion lost to the image, as a share; and how much the image changes the prediction.",
                 curves(
                     [
                         Series("leakage", x, diagnosis.leak, 5),
-                        Series("pull of the image", x, diagnosis.pull, 4, dashed=True),
+                        Series("sensitivity to the image", x, diagnosis.pull, 4, dashed=True),
                     ],
-                    y_label="leakage; pull (dashed)",
+                    y_label="leakage; sensitivity (dashed)",
                     y_range=(0, 1.05),
                     **shared,
                 ),
@@ -188,7 +188,7 @@ def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, 
     made.append(
         (
             "Flow",
-            "Optical flow of the prediction, as a share of the clip's. What is above 2.5 is drawn there.",
+            "Optical flow of the prediction, as a share of the clip's. Values above 2.5 are drawn at the edge.",
             curves(of("flow"), y_label="flow / flow of the clip", y_range=(0, 2.5), lines=(1,), **shared),
         )
     )
@@ -204,7 +204,13 @@ def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, 
 
 def columns(diagnosis: Diagnosis) -> list[str]:
     names = [SOURCES[s][0] for s in SOURCES if s in diagnosis.curves]
-    return [diagnosis.unit, *names, "flow", "first frame off by", *(["leakage", "pull"] if diagnosis.leak else [])]
+    return [
+        diagnosis.unit,
+        *names,
+        "flow",
+        "first frame off by",
+        *(["leakage", "sensitivity"] if diagnosis.leak else []),
+    ]
 
 
 def rows(diagnosis: Diagnosis) -> list[list[str]]:
@@ -227,7 +233,7 @@ def _cell(one: Interval) -> str:
 
 def _films(made: Page, diagnosis: Diagnosis, present: Sequence[str]) -> None:
     made.heading(
-        "What one step sees", "One clip. Each video is a single prediction from the clip with that much noise."
+        "One-step predictions", "One clip. Each video is a single prediction from the clip with that much noise."
     )
     chosen = shown_levels(len(diagnosis.levels))
     cells: list[tuple[str, Film | None]] = []

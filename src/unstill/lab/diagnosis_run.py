@@ -1,6 +1,6 @@
 """
-A diagnosis in a folder: each clip, and each video that answers a requested motion, is a cell that is computed once,
-however often the work is stopped and by however many processes it is shared.
+A diagnosis in a folder: each clip, and each video sampled at a requested motion level, is a cell that is computed once,
+also when the work is stopped and resumed or shared by processes.
 
 The folder is named after everything that decides the numbers, so that another diagnosis never finds these.
 """
@@ -79,8 +79,8 @@ class _Answer(Stored):
 class DiagnosisRun:
     """
     Args:
-        work: the folder of such folders.
-        decides: what the numbers depend on besides the fields of this class, as JSON can hold it.
+        work: parent of the folder of this diagnosis.
+        decides: what the numbers depend on besides the fields of this class, as JSON values.
         pipe, call, levels, conditions, methods, share, seed, fps: as of `diagnose`.
         answers: clips for which a video is sampled at each of `LEVELS`; none leaves that out.
         ask: arguments of the pipeline's call for a clip and a requested level.
@@ -130,7 +130,7 @@ class DiagnosisRun:
         assert clips is not None
         try:
             subject = clips[index]
-        except UnstillError as error:  # the other clips go on
+        except UnstillError as error:  # the other clips continue
             log.warning("Skipping clip %d: %s", index, error)
             return {"error": str(error)}
         if kind == "clip":

@@ -1,4 +1,4 @@
-"""Which weights a model has: results that are kept must not be taken for those of a model trained further."""
+"""Identity of a model's weights, so that kept results are not reused after further training."""
 
 from __future__ import annotations
 

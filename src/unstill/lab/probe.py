@@ -1,9 +1,9 @@
 """
 One-step predictions of a model at any noise levels, made by its own pipeline.
 
-A method visits the levels one by one: it hands the pipeline a noised clip, reads off the x0 that the prediction
-means, and names the next noised clip as the next sample. No solver ever runs. The pipeline's own conditioning,
-guidance and layout are in force, and one call of it serves all levels, so that text encoders run once.
+A method visits the levels one by one: it gives the pipeline a noised clip, converts the prediction to x0, and returns
+the next noised clip as the next sample. No solver step runs. The pipeline's own conditioning, guidance and layout
+apply, and one call of it serves all levels, so text encoders run once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WEAKENED = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A noise level: as a person gives it to a method (`start=` or `sigma=`), and what it is to the scheduler."""
+    """A noise level: its value as a method takes it (`start=` or `sigma=`), and alpha and sigma of the scheduler."""
 
     value: float
     alpha: float
@@ -40,7 +40,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """One-step predictions x0 `(n, C, F, h, w)` of one clip, one per level; frames that the pipeline holds are left
+    """One-step predictions x0 `(n, C, F, h, w)` of one clip, one per level; conditioning frames are left
     out."""
 
     levels: tuple[Level, ...]
@@ -82,7 +82,7 @@ def one_step(
     condition: Condition = "image",
 ) -> Predictions:
     """
-    What the model takes a noised clip for, in one step, at every level.
+    Predicts the clean clip from a noised one in one step, at every level.
 
     Args:
         call: arguments of the pipeline's call, see `unstill.models.calling.arguments`.

@@ -1,4 +1,4 @@
-"""Does a model move as much as it is asked to? (Fig. 1 of the leakage paper: output motion minus input motion.)"""
+"""Motion of sampled videos against the motion level asked for (Fig. 1 of the leakage paper)."""
 
 from __future__ import annotations
 

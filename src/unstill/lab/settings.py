@@ -1,4 +1,4 @@
-"""Settings to compare, as a person types them: methods by name with parameters, several values at once, together."""
+"""The grammar of settings to compare: methods by name, several values of a parameter, methods together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 def expand(text: str) -> list[str]:
     """
-    Every setting that `text` stands for.
+    All settings that `text` describes.
 
     `early-start:sigma=50|20|10`, or `early-start:sigma=50,20,10` where the values are numbers, is three settings; two
     such parameters make a grid. `a:x=1+b` is both methods together, in this order; `plain` is none.

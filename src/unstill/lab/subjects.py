@@ -1,5 +1,5 @@
-"""Clips to probe a model with: of the synthetic world, with all that might have followed instead, or real ones. Any
-of them can be had by its number alone, so that processes share them out."""
+"""Clips to diagnose a model with: of the synthetic world, with alternative continuations, or real ones. Each is read
+or rendered by its index alone, so that processes can share them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from unstill.models.calling import parameters
 HELD_OUT = 77_000_000
 """Seeds from here on are not those of a training run, which are hashes."""
 LIVELY = (0.15, 1.0)
-"""Motion levels of the world's clips: what hardly moves says nothing about motion."""
+"""Motion levels of the world's clips; clips that hardly move carry no information about motion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A clip: `video` (F, 3, H, W) in [0, 1]; `motion`: its level, 1 is lively; `others` (N, F, 3, H, W): what could
-    have followed its first frame, itself first; `caption`: what happens, where that is known; `toys` (S, H, W): where
-    the toys of the first frame are, of the synthetic world."""
+    """A clip: `video` (F, 3, H, W) in [0, 1]; `motion`: its level, 1 is lively; `others` (N, F, 3, H, W): possible
+    continuations of its first frame, itself first; `caption`: what happens, where that is known; `toys` (S, H, W):
+    masks of the toys in the first frame, of the synthetic world."""
 
     video: Tensor
     motion: float
@@ -42,7 +42,7 @@ class Subject:
 
 
 class Subjects(Protocol):
-    """`len(subjects)` of them; `subjects[i]` raises `UnstillError` where a clip cannot be had."""
+    """`len(subjects)` of them; `subjects[i]` raises `UnstillError` where a clip cannot be read."""
 
     def __len__(self) -> int: ...
 
@@ -91,8 +91,8 @@ class World:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Folder:
-    """`count` clips of a folder of videos. In the place of a clip that cannot be read stands another, which no other
-    number stands for."""
+    """`count` clips of a folder of videos. A clip that cannot be read is replaced by another, which no other index
+    uses."""
 
     folder: Path
     count: int

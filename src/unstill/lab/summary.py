@@ -1,4 +1,4 @@
-"""What a comparison shows: means with intervals, differences from plain on the same images and noise, the front."""
+"""Aggregates of a comparison: means with intervals, paired differences from plain, the Pareto front."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def summarise(results: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[tuple[str, str, float | None], Row]:
-    """Settings that compete with each other. All use the same resamples of the same images."""
+    """The rows of the settings of one model and motion level. All use the same resamples of the same images."""
     baseline = next(iter(groups.values()))
     metrics = tuple(baseline.values)
     pairs = sorted({pair for group in groups.values() for pair in group.values["motion"]})
@@ -147,9 +147,9 @@ def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[t
 
 def _front(scores: np.ndarray) -> np.ndarray:
     """
-    Who is not beaten: `scores` (settings, 2, draws), both the larger the better, to (settings, draws).
+    The Pareto front: `scores` (settings, 2, draws), both the larger the better, to (settings, draws).
 
-    One beats another with at least as much of both and more of one.
+    One setting beats another with at least as much of both and more of one.
     """
     if not scores.size:
         return np.zeros((0, 2))
