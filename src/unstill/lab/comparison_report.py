@@ -120,8 +120,8 @@ def page(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any]) -> 
 _READING = (
     "*Intervals* are 95 % bootstrap intervals over images (over seeds, where there is one image), widened for few of "
     "them as Student's t is; of one image and one seed there are none. Differences are paired: same image and noise.",
-    "*Certain* means that the interval of one difference excludes zero. Of many settings some stand out by chance: try "
-    "the best of them on other images.",
+    "*Certain* means that the interval of one difference excludes zero. Of many settings some stand out by chance: "
+    "try the best of them on other images.",
     "*Motion* is mean optical flow (DIS) in per cent of the picture's shorter side per frame. Flicker and noise count "
     "as motion, so look at the videos too.",
     "*Fidelity* is the mean of two weight-free proxies: how well frames keep the image's colours, and its detail. "

@@ -7,8 +7,8 @@ tell leakage from uncertainty: even the best prediction moves less than the trut
 all possible continuations. So there are three more measures:
 
 - explained motion, R2 against the clip standing still: noise and wrong motion do not count as motion;
-- the sensitivity to the image (`pull`): how much the prediction changes when the image is removed, as a share of how much the
-  image changes. A model that copies its image has 1, one that does not look at it 0;
+- the sensitivity to the image (`pull`): how much the prediction changes when the image is removed, as a share of how
+  much the image changes. A model that copies its image has 1, one that does not look at it 0;
 - a reference: on the synthetic world what the best possible model explains, elsewhere the truth.
 
 Leakage is the motion that is lost, 1 - explained / reference, but no more than the image can have taken: the energy of
@@ -56,7 +56,7 @@ class Diagnosis:
 
     curves: source (`image`, `weakened`, `removed`, `reference`) -> `explained`, `flow` (of the clip's), `first_frame`
     (RMS in [0, 1]) -> one interval per level; of the reference also `truth`, the probability of what happened: where
-    it is near 1 because there are few other candidates, the reference is optimistic. leak, pull, certain: intervals per level,
+    it is near 1 because of few candidates, the reference is optimistic. leak, pull, certain: intervals per level,
     empty without an image.
     falls: how much more `flow` and `explained` the model has at the last level than at the first.
     start: the recommended level, `None` if no level qualifies.

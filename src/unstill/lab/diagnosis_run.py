@@ -1,6 +1,6 @@
 """
-A diagnosis in a folder: each clip, and each video sampled at a requested motion level, is a cell that is computed once,
-also when the work is stopped and resumed or shared by processes.
+A diagnosis in a folder: each clip, and each video sampled at a requested motion level, is a cell that is computed
+once, also when the work is stopped and resumed or shared by processes.
 
 The folder is named after everything that decides the numbers, so that another diagnosis never finds these.
 """
