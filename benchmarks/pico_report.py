@@ -23,9 +23,9 @@ import unstill
 from unstill.data import world
 from unstill.data.sheets import contact_sheet
 from unstill.lab.bootstrap import Interval
-from unstill.lab.diagnose import diagnose
 from unstill.lab.interval_text import between
-from unstill.lab.subjects import Subject, from_world
+from unstill.lab.leakage import measure_leakage
+from unstill.lab.probe_clips import ProbeClip, from_world
 from unstill.metrics import motion_score
 from unstill.models.calling import arguments
 from unstill.models.pico import PicoPipeline
@@ -124,11 +124,11 @@ def coded(pipe, videos: Tensor) -> Tensor:
 def leak_table(pipe, clips: int) -> dict:
     """What `unstill diagnose` finds at each noise level, beside the best that any model could predict."""
 
-    def call(subject: Subject, picture) -> dict:
+    def call(subject: ProbeClip, picture) -> dict:
         return arguments(type(pipe), image=picture, motion=subject.motion)
 
     subjects = from_world(clips, 8, (64, 64), others=320)
-    found = diagnose(pipe, subjects, call, SIGMAS, conditions=("image", "removed"))
+    found = measure_leakage(pipe, subjects, call, SIGMAS, conditions=("image", "removed"))
     for i, level in enumerate(found.levels):
         model, best = (found.curves[source]["explained"][i] for source in ("image", "reference"))
         print(f"sigma {level.value:6.1f} explained: {between(model)}, best {between(best)}")

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from unstill.attach import adapter_for
 from unstill.data import world
-from unstill.lab.bayes import posterior_mean
+from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.subjects import Subject, World, flow_of
+from unstill.lab.probe_clips import ProbeClip, World, flow_of
 from unstill.models.pico import PicoPipeline, motion_bucket
 from unstill.models.pico.pipeline import FPS
 from unstill.training.recipe import Recipe
@@ -108,7 +108,7 @@ class Exam:
 
     def __init__(self, images: int) -> None:
         self.images = images
-        self._subjects: list[Subject] = []
+        self._subjects: list[ProbeClip] = []
 
     @torch.no_grad()
     def measure(self, pipe: Any) -> dict[str, Any]:

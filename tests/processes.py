@@ -18,7 +18,9 @@ import torch
 
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["unstill.training.trainer", "unstill.lab.compare", "unstill.lab.diagnosis_run"])
+CONTEXT.set_forkserver_preload(
+    ["unstill.training.trainer", "unstill.lab.comparison_cells", "unstill.lab.diagnosis_run"]
+)
 
 
 def start(work: Callable[..., None], *arguments: Any) -> BaseProcess:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.papers.verdicts import Claim, alike, both, less, more, rises, within
-from unstill.lab.settings import PLAIN
+from unstill.lab.method_grid import PLAIN
 
 
 LEAKAGE, RECTIFICATION, I4VGEN = "leakage paper", "noise rectification", "I4VGen"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from benchmarks.papers.verdicts import Finding, Judged, sign, together
 from unstill.lab.comparison_plots import Drawn
-from unstill.lab.diagnose import Diagnosis
 from unstill.lab.diagnosis_report import FEW, SOURCES, plots, response_plot
 from unstill.lab.interval_text import between, number, signed
-from unstill.lab.response import Response
+from unstill.lab.leakage import Diagnosis
+from unstill.lab.motion_response import Response
 
 
 PAPER = "leakage paper"

@@ -12,10 +12,10 @@ from typing import Any
 
 from benchmarks.papers.verdicts import Finding
 from unstill.data.files import replacing
+from unstill.lab.aggregate import Row
 from unstill.lab.comparison_plots import Drawn
 from unstill.lab.comparison_report import toy_columns
 from unstill.lab.interval_text import between, signed
-from unstill.lab.summary import Row
 
 
 FOLDER = "lab"

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from unstill.lab.bootstrap import Interval
-from unstill.lab.page import Page, film
+from unstill.lab.html_report import Page, film
 from unstill.lab.plots import Point, Series, curves, differences, scatter
-from unstill.lab.subjects import from_world
+from unstill.lab.probe_clips import from_world
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

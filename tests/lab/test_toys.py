@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from unstill.data import world
-from unstill.lab.compare import TOY_METRICS, Toys, measure
-from unstill.lab.subjects import World
+from unstill.lab.comparison_cells import TOY_METRICS, Toys, measure
+from unstill.lab.probe_clips import World
 from unstill.lab.toys import measure_toys, toy_masks
 
 

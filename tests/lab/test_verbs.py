@@ -96,7 +96,7 @@ def test_mistakes_are_one_sentence(words, sentence, tmp_path, monkeypatch):
 
 def test_every_sweep_is_made_of_settings_that_exist():
     from unstill.cli.options import parse_method
-    from unstill.lab.settings import expand, split
+    from unstill.lab.method_grid import expand, split
     from unstill.lab.sweeps import SWEEPS
     from unstill.statistics import LatentStatistics
 

@@ -11,14 +11,14 @@ from benchmarks.papers.experiments import CLAIMS
 from benchmarks.papers.leak import figures, findings
 from benchmarks.papers.pages import comparison_table, write_experiment
 from benchmarks.papers.verdicts import Claim, Finding, Measured, alike, both, less, more, rises, within
-from unstill.lab.compare import METRICS
+from unstill.lab.aggregate import summarise
+from unstill.lab.comparison_cells import METRICS
 from unstill.lab.comparison_plots import drawn
-from unstill.lab.diagnose import summarise as diagnosed
-from unstill.lab.probe import Level
-from unstill.lab.response import summarise_response
-from unstill.lab.settings import PLAIN as PLAIN_SETTING
-from unstill.lab.settings import expand
-from unstill.lab.summary import summarise
+from unstill.lab.leakage import summarise as diagnosed
+from unstill.lab.method_grid import PLAIN as PLAIN_SETTING
+from unstill.lab.method_grid import expand
+from unstill.lab.motion_response import summarise_response
+from unstill.lab.one_step import Level
 from unstill.lab.sweeps import SWEEPS
 
 

@@ -54,7 +54,7 @@ def compare(
     from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
     from unstill.errors import UnstillError
-    from unstill.lab.settings import expand, split
+    from unstill.lab.method_grid import expand, split
     from unstill.lab.sweeps import SWEEPS, sweep_named
     from unstill.models.registry import defaults_of
 

@@ -15,13 +15,13 @@ from unstill.data.decode import natural_key
 from unstill.data.files import replacing
 from unstill.data.images import PICTURE_SUFFIXES, read_image
 from unstill.errors import UnstillError
-from unstill.lab.compare import Comparison, Model, Setting, Toys
+from unstill.lab.aggregate import Row, summarise
+from unstill.lab.comparison_cells import Comparison, Model, Setting, Toys
 from unstill.lab.comparison_report import verdict, write
 from unstill.lab.fingerprint import fingerprint
+from unstill.lab.method_grid import PLAIN, expand, split
+from unstill.lab.probe_clips import ProbeClip, from_world, picture_of
 from unstill.lab.provenance import versions
-from unstill.lab.settings import PLAIN, expand, split
-from unstill.lab.subjects import Subject, from_world, picture_of
-from unstill.lab.summary import Row, summarise
 from unstill.lab.sweeps import Sweep, sweep_named
 from unstill.lab.toys import measure_toys
 from unstill.methods.base import Method
@@ -103,7 +103,7 @@ def compare(
     the same call continues; several processes with the same call share the work.
 
     Args:
-        settings: as text (`"early-start:sigma=50|20+noise-rectification"`, see `unstill.lab.settings.expand`), or
+        settings: as text (`"early-start:sigma=50|20+noise-rectification"`, see `unstill.lab.method_grid.expand`), or
             names of the caller's own with their methods. Plain, without any method, is always the first.
         sweep: a name of `unstill.lab.sweeps.SWEEPS`, whose settings come before `settings`.
         model: name, local folder or hub id; or several.
@@ -280,7 +280,7 @@ def _pictures(
     return {file.name: read_image(file) for file in found[:count]}, {}, {}
 
 
-def _toys(clip: Subject) -> Toys | None:
+def _toys(clip: ProbeClip) -> Toys | None:
     """The toys of a rendered clip, with the travel that the same measure finds in it."""
     kept = None if clip.toys is None else measure_toys(clip.video, clip.video[0], clip.toys)
     if clip.toys is None or kept is None or not kept.travel:

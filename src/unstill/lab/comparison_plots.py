@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from unstill.lab.aggregate import Row
 from unstill.lab.plots import GREY, Point, Series, curves, differences, scatter
-from unstill.lab.summary import Row
 
 
 COLOURS = 6

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from unstill.data.video import read_video
 from unstill.errors import UnstillError
-from unstill.lab.compare import Comparison
+from unstill.lab.aggregate import COLUMNS, Row, as_csv, flat
+from unstill.lab.comparison_cells import Comparison
 from unstill.lab.comparison_plots import colour_of, drawn
+from unstill.lab.html_report import Film, Page, film
 from unstill.lab.interval_text import between, number
-from unstill.lab.page import Film, Page, film
 from unstill.lab.plots import Series, curves
-from unstill.lab.summary import COLUMNS, Row, as_csv, flat
 
 
 if TYPE_CHECKING:

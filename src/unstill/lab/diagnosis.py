@@ -13,15 +13,15 @@ from PIL import Image
 from unstill.data.clips import video_files
 from unstill.data.files import replacing
 from unstill.errors import UnstillError
-from unstill.lab.diagnose import SHARE, Diagnosis
 from unstill.lab.diagnosis_report import command as suggested_command
 from unstill.lab.diagnosis_report import page, verdict
 from unstill.lab.diagnosis_run import DiagnosisRun
 from unstill.lab.fingerprint import fingerprint
-from unstill.lab.probe import usual_levels
+from unstill.lab.leakage import SHARE, Diagnosis
+from unstill.lab.motion_response import Response, takes_motion
+from unstill.lab.one_step import usual_levels
+from unstill.lab.probe_clips import Folder, ProbeClips, World, motion_argument, picture_of
 from unstill.lab.provenance import versions
-from unstill.lab.response import Response, takes_motion
-from unstill.lab.subjects import Folder, Subjects, World, motion_argument, picture_of
 from unstill.methods.base import Method
 from unstill.methods.catalogue import describe_method
 from unstill.methods.parsing import parse_method
@@ -101,7 +101,7 @@ def diagnose(
     Noises clips, lets the model predict them in one step, compares the motion, and writes a report.
 
     The model predicts with its image, with a weakened one, and without any; on rendered clips the best prediction that
-    is possible is known as well (leakage paper, Fig. 2 and Eq. 4; `unstill.lab.diagnose`). What is computed is kept
+    is possible is known as well (leakage paper, Fig. 2 and Eq. 4; `unstill.lab.leakage`). What is computed is kept
     beside `out`: stopped at any moment, the same call continues; several processes share the clips.
 
     Args:
@@ -151,7 +151,7 @@ def diagnose(
         image = picture if takes_image else None
         return arguments(type(pipe), image=image, prompt=prompt, motion=motion, frames=length, steps=steps, size=shape)
 
-    def probe_clips(n: int, others: int = 0) -> Subjects:
+    def probe_clips(n: int, others: int = 0) -> ProbeClips:
         if clips is None:
             return World(count=n, frames=length, size=shape, seed=seed, others=others)
         return Folder(folder=clips, count=n, frames=length, fps=rate, size=shape, seed=seed)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unstill.lab.bootstrap import Interval
-from unstill.lab.diagnose import Diagnosis, shown_levels
+from unstill.lab.html_report import Film, Page
 from unstill.lab.interval_text import between, number
-from unstill.lab.page import Film, Page
+from unstill.lab.leakage import Diagnosis, shown_levels
+from unstill.lab.motion_response import Response
 from unstill.lab.plots import Series, curves
-from unstill.lab.response import Response
 
 
 if TYPE_CHECKING:

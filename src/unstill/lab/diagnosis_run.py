@@ -23,12 +23,12 @@ from pydantic import Field, model_validator
 
 from unstill.documents import Stored
 from unstill.errors import UnstillError
-from unstill.lab.claims import Claims
-from unstill.lab.diagnose import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise
-from unstill.lab.page import Film
-from unstill.lab.probe import Condition, Level, unit_of
-from unstill.lab.response import LEVELS, Response, motion_of, summarise_response
-from unstill.lab.subjects import Subject, Subjects
+from unstill.lab.html_report import Film
+from unstill.lab.leakage import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise
+from unstill.lab.motion_response import LEVELS, Response, motion_of, summarise_response
+from unstill.lab.one_step import Condition, Level, unit_of
+from unstill.lab.probe_clips import ProbeClip, ProbeClips
+from unstill.lab.work_queue import WorkQueue
 from unstill.methods.base import Method
 from unstill.models.calling import generate
 from unstill.process import ForwardProcess
@@ -81,7 +81,7 @@ class DiagnosisRun:
     Args:
         work: parent of the folder of this diagnosis.
         decides: what the numbers depend on besides the fields of this class, as JSON values.
-        pipe, call, levels, conditions, methods, share, seed, fps: as of `diagnose`.
+        pipe, call, levels, conditions, methods, share, seed, fps: as of `measure_leakage`.
         answers: clips for which a video is sampled at each of `LEVELS`; none leaves that out.
         ask: arguments of the pipeline's call for a clip and a requested level.
     """
@@ -89,8 +89,8 @@ class DiagnosisRun:
     work: Path
     decides: dict[str, Any]
     pipe: Any
-    subjects: Subjects
-    call: Callable[[Subject, Image.Image], dict[str, Any]]
+    subjects: ProbeClips
+    call: Callable[[ProbeClip, Image.Image], dict[str, Any]]
     levels: Sequence[float]
     name: str
     conditions: Sequence[Condition] = ("image", "weakened", "removed")
@@ -98,8 +98,8 @@ class DiagnosisRun:
     share: float = SHARE
     seed: int = 0
     fps: float = 8.0
-    answers: Subjects | None = None
-    ask: Callable[[Subject, float], dict[str, Any]] | None = None
+    answers: ProbeClips | None = None
+    ask: Callable[[ProbeClip, float], dict[str, Any]] | None = None
 
     def run(
         self, rank: int = 0, processes: int = 1, progress: Callable[[int, int], None] | None = None
@@ -108,7 +108,7 @@ class DiagnosisRun:
         and sums it up; the others get `None`."""
         videos = [f"{i}-{j}" for i in range(len(self.answers or ())) for j in range(len(LEVELS))]
         cells = [f"clip-{i}" for i in range(len(self.subjects))] + [f"answer-{one}" for one in videos]
-        claims = Claims(self.work / self._key, cells, lambda cell: _Clip if cell.startswith("clip-") else _Answer)
+        claims = WorkQueue(self.work / self._key, cells, lambda cell: _Clip if cell.startswith("clip-") else _Answer)
         try:
             claims.work(self._make, first=rank * len(cells) // processes, wait=rank == 0, progress=progress)
             return self._summary(claims) if rank == 0 else None
@@ -140,7 +140,7 @@ class DiagnosisRun:
         readings = {"measured": motion_of(made.float() / 255), "real": motion_of(subject.video)}
         return readings if all(map(math.isfinite, readings.values())) else {"error": NOT_FINITE}
 
-    def _probed(self, subject: Subject, index: int) -> dict[str, Any]:
+    def _probed(self, subject: ProbeClip, index: int) -> dict[str, Any]:
         levels, records, videos = probe_clip(
             self.pipe, subject, self.call, self.levels, self.conditions, self.methods, self.seed + index
         )
@@ -152,7 +152,7 @@ class DiagnosisRun:
             "films": _text(films_of(videos, self.fps)) if index == 0 else {},
         }
 
-    def _summary(self, claims: Claims) -> tuple[Diagnosis, Response | None]:
+    def _summary(self, claims: WorkQueue) -> tuple[Diagnosis, Response | None]:
         results = {cell: claims.result(cell) for cell in claims.cells}
         found = {cell: one for cell, one in results.items() if one is not None and "error" not in one}
         clips = [found[cell] for cell in found if cell.startswith("clip-")]

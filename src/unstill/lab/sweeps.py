@@ -15,7 +15,7 @@ class Sweep:
 
     Attributes:
         about: the question it answers, and the paper's table or figure.
-        settings: as text, see `unstill.lab.settings.expand`; plain is added to them.
+        settings: as text, see `unstill.lab.method_grid.expand`; plain is added to them.
         motions: motion levels asked for, in [0, 1].
         caption_only: the model is given a caption and not the image, which only the methods know: what noise
             rectification and I4VGen are made for. The embedded model is then sampled as a variance-preserving model

@@ -10,9 +10,9 @@ from unstill.data.images import PICTURE_SUFFIXES, read_image, resize_and_crop
 from unstill.data.sources import Sample, Source, open_source
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
-from unstill.lab.diagnose import diagnose
-from unstill.lab.probe import Condition, has_image, usual_levels
-from unstill.lab.subjects import Subject, flow_of, motion_argument, picture_of
+from unstill.lab.leakage import measure_leakage
+from unstill.lab.one_step import Condition, has_image, usual_levels
+from unstill.lab.probe_clips import ProbeClip, flow_of, motion_argument, picture_of
 from unstill.models.calling import arguments, generate, parameters
 from unstill.training.opening import usual_clip
 from unstill.training.recipe import Recipe
@@ -55,7 +55,7 @@ class Validation:
             self._source = open_source(self._recipe.data.settings(*usual, self._recipe.seed))
         return self._source.read(index % len(self._source))
 
-    def _call(self, pipe: Any, picture: Any, subject: Subject, motion: float | None) -> dict[str, Any]:
+    def _call(self, pipe: Any, picture: Any, subject: ProbeClip, motion: float | None) -> dict[str, Any]:
         frames, _, *size = subject.video.shape
         return arguments(
             type(pipe),
@@ -88,16 +88,16 @@ class Validation:
         usual = usual_levels(pipe)
         levels = [usual[round(i * (len(usual) - 1) / (LEVELS - 1))] for i in range(LEVELS)]
 
-        def call(subject: Subject, picture: Any) -> dict[str, Any]:
+        def call(subject: ProbeClip, picture: Any) -> dict[str, Any]:
             return self._call(pipe, picture, subject, motion_argument(pipe, subject))
 
         conditions: list[Condition] = ["image", "removed"] if has_image(pipe) else ["image"]
-        found = diagnose(pipe, subjects, call, levels, conditions=conditions)
+        found = measure_leakage(pipe, subjects, call, levels, conditions=conditions)
         (folder / f"{step:07d}-leak.json").write_text(json.dumps(found.as_dict(), indent=1))
         middle = LEVELS // 2
         figures = {"explained_motion": found.curves["image"]["explained"][middle].value}
         return figures | ({"leak": found.leak[middle].value} if found.leak else {})
 
 
-def _subject(sample: Sample) -> Subject:
-    return Subject(sample.video, 0.0 if sample.motion is None else min(sample.motion, 1.0), caption=sample.caption)
+def _subject(sample: Sample) -> ProbeClip:
+    return ProbeClip(sample.video, 0.0 if sample.motion is None else min(sample.motion, 1.0), caption=sample.caption)

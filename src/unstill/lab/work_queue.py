@@ -58,7 +58,7 @@ PATIENCE = 0.5
 """Seconds between looks at cells that other processes are computing."""
 
 
-class Claims:
+class WorkQueue:
     """The cells of one manifest. One object per folder and process: closing any would release the locks of all."""
 
     def __init__(

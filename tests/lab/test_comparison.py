@@ -13,12 +13,12 @@ from PIL import Image
 
 from tests.processes import finish, kill_after, start
 from unstill.errors import UnstillError
-from unstill.lab.compare import METRICS, Comparison, Model, Setting
+from unstill.lab.aggregate import summarise
+from unstill.lab.comparison_cells import METRICS, Comparison, Model, Setting
 from unstill.lab.comparison_plots import drawn
 from unstill.lab.comparison_report import page, verdict, write
 from unstill.lab.fingerprint import fingerprint
-from unstill.lab.settings import expand, split
-from unstill.lab.summary import summarise
+from unstill.lab.method_grid import expand, split
 from unstill.methods.early_start import EarlyStart
 from unstill.methods.free_init import FreeInit
 from unstill.metrics import first_frame_error

@@ -30,11 +30,11 @@ from torch import Tensor
 
 from unstill.attach import adapter_for
 from unstill.errors import UnstillError
-from unstill.lab.bayes import posterior_mean
+from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.page import Film, film
-from unstill.lab.probe import Condition, Level, Unit, has_image, one_step, unit_of
-from unstill.lab.subjects import Subject, flow_of, picture_of
+from unstill.lab.html_report import Film, film
+from unstill.lab.one_step import Condition, Level, Unit, has_image, one_step, unit_of
+from unstill.lab.probe_clips import ProbeClip, flow_of, picture_of
 from unstill.methods.base import Method
 from unstill.process import ForwardProcess
 
@@ -103,10 +103,10 @@ class Probed(NamedTuple):
     videos: dict[str, list[Tensor]]
 
 
-def diagnose(
+def measure_leakage(
     pipe: Any,
-    subjects: Iterable[Subject],
-    call: Callable[[Subject, Image.Image], dict[str, Any]],
+    subjects: Iterable[ProbeClip],
+    call: Callable[[ProbeClip, Image.Image], dict[str, Any]],
     levels: Sequence[float],
     *,
     name: str = "",
@@ -169,14 +169,14 @@ def films_of(videos: dict[str, list[Tensor]], fps: float) -> dict[str, list[Film
 
 def probe_clip(
     pipe: Any,
-    subject: Subject,
-    call: Callable[[Subject, Image.Image], dict[str, Any]],
+    subject: ProbeClip,
+    call: Callable[[ProbeClip, Image.Image], dict[str, Any]],
     levels: Sequence[float],
     conditions: Sequence[Condition],
     methods: Sequence[Method],
     seed: int,
 ) -> Probed:
-    """Predicts one clip at all levels and measures it; arguments as of `diagnose`."""
+    """Predicts one clip at all levels and measures it; arguments as of `measure_leakage`."""
     adapter = adapter_for(pipe)
     usable = [c for c in conditions if c == "image" or (has_image(pipe) and (c == "removed" or adapter.denoisers))]
     clean = adapter.encode_video(pipe, subject.video)

@@ -12,13 +12,13 @@ from tests.processes import finish, kill_after, start
 from unstill.attach import adapter_for
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
-from unstill.lab.bayes import posterior_mean
+from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, stretch, weights
-from unstill.lab.diagnose import diagnose, summarise
 from unstill.lab.diagnosis_report import command, page, verdict
 from unstill.lab.diagnosis_run import DiagnosisRun
-from unstill.lab.probe import Level
-from unstill.lab.subjects import Folder, Subject, World, from_world, picture_of
+from unstill.lab.leakage import measure_leakage, summarise
+from unstill.lab.one_step import Level
+from unstill.lab.probe_clips import Folder, ProbeClip, World, from_world, picture_of
 from unstill.models.calling import arguments
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
 
@@ -60,10 +60,10 @@ def made(subjects):
 def probed(pipe, subjects, x0_of):
     pipe.unet.x0_of = x0_of
 
-    def call(subject: Subject, picture):
+    def call(subject: ProbeClip, picture):
         return arguments(type(pipe), image=picture, motion=subject.motion, frames=4)
 
-    return diagnose(pipe, subjects, call, LEVELS, conditions=("image", "removed"))
+    return measure_leakage(pipe, subjects, call, LEVELS, conditions=("image", "removed"))
 
 
 def test_a_model_that_copies_its_image_leaks_everything(pipe, subjects):
@@ -116,11 +116,11 @@ def test_it_works_on_pipelines_of_every_kind(name, sources):
     side = case.latents[2] * adapter_for(pipe).compression(pipe)[0]
     video = torch.rand(case.encoded, 3, side, side, generator=torch.Generator().manual_seed(0))
 
-    def call(subject: Subject, picture):
+    def call(subject: ProbeClip, picture):
         return {**case.call, "image": picture} if case.image else case.call
 
     level = case.level.get("sigma", 0.9)
-    found = diagnose(pipe, [Subject(video, 0.5)], call, (level, level / 2), name=name)
+    found = measure_leakage(pipe, [ProbeClip(video, 0.5)], call, (level, level / 2), name=name)
     assert set(found.curves) == sources and bool(found.leak) == ("removed" in sources)
     assert all(np.isfinite(one.value) for by in found.curves.values() for curve in by.values() for one in curve)
     assert verdict(found)[0] and found.as_dict()["model"] == name
@@ -175,7 +175,7 @@ def test_the_stretch_is_that_of_students_t():
 def run_in(folder, pipe, **changes):
     """A diagnosis of two clips, and two videos for each requested motion, in a folder."""
 
-    def call(subject: Subject, picture, motion=None):
+    def call(subject: ProbeClip, picture, motion=None):
         return arguments(type(pipe), image=picture, motion=motion or subject.motion, frames=4, steps=2)
 
     clips = World(count=2, frames=4, size=(64, 64))

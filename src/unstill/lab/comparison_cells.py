@@ -26,10 +26,10 @@ from unstill.data.images import resize_and_crop
 from unstill.data.video import write_video
 from unstill.documents import Stored
 from unstill.errors import UnstillError
-from unstill.lab.claims import Claims, settle
-from unstill.lab.probe import Removed
-from unstill.lab.subjects import flow_of
+from unstill.lab.one_step import Removed
+from unstill.lab.probe_clips import flow_of
 from unstill.lab.toys import measure_toys
+from unstill.lab.work_queue import WorkQueue, settle
 from unstill.methods.base import Method
 from unstill.metrics import first_frame_error, proxy_coherence, proxy_colour_fidelity, proxy_edge_fidelity
 from unstill.models.calling import arguments, generate, parameters
@@ -180,7 +180,7 @@ class Comparison:
         if settle(folder / "manifest.json", own) != own:
             raise UnstillError(f"{folder} holds another comparison; choose another folder, or delete that one.")
         (folder / "videos").mkdir(exist_ok=True)
-        self._claims = Claims(folder, list(self.cells), self._result_of)
+        self._claims = WorkQueue(folder, list(self.cells), self._result_of)
         self._loaded: tuple[str, Any] = ("", None)
 
     def _result_of(self, key: str) -> type[BaseModel]:
@@ -291,7 +291,8 @@ def measure(
     }
     if toys is not None and (kept := measure_toys(video.float() / 255, pixels.float() / 255, toys.masks)):
         found |= {"travel": kept.travel, "outline": kept.outline, "toy_colour": kept.colour}
-        found["background_error"] = kept.background_error
+        if math.isfinite(kept.background_error):  # not where toys cover the whole picture
+            found["background_error"] = kept.background_error
         if motion:
             found["travel_share"] = kept.travel / (toys.travel * motion / toys.motion)
     return {name: round(value, 6) for name, value in found.items()}

@@ -7,7 +7,7 @@ from tests.pipelines import CASES, pipeline
 from unstill.attach import adapter_for
 from unstill.errors import UnstillError
 from unstill.grid import level_of
-from unstill.lab.probe import WEAKENED, one_step, unit_of, usual_levels
+from unstill.lab.one_step import WEAKENED, one_step, unit_of, usual_levels
 from unstill.process import ForwardProcess
 
 

@@ -16,7 +16,7 @@ from unstill.data import world
 from unstill.data.clips import ClipFolder, video_files
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
-from unstill.lab.bayes import candidates
+from unstill.lab.bayes_optimal import candidates
 from unstill.lab.toys import toy_masks
 from unstill.metrics import motion_score
 from unstill.models.calling import parameters
@@ -29,7 +29,7 @@ LIVELY = (0.15, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class ProbeClip:
     """A clip: `video` (F, 3, H, W) in [0, 1]; `motion`: its level, 1 is lively; `others` (N, F, 3, H, W): possible
     continuations of its first frame, itself first; `caption`: what happens, where that is known; `toys` (S, H, W):
     masks of the toys in the first frame, of the synthetic world."""
@@ -41,12 +41,12 @@ class Subject:
     toys: Tensor | None = None
 
 
-class Subjects(Protocol):
+class ProbeClips(Protocol):
     """`len(subjects)` of them; `subjects[i]` raises `UnstillError` where a clip cannot be read."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Subject: ...
+    def __getitem__(self, index: int) -> ProbeClip: ...
 
     @property
     def fingerprint(self) -> str:
@@ -67,7 +67,7 @@ class World:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Subject:
+    def __getitem__(self, index: int) -> ProbeClip:
         if not 0 <= index < self.count:
             raise IndexError(index)
         g, side = torch.Generator().manual_seed(HELD_OUT + 100_000 * self.seed + index), max(self.size)
@@ -82,7 +82,7 @@ class World:
         fitted = _eight_bits(resize_and_crop(video.flatten(0, 1), self.size)).unflatten(0, video.shape[:2])
         told = world.captions(scene, motion, self.frames)[0]
         masks = resize_and_crop(toy_masks(scene, side)[:, None].expand(-1, 3, -1, -1).float(), self.size)[:, 0] > 0.5
-        return Subject(fitted[0], level, fitted if self.others else None, told, masks)
+        return ProbeClip(fitted[0], level, fitted if self.others else None, told, masks)
 
     @property
     def fingerprint(self) -> str:
@@ -112,7 +112,7 @@ class Folder:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Subject:
+    def __getitem__(self, index: int) -> ProbeClip:
         if not 0 <= index < self.count:
             raise IndexError(index)
         reasons = []
@@ -122,7 +122,7 @@ class Folder:
             except UnstillError as error:
                 reasons.append(str(error))
                 continue
-            return Subject(pixels, min(flow_of(pixels) / world.SCORE_UNIT, 1.0))
+            return ProbeClip(pixels, min(flow_of(pixels) / world.SCORE_UNIT, 1.0))
         raise UnstillError(reasons[0])
 
     @property
@@ -130,7 +130,7 @@ class Folder:
         return f"{self.count} {self._clips.fingerprint}"
 
 
-def from_world(n: int, frames: int, size: tuple[int, int], seed: int = 0, others: int = 0) -> Iterator[Subject]:
+def from_world(n: int, frames: int, size: tuple[int, int], seed: int = 0, others: int = 0) -> Iterator[ProbeClip]:
     """The clips of a `World`, one after the other."""
     rendered = World(count=n, frames=frames, size=size, seed=seed, others=others)
     return (rendered[i] for i in range(n))
@@ -145,12 +145,12 @@ def flow_of(video: Tensor) -> float:
     return motion_score(video, flow="dis", size=size, reduction="mean") / min(size)
 
 
-def picture_of(subject: Subject) -> Image.Image:
+def picture_of(subject: ProbeClip) -> Image.Image:
     """The first frame, which is the model's image."""
     return Image.fromarray((subject.video[0] * 255).round().byte().permute(1, 2, 0).numpy())
 
 
-def motion_argument(pipe: Any, subject: Subject) -> float | None:
+def motion_argument(pipe: Any, subject: ProbeClip) -> float | None:
     """The clip's own motion level, for the embedded model, which knows that unit; others are left to their default."""
     return subject.motion if "motion" in parameters(type(pipe)) else None
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unstill.data import world
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.subjects import flow_of
+from unstill.lab.probe_clips import flow_of
 from unstill.models.calling import parameters
 
 

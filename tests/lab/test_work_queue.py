@@ -15,13 +15,13 @@ from types import SimpleNamespace
 import pytest
 
 from unstill.errors import UnstillError
-from unstill.lab.claims import Claims, settle
+from unstill.lab.work_queue import WorkQueue, settle
 
 
 WORKER = """
 import os, sys, time
 from pathlib import Path
-from unstill.lab.claims import Claims
+from unstill.lab.work_queue import WorkQueue
 
 folder, pause, first = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 
@@ -36,7 +36,7 @@ def note(line):
     os.write(log, (line + "\\n").encode())
     os.close(log)
 
-Claims(folder, [str(n) for n in range(24)]).work(compute, first=first)
+WorkQueue(folder, [str(n) for n in range(24)]).work(compute, first=first)
 """
 
 
@@ -83,7 +83,7 @@ def test_killed_at_random_moments_the_work_ends_as_if_undisturbed(tmp_path):
 
 
 def test_what_is_done_is_not_touched_and_a_failure_frees_its_cell(tmp_path):
-    claims = Claims(tmp_path, ["a", "b", "c"])
+    claims = WorkQueue(tmp_path, ["a", "b", "c"])
     with pytest.raises(ZeroDivisionError):
         claims.work(lambda cell: {"x": 1} if cell == "a" else {"x": 1 / 0})
     assert claims.result("a") == {"x": 1} and claims.result("b") is None
@@ -111,10 +111,10 @@ def test_on_windows_the_same_with_its_locks(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK="lock", LK_UNLCK="unlock"))
     monkeypatch.setattr(sys, "platform", "win32")
-    spec = importlib.util.find_spec("unstill.lab.claims")
+    spec = importlib.util.find_spec("unstill.lab.work_queue")
     windows = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(windows)
-    claims = windows.Claims(tmp_path, ["a", "b", "c"])
+    claims = windows.WorkQueue(tmp_path, ["a", "b", "c"])
     taken.add(1)
     assert claims.work(lambda cell: {"locked": sorted(taken)}, wait=False) == 2
     assert claims.result("a") == {"locked": [0, 1]} and claims.result("b") is None and taken == {1}
@@ -125,16 +125,16 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr("unstill.lab.claims._lock", refuse)
+    monkeypatch.setattr("unstill.lab.work_queue._lock", refuse)
     with pytest.raises(UnstillError, match="without locks"):
-        Claims(tmp_path, ["a"]).work(lambda cell: {})
+        WorkQueue(tmp_path, ["a"]).work(lambda cell: {})
 
 
 @pytest.mark.parametrize("content", [b'{"cell":', b"null", b"[]", b'"words"', b"5", b"", b"\xff", b"[" * 20_000])
 def test_a_damaged_cell_is_made_anew_and_said(tmp_path, caplog, content):
-    Claims(tmp_path, ["a", "b"]).work(lambda cell: {"cell": cell})
+    WorkQueue(tmp_path, ["a", "b"]).work(lambda cell: {"cell": cell})
     (tmp_path / "done" / "b.json").write_bytes(content)
-    claims = Claims(tmp_path, ["a", "b"])
+    claims = WorkQueue(tmp_path, ["a", "b"])
     assert claims.result("a") == {"cell": "a"} and claims.result("b") is None
     assert claims.work(lambda cell: {"cell": cell, "again": True}) == 1
     assert claims.result("b") == {"cell": "b", "again": True} and "b.json is damaged" in caplog.text
