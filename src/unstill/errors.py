@@ -30,6 +30,8 @@ def shown(value: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, shortened; its class where it says nothing."""
+    """The first line of what an error says, shortened, without a full stop; its class where it says nothing."""
     lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[0].rstrip(".") if len(lines[0]) <= 300 else f"{lines[0][:300]}..."

@@ -83,7 +83,7 @@ def pipeline_class(name_or_path: str) -> type[DiffusionPipeline] | None:
     try:
         cls = getattr(home, name, None)
     except (ImportError, RuntimeError) as error:  # diffusers imports its pipelines when they are asked for
-        raise UnstillError(f"{name_or_path} needs {name}, which cannot be imported: {first_line(error)}") from error
+        raise UnstillError(f"{name_or_path} needs {name}, which cannot be imported: {first_line(error)}.") from error
     if cls is None:
         raise UnstillError(
             f"{name_or_path} needs the class {shown(name)}, which this diffusers does not have; update it."
@@ -235,7 +235,7 @@ def _from_pretrained(name_or_path: str, model: Model | None, dtype: torch.dtype,
         except Exception as error:  # a damaged folder fails in as many ways as there are files in it
             if lacks_memory(error):
                 raise
-            raise UnstillError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
+            raise UnstillError(f"{name_or_path} cannot be loaded: {first_line(error)}.") from error
 
     import diffusers
 

@@ -107,8 +107,7 @@ class Checkpoints:
                 raise
             reason = first_fault(error) if isinstance(error, ValidationError) else first_line(error)
             raise UnstillError(
-                f"The checkpoint {path} cannot be taken up ({reason.removesuffix('.')}); delete it to go on from the "
-                "one before."
+                f"The checkpoint {path} cannot be taken up ({reason}); delete it to go on from the one before."
             ) from error
 
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
