@@ -115,3 +115,10 @@ def test_errors(root: Path, tmp_path: Path) -> None:
         ucf101.prepare(root / "YoYo", tmp_path / "out")
     with pytest.raises(UnstillError, match="not prepared"):
         list(ucf101.Ucf101(tmp_path / "nothing").items())
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '{"a": 1}', '{"../a": "x"}', '{"/a": "x"}', "{", "[" * 20_000])
+def test_prompts_that_were_damaged_are_named(tmp_path, content):
+    (tmp_path / "prompts.json").write_text(content)
+    with pytest.raises(UnstillError, match="prompts.json is damaged .*; call ucf101.prepare again"):
+        list(ucf101.Ucf101(tmp_path).items())

@@ -57,7 +57,7 @@ class Record:
                 metadata = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             return cls(name, metadata["key"], tensors, json.loads(metadata["notes"]))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise UnstillError(
                 f"{path} is damaged or not of this kind; delete it, and its stage is made again."
             ) from error

@@ -254,7 +254,7 @@ def _prompts(file: str | Path | None) -> dict[str, str]:
         return {}
     try:
         content: Any = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnstillError(f"{file} cannot be read as JSON of the form {{name: text}} ({error}).") from error
     if not isinstance(content, dict) or not all(isinstance(text, str) for text in content.values()):
         raise UnstillError(f"{file} must hold one JSON object of the form {{name without suffix: text}}.")

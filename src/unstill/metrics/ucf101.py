@@ -15,17 +15,31 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from pydantic import RootModel, field_validator
 
 from unstill.data import read_image, read_video, video_files, write_video
 from unstill.data.files import replacing
 from unstill.data.listing import class_text
-from unstill.errors import UnstillError
+from unstill.documents import read_json
+from unstill.errors import UnstillError, shown
 
 
 FRAMES, FPS = 16, 3.0
 FVD_VIDEOS, INCEPTION_VIDEOS = 2048, 10_000
 
 Animate = Callable[[Image.Image, str, int], Sequence[Image.Image] | torch.Tensor]
+
+
+class _Prompts(RootModel[dict[str, str]]):
+    """prompts.json: caption by the relative name of the clip, which names files below the folder only."""
+
+    @field_validator("root")
+    @classmethod
+    def _inside(cls, root: dict[str, str]) -> dict[str, str]:
+        for name in root:
+            if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"{shown(name)} is not the name of a clip")
+        return root
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +68,7 @@ class Ucf101:
         """(relative name, image file, prompt) of every clip, in order of the names."""
         if not self.prompts.is_file():
             raise UnstillError(f"{self.folder} is not prepared (no prompts.json); call ucf101.prepare first.")
-        for name, prompt in sorted(json.loads(self.prompts.read_text(encoding="utf-8")).items()):
+        for name, prompt in sorted(read_json(self.prompts, _Prompts, "call ucf101.prepare again").root.items()):
             yield name, self.images / f"{name}.png", prompt
 
 
