@@ -93,8 +93,14 @@ def classical_pairs(
 
 
 def mean_magnitude(flow: np.ndarray) -> float:
-    """Mean length of the vectors of a flow (H, W, 2), summed in float64."""
-    return float(cv2.mean(cv2.magnitude(*cv2.split(flow)))[0])
+    """Mean length of the vectors of a flow (H, W, 2), summed in float64.
+
+    By numpy, whose operations round the same everywhere: the last bits of `cv2.magnitude` and `cv2.mean` depend on
+    where a buffer lies in memory, so that two calls on one video differ.
+    """
+    squares = np.square(flow[..., 0])
+    squares += np.square(flow[..., 1])
+    return float(np.sqrt(squares, out=squares).mean(dtype=np.float64))
 
 
 def _classical(name: str, video: Tensor) -> Iterator[Tensor]:
