@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.papers.verdicts import Claim, alike, both, less, more, rises, within
 from unstill.lab.method_grid import PLAIN
+from unstill.lab.sweeps import ABRUPT
 
 
 LEAKAGE, RECTIFICATION, I4VGEN = "leakage paper", "noise rectification", "I4VGen"
@@ -18,7 +19,6 @@ EARLY = _row("early-start:sigma", 100, 50, 20, 10, 5)
 ANALYTIC = _row("analytic-init:sigma", 100, 50, 20, 10, 5)
 CURVE = "noise-rectification:curve"
 PERIOD = "noise-rectification:period"
-ABRUPT = "noise-rectification:weights=1:1:1:1:0:0:0:0"
 
 CLAIMS: dict[str, tuple[Claim, ...]] = {
     "start-sweep": (

@@ -20,8 +20,8 @@ LEVELS = (0.1, 0.4, 0.7, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`measured`: mean optical flow at each requested level, in units of the embedded model's motion level, 3 % of the
-    picture's side per frame; `real`: that of the clips themselves."""
+    """`measured`: mean optical flow at each requested level, in units of the embedded model's motion level,
+    `world.SCORE_UNIT` picture sides per frame; `real`: that of the clips themselves."""
 
     requested: tuple[float, ...]
     measured: list[Interval]

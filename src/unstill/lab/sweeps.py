@@ -28,6 +28,9 @@ class Sweep:
     caption_only: bool = False
 
 
+ABRUPT = "noise-rectification:weights=" + ":".join(["1"] * 8 + ["0"] * 8)
+"""Weights that change abruptly, for the 16 frames of the embedded model."""
+
 # Noise levels are those of the embedded model, which counts them in sigma.
 SWEEPS = {
     "start-sweep": Sweep(
@@ -43,7 +46,7 @@ SWEEPS = {
         settings=(
             "image-start",
             "noise-rectification:curve=1:1|1:0.5|1:0|0.5:0.5|0:0",
-            "noise-rectification:weights=1:1:1:1:0:0:0:0",
+            ABRUPT,
         ),
         caption_only=True,
     ),
