@@ -432,12 +432,14 @@ def wan(channels: int = 36, experts: int = 1, **config: Any) -> Any:
     )
 
 
-def wan_text() -> Any:
-    return diffusers.WanPipeline(
+def wan_text(
+    cls: type = diffusers.WanPipeline, transformer: type = diffusers.WanTransformer3DModel, **more: Any
+) -> Any:
+    return cls(
         tokenizer=None,
         text_encoder=None,
         vae=_wan_vae(),
-        transformer=_wan_transformer(diffusers.WanTransformer3DModel, 16),
+        transformer=_wan_transformer(transformer, 16, **more),
         scheduler=_flow_unipc(),
     )
 
@@ -473,12 +475,12 @@ class _NoGuardrail:
         return video
 
 
-def cosmos(cls: type, scheduler: Any, vae: Any = None) -> Any:
+def cosmos(cls: type, scheduler: Any, vae: Any = None, channels: int = 17) -> Any:
     return cls(
         text_encoder=None,
         tokenizer=None,
         transformer=diffusers.CosmosTransformer3DModel(
-            in_channels=17,
+            in_channels=channels,
             out_channels=16,
             num_attention_heads=2,
             attention_head_dim=16,
@@ -496,7 +498,7 @@ def cosmos(cls: type, scheduler: Any, vae: Any = None) -> Any:
     )
 
 
-def cosmos_1() -> Any:
+def cosmos_1(cls: type = diffusers.CosmosVideoToWorldPipeline, channels: int = 17) -> Any:
     vae = diffusers.AutoencoderKLCosmos(
         encoder_block_out_channels=(8, 8, 8, 8),
         decode_block_out_channels=(8, 8, 8, 8),
@@ -507,7 +509,7 @@ def cosmos_1() -> Any:
         temporal_compression_ratio=4,
     )
     scheduler = diffusers.EDMEulerScheduler(sigma_max=80.0, sigma_min=0.002, sigma_data=0.5)
-    return cosmos(diffusers.CosmosVideoToWorldPipeline, scheduler, vae)
+    return cosmos(cls, scheduler, vae, channels)
 
 
 def cosmos_2() -> Any:
@@ -566,14 +568,19 @@ def ltx() -> Any:
 
 
 def hunyuan_video(kind: str) -> Any:
-    return diffusers.HunyuanVideoImageToVideoPipeline(
+    channels = 2 * 4 + 1 if kind == "latent_concat" else 4
+    return _hunyuan_video(diffusers.HunyuanVideoImageToVideoPipeline, channels, kind, image_processor=None)
+
+
+def _hunyuan_video(cls: type, channels: int, kind: str | None = None, **more: Any) -> Any:
+    return cls(
+        **more,
         text_encoder=None,
         tokenizer=None,
         text_encoder_2=None,
         tokenizer_2=None,
-        image_processor=None,
         transformer=diffusers.HunyuanVideoTransformer3DModel(
-            in_channels=2 * 4 + 1 if kind == "latent_concat" else 4,
+            in_channels=channels,
             out_channels=4,
             num_attention_heads=2,
             attention_head_dim=10,
@@ -613,6 +620,10 @@ SMALL = {"height": 16, "width": 16, "num_frames": 3}
 LONG = {**SMALL, "num_frames": 9}
 
 
+def hunyuan_video_15_text() -> Any:
+    return _hunyuan_video_15(diffusers.HunyuanVideo15Pipeline)
+
+
 def hunyuan_video_15() -> Any:
     from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
@@ -624,13 +635,20 @@ def hunyuan_video_15() -> Any:
         image_size=224,
         patch_size=112,
     )
-    return diffusers.HunyuanVideo15ImageToVideoPipeline(
+    return _hunyuan_video_15(
+        diffusers.HunyuanVideo15ImageToVideoPipeline,
+        image_encoder=SiglipVisionModel(config),
+        feature_extractor=SiglipImageProcessor(size={"height": 224, "width": 224}),
+    )
+
+
+def _hunyuan_video_15(cls: type, **more: Any) -> Any:
+    return cls(
+        **more,
         text_encoder=None,
         tokenizer=None,
         text_encoder_2=None,
         tokenizer_2=None,
-        image_encoder=SiglipVisionModel(config),
-        feature_extractor=SiglipImageProcessor(size={"height": 224, "width": 224}),
         guider=diffusers.ClassifierFreeGuidance(guidance_scale=1.0),
         transformer=diffusers.HunyuanVideo15Transformer3DModel(
             in_channels=9,
@@ -659,8 +677,8 @@ def hunyuan_video_15() -> Any:
     )
 
 
-def sana_video() -> Any:
-    return diffusers.SanaImageToVideoPipeline(
+def sana_video(cls: type = diffusers.SanaImageToVideoPipeline) -> Any:
+    return cls(
         tokenizer=None,
         text_encoder=None,
         vae=_wan_vae(),
@@ -747,6 +765,100 @@ def ltx2() -> Any:
             use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, shift_terminal=0.1
         ),
     )
+
+
+def latte() -> Any:
+    return diffusers.LattePipeline(
+        vae=_image_vae(),
+        text_encoder=None,
+        tokenizer=None,
+        transformer=diffusers.LatteTransformer3DModel(
+            sample_size=8,
+            num_layers=1,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            caption_channels=8,
+            in_channels=4,
+            cross_attention_dim=16,
+            out_channels=8,
+            attention_bias=True,
+            activation_fn="gelu-approximate",
+            num_embeds_ada_norm=1000,
+            norm_type="ada_norm_single",
+            norm_elementwise_affine=False,
+            norm_eps=1e-6,
+            video_length=3,
+        ),
+        scheduler=diffusers.DDIMScheduler(**VP),
+    )
+
+
+def motif(cls: type) -> Any:
+    from transformers import SiglipImageProcessor
+
+    return cls(
+        vae=_wan_vae(),
+        text_encoder=None,
+        tokenizer=None,
+        transformer=diffusers.MotifVideoTransformer3DModel(
+            in_channels=33,
+            out_channels=16,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_layers=1,
+            num_single_layers=1,
+            num_decoder_layers=1,
+            mlp_ratio=1.0,
+            patch_size=1,
+            text_embed_dim=8,
+            rope_axes_dim=(4, 6, 6),
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        feature_extractor=SiglipImageProcessor(),
+        guider=diffusers.ClassifierFreeGuidance(guidance_scale=1.0),
+    )
+
+
+def kandinsky(cls: type) -> Any:
+    return cls(
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        vae=diffusers.AutoencoderKLHunyuanVideo(
+            latent_channels=4,
+            down_block_types=("HunyuanVideoDownBlock3D",) * 4,
+            up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+            block_out_channels=(8, 8, 8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+        ),
+        transformer=diffusers.Kandinsky5Transformer3DModel(
+            in_visual_dim=4,
+            out_visual_dim=4,
+            in_text_dim=8,
+            in_text_dim2=8,
+            time_dim=16,
+            model_dim=24,
+            ff_dim=16,
+            num_text_blocks=1,
+            num_visual_blocks=1,
+            axes_dims=(4, 4, 4),
+            visual_cond=True,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0),
+    )
+
+
+def kandinsky_embeddings() -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(5)
+    lengths = torch.tensor([0, 4], dtype=torch.int32)
+    return {
+        "prompt_embeds_qwen": torch.randn(1, 4, 8, generator=draw),
+        "prompt_embeds_clip": torch.randn(1, 8, generator=draw),
+        "prompt_cu_seqlens": lengths,
+    }
 
 
 def masked(name: str = "prompt_attention_mask", tokens: int = 4) -> dict[str, torch.Tensor]:
@@ -1068,6 +1180,156 @@ CASES: dict[str, Case] = {
         level={"start": 0.96},
         latents=(4, 3, 4, 4),
         encoded=5,
+    ),
+    "HunyuanVideo15Pipeline": Case(
+        build=hunyuan_video_15_text,
+        call={
+            "height": 16,
+            "width": 16,
+            "num_frames": 5,
+            "prompt_embeds": torch.ones(1, 4, 8),
+            "prompt_embeds_mask": torch.ones(1, 4),
+            "prompt_embeds_2": torch.ones(1, 4, 8),
+            "prompt_embeds_mask_2": torch.ones(1, 4),
+        },
+        unguided={},
+        level={"start": 0.96},
+        latents=(4, 3, 4, 4),
+        encoded=5,
+        image=False,
+        condition=False,
+        fails={name: "is invalid for input of size" for name in ("several", "generators")},
+    ),
+    "HunyuanVideoPipeline": Case(
+        build=partial(_hunyuan_video, diffusers.HunyuanVideoPipeline, 4),
+        call={**LONG, **hunyuan_embeddings()},
+        level={"start": 0.96},
+        latents=(4, 3, 2, 2),
+        encoded=9,
+        image=False,
+        condition=False,
+    ),
+    "HunyuanSkyreelsImageToVideoPipeline": Case(
+        build=partial(_hunyuan_video, diffusers.HunyuanSkyreelsImageToVideoPipeline, 8),
+        call={**LONG, "image": picture(), **hunyuan_embeddings(), "true_cfg_scale": 1.0},
+        level={"start": 0.96},
+        latents=(4, 3, 2, 2),
+        encoded=9,
+        image_each=True,
+        fails={"several": "Sizes of tensors must match", "generators": "out of"},
+    ),
+    "SkyReelsV2Pipeline": Case(
+        build=partial(wan_text, diffusers.SkyReelsV2Pipeline, diffusers.SkyReelsV2Transformer3DModel),
+        call={**LONG, **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(16, 3, 2, 2),
+        encoded=9,
+        image=False,
+        condition=False,
+    ),
+    "WanVACEPipeline": Case(
+        build=partial(
+            wan_text,
+            diffusers.WanVACEPipeline,
+            diffusers.WanVACETransformer3DModel,
+            vace_layers=[0],
+            vace_in_channels=96,
+        ),
+        call={**LONG, **embeddings(4, 8)},
+        level={"start": 0.96},
+        latents=(16, 3, 2, 2),
+        encoded=9,
+        image=False,
+        condition=False,
+        fails={
+            "batch": "list of generators is not yet supported",
+            "several": "multiple videos per prompt is not yet supported",
+            "generators": "multiple videos per prompt is not yet supported",
+        },
+    ),
+    "SanaVideoPipeline": Case(
+        build=partial(sana_video, diffusers.SanaVideoPipeline),
+        call={
+            "height": 32,
+            "width": 32,
+            "frames": 9,
+            "use_resolution_binning": False,
+            "prompt": None,
+            "negative_prompt": None,
+            **embeddings(4, 8),
+            **masked(),
+        },
+        level={"start": 0.96},
+        latents=(16, 3, 4, 4),
+        encoded=9,
+        image=False,
+        condition=False,
+    ),
+    "CosmosTextToWorldPipeline": Case(
+        build=partial(cosmos_1, diffusers.CosmosTextToWorldPipeline, channels=16),
+        call={**LONG, **embeddings(4, 8)},
+        level={"sigma": 10.0},
+        latents=(16, 3, 4, 4),
+        encoded=9,
+        image=False,
+        condition=False,
+    ),
+    "LattePipeline": Case(
+        build=latte,
+        call={
+            "height": 16,
+            "width": 16,
+            "video_length": 3,
+            "prompt": None,
+            "negative_prompt": None,
+            **embeddings(4, 8),
+        },
+        level={"start": 0.96},
+        latents=(4, 3, 8, 8),
+        encoded=3,
+        image=False,
+        condition=False,
+        fails={name: "unexpected keyword argument" for name in ("several", "generators")},
+    ),
+    "MotifVideoImage2VideoPipeline": Case(
+        build=partial(motif, diffusers.MotifVideoImage2VideoPipeline),
+        call={**LONG, "prompt": None, "image": picture(), **embeddings(4, 8), **masked()},
+        unguided={},
+        level={"start": 0.96},
+        latents=(16, 3, 2, 2),
+        encoded=9,
+        fails={name: "Sizes of tensors must match" for name in ("batch", "several", "generators")},
+    ),
+    "MotifVideoPipeline": Case(
+        build=partial(motif, diffusers.MotifVideoPipeline),
+        call={**LONG, "prompt": None, **embeddings(4, 8), **masked()},
+        unguided={},
+        level={"start": 0.96},
+        latents=(16, 3, 2, 2),
+        encoded=9,
+        image=False,
+        condition=False,
+    ),
+    "Kandinsky5T2VPipeline": Case(
+        build=partial(kandinsky, diffusers.Kandinsky5T2VPipeline),
+        call={**LONG, **kandinsky_embeddings(), "guidance_scale": 1.0},
+        level={"start": 0.96},
+        fails={"bfloat16": "must have the same dtype"},
+        latents=(4, 3, 2, 2),
+        encoded=9,
+        image=False,
+        condition=False,
+    ),
+    "Kandinsky5I2VPipeline": Case(
+        build=partial(kandinsky, diffusers.Kandinsky5I2VPipeline),
+        call={**LONG, "num_frames": 21, "image": picture(), **kandinsky_embeddings(), "guidance_scale": 1.0},
+        level={"start": 0.96},
+        fails={"bfloat16": "must have the same dtype"},
+        latents=(4, 6, 2, 2),
+        encoded=21,
+        condition=False,
+        held=1,
+        image_each=True,
     ),
     "HunyuanVideo latent_concat": Case(
         build=partial(hunyuan_video, "latent_concat"),

@@ -127,7 +127,7 @@ def test_methods_act_and_repeat(method: Any) -> None:
 
 
 def test_what_does_not_work_says_so() -> None:
-    with pytest.raises(UnstillError, match=r"the blocks of WanImage2VideoModularPipeline decide .*; build"):
+    with pytest.raises(UnstillError, match=r"the blocks of WanImage2VideoModularPipeline decide .*; use"):
         unstill.free_init(pipeline(), unstill.FreeInit(level=0.9))
     bare = copy.copy(pipeline())
     bare._blocks = copy.deepcopy(bare._blocks)

@@ -26,7 +26,7 @@ METHODS: dict[str, Method] = {
     "ConditioningAugmentation": unstill.ConditioningAugmentation(level=0.3),
 }
 every_pipeline = pytest.mark.parametrize("name", CASES)
-COSMOS = "CosmosVideoToWorldPipeline", "Cosmos2VideoToWorldPipeline"
+COSMOS = "CosmosVideoToWorldPipeline", "CosmosTextToWorldPipeline", "Cosmos2VideoToWorldPipeline"
 UNTIMED = "has no training time, which this method counts in"
 
 

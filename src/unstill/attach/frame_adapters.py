@@ -33,6 +33,13 @@ class StableVideoDiffusion(FrameAdapter):
         return pipe.decode_latents(latents.transpose(1, 2), num_frames=latents.shape[2])
 
 
+class Latte(FrameAdapter):
+    """Text to video."""
+
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        return pipe.decode_latents(latents, latents.shape[2])
+
+
 class Pico(StableVideoDiffusion):
     """The embedded model, in the manners of Stable Video Diffusion."""
 

@@ -97,7 +97,7 @@ class FreeInitNoise(Method):
         if target.modular:
             raise UnstillError(
                 f"FreeInit calls the pipeline several times, and the blocks of {target.pipeline} decide what it takes "
-                "and returns; build the pipeline of the same name without Modular."
+                "and returns; use a supported pipeline that is not modular, such as WanPipeline."
             )
         check_signal(target.process, self.method.level_for(target.process), "FreeInit")
 

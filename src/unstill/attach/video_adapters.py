@@ -100,6 +100,38 @@ class HunyuanVideo(VideoAdapter):
         return x[:, -channels - 1 : -1, :1] if x.shape[1] > channels else x[:, :, :1]
 
 
+class HunyuanSkyreels(VideoAdapter):
+    """Channels C, C with the image in frame 0."""
+
+    captures = "prepare_latents"
+    denoisers = ("transformer",)
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[1][:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, channels:, :1]
+
+
+class MotifVideoText(VideoAdapter):
+    """Text to video."""
+
+    starts_at = "set_timesteps"
+
+
+class MotifVideo(MotifVideoText):
+    """Channels C, C with the image in frame 0, 1 of a mask."""
+
+    captures = "_prepare_first_frame_conditioning"
+    denoisers = ("transformer",)
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[0][:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, channels:-1, :1]
+
+
 class HunyuanVideo15(VideoAdapter):
     """Channels C, C with the image in frame 0, 1 of a mask."""
 
@@ -120,7 +152,7 @@ class Cosmos(VideoAdapter):
     """
 
     kind: Kind | None = "ve"
-    captures = "prepare_latents"
+    captures: str | None = "prepare_latents"
     denoisers: tuple[str, ...] = ("transformer",)
     indicator = 2  # which value of `prepare_latents` says which frames are held
 
@@ -156,6 +188,15 @@ class Cosmos1(Cosmos):
     def moments(self, pipe: Any, latents: torch.Tensor) -> tuple[Any, Any]:
         mean, deviation = super().moments(pipe, latents)
         return mean, deviation / pipe.scheduler.config.sigma_data
+
+
+class Cosmos1Text(Cosmos1):
+    """Text to video."""
+
+    captures = None
+
+    def held_frames(self, pipe: Any) -> int:
+        return 0
 
 
 class Cosmos25(Cosmos):
@@ -216,3 +257,31 @@ class LTX2(LTX):
     """Samples its audio with a copy of the scheduler."""
 
     copies_scheduler = True
+
+
+class KandinskyText(VideoAdapter):
+    """
+    Text to video. The latents are `(B, F, H, W, C)`, and the pipeline writes each step into them: they are copied
+    here, because a view would change under a method that keeps it. Some networks take C + 1 more channels, of zeros.
+    """
+
+    def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        return latents[..., : pipe.transformer.config.in_visual_dim].permute(0, 4, 1, 2, 3).clone()
+
+    def first_from_video(self, pipe: Any, video: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        latents = video.permute(0, 2, 3, 4, 1)
+        if not pipe.transformer.visual_cond:
+            return latents
+        mask = torch.zeros_like(latents[..., :1])
+        mask[:, : self.held_frames(pipe)] = 1
+        return torch.cat([latents, torch.zeros_like(latents), mask], -1)
+
+    def step_to_video(self, x: torch.Tensor, frames: int) -> torch.Tensor:
+        return x.permute(0, 4, 1, 2, 3).clone()
+
+    def step_from_video(self, video: torch.Tensor) -> torch.Tensor:
+        return video.permute(0, 2, 3, 4, 1)
+
+
+class Kandinsky(KandinskyText, HeldFrame):
+    """The image takes the place of frame 0 for good; after the last step the pipeline evens out its brightness."""

@@ -113,6 +113,9 @@ class Method:
     `owns` names what a method decides alone: `"levels"` (where the schedule begins) or `"latents"` (what the first
     latents are made of). Two methods that own the same thing exclude each other. `presets` are named sets of
     parameters.
+
+    A tensor that a hook is given may be the pipeline's own: a hook never writes into it, and the adapter of a pipeline
+    that writes into its latents (Kandinsky 5) hands out clones.
     """
 
     __slots__ = ()
