@@ -131,7 +131,8 @@ def test_what_is_saved_is_the_plain_pipeline(name: str, tmp_path: Path) -> None:
     assert plain == saved
 
     unsaved = {key: part for key, part in pipe.components.items() if not hasattr(part, "save_pretrained")}
-    again = type(pipe).from_pretrained(tmp_path / "improved", **unsaved)
+    # Weights of a file lie at addresses at which some kernels round differently; those of a copy do not.
+    again = copy.deepcopy(type(pipe).from_pretrained(tmp_path / "improved", **unsaved))
     again.set_progress_bar_config(disable=True)
     assert not is_hooked(again.scheduler) and type(again.scheduler) is type(pipe.scheduler)
     same = torch.equal(sample(CASES[name], again), plain_sample(name))
