@@ -201,7 +201,7 @@ def a_jpeg(path: Path) -> bytes:
         ("script.jpg", lambda path: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
         ("cut.jpg", lambda path: a_jpeg(path)[:900], "is damaged"),
         ("cut.png", lambda path: png_claiming(100, 100), "is damaged"),
-        ("bomb.png", lambda path: png_claiming(30000, 30000), "178 megapixels"),
+        ("bomb.png", lambda path: png_claiming(30000, 30000), "160 megapixels"),
         ("clip.png", a_video, "is a video"),
         ("phone.heic", lambda path: b"\0\0\0\x18ftypheic" + bytes(40), "convert it to PNG or JPEG"),
     ],
@@ -281,3 +281,48 @@ if CLIPS.is_dir():
     def test_real_clip_is_no_picture(clip: Path) -> None:
         with pytest.raises(UnstillError, match="is a video"):
             read_image(clip)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "PA", "LA", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_strips_give_the_same_picture(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (37, 23, 4), np.uint8)
+    if mode in ("I;16", "I", "F"):
+        grey = values[..., 0].astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]) * 200
+        image = Image.fromarray(grey / np.float32(51000) if mode == "F" else grey)
+    else:
+        image = Image.fromarray(values).convert("RGB" if mode in ("P", "PA") else "RGBA")
+        image = image.convert("P").convert("PA") if mode == "PA" else image.convert(mode)
+    assert image.mode == mode
+    image.getexif()[0x0112] = 6
+    whole = to_rgb(image)
+    monkeypatch.setattr("unstill.data.images.STRIP", 100)
+    assert whole.size == (37, 23) and np.array_equal(to_rgb(image), whole)
+
+
+def test_the_declared_size_is_checked_before_decoding(tmp_path: Path) -> None:
+    """A picture of a few kB can ask for gigabytes."""
+    frames = [Image.new("P", (8, 8), colour) for colour in range(4)]
+    for name, size, says in (("bomb.gif", (13000, 13000), "53 megapixels in every frame"),):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        data = bytearray((tmp_path / name).read_bytes())
+        data[6:10] = struct.pack("<HH", *size)
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UnstillError, match=says):
+            read_image(tmp_path / name)
+        with pytest.raises(UnstillError, match=says):
+            read_video(tmp_path / name)
+    for side in (13300, 12700):
+        (tmp_path / "deep.png").write_bytes(png_claiming(side, side))
+        with pytest.raises(UnstillError, match="more than 160 megapixels"):
+            read_image(tmp_path / "deep.png")
+
+
+def test_a_lack_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def none_left(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("unstill.data.images.to_rgb", none_left)
+    with pytest.raises(UnstillError, match="not enough memory"):
+        read_image(tmp_path / "a.png")

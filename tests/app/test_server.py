@@ -4,7 +4,6 @@ import io
 import json
 import socket
 import time
-import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +12,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from tests.app.visitor import fetch, upload
 from unstill.app.limits import Limits
 from unstill.data.images import resize_and_crop
 from unstill.data.video import read_video
@@ -45,16 +45,6 @@ def names(client):
     for parameter in listed:
         found.setdefault(parameter["label"].split(",")[0], parameter["parameter_name"])
     return found
-
-
-def fetch(server, path, data=None, **headers):
-    """Status and body."""
-    request = urllib.request.Request(server.address + path, data, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
 
 
 def ask(client, picture, **values):
@@ -172,32 +162,6 @@ def test_whoever_comes_to_a_full_queue_is_asked_to_come_back(server):
     assert all(status == 503 and b"full" in body for status, body in turned_away), turned_away
     assert all("event: complete" in end(server, body) for body in served)
     assert begin(server, short)[0] == 200  # and there is room again
-
-
-def upload(server, name, data):
-    """The path that the server gave an uploaded file."""
-    form = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
-    kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    status, body = fetch(server, "/gradio_api/upload", form + data + b"\r\n--x--\r\n", **kind)
-    assert status == 200, body
-    return json.loads(body)[0]
-
-
-def test_pictures_come_from_uploads_only(server):
-    picture = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(picture, "png")
-    uploaded = upload(server, "red.png", picture.getvalue())
-    meta = {"_type": "gradio.FileData"}
-    assert "event: complete" in call(server, {"path": uploaded, "meta": meta})
-    for path in (
-        "/etc/passwd",
-        f"{server.home}/secret.txt",
-        f"{uploaded}/../../../../secret",
-        "http://127.0.0.1:9/x.png",
-    ):
-        for extra in ({}, {"is_stream": True}, {"url": "http://127.0.0.1:9/x.png"}):
-            said = call(server, {"path": path, "meta": meta, **extra})
-            assert "event: error" in said and "complete" not in said and "root:" not in said, said
 
 
 def test_bad_requests_are_refused_and_end_nothing(server, tmp_path):

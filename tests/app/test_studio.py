@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import threading
 import zipfile
 
@@ -189,3 +191,39 @@ def test_uploads_are_pictures_and_nothing_else_of_them_is_kept(tmp_path):
         assert str(tmp_path) not in str(caught.value)
     with pytest.raises(UnstillError, match="8 megapixels; up to 7"):
         checked_picture(tmp_path / "photo.jpg", Limits(megapixels=7))
+
+
+def test_a_picture_of_many_scans_is_refused(tmp_path):
+    """Every scan of a JPEG is a pass over all its pixels: 20 MB hold hours of them."""
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "a.jpg", progressive=True)
+    data = (tmp_path / "a.jpg").read_bytes()
+    last = data.rindex(b"\xff\xda")
+    assert checked_picture(tmp_path / "a.jpg", Limits()).size == (64, 64)
+    (tmp_path / "b.jpg").write_bytes(data[:last] + data[last:-2] * 200 + data[-2:])
+    with pytest.raises(UnstillError, match="more than 100 scans"):
+        checked_picture(tmp_path / "b.jpg", Limits())
+
+
+def test_pictures_are_decoded_one_at_a_time_in_bounded_memory(tmp_path):
+    """Six 16-bit pictures of 50 megapixels at once: 97 kB each, and 1.3 GB each if nothing bounds them."""
+    code = (
+        "import resource, sys, threading\nfrom pathlib import Path\nimport PIL.Image, numpy, torch\n"
+        "from unstill.app.limits import Limits\nfrom unstill.app.uploads import checked_picture\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "ask = lambda: checked_picture(Path(sys.argv[1]), Limits())\n"
+        "threads = [threading.Thread(target=ask) for _ in range(6)]\n"
+        "[thread.start() for thread in threads], [thread.join() for thread in threads]\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)\n"
+    )
+    Image.fromarray(np.zeros((7070, 7070), np.uint16)).save(tmp_path / "grey.png", compress_level=9)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "grey.png")], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 600e6, "one such picture is 100 MB decoded and 200 MB as RGB"
+    print(done.stdout)
+
+
+@pytest.mark.parametrize("change", [{"methods": (unstill.FreeInit(iterations=10**9),)}])
+def test_no_wish_takes_for_ever(studio, wish, change):
+    with pytest.raises(UnstillError, match="up to 20 times here"):
+        studio.make(dataclasses.replace(wish, **change), quiet)

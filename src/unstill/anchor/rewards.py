@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from unstill.data.images import resize_and_crop
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, lacks_memory
 
 
 class Reward(Protocol):
@@ -39,9 +39,11 @@ def score(reward: Reward, prompt: str, images: Sequence[Image.Image]) -> list[fl
     name, count = name_of(reward), len(images)
     try:
         values = reward(prompt, images)
-    except (UnstillError, MemoryError, torch.OutOfMemoryError):
+    except UnstillError:
         raise
     except Exception as error:
+        if lacks_memory(error):
+            raise
         raise UnstillError(
             f"The reward {name} failed on {count} pictures ({type(error).__name__}: {error}); correct it, or take "
             "another one."

@@ -16,6 +16,10 @@ from unstill.methods.catalogue import LEVELS, method_classes
 from unstill.statistics import LatentStatistics
 
 
+LONGEST = 200
+"""Characters of one typed parameter."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Field:
     """One parameter of one method; `numbers` are written with ':' between them. Empty stands for the default."""
@@ -37,6 +41,8 @@ class Field:
         """The parameter from what a person set; `None` if it stays the default."""
         if value is None or value == "" or value == self.shown():
             return None
+        if isinstance(value, str) and len(value) > LONGEST:
+            raise UnstillError(f"{self.name} of {self.method} has up to {LONGEST} characters, not {len(value)}.")
         if self.kind == "switch":
             return bool(value)
         if self.kind == "choice":

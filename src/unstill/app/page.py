@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.processing_utils import is_in_or_equal
-from gradio.utils import get_upload_folder
-from gradio_client.utils import is_http_url_like
 from PIL import Image
 
 from unstill.app import fields, look, motion
 from unstill.app.code import brief
+from unstill.app.guard import FAULT, NOT_UNDERSTOOD
 from unstill.app.studio import Result, Stopped, Studio, Wish
 from unstill.app.uploads import checked_picture
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, lacks_memory
 from unstill.methods.base import Method
 from unstill.methods.catalogue import build_method, method_classes
 from unstill.models import registry
@@ -28,6 +26,9 @@ from unstill.models.calling import parameters
 
 
 log = logging.getLogger(__name__)
+
+TOO_SMALL = "The server has not enough memory for this: ask for fewer frames."
+WENT_WRONG = "Something went wrong on the server, not with what you did; its log says more."
 
 
 class Runs:
@@ -86,14 +87,19 @@ def build(studio: Studio) -> gr.Blocks:
 
         def wish(data: Mapping[Any, Any]) -> tuple[str, tuple[Method, ...]]:
             values = {key: data[control] for key, control in controls.items()}
+            studio.check_model(data[model])
+            if not _is_number(data[slider]) or not 0 <= data[slider] <= 1:
+                raise UnstillError("Motion goes from 0 to 1 here.")
             return data[model], _methods(data[model], data[slider], data[chosen], values)
 
+        @_spoken
         def look_at(path: Path | None) -> tuple[Image.Image | None, str]:
             try:
                 return (None, "") if path is None else (checked_picture(path, studio.limits), "")
             except UnstillError as error:
                 return None, look.problem(str(error))
 
+        @_spoken
         def tell_means(data: dict[Any, Any]) -> str:
             try:
                 name, methods = wish(data)
@@ -145,7 +151,9 @@ def build(studio: Studio) -> gr.Blocks:
         def leave(request: gr.Request) -> None:
             runs.stop(request.session_hash)
 
+        @_spoken
         def change_model(name: str) -> list[Any]:
+            studio.check_model(name)
             new = _of_model(studio, name)
             return [gr.update(**new[key]) for key in ("prompt", "frames", "steps", "methods")]
 
@@ -153,7 +161,10 @@ def build(studio: Studio) -> gr.Blocks:
         picture.input(look_at, picture, [picture, note], **quiet)
         model.change(change_model, model, [prompt, frames, steps, chosen], **quiet)
         chosen.change(
-            lambda names: [gr.update(visible=name in names) for name in groups], chosen, list(groups.values()), **quiet
+            lambda names: [gr.update(visible=name in (names or [])) for name in groups],
+            chosen,
+            list(groups.values()),
+            **quiet,
         )
         dice.click(lambda: random.randrange(2**16), None, seed, **quiet)
         changes = [control.change for control in (slider, model, chosen, *controls.values())]
@@ -176,11 +187,21 @@ def build(studio: Studio) -> gr.Blocks:
         earlier.select(again, history, stage, **quiet)
         page.unload(leave)
     page.queue(max_size=studio.limits.waiting)
+    preprocess = page.preprocess_data
+
+    async def preprocess_data(*args: Any, **kwargs: Any) -> Any:
+        """gradio's reading of the values of a request; where it fails, they are not those of the page."""
+        try:
+            return await preprocess(*args, **kwargs)
+        except Exception as error:
+            raise gr.Error(NOT_UNDERSTOOD, print_exception=False) from error
+
+    page.preprocess_data = preprocess_data
     return page
 
 
 def _picture() -> Any:
-    """A gr.Image that takes uploaded files only, decodes nothing itself, and fetches nothing from an address."""
+    """A gr.Image that gives the path of the upload; what may be a path is checked by `guard.RequestGuard`."""
     made = gr.Image(
         value=Image.open(registry.bundled_picture()).convert("RGB"),
         format="png",
@@ -192,23 +213,14 @@ def _picture() -> Any:
         elem_id="picture",
         placeholder="Drop a picture here\nor click to choose one",
     )
-    refused, into_cache = "Upload a picture; addresses are not fetched.", made.async_move_resource_to_block_cache
 
     def preprocess(payload: Any) -> Path | None:
-        if payload is None:
-            return None
-        if not payload.path or is_http_url_like(payload.path) or not is_in_or_equal(payload.path, get_upload_folder()):
-            raise gr.Error(refused, print_exception=False)
-        return Path(payload.path)
-
-    async def no_address(path: str | Path | None) -> str | None:
-        if path is not None and is_http_url_like(str(path)):
-            raise gr.Error(refused, print_exception=False)
-        kept: str | None = await into_cache(path)
-        return kept
+        if payload is not None and not payload.path:
+            raise UnstillError("A picture is an upload; addresses are not fetched.")
+        return None if payload is None else Path(payload.path)
 
     # Of this one component, not of a subclass: gradio writes a stub file next to the source of every subclass.
-    made.preprocess, made.async_move_resource_to_block_cache = preprocess, no_address
+    made.preprocess = preprocess
     return made
 
 
@@ -231,7 +243,7 @@ def _control(field: fields.Field) -> Any:
     if field.kind == "choice":
         return gr.Dropdown(list(field.choices), **shown)
     if field.kind == "numbers" or field.default is None:  # an empty gr.Number comes back as 0
-        return gr.Textbox(max_length=200, lines=1, **{**shown, "value": shown["value"] or ""})
+        return gr.Textbox(max_length=fields.LONGEST, lines=1, **{**shown, "value": shown["value"] or ""})
     return gr.Number(precision=0 if field.kind == "whole" else None, **shown)
 
 
@@ -240,6 +252,8 @@ def _methods(model: str, slider: float, chosen: list[str], values: Mapping[field
     defaults = motion.defaults(model, slider)
     made = []
     for name in chosen or []:
+        if name not in method_classes():
+            raise UnstillError(f"There is no method {str(name)[:50]!r} here.")
         given = {field.name: field.read(value) for field, value in values.items() if field.method == name}
         given = {key: value for key, value in given.items() if value is not None}
         made.append(build_method(method_classes()[name], given, defaults))
@@ -290,12 +304,12 @@ def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except Exception as error:
             log.exception("a request failed")
-            small = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
-            sentence = (
-                "The server has not enough memory for this: ask for fewer frames."
-                if small
-                else ("Something went wrong on the server, not with what you did; its log says more.")
-            )
-            raise gr.Error(sentence, print_exception=False) from error
+            if lacks_memory(error):
+                raise gr.Error(TOO_SMALL, print_exception=False) from error
+            raise gr.Error(WENT_WRONG, title=FAULT, print_exception=False) from error
 
     return spoken
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -28,6 +28,7 @@ from unstill.data.video import write_video
 from unstill.errors import UnstillError
 from unstill.methods.base import Method
 from unstill.methods.catalogue import describe_method
+from unstill.methods.free_init import FreeInit
 from unstill.metrics.scores import measure, verdict
 from unstill.models import registry
 from unstill.models.calling import arguments, generate, native_frames, native_size
@@ -120,6 +121,12 @@ class Studio:
         self.shelf.put(token)
         return result
 
+    def close(self) -> None:
+        """End what is at work, and wait until it has removed its files."""
+        self.closed.set()
+        if self._one.acquire(timeout=10):
+            self._one.release()
+
     def longest(self, model: str) -> int:
         """Frames that a visitor may ask of a model: no more than it was trained for."""
         entry = registry.find(model)
@@ -132,10 +139,14 @@ class Studio:
             with self._one:
                 self._pipe(self.models[0], lambda *_: None)
 
+    def check_model(self, model: object) -> None:
+        """Raises UnstillError for a model that is not offered here."""
+        if model not in self.models:
+            raise UnstillError(f"This server offers {', '.join(self.models)}; start it with --model for others.")
+
     def _check(self, wish: Wish) -> None:
         limits = self.limits
-        if wish.model not in self.models:
-            raise UnstillError(f"This server offers {', '.join(self.models)}; start it with --model for others.")
+        self.check_model(wish.model)
         for name, value, low, high in (
             ("Motion", wish.motion, 0, 1),
             ("Frames", wish.frames, 2, self.longest(wish.model)),
@@ -144,6 +155,9 @@ class Studio:
         ):
             if value is not None and not low <= value <= high:
                 raise UnstillError(f"{name} goes from {low} to {high} here, but is {value:g}.")
+        passes = max((method.iterations for method in wish.methods if isinstance(method, FreeInit)), default=1)
+        if passes > limits.passes:
+            raise UnstillError(f"FreeInit may sample up to {limits.passes} times here, but {passes} were asked for.")
         if len(wish.prompt) > limits.prompt:
             raise UnstillError(f"A prompt has up to {limits.prompt} characters here; this one has {len(wish.prompt)}.")
 

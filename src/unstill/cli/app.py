@@ -20,6 +20,14 @@ def app(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
     ] = None,
     offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name under which it may be asked, such as that of a proxy. Repeatable."),
+    ] = None,
+    auth: Annotated[
+        str | None,
+        typer.Option(help="Ask visitors for a password: USER:PASSWORD, or a file with one such line for each user."),
+    ] = None,
     browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """
@@ -34,7 +42,9 @@ def app(
 
     if find_spec("gradio") is None:
         raise UnstillError("The app needs gradio: python -m pip install 'unstill[app]'.")
+    from unstill.app.hosts import is_loopback
     from unstill.app.server import serve
+    from unstill.app.users import users_of
     from unstill.cli.output import hush
 
     def ready(address: str) -> None:
@@ -45,4 +55,18 @@ def app(
             webbrowser.open(address)
 
     hush()
-    serve(model or ["pico"], host=host, port=port, device=device, offload=offload, ready=ready)
+    users = users_of(auth) if auth is not None else {}
+    if not users and not is_loopback(host):
+        typer.echo(
+            f"Warning: everybody who can reach {host} can use this page; ask for a password with --auth.", err=True
+        )
+    serve(
+        model or ["pico"],
+        host=host,
+        port=port,
+        device=device,
+        offload=offload,
+        allowed_hosts=allow_host or (),
+        users=users,
+        ready=ready,
+    )

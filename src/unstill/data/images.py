@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
 from unstill.errors import UnstillError
 
@@ -21,6 +21,21 @@ PICTURE_SUFFIXES = frozenset(
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000")
 # What Pillow raises for damaged files, besides its own errors.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError, OverflowError)
+
+LARGEST = 640_000_000
+"""Bytes of decoded pixels, 4 for each of a picture (160 megapixels) and 12 for each of an animation, whose frames are
+composed of three pictures. Told from the declared size, before anything is decoded."""
+
+STRIP = 4_000_000  # pixels that are converted at a time
+_TURNS = {  # by the EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Size = tuple[int, int]
 """(height, width) in pixels, the order of tensors."""
@@ -37,18 +52,29 @@ def read_image(path: str | os.PathLike[str], size: Size | None = None) -> Image.
         size: (H, W) to fill by resize and centre crop. Large JPEGs are then decoded at a fraction of their size.
 
     Raises:
-        UnstillError: no such file, not a picture, damaged, or larger than 178 megapixels.
+        UnstillError: no such file, not a picture, damaged, or larger than `LARGEST`.
     """
     path = Path(path)
     with open_picture(path) as image:
         if size is not None and image.format == "JPEG":
             short = max(check_size(size))  # after a turn by EXIF either side can be the short one
             image.draft("RGB", (2 * short, 2 * short))
-        try:
-            picture = to_rgb(image)
-        except DAMAGED as error:
-            raise UnstillError(f"{path} is damaged ({error}); save it again and retry.") from error
+        picture = decode_rgb(path, image)
     return picture if size is None else resize_and_crop(picture, size)
+
+
+def decode_rgb(path: Path, image: Image.Image) -> Image.Image:
+    """The current frame of an open picture file as upright 8-bit sRGB, see `to_rgb`.
+
+    Raises:
+        UnstillError: the file is damaged, or there is not enough memory for it.
+    """
+    try:
+        return to_rgb(image)
+    except MemoryError as error:
+        raise UnstillError(f"There is not enough memory for {path}; scale it down first.") from error
+    except DAMAGED as error:
+        raise UnstillError(f"{path} is damaged ({error}); save it again and retry.") from error
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -68,9 +94,14 @@ def open_picture(path: Path) -> Image.Image:
             raise UnstillError(f"{path} is empty (0 bytes); save it again and retry.")
         with warnings.catch_warnings():  # Pillow warns from 89 megapixels on, and refuses from 178
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path, formats=FORMATS)
+            image = Image.open(path, formats=FORMATS)
+        animated = image.format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False)
+        if image.width * image.height * (12 if animated else 4) > LARGEST:
+            image.close()
+            raise UnstillError(_too_large(path, animated))
+        return image
     except Image.DecompressionBombError as error:
-        raise UnstillError(f"{path} has more than 178 megapixels; scale it down first.") from error
+        raise UnstillError(_too_large(path, False)) from error
     except PermissionError as error:
         raise UnstillError(f"{path} may not be read (permission denied); change its permissions.") from error
     except Image.UnidentifiedImageError as error:
@@ -82,9 +113,25 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The current frame of an open image as upright 8-bit sRGB, transparency over white."""
+    """The current frame of an open image as upright 8-bit sRGB, transparency over white.
+
+    The conversion goes by strips: besides the decoded picture it takes little more than the result.
+    """
+    image.load()
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    rows = max(1, STRIP // image.width)
+    if rows >= image.height:
+        upright = _strip_to_rgb(image)
+    else:
+        upright = Image.new("RGB", image.size)
+        for top in range(0, image.height, rows):
+            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+            upright.paste(_strip_to_rgb(strip), (0, top))
+    return upright if turn is None else upright.transpose(turn)
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
-    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey: 65535 is white (convert("L") would clip at 255)
         grey = np.asarray(image).astype(np.float64) / 257.0
         image = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
@@ -160,6 +207,13 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     except (ImageCms.PyCMSError, OSError):
         return image  # a broken or mismatched profile: the plain conversion is the best that is left
     return image if converted is None else converted
+
+
+def _too_large(path: Path, animated: bool) -> str:
+    frames = " in every frame" if animated else ""
+    return (
+        f"{path} has more than {LARGEST / (12 if animated else 4) / 1e6:.0f} megapixels{frames}; scale it down first."
+    )
 
 
 def _not_a_picture(path: Path) -> str:
