@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from unstill.data import read_image, resize_and_crop
+from unstill.data import read_image, read_video, resize_and_crop
+from unstill.data.images import to_rgb
 from unstill.errors import UnstillError
 
 
@@ -301,7 +302,7 @@ def test_strips_give_the_same_picture(monkeypatch: pytest.MonkeyPatch, mode: str
 
 def test_the_declared_size_is_checked_before_decoding(tmp_path: Path) -> None:
     """A picture of a few kB can ask for gigabytes."""
-    frames = [Image.new("P", (8, 8), colour) for colour in range(4)]
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue", "white")]
     for name, size, says in (("bomb.gif", (13000, 13000), "53 megapixels in every frame"),):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         data = bytearray((tmp_path / name).read_bytes())

@@ -290,7 +290,7 @@ def test_with_a_password_nothing_is_reached_without(tmp_path):
         client = gradio_client.Client(server.address, verbose=False, httpx_kwargs={"auth": ("ada", "long enough")})
         path = tmp_path / "red.png"
         path.write_bytes(a_picture())
-        with pytest.raises(gradio_client.exceptions.AppError, match="Steps goes from"):
+        with pytest.raises(gradio_client.exceptions.AppError, match="goes from"):
             client.predict(param_1=gradio_client.handle_file(str(path)), param_6=10**6, api_name="/animate")
 
 

@@ -192,7 +192,7 @@ def test_bad_requests_are_refused_and_end_nothing(server, tmp_path):
         ({"seed": -5}, "seed"),
         ({"steps": 100_000}, "Steps"),
         ({"frames": 999}, "Frames"),
-        ({"methods": ["no_such_method"]}, "no_such_method"),
+        ({"methods": ["no_such_method"]}, "does not fit the page"),
         ({"methods": ["early_start", "analytic_init"], "steps": 1, "frames": 2}, "both decide"),
     ):
         with pytest.raises(gradio_client.exceptions.AppError, match=sentence):

@@ -220,10 +220,9 @@ def test_pictures_are_decoded_one_at_a_time_in_bounded_memory(tmp_path):
         [sys.executable, "-c", code, str(tmp_path / "grey.png")], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 600e6, "one such picture is 100 MB decoded and 200 MB as RGB"
-    print(done.stdout)
 
 
-@pytest.mark.parametrize("change", [{"methods": (unstill.FreeInit(iterations=10**9),)}])
+@pytest.mark.parametrize("change", [{"methods": (unstill.FreeInit(iterations=1000),)}])
 def test_no_wish_takes_for_ever(studio, wish, change):
     with pytest.raises(UnstillError, match="up to 20 times here"):
         studio.make(dataclasses.replace(wish, **change), quiet)

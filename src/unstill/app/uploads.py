@@ -2,6 +2,7 @@
 
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from unstill.errors import UnstillError
 
 
 SCANS = 100  # of a JPEG; encoders write about ten, and every one is a pass over all pixels
-_decoding = threading.Semaphore(1)
+# One thread: in several, each would keep freed memory of its own for later.
+_decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")
 _waiting = threading.Semaphore(32)
 
 
@@ -61,8 +63,7 @@ def checked_picture(path: Path, limits: Limits) -> Image.Image:
     if not _waiting.acquire(blocking=False):
         raise UnstillError("Many pictures are being read just now; try again in a minute.")
     try:
-        with _decoding:
-            return _decoded(path, limits)
+        return _decoder.submit(_decoded, path, limits).result()
     except UnstillError as error:
         raise UnstillError(str(error).replace(str(path), path.name)) from error
     finally:
