@@ -251,3 +251,12 @@ def test_a_folder_that_names_no_pipeline(tmp_path: Path, index: str):
     (tmp_path / "model_index.json").write_text(index, encoding="latin-1")
     refused(lambda: pipeline_class(str(tmp_path)))
     refused(lambda: load(str(tmp_path), device="cpu"))
+
+
+def test_a_configuration_with_a_number_that_no_tensor_holds(tmp_path: Path):
+    from tests import pipelines as tiny
+
+    tiny.pico().save_pretrained(tmp_path)
+    file = tmp_path / "vae" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"scaling_factor": 10**40}))
+    refused(lambda: load(str(tmp_path), device="cpu"), "vae has scaling_factor = a number of 133 bits")

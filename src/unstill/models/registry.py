@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,10 @@ def load(
 def _check_weights(pipe: Any, name_or_path: str) -> None:
     """Raises `UnstillError` for a network that found no weights for itself, which diffusers only warns of."""
     for part, network in pipe.components.items():
+        config = getattr(network, "config", None)
+        for key, value in config.items() if isinstance(config, Mapping) else ():
+            if isinstance(value, int) and abs(value) >= 2**63:
+                raise UnstillError(f"{name_or_path} cannot be loaded: its {part} has {key} = {shown(value)}.")
         tensors = network.named_parameters() if hasattr(network, "named_parameters") else ()
         if missing := [name for name, tensor in tensors if tensor.is_meta]:
             raise UnstillError(
