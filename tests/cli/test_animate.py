@@ -151,9 +151,9 @@ def never_loads(monkeypatch):
         (["--motion", "3"], "from 0 (still) to 1 (lively)"),
         (["--prompt", "a red ring", "--pick", 1], "for pictures that are made of a prompt"),
         (["--out", "a.avi"], ".mp4, .gif, .webp"),
-        (["--out", "taken"], "is a folder of other things"),
+        (["--out", "taken"], "never overwritten"),
         (["--out", os.devnull], "is a device, which holds no video"),
-        (["--out", "taken/x.mp4/y.mp4"], "cannot be written (taken/x.mp4 is a file, not a folder); name another"),
+        (["--out", "taken/x.mp4/y.mp4"], "x.mp4 is a file, not a folder): choose another place"),
         (["--compare", "--no-plain"], "--compare needs the plain video"),
     ],
 )
@@ -192,9 +192,9 @@ def test_a_full_disk_leaves_nothing_behind(unstill, model, photo, tmp_path, monk
     def full(*args, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("unstill.cli.output.write_json", full)  # the last thing that is written
+    monkeypatch.setattr("unstill.data.ownership.write_record", full)  # the last thing that is written
     result = unstill("animate", photo, "--model", model, *QUICK, "--out", tmp_path / "x.mp4")
-    assert result.exit_code == 2 and "No space left" in result.stderr and result.stderr.count("\n") == 1
+    assert result.exit_code == 2 and "free some space" in result.stderr and result.stderr.count("\n") == 1
     assert names(tmp_path) == {"photo.png"}
 
 
@@ -208,7 +208,31 @@ def test_a_bug_keeps_its_traceback(unstill, model, photo, tmp_path, monkeypatch)
     assert names(tmp_path) == {"photo.png"}
 
 
-def test_ctrl_c_ends_with_one_sentence_and_nothing_behind(model, photo, tmp_path):
+@pytest.mark.usefixtures("never_loads")
+@pytest.mark.parametrize("name", ["x_plain", "x_compare", "x.json", "x", "x_candidates"])
+def test_what_animate_did_not_write_is_never_touched(unstill, photo, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / name
+    if name.endswith(".json"):
+        path.write_text('{"mine": 1}')
+    else:
+        path.mkdir()
+        (path / "frame_notes.txt").write_text("mine")
+    words = ["--prompt", "a red ring"] if name == "x_candidates" else [photo]
+    result = unstill("animate", *words, "--compare", "--out", "x")
+    assert result.exit_code == 2 and "never overwritten" in result.stderr and result.stderr.count("\n") == 1
+    assert names(tmp_path) == {"photo.png", name} and (path.is_file() or names(path) == {"frame_notes.txt"})
+
+
+@pytest.mark.usefixtures("never_loads")
+@pytest.mark.parametrize("out", [".", "", "..", os.fsdecode(b"\xff.mp4")])
+def test_names_that_cannot_be_are_refused_before_the_work(unstill, photo, out):
+    result = unstill("animate", photo, "--out", out)
+    assert result.exit_code == 2 and "--out" in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_it_ends_with_one_sentence_and_nothing_behind(model, photo, tmp_path, number, code):
     out = tmp_path / "out"
     words = ["animate", photo, "--model", model, "--steps", 100000, "--out", out / "x.mp4"]
     process = subprocess.Popen(
@@ -224,11 +248,11 @@ def test_ctrl_c_ends_with_one_sentence_and_nothing_behind(model, photo, tmp_path
         while not (out.is_dir() and names(out)) and time.monotonic() < waited:
             time.sleep(0.05)
         time.sleep(1.0)  # into the sampling
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert stderr.strip().splitlines()[-1].startswith("Stopped") and "Traceback" not in stderr and stdout == ""
     assert names(out) == set()
 

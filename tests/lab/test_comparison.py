@@ -259,7 +259,7 @@ def test_nothing_beaten_is_on_the_front_and_failures_are_told():
 
 def test_the_report_is_one_file_that_needs_nothing(done):
     rows = summarise(done.results())
-    write(done, rows, {"command": "unstill compare"})
+    write(done, rows, {"command": "unstill compare"}, done.folder)
     html = (done.folder / "report.html").read_text()
     assert html.count("<video") == 6 and "wrong: " in html
     assert not re.search(r'(src|href)="(?!data:|#)', html) and "https://" not in html

@@ -1,7 +1,6 @@
 """Real processes, really killed: every cell is computed, and none twice to the end."""
 
 import errno
-import importlib.util
 import json
 import os
 import random
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +55,7 @@ def test_two_processes_that_race_compute_every_cell_once(tmp_path):
     assert results(tmp_path) == EXPECTED
     counts = Counter((tmp_path / "log").read_text().split("\n"))
     assert all(counts[f"begin {n}"] == counts[f"end {n}"] == 1 for n in range(24))
+    assert os.listdir(tmp_path / "claims") == []
 
 
 def test_killed_at_random_moments_the_work_ends_as_if_undisturbed(tmp_path):
@@ -90,7 +89,6 @@ def test_what_is_done_is_not_touched_and_a_failure_frees_its_cell(tmp_path):
     seen = []
     assert claims.work(lambda cell: seen.append(cell) or {"x": 2}) == 2
     assert seen == ["b", "c"] and claims.result("a") == {"x": 1}
-    claims.close()
 
 
 def test_of_two_manifests_the_first_stays(tmp_path):
@@ -99,33 +97,11 @@ def test_of_two_manifests_the_first_stays(tmp_path):
     assert os.listdir(tmp_path) == ["m.json"]
 
 
-def test_on_windows_the_same_with_its_locks(tmp_path, monkeypatch):
-    """With a stand-in for msvcrt: one byte per cell, at its place in the manifest, and EDEADLK where it is taken."""
-    taken = set()
-
-    def locking(file, mode, count):
-        place = os.lseek(file, 0, os.SEEK_CUR)
-        if mode == "lock" and place in taken:
-            raise OSError(errno.EDEADLK, "Resource deadlock avoided")
-        (taken.add if mode == "lock" else taken.remove)(place)
-
-    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK="lock", LK_UNLCK="unlock"))
-    monkeypatch.setattr(sys, "platform", "win32")
-    spec = importlib.util.find_spec("unstill.lab.work_queue")
-    windows = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(windows)
-    claims = windows.WorkQueue(tmp_path, ["a", "b", "c"])
-    taken.add(1)
-    assert claims.work(lambda cell: {"locked": sorted(taken)}, wait=False) == 2
-    assert claims.result("a") == {"locked": [0, 1]} and claims.result("b") is None and taken == {1}
-    claims.close()
-
-
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(38, "Function not implemented")
+    def refuse(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("unstill.lab.work_queue._lock", refuse)
+    monkeypatch.setattr("filelock._unix.lock_fd_nonblocking", refuse)
     with pytest.raises(UnstillError, match="without locks"):
         WorkQueue(tmp_path, ["a"]).work(lambda cell: {})
 

@@ -234,11 +234,14 @@ def test_a_full_disk_loses_nothing_and_leaves_nothing_half_written(
     monkeypatch.setattr(
         checkpoints, "save_file", lambda state, file: (full if "0000004" in str(file) else whole)(state, file)
     )
-    with pytest.raises(UnstillError, match="The checkpoint of 4 steps .* the last whole one is .*0000002. Free some"):
+    with pytest.raises(
+        UnstillError, match="0000004 cannot be written .*free some space.*; the last whole checkpoint is .*0000002"
+    ):
         train(make(), tmp_path, silent)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["0000002"]
     monkeypatch.undo()
-    (tmp_path / "checkpoints" / ".0000009.part").mkdir()  # what a kill leaves
+    (tmp_path / "checkpoints" / ".unstill-0123456789abcdef").mkdir()  # what a kill leaves
+    (tmp_path / "checkpoints" / ".unstill-0123456789abcdef.lock").touch()
     train(make(), tmp_path, silent)
     assert (tmp_path / WEIGHTS).read_bytes() == (undisturbed[1] / WEIGHTS).read_bytes()
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["0000006", "0000008"]
@@ -283,7 +286,63 @@ def test_a_folder_in_which_nothing_was_kept_is_free(make: Make, tmp_path: Path) 
         train(make(train__steps=1), tmp_path, silent)
 
 
+@pytest.mark.parametrize("name", ["pipeline", "run.json", "checkpoints", "loss.csv"])
+def test_what_a_run_did_not_write_stops_it_before_anything_is_written(make: Make, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.tex").write_text("mine")
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(UnstillError, match=f"{name} exists already.*never overwritten"):
+        train(make(), tmp_path, silent)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == sorted(
+        ["mine.yaml", name, f"{name}/thesis.tex"]
+    )
+
+
+def test_a_second_process_in_the_same_folder_is_refused(
+    make: Make, undisturbed: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unstill.training.trainer.PATIENCE", 0.1)
+    refused = []
+
+    def report(stage: str, done: int, total: int, figures: str) -> None:
+        if (stage, done) == ("training", 3):
+            with pytest.raises(UnstillError, match="Another process is training in") as found:
+                train(make(), tmp_path, silent)
+            refused.append(found)
+
+    train(make(), tmp_path, report)
+    assert len(refused) == 1
+    assert (tmp_path / "loss.csv").read_bytes() == (undisturbed[1] / "loss.csv").read_bytes()
+    assert not list(tmp_path.rglob(".unstill*"))
+
+
+@pytest.mark.parametrize("after", [4, 8])
+def test_killed_between_checkpoint_and_validation_that_is_made_up_for_once(
+    make: Make, tmp_path: Path, after: int
+) -> None:
+    recipe = make(validate={"every": 4, "videos": 0, "clips": 0})
+    looked = []
+
+    def killed(pipe: object, step: int, folder: Path) -> dict[str, float]:
+        if step == after:
+            raise KeyboardInterrupt
+        return {"motion": float(step)}
+
+    def look(pipe: object, step: int, folder: Path) -> dict[str, float]:
+        looked.append(step)
+        return {"motion": float(step)}
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path, silent, killed)
+    train(recipe, tmp_path, silent, look)
+    train(recipe, tmp_path, silent, look)
+    rows = [json.loads(line) for line in (tmp_path / "validation" / "figures.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 4, "motion": 4.0}, {"step": 8, "motion": 8.0}]
+    assert looked == [step for step in (4, 8) if step >= after]
+
+
 def test_other_videos_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    same_run(tmp_path, {"seed": 0}, "model", "a")
     (tmp_path / "checkpoints" / "0000001").mkdir(parents=True)
     for clips, warned in (("a", 0), ("a", 0), ("b", 1), ("b", 1)):
         same_run(tmp_path, {"seed": 0}, "model", clips)

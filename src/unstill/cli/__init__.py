@@ -1,11 +1,15 @@
 """The command line: one tool, verbs. It parses, calls and prints; importing it costs typer and rich, nothing heavier.
 
-Exit codes: 0 done; 2 the user's mistake or the machine's limit, one sentence on standard error; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 2 the user's mistake or the machine's limit, one sentence on standard error; 130 stopped by Ctrl-C;
+143 stopped by SIGTERM, which leads to the same cleaning up.
 """
 
 import errno
 import re
+import signal
 import sys
+import warnings
+from types import FrameType
 from typing import Any
 
 import typer
@@ -46,17 +50,19 @@ class Verbs(TyperGroup):
             if not sentence:
                 raise
         except KeyboardInterrupt as stop:
-            sentence, code = str(stop) or "Stopped; nothing half-written was left behind.", 130
+            sentence, code = str(stop) or "Stopped; nothing half-written was left behind.", _stopped_code()
         except Exception as error:
             sentence, code = _limit(error), 2
             if not sentence:
                 raise
-        typer.echo(sentence, err=True)
+        typer.echo(sentence.encode("utf-8", "backslashreplace").decode(), err=True)  # names that are no UTF-8
         raise typer.Exit(code)
 
 
 def _about(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+    from unstill.data.files import is_disk_full
+
+    if is_disk_full(error):
         return DISK_FULL
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror}."
@@ -77,9 +83,9 @@ def _limit(error: Exception) -> str:
     """What libraries say in errors of their own for a machine that is too small; nothing for any other error."""
     if lacks_memory(error):
         return "Not enough memory: take a smaller --size, fewer --frames, or --offload."
-    if "No space left on device" in str(error) or "PytorchStreamWriter" in str(error):
-        return DISK_FULL
-    return ""
+    from unstill.data.files import is_disk_full
+
+    return DISK_FULL if is_disk_full(error) else ""
 
 
 app = typer.Typer(
@@ -122,9 +128,27 @@ def version(
         raise typer.Exit
 
 
+_terminated = False
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM stops as Ctrl-C does; a second one does not disturb the cleaning up."""
+    global _terminated
+    _terminated = True
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _stopped_code() -> int:
+    return 143 if _terminated else 130
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, _terminate)
+    if not sys.warnoptions:  # warnings of libraries are for programmers, who can ask for them by python -W
+        warnings.simplefilter("ignore")
     try:
         app()
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
-        sys.exit(130)
+        sys.exit(_stopped_code())

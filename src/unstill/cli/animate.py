@@ -76,8 +76,10 @@ def animate(
 
     from unstill.cli import from_prompt, output
     from unstill.cli.options import describe_method, parse_methods, wanted_size
+    from unstill.cli.output import sibling
     from unstill.cli.progress import Report
     from unstill.data.images import read_image, resize_and_crop
+    from unstill.data.ownership import check_free, digest, together
     from unstill.errors import UnstillError
     from unstill.models import registry
     from unstill.models.calling import arguments, native_frames, native_size
@@ -92,6 +94,10 @@ def animate(
         image = registry.bundled_picture()
     source = None if image is None else read_image(image)
     output.check_video_name(out)
+    record = out.with_name(f"{out.stem}.json")
+    names = [out.name] + ([sibling(out, "plain").name] if plain else [])
+    names += [sibling(out, "compare").name] if compare else []
+    check_free(record, [out.with_name(name) for name in names])
     named = parse_methods(method, model)
     wanted = wanted_size(size, model)
     cls = registry.pipeline_class(model)  # of a hub id it is known only when it is loaded
@@ -120,7 +126,11 @@ def animate(
     if cls is not None:
         arguments(cls, **asked)
 
-    with output.staging(out) as folder:
+    if words_alone:
+        from_prompt.check_place(out)
+    output.check_writable(out)
+    with together(record, names) as results:
+        folder = results.folder
         clock = _Clock()
         with clock("load"):
             pipe = registry.load(model, device=device, offload=offload)
@@ -157,7 +167,7 @@ def animate(
             written = _write(folder, out, videos, rate, enlarged, shown)
         settings: dict[str, Any] = {
             **output.provenance(),
-            "image": image and {"path": str(image), "sha256": output.sha256(image)},
+            "image": image and {"path": str(image), "sha256": digest(image)},
             "model": {"name": model, "pipeline": type(pipe).__name__, "weights": entry and entry.weights},
             "methods": [describe_method(one) for one in methods],
             "scheduler": {"class": type(pipe.scheduler).__name__, **pipe.scheduler.config},
@@ -173,7 +183,7 @@ def animate(
             "seconds": clock.seconds,
             "files": [str(path) for path in written],
         }
-        output.write_json(folder / f"{out.stem}.json", settings)
+        results.record = settings
     if as_json:
         typer.echo(json.dumps(settings, indent=2))
     else:

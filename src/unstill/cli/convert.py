@@ -41,7 +41,8 @@ def convert(
     import torch
 
     from unstill.models import registry
-    from unstill.models.convert import RELEASES, check_new, load_checkpoint, save
+    from unstill.models.convert import RELEASES, check_new, load_checkpoint
+    from unstill.models.saving import save
 
     if model is not None:
         registry.find(model)

@@ -54,10 +54,12 @@ def evaluate(
     from unstill.cli.options import parse_size
     from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report as Progress
+    from unstill.data.ownership import check_free, together
 
     shape = None if size == "own" else parse_size(size)
     if out is not None:
         output.check_file(out)
+        check_free(out, [])
     output.hush()
     import torch
 
@@ -96,7 +98,8 @@ def evaluate(
         return
     result: dict[str, Any] = {**output.provenance(), **report.as_dict()}
     if out is not None:
-        output.write_json(out, result)
+        with together(out) as made:
+            made.record = result
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return

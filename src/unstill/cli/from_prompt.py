@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unstill.errors import UnstillError
 
 
+MARK = "candidates.json"  # says that the folder of candidates is this program's
 CANDIDATES = 16  # unless another number is asked for; the paper's
 
 if TYPE_CHECKING:
@@ -82,6 +83,13 @@ def place(out: Path) -> Path:
     return out.with_name(f"{out.stem}_candidates")
 
 
+def check_place(out: Path) -> None:
+    """Raises `UnstillError` if the folder of candidates holds things of somebody else."""
+    from unstill.data.ownership import check_folder
+
+    check_folder(place(out), MARK)
+
+
 def make(
     pipe: Any,
     prompt: str,
@@ -100,6 +108,8 @@ def make(
     import torch
 
     from unstill.anchor import Halving, TextToImage, default_reward, i4vgen
+    from unstill.data.files import replacing, sweep
+    from unstill.data.ownership import write_record
 
     ours = ("prompt", "image", "conditioning_frames", "output_type", "decode_chunk_size")
     options = {name: value for name, value in call.items() if name not in ours}
@@ -107,6 +117,10 @@ def make(
     reward = default_reward(pipe) if choice.reward is None else choice.reward(str(device))
     source = choice.text_to_image and TextToImage(choice.text_to_image, device, pipe.dtype, offload)
     pipe.set_progress_bar_config(disable=True)
+    check_place(out)
+    sweep(place(out))
+    with replacing(place(out) / MARK) as mark:
+        write_record(mark, {"prompt": prompt})
     with report:
         made = i4vgen(
             pipe,

@@ -50,14 +50,18 @@ def statistics(
     from unstill.cli import output
     from unstill.cli.options import parse_size
     from unstill.data.listing import list_folder
+    from unstill.data.ownership import check_free, together
     from unstill.data.sources import SourceSettings, guess_kind, open_source
     from unstill.models import registry
+    from unstill.statistics import is_statistics
 
     entry = registry.find(model)
     wanted = None if size is None else parse_size(size)
     output.hush()
     registry.pipeline_class(model)
     output.check_file(out)
+    record = out.with_name(f"{out.stem}.json")
+    check_free(record, [out], mine=is_statistics)
     kind = guess_kind(videos)
     if kind == "folder":
         list_folder(videos)  # nothing is loaded for a folder without any
@@ -108,7 +112,8 @@ def statistics(
         "variance": float(measured.variance),
         "file": str(out),
     }
-    output.write_json(out.with_name(f"{out.stem}.json"), result)
+    with together(record) as made:
+        made.record = result
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return

@@ -153,9 +153,10 @@ def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bo
 
 
 def _say(made: dict[str, Any], out: Path, as_json: bool) -> None:
-    from unstill.cli import output
+    from unstill.data.ownership import together
 
-    output.write_json(out / "made.json", made)
+    with together(out / "made.json") as results:
+        results.record = made
     if as_json:
         typer.echo(json.dumps(made, indent=2))
     else:

@@ -54,6 +54,34 @@ def beside(parent: Path) -> Iterator[Path]:
         _unlink(lock)
 
 
+def sweep_all(folder: Path) -> None:
+    """`sweep` for a folder of this program's and all folders in it."""
+    for parent, _, _ in os.walk(folder):
+        sweep(Path(parent))
+
+
+@contextmanager
+def alone(folder: Path, busy: str, patience: float) -> Iterator[None]:
+    """The only process that works in `folder` for the time of the block.
+
+    Args:
+        busy: the sentence for a folder in which another process works.
+        patience: seconds to wait; the helpers of a process that was killed end only seconds after it.
+
+    Raises:
+        UnstillError: another process works there.
+    """
+    lock = FileLock(folder / ".unstill.lock")
+    try:
+        lock.acquire(timeout=patience, poll_interval=0.2)
+    except Timeout:
+        raise UnstillError(busy) from None
+    try:
+        yield
+    finally:
+        _unlink(lock)
+
+
 def sweep(parent: Path) -> None:
     """Removes the temporary folders in `parent` whose processes no longer live, and nothing else."""
     try:
@@ -158,13 +186,13 @@ def _is_frame(path: Path) -> bool:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Around writing to `path`: what the disk refuses becomes an `UnstillError`."""
+def told(path: Path, left: str = "nothing half-written was left behind") -> Iterator[None]:
+    """Around writing to `path`: what the disk refuses becomes an `UnstillError`, which ends with what is `left`."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, OSError) or is_disk_full(error) or isinstance(error, SafetensorError):
-            raise cannot_write(path, error) from error
+            raise cannot_write(path, error, left) from error
         raise
 
 
@@ -172,18 +200,17 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether an error means a lack of disk space; torch and safetensors have no class of their own for it."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
-    return "No space left on device" in str(error) or "PytorchStreamWriter" in str(error)
+    return any(words in str(error) for words in ("No space left on device", "PytorchStreamWriter", "unexpected pos"))
 
 
-def cannot_write(path: Path, error: BaseException) -> UnstillError:
+def cannot_write(path: Path, error: BaseException, left: str = "nothing half-written was left behind") -> UnstillError:
     """The sentence for a place that cannot be written."""
     if is_disk_full(error):
         return UnstillError(
-            f"{path} cannot be written (no space left on the disk): free some space, or write somewhere else; nothing "
-            "half-written was left behind."
+            f"{path} cannot be written (no space left on the disk): free some space, or write somewhere else; {left}."
         )
     in_the_way = next((one for one in (path, *path.parents) if os.path.exists(one) and not os.path.isdir(one)), None)
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     if in_the_way is not None and in_the_way != path:
         reason = f"{in_the_way} is a file, not a folder"
-    return UnstillError(f"{path} cannot be written ({reason}): choose another place; nothing was left behind.")
+    return UnstillError(f"{path} cannot be written ({reason}): choose another place; {left}.")

@@ -6,13 +6,14 @@ itself (`seal`), so that neither a file nor a record that somebody has changed o
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unstill.data.files import beside, cannot_write, move, told
+from unstill.data.files import beside, cannot_write, move, sweep, told
 from unstill.errors import UnstillError
 
 
@@ -107,6 +108,26 @@ def check_free(record: Path, targets: Iterable[Path], option: str = "--out", min
                 f"{path} exists already, and unstill did not write it or it was changed since: it is never "
                 f"overwritten; choose another {option}, or move it away."
             )
+
+
+def check_folder(folder: Path, mark: str, names: Iterable[str] | None = None, option: str = "--out") -> None:
+    """Raises `UnstillError` if things in a folder of results might be somebody else's: it lacks the record `mark`.
+
+    Args:
+        names: what will be written into the folder and may not be there yet; by default nothing may be.
+    """
+    check_name(folder / mark, option)
+    if not os.path.lexists(folder) or is_record(folder / mark):
+        return
+    if not folder.is_dir():
+        raise UnstillError(f"{folder} is not a folder, but one was to be written there; choose another {option}.")
+    sweep(folder)
+    taken = next((n for n in names or sorted(os.listdir(folder)) if os.path.lexists(folder / n)), None)
+    if taken is not None:
+        raise UnstillError(
+            f"{folder / taken} exists already, and nothing in {folder} says that unstill wrote it: it is never "
+            f"overwritten; choose another {option}, or move it away."
+        )
 
 
 def check_name(path: Path, option: str = "--out") -> None:

@@ -12,12 +12,12 @@ from typing import Any
 from PIL import Image
 
 from unstill.data.decode import natural_key
-from unstill.data.files import replacing
 from unstill.data.images import PICTURE_SUFFIXES, read_image
+from unstill.data.ownership import check_free, together
 from unstill.errors import UnstillError
 from unstill.lab.aggregate import Row, summarise
 from unstill.lab.comparison_cells import Comparison, Model, Setting, Toys
-from unstill.lab.comparison_report import verdict, write
+from unstill.lab.comparison_report import WRITTEN, verdict, write
 from unstill.lab.fingerprint import fingerprint
 from unstill.lab.method_grid import PLAIN, expand, split
 from unstill.lab.probe_clips import ProbeClip, from_world, picture_of
@@ -140,6 +140,7 @@ def compare(
         raise UnstillError("There is no setting to compare; name a method, for example early-start:sigma=50|20.")
     blind = caption_only or (chosen is not None and chosen.caption_only)
     out = Path(out)
+    check_free(out / "summary.json", [out / name for name in WRITTEN])
     models = [
         _model(name, named, size, frames, steps, functools.partial(_load, name, device, offload, blind), blind)
         for name in ([model] if isinstance(model, str) else model)
@@ -178,10 +179,9 @@ def compare(
         "images": ", ".join(pictures),
         "versions": ", ".join(f"{package} {number}" for package, number in result.versions.items()),
     }
-    write(comparison, rows, facts)
-    summary = {**({"command": command} if command else {}), **result.as_dict()}
-    with replacing(out / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with together(out / "summary.json", WRITTEN) as made:
+        write(comparison, rows, facts, made.folder)
+        made.record.update({**({"command": command} if command else {}), **result.as_dict()})
     return result
 
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from unstill.attach import sampling
 from unstill.data.images import resize_and_crop
+from unstill.data.ownership import check_folder
 from unstill.data.video import write_video
 from unstill.documents import Stored
 from unstill.errors import UnstillError
@@ -177,6 +178,8 @@ class Comparison:
             raise UnstillError("There is nothing to compare: give at least one image, seed, setting and model.")
         self.cells = {cell.key(self._decides(cell)): cell for cell in cells}
         own = {"cells": {key: asdict(cell) for key, cell in self.cells.items()}}
+        if not (folder / "manifest.json").exists():
+            check_folder(folder, "manifest.json", ("done", "claims", "videos"))
         if settle(folder / "manifest.json", own) != own:
             raise UnstillError(f"{folder} holds another comparison; choose another folder, or delete that one.")
         (folder / "videos").mkdir(exist_ok=True)

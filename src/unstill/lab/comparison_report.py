@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unstill.data.video import read_video
@@ -225,10 +226,13 @@ def _small(comparison: Comparison, key: str) -> Film | None:
     return film(clip.pixels, clip.fps)
 
 
-def write(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any]) -> None:
-    """`report.html`, and `cells.csv` and `summary.csv` beside it."""
-    page(comparison, rows, facts).save(comparison.folder / "report.html")
+WRITTEN = ("report.html", "cells.csv", "summary.csv")
+
+
+def write(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any], folder: Path) -> None:
+    """`report.html`, and `cells.csv` and `summary.csv` beside it, into `folder`."""
+    page(comparison, rows, facts).save(folder / "report.html")
     results = comparison.results()
     columns = list(dict.fromkeys(name for one in results for name in one))
-    (comparison.folder / "cells.csv").write_text(as_csv(results, columns), encoding="utf-8")
-    (comparison.folder / "summary.csv").write_text(as_csv([flat(row) for row in rows], COLUMNS), encoding="utf-8")
+    (folder / "cells.csv").write_text(as_csv(results, columns), encoding="utf-8")
+    (folder / "summary.csv").write_text(as_csv([flat(row) for row in rows], COLUMNS), encoding="utf-8")

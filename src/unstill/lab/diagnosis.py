@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from unstill.data.clips import video_files
-from unstill.data.files import replacing
+from unstill.data.ownership import check_free, together
 from unstill.errors import UnstillError
 from unstill.lab.diagnosis_report import command as suggested_command
 from unstill.lab.diagnosis_report import page, verdict
@@ -132,6 +131,7 @@ def diagnose(
     clips = None if clips is None else Path(clips)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UnstillError(f"{out} is no name for the report, which is a web page; let it end in .html.")
+    check_free(out.with_suffix(".json"), [out])
     entry, defaults = registry.find(model), registry.defaults_of(model)
     videos = None if clips is None else len(video_files(clips))
     acting = tuple(parse_method(one, defaults) if isinstance(one, str) else one for one in methods)
@@ -210,10 +210,10 @@ def _write(result: DiagnosisResult, command: str) -> None:
         "methods": ", ".join(f"{one['name']} {one['parameters']}" for one in settings["methods"]) or "none",
         "versions": ", ".join(f"{name} {number}" for name, number in result.versions.items()),
     }
-    page(result.diagnosis, result.response, result.use, facts).save(result.report)
-    with replacing(result.report.with_suffix(".json")) as temporary:
-        content = json.dumps({**origin, **result.as_dict()}, indent=2, ensure_ascii=False)
-        temporary.write_text(content + "\n", encoding="utf-8")
+    record = result.report.with_suffix(".json")
+    with together(record, [result.report.name]) as made:
+        page(result.diagnosis, result.response, result.use, facts).save(made.folder / result.report.name)
+        made.record.update({**origin, **result.as_dict()})
 
 
 def _limits(used: int, wanted: int, videos: int | None) -> list[str]:

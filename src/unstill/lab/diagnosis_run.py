@@ -109,11 +109,8 @@ class DiagnosisRun:
         videos = [f"{i}-{j}" for i in range(len(self.answers or ())) for j in range(len(LEVELS))]
         cells = [f"clip-{i}" for i in range(len(self.subjects))] + [f"answer-{one}" for one in videos]
         claims = WorkQueue(self.work / self._key, cells, lambda cell: _Clip if cell.startswith("clip-") else _Answer)
-        try:
-            claims.work(self._make, first=rank * len(cells) // processes, wait=rank == 0, progress=progress)
-            return self._summary(claims) if rank == 0 else None
-        finally:
-            claims.close()
+        claims.work(self._make, first=rank * len(cells) // processes, wait=rank == 0, progress=progress)
+        return self._summary(claims) if rank == 0 else None
 
     @property
     def _key(self) -> str:

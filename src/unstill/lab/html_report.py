@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from unstill.data.files import replacing
+from unstill.data.files import beside, replacing
 from unstill.data.images import resize_and_crop
 from unstill.data.video import as_frames, write_video
 from unstill.lab.plots import FONT
@@ -178,7 +178,7 @@ def film(video: torch.Tensor, fps: float, height: int = PANEL) -> Film:
         width = round(video.shape[-1] * height / own / 2) * 2
         pixels = video.float() / 255 if video.dtype == torch.uint8 else video
         video = resize_and_crop(pixels, (height, width)).clamp(0, 1)
-    with tempfile.TemporaryDirectory() as folder:
+    with beside(Path(tempfile.gettempdir())) as folder:
         path = write_video(Path(folder) / "film.mp4", video, fps, upscale=max(1, round(height / own)))
         poster = io.BytesIO()
         Image.fromarray(as_frames(video[:1])[0].permute(1, 2, 0).numpy()).save(poster, "JPEG", quality=75)

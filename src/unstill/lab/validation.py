@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unstill.data.files import replacing
 from unstill.data.images import PICTURE_SUFFIXES, read_image, resize_and_crop
 from unstill.data.sources import Sample, Source, open_source
 from unstill.data.video import write_video
@@ -93,7 +94,8 @@ class Validation:
 
         conditions: list[Condition] = ["image", "removed"] if has_image(pipe) else ["image"]
         found = measure_leakage(pipe, subjects, call, levels, conditions=conditions)
-        (folder / f"{step:07d}-leak.json").write_text(json.dumps(found.as_dict(), indent=1))
+        with replacing(folder / f"{step:07d}-leak.json") as part:
+            part.write_text(json.dumps(found.as_dict(), indent=1))
         middle = LEVELS // 2
         figures = {"explained_motion": found.curves["image"]["explained"][middle].value}
         return figures | ({"leak": found.leak[middle].value} if found.leak else {})

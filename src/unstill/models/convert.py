@@ -1,8 +1,6 @@
 """Released checkpoints of the papers' models to diffusers pipelines."""
 
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
+from unstill.data.ownership import check_name
 from unstill.errors import UnstillError
 from unstill.models.checkpoint import CheckpointError, fit, identify, read_checkpoint
 from unstill.models.dynamicrafter import (
@@ -24,6 +23,7 @@ from unstill.models.dynamicrafter import (
 )
 from unstill.models.keys import Rename, State, dynamicrafter_unet, openclip, stable_diffusion_vae, unchanged
 from unstill.models.lavie import LaViePipeline, LaVieUNet
+from unstill.models.saving import save
 
 
 Config = dict[str, Any]
@@ -320,27 +320,12 @@ def convert(
         UnstillError: as `load_checkpoint`, and for a folder with something in it.
     """
     check_new(out)
-    return save(load_checkpoint(path, release, base=base, dtype=dtype), out)
+    return save(load_checkpoint(path, release, base=base, dtype=dtype), Path(out))
 
 
 def check_new(out: str | os.PathLike[str]) -> None:
     """Raises `UnstillError` unless `out` is a folder that does not exist, or is empty."""
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    check_name(out, "the folder")
+    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UnstillError(f"{out} exists already; give a new folder.")
-
-
-def save(pipe: DiffusionPipeline, out: str | os.PathLike[str]) -> Path:
-    """`pipe.save_pretrained(out)`, but the folder appears when it is whole."""
-    out = Path(out)
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
-    partial.mkdir(parents=True)
-    try:
-        pipe.save_pretrained(partial)
-        mode = (partial / "model_index.json").stat().st_mode
-        for weights in partial.rglob("*.safetensors"):
-            weights.chmod(mode)  # safetensors writes files for their owner alone
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return out

@@ -3,19 +3,18 @@
 import json
 import logging
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from pydantic import Field, JsonValue, ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unstill.data.files import replacing
+from unstill.data.files import beside, move, replacing, told
+from unstill.data.ownership import check_folder, write_record
 from unstill.documents import Stored, first_fault, read_json
 from unstill.errors import UnstillError, first_line, lacks_memory
 from unstill.training.weights import Average, Named, put
@@ -25,6 +24,10 @@ log = logging.getLogger(__name__)
 
 FREE = frozenset({"save", "validate", "trackers", "data.workers", "data.cache_folder", "train.batch_per_device"})
 """Keys of a recipe that may change when a run goes on: they do not decide what has been trained so far."""
+
+
+RUN_FILES = ("loss.csv", "checkpoints", "validation", "latents", "pipeline", "lora.safetensors", "made.json")
+"""What a run writes into its folder besides `run.json`."""
 
 
 class Checkpoints:
@@ -43,8 +46,6 @@ class Checkpoints:
         # Models that are not sharded: the trained weights alone, by names that do not tell the number of processes.
         accelerator.register_save_state_pre_hook(self._save_weights)
         accelerator.register_load_state_pre_hook(self._load_weights)
-        if accelerator.is_main_process:
-            self._tidy()
 
     def newest(self) -> Path | None:
         """The last complete checkpoint."""
@@ -53,33 +54,26 @@ class Checkpoints:
 
     def save(self, step: int) -> Path:
         """Called by every process, after `step` steps."""
-        final, part = self._folder / f"{step:07d}", self._folder / f".{step:07d}.part"
-        if self._accelerator.is_main_process:
-            self._tidy()
-            part.mkdir(parents=True)
-        self._accelerator.wait_for_everyone()
-        newest = self.newest()
-        with written_whole(
-            part, f"The checkpoint of {step} steps", f"; the last whole one is {newest}" if newest else ""
-        ):
+        final, newest = self._folder / f"{step:07d}", self.newest()
+        left = f"the last whole checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        with told(final, left), ExitStack() as stack:
+            place = [""]
+            if self._accelerator.is_main_process:
+                place = [str(stack.enter_context(beside(self._folder)))]
+            broadcast_object_list(place)
+            around = Path(place[0])
+            part = around / final.name
             self._accelerator.save_state(str(part))
             self._accelerator.wait_for_everyone()
             if self._accelerator.is_main_process:
                 if self._average is not None:
                     save_file({k: v.cpu() for k, v in self._average.values.items()}, part / "average.safetensors")
                 (part / "step.json").write_text(json.dumps({"step": step}))
-                if final.exists():  # of the same run at the same step
-                    shutil.rmtree(final)
-                os.replace(part, final)
+                move(part, final)
                 for old in sorted(self._folder.glob("[0-9]*"))[: -self._keep]:
-                    shutil.rmtree(old)
+                    os.replace(old, around / f"{old.name}.old")  # removed with `around`
         self._accelerator.wait_for_everyone()
         return final
-
-    def _tidy(self) -> None:
-        """Removes what a kill has left half-written."""
-        for stale in self._folder.glob(".*.part"):
-            shutil.rmtree(stale)
 
     def load(self, path: Path) -> int:
         """
@@ -137,6 +131,9 @@ class _RunText(Stored):
     model: str
     clips: str | None = None
     recipe: dict[str, JsonValue]
+    written: dict[str, str] = {}  # these three are of `write_record`
+    earlier: dict[str, str] = {}
+    seal: str | None = None
 
 
 def _check_weights(values: dict[str, Tensor], like: Named, file: str) -> None:
@@ -157,23 +154,6 @@ def _check_optimizer(optimizer: Any) -> None:
                 raise ValueError(f"the optimizer's {name} holds NaN or infinity")
 
 
-@contextmanager
-def written_whole(part: Path, what: str, otherwise: str = "") -> Iterator[None]:
-    """Around the writing of a folder, which is removed, and said in a sentence, if it cannot be written."""
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch.save has no error class of its own for a full disk.
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error) and "Pytorch" not in str(error):
-            raise
-        shutil.rmtree(part, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or ("no space left" if isinstance(error, RuntimeError) else error)
-        raise UnstillError(
-            f"{what} cannot be written to {part.parent} ({reason}){otherwise}. Free some space, and give the same "
-            "command again."
-        ) from error
-
-
 def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
     """
     A folder holds one run: writes down what it is, or compares. One in which nothing was kept yet is free for another.
@@ -187,6 +167,7 @@ def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
         UnstillError: the folder holds a run of another model or recipe.
     """
     path = out / "run.json"
+    check_folder(out, path.name, ("run.json", *RUN_FILES))
     new = {"model": model, "clips": clips, "recipe": recipe}
     if path.exists() and ((out / "pipeline").exists() or any((out / "checkpoints").glob("[0-9]*"))):
         old = read_json(path, _RunText, "give this run another folder, or delete that one")
@@ -207,7 +188,7 @@ def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
         if old.clips not in (None, clips):
             log.warning("The videos are not those with which the run in %s began; it goes on with those of now.", out)
     with replacing(path) as part:
-        part.write_text(json.dumps(new, indent=2) + "\n")
+        write_record(part, new)
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

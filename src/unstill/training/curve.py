@@ -1,11 +1,13 @@
-"""The loss of every step, as a CSV file that an interrupted run continues without a seam."""
+"""Losses and figures of a run, in files that an interrupted run continues without a gap or a repetition."""
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 from unstill.data.files import replacing
 from unstill.errors import UnstillError
@@ -22,7 +24,7 @@ class LossCurve:
 
     def __enter__(self) -> LossCurve:
         if self._active:
-            new = not self._path.exists()
+            new = not self._path.exists() or self._path.stat().st_size == 0
             self._file = self._path.open("a", newline="")
             self._writer = csv.writer(self._file, lineterminator="\n")
             if new:
@@ -73,3 +75,33 @@ def truncate(path: Path, steps: int) -> None:
                 raise UnstillError(f"{path} is damaged in row {number}; {advice}.")
         with replacing(path) as part:
             part.write_text("".join(lines[: steps + 1]))
+
+
+class Figures:
+    """The figures of every validation, one JSON object with its step per line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def steps(self) -> set[int]:
+        return {entry["step"] for entry in self._entries()}
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        """Adds a line, in place of an earlier one of this step."""
+        self._rewrite([*(one for one in self._entries() if one["step"] != step), {"step": step, **figures}])
+
+    def truncate(self, steps: int) -> None:
+        """Leaves the lines up to `steps`: those after the checkpoint are made again."""
+        entries = self._entries()
+        kept = [entry for entry in entries if entry["step"] <= steps]
+        if kept != entries:
+            self._rewrite(kept)
+
+    def _entries(self) -> list[dict[str, Any]]:
+        if not self._path.exists():
+            return []
+        return [json.loads(line) for line in self._path.read_text().splitlines()]
+
+    def _rewrite(self, entries: list[dict[str, Any]]) -> None:
+        with replacing(self._path) as part:
+            part.write_text("".join(json.dumps(entry) + "\n" for entry in entries))

@@ -17,16 +17,25 @@ from torch import Tensor, nn
 
 from unstill.data import world
 from unstill.data.files import replacing
+from unstill.data.ownership import check_folder, write_record
 from unstill.errors import UnstillError
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler, motion_bucket
 from unstill.models.pico.pipeline import FPS
 from unstill.models.pico.text import embed
+from unstill.models.saving import save
 from unstill.statistics import LatentStatistics
 from unstill.training.pico_autoencoder import train_autoencoder
 from unstill.training.pico_recipe import PicoRecipe, Report, generator, resume, save_checkpoint, update
 
 
 SIGMA_BINS = (0.5, 2.0, 8.0, 32.0)  # where the printed losses are split
+
+
+RUN_FILES = (
+    *("recipe.json", "autoencoder.pt", "autoencoder.safetensors", "latents", "denoiser.pt"),
+    *("pipeline", "made.json"),
+)
+"""What a run writes into its folder."""
 
 
 def train(
@@ -54,17 +63,21 @@ def train(
     if not accelerator.is_main_process:
         return None
     pipe = PicoPipeline(vae=vae.cpu(), unet=unet, scheduler=edm_scheduler())
-    pipe.save_pretrained(out / "pipeline")
     statistics = LatentStatistics()
     for part in data["latents"].split(256):
         statistics.update(part.float().transpose(1, 2))
-    statistics.save(out / "pipeline" / "statistics.safetensors")
+    save(pipe, out / "pipeline", lambda folder: _save_statistics(statistics, folder))
     return pipe
+
+
+def _save_statistics(statistics: LatentStatistics, folder: Path) -> None:
+    statistics.save(folder / "statistics.safetensors")
 
 
 def _same_recipe(path: Path, recipe: PicoRecipe) -> None:
     """A folder holds one run. Only `steps` may differ: the stretch of constant rate does not depend on it."""
     new = asdict(recipe)
+    check_folder(path.parent, path.name, RUN_FILES)
     if path.exists():
         old = json.loads(path.read_text())
         changed = [k for k, v in new.items() if k != "steps" and old.get(k) != v]
@@ -73,7 +86,7 @@ def _same_recipe(path: Path, recipe: PicoRecipe) -> None:
                 f"{path.parent} holds a run with another {' and '.join(changed)}; choose another folder or the same."
             )
     with replacing(path) as part:
-        part.write_text(json.dumps(new, indent=2) + "\n")
+        write_record(part, new)
 
 
 def _rate(recipe: PicoRecipe, step: int) -> float:

@@ -12,28 +12,29 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, broadcast_object_list
 from torch import Tensor
 
+from unstill.data.files import alone, sweep_all
 from unstill.data.loading import Loader, place
 from unstill.data.sources import Source, generator_for
 from unstill.errors import UnstillError, lacks_memory
+from unstill.models.saving import save
 from unstill.process import ForwardProcess
 from unstill.training import weights
-from unstill.training.checkpoints import Checkpoints, same_run, written_whole
+from unstill.training.checkpoints import Checkpoints, same_run
 from unstill.training.clips import Encoder, encoded_clips
 from unstill.training.conditions import plan_of
-from unstill.training.curve import LossCurve, truncate
+from unstill.training.curve import Figures, LossCurve, truncate
 from unstill.training.families import Family
 from unstill.training.levels import schedule_of
 from unstill.training.lora import Addition, merge, save_lora
@@ -46,6 +47,7 @@ from unstill.training.stopping import Stopping
 log = logging.getLogger(__name__)
 Report = Callable[[str, int, int, str], None]  # stage, steps done, steps in all, a line of figures
 Validation = Callable[[Any, int, Path], dict[str, float]]  # pipeline, steps done, folder -> figures
+PATIENCE = 10.0  # seconds for the helpers of a process that was killed to end
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -75,13 +77,16 @@ def train(recipe: Recipe, out: Path, report: Report, validation: Validation | No
     with accelerator.main_process_first():
         pipe, family, source = opened(recipe)
     model = getattr(pipe, family.denoiser)
-    if accelerator.is_main_process:
-        same_run(out, recipe.model_dump(mode="json", by_alias=True), weights.shape_of(model), source.fingerprint)
-    accelerator.wait_for_everyone()
     run = _Run(recipe, out, accelerator, pipe, family, source, report)
     try:
-        run.prepare()
-        result = run.train(validation)
+        with _alone(accelerator, out):
+            if accelerator.is_main_process:
+                nested = recipe.model_dump(mode="json", by_alias=True)
+                same_run(out, nested, weights.shape_of(model), source.fingerprint)
+                sweep_all(out)
+            accelerator.wait_for_everyone()
+            run.prepare()
+            result = run.train(validation)
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):
             raise
@@ -89,6 +94,15 @@ def train(recipe: Recipe, out: Path, report: Report, validation: Validation | No
     finally:
         accelerator.end_training()
     return result if accelerator.is_main_process else None
+
+
+def _alone(accelerator: Accelerator, out: Path) -> AbstractContextManager[None]:
+    """The main process keeps the folder for itself and the processes of this run."""
+    if not accelerator.is_main_process:
+        return nullcontext()
+    return alone(
+        out, f"Another process is training in {out}; wait for it, stop it, or choose another --out.", PATIENCE
+    )
 
 
 class _Run:
@@ -108,6 +122,7 @@ class _Run:
         self.pipe, self.family, self.source, self.report = pipe, family, source, report
         self.share = recipe.train.batch // accelerator.num_processes  # clips per step of this process
         self.at_once = self.share // accelerator.gradient_accumulation_steps
+        self.figures = Figures(out / "validation" / "figures.jsonl")
         self.encoded = False  # whether a clip could be
 
     def prepare(self) -> None:
@@ -186,6 +201,7 @@ class _Run:
             )
         if accelerator.is_main_process:
             truncate(self.out / "loss.csv", first)
+            self.figures.truncate(first)
         if recipe.trackers:
             accelerator.init_trackers("unstill", config={"recipe": json.dumps(recipe.model_dump(mode="json"))})
         loader = Loader(
@@ -200,6 +216,9 @@ class _Run:
         losses: list[float] = []
         curve = LossCurve(self.out / "loss.csv", accelerator.is_main_process)
         with curve, Stopping(accelerator) as stopping:
+            # A run that was killed after the last checkpoint may have missed the validation that belongs to it.
+            if validation is not None and self._due(first) and not self._validated(first):
+                self._validate(validation, first)
             for step in range(first, o.steps):
                 since = time.monotonic()
                 clips = next(batches)
@@ -216,9 +235,8 @@ class _Run:
                 if done % recipe.save.every == 0 or done == o.steps:
                     curve.keep()
                     self.checkpoints.save(done)
-                if validation is not None and recipe.validation is not None:
-                    if done % recipe.validation.every == 0 or done == o.steps:
-                        self._validate(validation, done)
+                if validation is not None and self._due(done):
+                    self._validate(validation, done)
                 if done < o.steps and stopping.agreed():
                     self._stop(done, curve)
         elapsed = time.monotonic() - began
@@ -310,6 +328,17 @@ class _Run:
             ", or at the model's encoders." if precise else ", or set train.mixed_precision to no."
         )
 
+    def _due(self, done: int) -> bool:
+        """Whether the model is looked at after this many steps."""
+        every = None if self.recipe.validation is None else self.recipe.validation.every
+        return every is not None and done > 0 and (done % every == 0 or done == self.recipe.train.steps)
+
+    def _validated(self, done: int) -> bool:
+        """Whether that was done; the same in every process, for the main one alone writes."""
+        said = [done in self.figures.steps()]
+        broadcast_object_list(said)
+        return said[0]
+
     def _validate(self, validation: Validation, step: int) -> None:
         """The main process looks at the averaged weights; the others wait."""
         if self.accelerator.is_main_process:
@@ -327,8 +356,7 @@ class _Run:
             self.model.train()
             if self.recipe.data.cache:
                 self._frozen_to("cpu")
-            with (folder / "figures.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, **figures}) + "\n")
+            self.figures.write(step, figures)
             if self.recipe.trackers:
                 self.accelerator.log(figures, step=step)
         self.accelerator.wait_for_everyone()
@@ -344,7 +372,7 @@ class _Run:
 
     def _finish(self) -> Path:
         """Writes the finished pipeline: averaged weights, a LoRA merged, in the type it was trained in."""
-        final, part = self.out / "pipeline", self.out / ".pipeline.part"
+        final = self.out / "pipeline"
         state = None
         if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             state = self.accelerator.get_state_dict(self.prepared)  # gathered: every process takes part
@@ -360,12 +388,7 @@ class _Run:
             self.pipe.to("cpu")
             if (precision := PRECISIONS.get(self.recipe.train.mixed_precision)) is not None:
                 self.pipe.to(precision)
-            shutil.rmtree(part, ignore_errors=True)
-            with written_whole(part, "The finished model"):
-                self.pipe.save_pretrained(part)
-                self._copy_statistics(part)
-                shutil.rmtree(final, ignore_errors=True)
-                os.replace(part, final)
+            save(self.pipe, final, self._copy_statistics)
         self.accelerator.wait_for_everyone()
         return final
 
