@@ -57,7 +57,7 @@ def bare(steps: int, batch: int) -> float:
     nothing = {"text": torch.zeros(12, 32)}
     plan = plan_of("pico", parameters={"maximum": 1.0}, tell=True)
     objective = Objective(family, schedule_of(ForwardProcess.of(pipe.scheduler)), plan, Withhold(), nothing)
-    network = pipe.unet.train()
+    network = pipe.transformer.train()
     began = 0.0
     for step in range(steps + 1):
         if step == 1:  # the first one warms up

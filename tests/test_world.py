@@ -1,10 +1,13 @@
 """The synthetic world: its flow is exact, its motion hidden from the first frame, its seed decides everything."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import grid_sample
 
-from unstill.data import world
+from unstill.data import captions, world
 
 
 def draw(n=6, seed=0, level=None, **kwargs):
@@ -32,18 +35,6 @@ def test_flow_carries_each_frame_into_the_next(collage):
         # Occlusions, shadows and the fixed lighting are not carried by the flow, so compare the bulk of the pixels.
         assert moved.quantile(0.8) < 0.02
         assert moved.mean() < 0.6 * stayed.mean()
-
-
-@pytest.mark.parametrize("since", [0, -1])
-def test_displacement_leads_back_to_the_frame_it_counts_from(since):
-    scene, motion = draw(12, seed=3, level=0.8)
-    clips = world.render(scene, motion, frames=8, size=64)
-    moved = world.displacement(scene, motion, frames=8, size=64, since=since)
-    assert moved[:, since].abs().max() < 1e-6
-    for f in (2, 5):
-        fetched = pulled_back(clips.video[:, since], -moved[:, f] * 64)
-        stayed = (clips.video[:, since] - clips.video[:, f]).abs().mean()
-        assert (fetched - clips.video[:, f]).abs().mean() < 0.6 * stayed  # the rest was hidden, or is the fixed light
 
 
 def test_score_is_the_mean_length_of_the_flow_in_picture_sides():
@@ -89,14 +80,40 @@ def test_scaled_motion_is_faster_by_the_factor():
 
 def test_toys_stay_in_the_picture():
     scene, motion = draw(64, level=1.0)
-    centres, _ = world._paths(scene, motion, 16)
+    centres, _ = world.paths(scene, motion, 16)
     assert centres.min() > 0 and centres.max() < 1
 
 
-def test_caption_names_what_is_there():
-    scene, motion = draw(20, seed=2)
-    for i in range(20):
-        text = world.caption(scene, motion, i)
+def test_rendering_in_parts_is_rendering_at_once(monkeypatch):
+    scene, motion = draw(7, seed=4)
+    parts = world.render(scene, motion, frames=3, size=32)
+    monkeypatch.setattr(world, "_CHUNK", 7)
+    whole = world.render(scene, motion, frames=3, size=32)
+    for name in ("video", "flow", "score"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+
+
+def test_the_world_is_the_one_that_the_embedded_model_was_trained_on():
+    """tests/golden/pico/README.md"""
+    golden = load_file(Path(__file__).parent / "golden" / "pico" / "second_generation.safetensors")
+    scene, motion = draw(6, seed=7, size=24)
+    clips = world.render(scene, motion, frames=5, size=24)
+    torch.testing.assert_close(clips.video[:, [0, 4]], golden["video"])
+    torch.testing.assert_close(clips.score, golden["score"])
+    assert torch.equal(captions.codes(scene, motion, 16), golden["codes_forwards"])
+    assert torch.equal(captions.codes(scene, motion, 16, backwards=True), golden["codes_backwards"])
+
+
+def test_captions_name_what_is_there():
+    scene, motion = draw(40, seed=2)
+    for i, sentence in enumerate(captions.captions(scene, motion)):
         toys = int(scene.present[i].sum())
-        assert sum(shape in text for shape in world.SHAPES) >= min(1, toys)
-        assert (" and " in text) == (toys == 2)
+        assert sum(shape in sentence for shape in world.SHAPES) >= min(1, toys)
+        assert (" and " in sentence) == (toys == 2)
+        rich = bool(scene.background[i])
+        assert ("a picture" in sentence) == rich and ("an orange " in sentence) >= ("a orange " in sentence)
+
+
+def test_captions_of_one_toy_are_those_of_two_without_the_second():
+    scene, motion = draw(20, seed=2, toys=1)
+    assert all(" and " not in sentence for sentence in captions.captions(scene, motion))

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import unstill
+from unstill.app import studio as studio_module
 from unstill.app.limits import Limits
 from unstill.app.shelf import Shelf
 from unstill.app.studio import Stopped, Studio, Wish
@@ -67,7 +68,7 @@ def test_the_code_makes_the_very_same_file(studio, wish, methods, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     made = {}
     exec((tmp_path / "make_again.py").read_text(), made)
-    write_video("again.mp4", made["frames"], 8, upscale=8)
+    write_video("again.mp4", made["frames"], 8, upscale=studio_module.SHOWN // 96)
     assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "improved.mp4").read_bytes()
     assert (tmp_path / "again.mp4").read_bytes() != (tmp_path / "plain.mp4").read_bytes()
 
@@ -135,7 +136,7 @@ def test_one_at_a_time(studio, wish):
     ("change", "sentence"),
     [
         ({"model": "/etc"}, "offers pico"),
-        ({"frames": 9}, "Frames goes from 2 to 8"),
+        ({"frames": 17}, "Frames goes from 2 to 16"),
         ({"steps": 10_000}, "Steps goes from 1 to 100"),
         ({"seed": -1}, "seed goes from 0"),
         ({"motion": 7}, "Motion goes from 0 to 1"),

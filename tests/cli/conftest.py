@@ -24,14 +24,13 @@ from typer.testing import CliRunner, Result
 
 from tests import pipelines as tiny
 from unstill.cli import app
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
-    PicoPipeline(PicoAutoencoder(), PicoUNet(), edm_scheduler()).save_pretrained(folder)
+    tiny.pico().save_pretrained(folder)
     return str(folder)
 
 

@@ -49,7 +49,7 @@ def test_without_an_argument_the_bundled_picture_moves(unstill, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     assert unstill("animate", "--steps", 2).exit_code == 0
     assert names(tmp_path) == {"animated.mp4", "animated_plain.mp4", "animated.json"}
-    assert len(read_video(tmp_path / "animated.mp4")) == 8
+    assert len(read_video(tmp_path / "animated.mp4")) == 16
     # Fewer frames than the shipped statistics have.
     assert unstill("animate", "--steps", 2, "--frames", 5, "--no-plain", "--out", "short.gif").exit_code == 0
     assert len(read_video(tmp_path / "short.gif")) == 5

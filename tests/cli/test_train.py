@@ -69,7 +69,7 @@ def test_a_folder_of_nothing_and_a_finished_run(unstill: Run, model: str, tmp_pa
     assert result.exit_code == 0, result.output
     made: dict[str, Any] = json.loads(result.stdout)
     assert made["pipeline"] == str(out / "pipeline") and made["recipe"]["train"]["steps"] == 2
-    assert load(made["pipeline"]).unet.config.num_frames == 8
+    assert load(made["pipeline"]).transformer.config.num_frames == 8
     assert (out / "validation" / "0000002-0.mp4").stat().st_size > 0
     curve = json.loads((out / "validation" / "0000002-leak.json").read_text())
     assert len(curve["levels"]) == 5 and curve["leak"]

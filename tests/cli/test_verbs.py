@@ -54,9 +54,9 @@ def test_models_and_methods(unstill):
         (["convert", "a.ckpt", "b", "--dtype", "float8"], "'float8' is not one of 'float32', 'float16'"),
         (["convert"], "Missing argument"),
         (["animate", "--model", "./nowhere"], "There is no folder ./nowhere; check the path"),
-        (["animate", "--size", "512x512"], "pico makes videos of one size only (64x64): leave out --size"),
-        (["diagnose", "--size", "512x512"], "pico makes videos of one size only (64x64): leave out --size"),
-        (["compare", "--method", "early-start", "--size", "512x512"], "one size only (64x64)"),
+        (["animate", "--size", "512x512"], "pico makes videos of one size only (96x96): leave out --size"),
+        (["diagnose", "--size", "512x512"], "pico makes videos of one size only (96x96): leave out --size"),
+        (["compare", "--method", "early-start", "--size", "512x512"], "one size only (96x96)"),
         (["animate", "https://example.com/photo.jpg"], "is an address, and none is opened"),
     ],
 )
@@ -127,7 +127,7 @@ def test_statistics_are_those_of_the_pipelines_own_latents(unstill, model, clips
     assert told == json.loads(out.with_suffix(".json").read_text())
     assert (told["count"], told["shape"]) == (3, list(saved.mean.shape)) and saved.mean.shape[1] == 4
     assert told["variance"] == pytest.approx(float(saved.variance))
-    side = load(model).unet.config.sample_size
+    side = load(model).transformer.config.sample_size
     assert saved.mean.shape[2:] == (side, side)
     assert "3 clips" in unstill(*words).stdout
     assert {entry.name for entry in tmp_path.iterdir()} == {"clips", "s.safetensors", "s.json"}
@@ -191,7 +191,7 @@ def test_analytic_init_from_measured_statistics(unstill, model, photo, clips, tm
     words = ("--method", f"analytic_init:statistics={out},sigma=6", "--steps", 1, "--frames", 3)
     result = unstill("animate", photo, "--model", model, *words, "--out", tmp_path / "x.mp4", "--json")
     told = json.loads(result.stdout)["methods"][0]["parameters"]["statistics"]
-    assert (told["count"], told["shape"]) == (3, [6, 3, 16, 16])
+    assert (told["count"], told["shape"]) == (3, [12, 3, 8, 8])
 
 
 def test_train_makes_a_pipeline_that_loads(unstill, tmp_path):

@@ -31,7 +31,7 @@ def run(name: str, **names) -> dict:
 def test_a_method() -> None:
     tiny = pipeline("PicoPipeline")
     names = run("method", pipe=tiny, image=picture(64), dataclass=dataclass, interpolate=interpolate)
-    assert len(names["video"]) == tiny.unet.config.num_frames
+    assert len(names["video"]) == tiny.transformer.config.num_frames
     pipe, case = pipeline("StableVideoDiffusionPipeline"), CASES["StableVideoDiffusionPipeline"]
     plain = sample(case, pipe)
     with unstill.apply(pipe, names["BlurredCondition"](until=0.0)):

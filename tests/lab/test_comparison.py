@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.pipelines import pico
 from tests.processes import finish, kill_after, start
 from unstill.errors import UnstillError
 from unstill.lab.aggregate import summarise
@@ -23,7 +24,7 @@ from unstill.methods.early_start import EarlyStart
 from unstill.methods.free_init import FreeInit
 from unstill.metrics import first_frame_error
 from unstill.models.calling import generate
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
+from unstill.models.pico import PicoPipeline
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,7 @@ def test_settings_that_say_nothing_are_refused():
 
 def tiny() -> PicoPipeline:
     torch.manual_seed(0)
-    unet = PicoUNet(block_out_channels=(8, 8, 8), embedding=16)
-    return PicoPipeline(PicoAutoencoder(block_out_channels=(8, 8)), unet, edm_scheduler())
+    return pico()
 
 
 SETTINGS = (
@@ -171,7 +171,7 @@ def test_weights_trained_further_are_another_model(tmp_path):
     first = fingerprint(str(folder))
     assert first == fingerprint(str(folder))
     with torch.no_grad():
-        next(iter(pipe.unet.parameters())).add_(1e-3)
+        next(iter(pipe.transformer.parameters())).add_(1e-3)
     pipe.save_pretrained(folder)
     assert fingerprint(str(folder)) != first
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.pipelines import CASES, pipeline
+from tests.pipelines import CASES, pico, pipeline
 from tests.processes import finish, kill_after, start
 from unstill.attach import adapter_for
 from unstill.data.video import write_video
@@ -20,13 +20,13 @@ from unstill.lab.leakage import measure_leakage, summarise
 from unstill.lab.one_step import Level
 from unstill.lab.probe_clips import Folder, ProbeClip, World, from_world, picture_of
 from unstill.models.calling import arguments
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
+from unstill.models.pico import PicoTransformer
 
 
 LEVELS = (100.0, 8.0, 0.1)
 
 
-class Made(PicoUNet):
+class Made(PicoTransformer):
     """Predicts what `x0_of(noisy, image, sigma)` says, as a v-prediction on preconditioned input."""
 
     def forward(self, sample, timestep, encoder_hidden_states=None, added_time_ids=None, return_dict=True):
@@ -48,17 +48,16 @@ def pipe(subjects):
 
 def made(subjects):
     torch.manual_seed(0)
-    vae, unet = PicoAutoencoder(block_out_channels=(8, 8)), Made(block_out_channels=(8, 8, 8), embedding=16)
+    pipe = pico()
+    pipe.transformer, vae = Made(**pipe.transformer.config), pipe.vae
     with torch.no_grad():
         latents = vae.encoder(torch.cat([one.video for one in subjects]) * 2 - 1)
     vae.standardise(latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
-    pipe = PicoPipeline(vae, unet, edm_scheduler())
-    pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 def probed(pipe, subjects, x0_of):
-    pipe.unet.x0_of = x0_of
+    pipe.transformer.x0_of = x0_of
 
     def call(subject: ProbeClip, picture):
         return arguments(type(pipe), image=picture, motion=subject.motion, frames=4)
@@ -195,13 +194,13 @@ def halfway(noisy, image, sigma):
 
 def share(folder, rank):
     pipe = made(from_world(3, frames=4, size=(64, 64), others=24))
-    pipe.unet.x0_of = halfway
+    pipe.transformer.x0_of = halfway
     assert (run_in(folder, pipe).run(rank, 2) is None) == (rank == 1)
 
 
 def test_killed_and_shared_by_two_a_diagnosis_ends_as_undisturbed(pipe, tmp_path):
     """Real processes."""
-    pipe.unet.x0_of = halfway
+    pipe.transformer.x0_of = halfway
     found, answered = run_in(tmp_path / "a", pipe).run()
     assert found.clips == 2 and len(answered.measured) == 4
     draw = random.Random(0)
@@ -245,7 +244,7 @@ def test_a_clip_that_cannot_be_read_is_replaced_or_left_out(pipe, tmp_path, capl
     (tmp_path / "clips" / "2.mp4").write_bytes(b"no video either")
     with pytest.raises(UnstillError, match="0.mp4"):
         folder[0]
-    pipe.unet.x0_of = lambda noisy, image, sigma: image
+    pipe.transformer.x0_of = lambda noisy, image, sigma: image
     found, _ = run_in(tmp_path / "run", pipe, subjects=folder, answers=None).run()
     assert found.clips == 1 and "Skipping clip 0" in caplog.text and not found.shown
     told = page(found, None, None, {}).html()  # one clip is no sample: estimates without intervals

@@ -10,17 +10,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import unstill
+from tests.pipelines import pico
 from unstill.cli import app
 from unstill.data.video import write_video
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model")
-    unet = PicoUNet(block_out_channels=(8, 8, 8), embedding=16)
-    PicoPipeline(PicoAutoencoder(block_out_channels=(8, 8)), unet, edm_scheduler()).save_pretrained(folder)
+    pico().save_pretrained(folder)
     return str(folder)
 
 
@@ -123,11 +122,11 @@ def test_what_narrows_a_diagnosis_is_said(model, tmp_path):
 
 
 def test_a_model_that_predicts_no_numbers_is_said(tmp_path):
-    unet = PicoUNet(block_out_channels=(8, 8, 8), embedding=16)
+    pipe = pico()
     with torch.no_grad():
-        for one in unet.parameters():
+        for one in pipe.transformer.parameters():
             one.fill_(torch.nan)
-    PicoPipeline(PicoAutoencoder(block_out_channels=(8, 8)), unet, edm_scheduler()).save_pretrained(tmp_path / "m")
+    pipe.save_pretrained(tmp_path / "m")
     words = ("--model", tmp_path / "m", "--count", 2, "--frames", 3)
     result = run("diagnose", *words, "--levels", "50,5", "--response", 0, "--out", tmp_path / "a.html")
     assert result.exit_code == 2 and "not finite" in result.stderr and result.stderr.count("\n") == 1

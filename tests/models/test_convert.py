@@ -276,7 +276,7 @@ def test_a_fine_tuned_stable_video_diffusion_loads(kind: str, tmp_path: Path) ->
     load_denoiser(pipe, path)
     assert all(torch.equal(value, tuned.state_dict()[key]) for key, value in other.state_dict().items())
     torch.save({"down_blocks.0.weight": torch.zeros(math.prod(range(1, 3)))}, path)
-    with pytest.raises(CheckpointError, match="not a checkpoint of this U-Net"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of this UNetSpatioTemporalConditionModel"):
         load_denoiser(pipe, path)
 
 

@@ -9,20 +9,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.pipelines import pipeline
+from tests.pipelines import pipeline, random_pico
 from unstill.attach.adapters import ADAPTERS
 from unstill.errors import UnstillError
 from unstill.models.calling import arguments, native_size
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
+from unstill.models.pico import PicoPipeline
 from unstill.models.registry import MODELS, defaults_of, find, load, pipeline_class, pipeline_name
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A random pipeline as `save_pretrained` leaves it."""
-    torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model")
-    PicoPipeline(PicoAutoencoder(), PicoUNet(), edm_scheduler()).save_pretrained(path)
+    random_pico().save_pretrained(path)
     return path
 
 
@@ -41,9 +40,10 @@ def test_a_hub_id_of_a_known_model_finds_its_entry():
 def test_a_folder_loads_bit_for_bit(folder):
     assert find(str(folder)) is None
     first, second = load(str(folder)), load(str(folder), dtype=torch.bfloat16)
-    assert type(first) is PicoPipeline and first.unet.dtype == torch.float32 and second.unet.dtype == torch.bfloat16
-    for name, tensor in load(str(folder)).unet.state_dict().items():
-        assert torch.equal(tensor, first.unet.state_dict()[name])
+    assert type(first) is PicoPipeline and first.transformer.dtype == torch.float32
+    assert second.transformer.dtype == torch.bfloat16
+    for name, tensor in load(str(folder)).transformer.state_dict().items():
+        assert torch.equal(tensor, first.transformer.state_dict()[name])
     assert native_size(first) == (first.size, first.size)
 
 
@@ -163,10 +163,10 @@ def test_a_released_file_that_cannot_be_fetched_is_one_sentence(monkeypatch):
 
 
 def test_a_checkpoint_of_the_denoiser_goes_into_a_folder(folder, tmp_path):
-    tuned = {key: torch.full_like(value, 0.5) for key, value in load(str(folder)).unet.state_dict().items()}
+    tuned = {key: torch.full_like(value, 0.5) for key, value in load(str(folder)).transformer.state_dict().items()}
     torch.save({f"module.{key}": value for key, value in tuned.items()}, tmp_path / "tuned.pt")
     pipe = load(str(folder), checkpoint=tmp_path / "tuned.pt")
-    assert all(torch.equal(value, tuned[key]) for key, value in pipe.unet.state_dict().items())
+    assert all(torch.equal(value, tuned[key]) for key, value in pipe.transformer.state_dict().items())
     with pytest.raises(UnstillError, match="no motion modules"):
         load(str(folder), frame_norm=True)
 
@@ -174,11 +174,26 @@ def test_a_checkpoint_of_the_denoiser_goes_into_a_folder(folder, tmp_path):
 def test_a_folder_of_another_network_is_refused_in_one_sentence(folder, tmp_path):
     """diffusers leaves a network without its weights, and only warns."""
     old = shutil.copytree(folder, tmp_path / "old")
-    weights = old / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = old / "transformer" / "diffusion_pytorch_model.safetensors"
     state = load_file(weights)
-    save_file({name.replace("down1", "down_one"): value for name, value in state.items()}, weights, {"format": "pt"})
-    with pytest.raises(UnstillError, match=r"old cannot be loaded: its unet holds no weights for down1\.\S+ and \d+ "):
+    save_file({name.replace("blocks.0", "block.0"): value for name, value in state.items()}, weights, {"format": "pt"})
+    with pytest.raises(
+        UnstillError, match=r"old cannot be loaded: its transformer holds no weights for blocks\.0\.\S+ and \d+ "
+    ):
         load(str(old))
+
+
+def test_a_pico_of_the_first_generation_is_refused_in_one_sentence(folder, tmp_path):
+    old = shutil.copytree(folder, tmp_path / "old")
+    index = json.loads((old / "model_index.json").read_text())
+    del index["transformer"]
+    (old / "model_index.json").write_text(json.dumps({**index, "unet": ["unstill.models.pico.unet", "PicoUNet"]}))
+    for opened in (load, PicoPipeline.from_pretrained):
+        with pytest.raises(
+            UnstillError, match=r"old holds a pico of the first generation .*; use the embedded"
+        ) as error:
+            opened(str(old))
+        assert "\n" not in str(error.value)
 
 
 def test_autoencoders_of_big_clips_work_in_tiles(tmp_path):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests import pipelines as tiny
 from tests.processes import free_port
@@ -18,12 +17,8 @@ from unstill.training.recipe import Recipe
 @pytest.fixture(scope="session")
 def pico(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random tiny pico, as a folder; nothing in it is zero, so that everything has a gradient."""
-    torch.manual_seed(0)
-    folder, pipe = tmp_path_factory.mktemp("models") / "pico", tiny.pico()
-    with torch.no_grad():
-        for parameter in pipe.unet.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape))
-    pipe.save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("models") / "pico"
+    tiny.random_pico().save_pretrained(folder)
     return folder
 
 

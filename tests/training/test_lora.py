@@ -82,7 +82,7 @@ def with_peft(pipe: Any, path: Path) -> None:
 def with_diffusers(pipe: Any, path: Path) -> None:
     if hasattr(pipe, "load_lora_weights"):
         pipe.load_lora_weights(path.parent, weight_name=path.name)
-    elif hasattr(pipe.unet, "load_lora_adapter"):
+    elif hasattr(pipe, "unet") and hasattr(pipe.unet, "load_lora_adapter"):
         pipe.unet.load_lora_adapter(path.parent, prefix="unet", weight_name=path.name)
     else:  # diffusers has no loader for these
         assert family_of(pipe).name in ("svd", "pico")

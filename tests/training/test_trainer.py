@@ -26,7 +26,7 @@ from unstill.training.trainer import learning_rate, train
 
 
 Make = Callable[..., Recipe]
-WEIGHTS = "pipeline/unet/diffusion_pytorch_model.safetensors"
+WEIGHTS = "pipeline/transformer/diffusion_pytorch_model.safetensors"
 
 
 def losses(out: Path) -> list[float]:
@@ -92,7 +92,7 @@ def test_accumulated_batches_are_whole_ones(make: Make, undisturbed: dict[int, P
 
 
 def test_the_result_is_a_model_that_load_opens(make: Make, pico: Path, undisturbed: dict[int, Path]) -> None:
-    before, after = unstill.load(str(pico)).unet, unstill.load(str(undisturbed[1] / "pipeline")).unet
+    before, after = unstill.load(str(pico)).transformer, unstill.load(str(undisturbed[1] / "pipeline")).transformer
     moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
     assert sum(moved) > len(moved) / 2
     # The average, not the last weights.
@@ -125,15 +125,15 @@ def test_a_lora_is_saved_alone_and_merged(make: Make, pico: Path, tmp_path: Path
     recipe = make(lora={"rank": 2}, train__steps=2, train__learning_rate=0.1, train__ema=None)
     train(recipe, tmp_path, silent)
     added = load_file(tmp_path / "lora.safetensors")
-    assert all("lora_" in key for key in added) and any(key.startswith("unet.look2.qkv") for key in added)
-    before, after = (unstill.load(str(f)).unet.state_dict() for f in (pico, tmp_path / "pipeline"))
+    assert all("lora_" in key for key in added) and any(key.startswith("transformer.blocks.0.qkv") for key in added)
+    before, after = (unstill.load(str(f)).transformer.state_dict() for f in (pico, tmp_path / "pipeline"))
     assert before.keys() == after.keys()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     assert moved == {
-        key.removeprefix("unet.").rpartition(".lora_A")[0] + ".weight" for key in added if "lora_A" in key
+        key.removeprefix("transformer.").rpartition(".lora_A")[0] + ".weight" for key in added if "lora_A" in key
     }
-    down, up = added["unet.look2.qkv.lora_A.weight"], added["unet.look2.qkv.lora_B.weight"]
-    torch.testing.assert_close(after["look2.qkv.weight"], before["look2.qkv.weight"] + up @ down)  # alpha = rank
+    down, up = added["transformer.blocks.0.qkv.lora_A.weight"], added["transformer.blocks.0.qkv.lora_B.weight"]
+    torch.testing.assert_close(after["blocks.0.qkv.weight"], before["blocks.0.qkv.weight"] + up @ down)  # alpha = rank
 
 
 def test_without_a_cache_every_epoch_has_other_clips(make: Make, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_validation_sees_the_average_and_changes_nothing(
         torch.rand(3)  # whatever it draws
         if step == 4:
             raise UnstillError("this model needs a prompt")
-        seen.append((step, next(iter(pipe.unet.parameters())).clone()))  # type: ignore[attr-defined]
+        seen.append((step, next(iter(pipe.transformer.parameters())).clone()))  # type: ignore[attr-defined]
         return {"motion": 0.5}
 
     train(make(validate={"every": 4}), tmp_path, silent, look)
@@ -164,7 +164,7 @@ def test_validation_sees_the_average_and_changes_nothing(
     assert (tmp_path / "loss.csv").read_bytes() == (undisturbed[1] / "loss.csv").read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "validation" / "figures.jsonl").read_text().splitlines()]
     assert rows == [{"step": 4}, {"step": 8, "motion": 0.5}]
-    finished = unstill.load(str(tmp_path / "pipeline")).unet
+    finished = unstill.load(str(tmp_path / "pipeline")).transformer
     assert torch.equal(seen[0][1], next(iter(finished.parameters())))
 
 
@@ -184,11 +184,11 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_state(make: M
 def test_at_the_first_step_the_learning_rate_is_not_blamed(make: Make, pico: Path, tmp_path: Path) -> None:
     pipe = unstill.load(str(pico))
     with torch.no_grad():
-        pipe.unet.look2.qkv.weight[0, 0] = torch.nan
+        pipe.transformer.blocks[0].qkv.weight[0, 0] = torch.nan
     pipe.save_pretrained(tmp_path / "broken")
     with pytest.raises(UnstillError, match="step 1 is not a number") as caught:
         train(make(model=str(tmp_path / "broken")), tmp_path / "weights", silent)
-    assert "weights of the model" in str(caught.value) and "look2.qkv.weight" in str(caught.value)
+    assert "weights of the model" in str(caught.value) and "blocks.0.qkv.weight" in str(caught.value)
     assert "learning_rate" not in str(caught.value)
 
 
@@ -399,8 +399,7 @@ def test_the_folder_of_another_run_or_model(
         train(make(condition__maximum=2.0, seed=1), tmp_path, silent)
     from tests import pipelines as tiny
 
-    other = tiny.pico()
-    other.unet = type(other.unet)(block_out_channels=(8, 8, 16), embedding=8, layers=1)
+    other = tiny.pico(attention_head_dim=32)
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(UnstillError, match="holds a run of another model"):
         train(make(model=str(tmp_path / "other")), tmp_path, silent)
@@ -486,7 +485,7 @@ def two_steps(make: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"data__frames": 100}, "at most 8 frames of 64x64, not 100 of 64x64; change data.frames"),
         ({"data__size": "32x32"}, "at most 8 frames of 64x64, not 2 of 32x32"),
         ({"model": "svdd"}, "did you mean 'svd'"),
-        ({"train__gradient_checkpointing": True}, "PicoUNet has no gradient checkpointing"),
+        ({"train__gradient_checkpointing": True}, "PicoTransformer has no gradient checkpointing"),
         ({"lora": {"targets": ["qkv", "to_q"]}}, "no linear layers called 'to_q'; name some .* such as .*qkv"),
         ({"lora": {"targets": ["to_q"]}}, "no linear layers called 'to_q'; name some in lora.targets"),
         ({"trackers": ["wandb"]}, "wandb is not installed"),

@@ -41,7 +41,9 @@ class Latte(FrameAdapter):
 
 
 class Pico(StableVideoDiffusion):
-    """The embedded model, in the manners of Stable Video Diffusion."""
+    """The embedded model: a transformer that is called as Stable Video Diffusion's U-Net."""
+
+    denoisers = ("transformer",)
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         return pipe.decode_latents(latents.transpose(1, 2))

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import torch
 
 from unstill.data import world
+from unstill.data.captions import captions
 from unstill.data.clips import clip_window
 from unstill.data.images import Size, check_size
 from unstill.data.keyed import generator_for, permutation
@@ -191,7 +192,7 @@ class WorldSource:
         scene = world.sample_scene(1, generator, size=s.size[0])
         motion = world.sample_motion(scene, generator)
         clips = world.render(scene, motion, s.frames, s.size[0])
-        caption = world.captions(scene, motion, s.frames)[0]
+        caption = captions(scene, motion, s.frames)[0]
         return Sample(clips.video[0], caption, s.fps or 8.0, self.name(index), float(clips.motion[0]))
 
     def name(self, index: int) -> str:

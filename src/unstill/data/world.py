@@ -1,8 +1,9 @@
 """A small synthetic world with exact optical flow: shaded toys drift, bounce and turn over a background that pans.
 
-The first frame shows everything about appearance and pose and nothing about the motion, so it is the honest test bed
-for conditional image leakage: whatever motion a model predicts at high noise, it cannot have read from the image.
-Everything is torch, vectorised over clips, drawn from one generator; one unit of length is the side of the picture.
+The first frame shows everything about appearance and pose and nothing about the motion. That makes it a test bed for
+conditional image leakage: motion that a model predicts at high noise cannot have been read from the image.
+Everything is torch, vectorised over clips, on the device of the one generator it is drawn from. One unit of length is
+the side of the picture.
 """
 
 import math
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from unstill.data.drawing import SHAPES, depth_inside, paint_collage, rgb, uniform
+from unstill.data.drawing import SHAPES, depth_inside, paint_collage, pixel_centres, rgb, uniform
 
 
 COLOURS = {  # name: (hue, saturation, value)
@@ -29,10 +30,12 @@ COLOURS = {  # name: (hue, saturation, value)
 FILLS = ("half", "dot")
 BACKGROUNDS = ("waves", "collage")
 # Mean flow, in picture sides per frame, that is called motion 1.0: lively, for this world.
-SCORE_UNIT = 0.03
+SCORE_UNIT = 0.02
+FRAMES, SIZE, FPS = 16, 96, 8  # of a usual clip; speeds are made for this length
 
 # How far a collage reaches beyond the picture on every side, so that a moving camera finds something to see.
 _MARGIN = 0.5
+_CHUNK = 4  # clips rendered at once on a CPU: more do not fit its caches, and take twice as long each
 
 
 class _Batch:
@@ -94,11 +97,20 @@ class Clips:
         return self.score / SCORE_UNIT
 
 
-def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: float = 0.3, size: int = 64) -> Scene:
-    """Draws `n` scenes of up to `toys` toys; a share `collage` of them has a rich picture as its background."""
-    g = generator
-    palette = torch.tensor(list(COLOURS.values()))
-    ground = torch.randint(0, len(palette), (n,), generator=g)
+def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: float = 0.3, size: int = SIZE) -> Scene:
+    """
+    Draws `n` scenes.
+
+    Args:
+        n: number of scenes.
+        generator: its device is that of the scenes.
+        toys: the most toys in a scene.
+        collage: the share of scenes whose background is a collage.
+        size: side of the picture in pixels, for the resolution of collages.
+    """
+    g, device = generator, generator.device
+    palette = _palette(device)
+    ground = torch.randint(0, len(palette), (n,), generator=g, device=device)
     hue = palette[ground, 0] + uniform((n,), -0.02, 0.02, g)
     near = rgb(hue % 1, uniform((n,), 0.20, 0.55, g), uniform((n,), 0.55, 0.95, g))
     far = rgb((hue + uniform((n,), -0.08, 0.08, g)) % 1, uniform((n,), 0.30, 0.65, g), uniform((n,), 0.20, 0.60, g))
@@ -112,15 +124,17 @@ def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: flo
         ],
         -1,
     )
-    background = (torch.rand(n, generator=g) < collage).long()
-    # A collage may stand without any toy: it is what the model learns of pictures from outside its world.
-    count = torch.randint(1, toys + 1, (n,), generator=g) - background * torch.randint(0, 2, (n,), generator=g)
-    texture = torch.zeros(n, 3, side := round(size * (1 + 2 * _MARGIN)), side)
+    background = (uniform((n,), 0, 1, g) < collage).long()
+    # A collage may have no toy in front of it: from these a model learns pictures that are not of this world.
+    count = torch.randint(1, toys + 1, (n,), generator=g, device=device)
+    count = count - background * torch.randint(0, 2, (n,), generator=g, device=device)
+    texture = torch.zeros(n, 3, side := round(size * (1 + 2 * _MARGIN)), side, device=device)
     rich = background == BACKGROUNDS.index("collage")
     texture[rich] = paint_collage(int(rich.sum()), side, g)
     radius = uniform((n, toys), 0.15, 0.21, g)
-    # Toys differ in hue from the ground, or one would have to look twice to see them.
-    colour = (ground[:, None] + torch.randint(2, len(palette) - 1, (n, toys), generator=g)) % len(palette)
+    # Toys differ in hue from the ground, so that they are easily seen.
+    other = torch.randint(2, len(palette) - 1, (n, toys), generator=g, device=device)
+    colour = (ground[:, None] + other) % len(palette)
     return Scene(
         background=background,
         ground=ground,
@@ -128,10 +142,10 @@ def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: flo
         light=uniform((n,), 0, 2 * math.pi, g),
         waves=waves,
         collage=texture,
-        present=(torch.arange(toys)[None] < count[:, None]).float(),
-        shape=torch.randint(0, len(SHAPES), (n, toys), generator=g),
+        present=(torch.arange(toys, device=device)[None] < count[:, None]).float(),
+        shape=torch.randint(0, len(SHAPES), (n, toys), generator=g, device=device),
         colour=colour,
-        fill=torch.randint(0, len(FILLS), (n, toys), generator=g),
+        fill=torch.randint(0, len(FILLS), (n, toys), generator=g, device=device),
         radius=radius,
         centre=uniform((n, toys, 2), 0.2, 0.8, g),
         angle=uniform((n, toys), 0, 2 * math.pi, g),
@@ -141,27 +155,28 @@ def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: flo
 def sample_motion(scene: Scene, generator: torch.Generator, level: Tensor | float | None = None) -> Motion:
     """Draws a motion for every scene; `level` in [0, 1] (default: random, mostly lively) multiplies every speed."""
     g, (n, toys) = generator, scene.present.shape
-    speed_level = (
-        torch.rand(n, generator=g) ** 0.7 if level is None else torch.as_tensor(level, dtype=torch.float32).expand(n)
-    )
+    if level is None:
+        speed_level = uniform((n,), 0, 1, g) ** 0.7
+    else:
+        speed_level = torch.as_tensor(level, dtype=torch.float32, device=g.device).expand(n)
     k = speed_level[:, None]
-    direction, speed = uniform((n, toys), 0, 2 * math.pi, g), uniform((n, toys), 0.4, 1.0, g) * 0.08 * k
-    falls = (torch.rand(n, 1, generator=g) < 0.25).float()
-    turns = (torch.rand(n, toys, generator=g) < 0.5).float()
-    moves = (torch.rand(n, generator=g) < 0.75).float()  # the camera
-    heading, pan = uniform((n,), 0, 2 * math.pi, g), uniform((n,), 0.3, 1.0, g) * 0.03 * speed_level * moves
-    zooms = (torch.rand(n, generator=g) < 0.4).float() * (scene.background == 1)
+    direction, speed = uniform((n, toys), 0, 2 * math.pi, g), uniform((n, toys), 0.35, 1.0, g) * 0.055 * k
+    falls = (uniform((n, 1), 0, 1, g) < 0.25).float()
+    turns = (uniform((n, toys), 0, 1, g) < 0.5).float()
+    moves = (uniform((n,), 0, 1, g) < 0.75).float()  # the camera
+    heading, pan = uniform((n,), 0, 2 * math.pi, g), uniform((n,), 0.3, 1.0, g) * 0.022 * speed_level * moves
+    zooms = (uniform((n,), 0, 1, g) < 0.4).float() * (scene.background == BACKGROUNDS.index("collage"))
     return Motion(
         velocity=torch.stack([direction.cos(), direction.sin()], -1) * speed[..., None],
-        gravity=(falls * 0.006 * k).expand(n, toys),
-        spin=uniform((n, toys), -0.28, 0.28, g) * k * turns,
+        gravity=(falls * 0.0025 * k).expand(n, toys),
+        spin=uniform((n, toys), -0.18, 0.18, g) * k * turns,
         pan=torch.stack([heading.cos(), heading.sin()], -1) * pan[:, None],
-        zoom=uniform((n,), -0.045, 0.06, g) * speed_level * zooms,
+        zoom=uniform((n,), -0.025, 0.035, g) * speed_level * zooms,
     )
 
 
-def _paths(scene: Scene, motion: Motion, frames: int) -> tuple[Tensor, Tensor]:
-    """Centres (N, F, S, 2), reflected at the walls, and angles (N, F, S)."""
+def paths(scene: Scene, motion: Motion, frames: int = FRAMES) -> tuple[Tensor, Tensor]:
+    """Where every toy is: centres (N, F, S, 2), reflected at the walls, and angles (N, F, S) in radians."""
     centre, velocity = scene.centre, motion.velocity
     low, high = 0.8 * scene.radius[..., None], 1 - 0.8 * scene.radius[..., None]
     fall = torch.stack([torch.zeros_like(motion.gravity), motion.gravity], -1)
@@ -173,15 +188,20 @@ def _paths(scene: Scene, motion: Motion, frames: int) -> tuple[Tensor, Tensor]:
         centre = torch.where(under, 2 * low - centre, torch.where(over, 2 * high - centre, centre))
         velocity = torch.where(under | over, -velocity, velocity)
         centres.append(centre)
-    time = torch.arange(frames, dtype=torch.float32)
+    time = torch.arange(frames, dtype=torch.float32, device=centre.device)
     return torch.stack(centres, 1), scene.angle[:, None] + motion.spin[:, None] * time[None, :, None]
 
 
-def _pixels(size: int) -> Tensor:
-    """(size, size, 2) x, y of the pixel centres."""
-    axis = (torch.arange(size) + 0.5) / size
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([x, y], -1)
+def _palette(device: torch.device) -> Tensor:
+    """(colours, 3): hue, saturation and value."""
+    return torch.tensor(list(COLOURS.values()), device=device)
+
+
+def _daylight(pixels: Tensor) -> Tensor:
+    """(H, W, 1) brightness: light comes from above, and corners are a little darker. It does not move."""
+    below = pixels[..., 1:]
+    corner = ((pixels - 0.5) ** 2).sum(-1, keepdim=True)
+    return 1.16 - 0.40 * below - 0.22 * corner
 
 
 def _turned(offset: Tensor, angle: Tensor) -> Tensor:
@@ -192,7 +212,7 @@ def _turned(offset: Tensor, angle: Tensor) -> Tensor:
 def _ground(scene: Scene, motion: Motion, frames: int, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Background (N, F, H, W, 3) and its flow (N, F-1, H, W, 2) in sides. pixels: (H, W, 2)."""
     n = len(scene)
-    time = torch.arange(frames, dtype=torch.float32)
+    time = torch.arange(frames, dtype=torch.float32, device=pixels.device)
     shift = motion.pan[:, None] * time[None, :, None]  # (N, F, 2)
     growth = torch.exp(motion.zoom[:, None] * time)  # (N, F)
     light = torch.stack([scene.light.cos(), scene.light.sin()], -1)[:, None, None]
@@ -217,106 +237,73 @@ def _ground(scene: Scene, motion: Motion, frames: int, pixels: Tensor) -> tuple[
     return image, flow
 
 
-def render(scene: Scene, motion: Motion, frames: int = 8, size: int = 64) -> Clips:
+def render(scene: Scene, motion: Motion, frames: int = FRAMES, size: int = SIZE) -> Clips:
     """Draws every scene under its motion. The flow is exact: toys move rigidly, the ground by its pan and zoom."""
-    centres, angles = _paths(scene, motion, frames)
-    pixels = _pixels(size)
+    if scene.centre.is_cuda or len(scene) <= _CHUNK:
+        return _render(scene, motion, frames, size)
+    parts = [slice(start, start + _CHUNK) for start in range(0, len(scene), _CHUNK)]
+    made = [_render(scene[part], motion[part], frames, size) for part in parts]
+    return Clips(*(torch.cat(tensors) for tensors in zip(*((c.video, c.flow, c.score) for c in made), strict=True)))
+
+
+def _render(scene: Scene, motion: Motion, frames: int, size: int) -> Clips:
+    device = scene.centre.device
+    centres, angles = paths(scene, motion, frames)
+    pixels = pixel_centres(size, device)
     image, flow = _ground(scene, motion, frames, pixels)
-    soft = 0.6 / size  # width of an anti-aliased edge
-    palette = torch.tensor(list(COLOURS.values()))
-    for s in range(scene.present.shape[1]):
-        some = scene.present[:, s] > 0  # most clips lack the last toy: draw it only where it is
-        if not some.any():
-            continue
-
-        def of(t: Tensor, s: int = s, some: Tensor = some) -> Tensor:
-            return t[some, s, None, None, None]  # (M, 1, 1, 1)
-
-        offset = pixels - centres[some][:, :, s, None, None]  # (M, F, H, W, 2)
-        angle = angles[some][:, :, s, None, None]
-        radius, shape = of(scene.radius), of(scene.shape)
-        r = offset.norm(dim=-1)
-        phi = torch.atan2(offset[..., 1], offset[..., 0]) - angle
-        inside = depth_inside(shape, radius, r, phi)
-        cover = torch.sigmoid(2 * inside / soft)[..., None]
-        shadow = torch.sigmoid((radius - (offset - torch.tensor([0.02, 0.035])).norm(dim=-1)) / 0.035)[..., None]
-        # Body: main colour, a lighter half or dot that turns with the toy, a highlight that stays with the light.
-        u, v = r * phi.cos() / radius, r * phi.sin() / radius
-        half = torch.sigmoid(u * radius / soft)
-        dot = torch.sigmoid((0.36 - ((u - 0.38) ** 2 + v**2).sqrt()) * radius / soft)
-        light = torch.where(of(scene.fill) == FILLS.index("half"), half, dot)[..., None]
-        hue, saturation, value = palette[scene.colour[some, s]].unbind(-1)
-        main = rgb(hue, saturation, value)[:, None, None, None]
-        pale = rgb(hue, saturation * 0.35, (value + 0.1).clamp(max=1.0))[:, None, None, None]
-        body = main * (1 - light) + pale * light
-        gloss = torch.exp(-((offset + 0.4 * radius[..., None]) ** 2).sum(-1) / (0.5 * radius**2))[..., None]
-        body = (body * (0.9 + 0.16 * gloss)).clamp(max=1.0)
-        rim = torch.sigmoid((inside - 0.012) / soft * 1.5)[..., None]
-        body = body * (0.45 + 0.55 * rim)
-        ground = image[some] * (1 - 0.28 * shadow)
-        image[some] = ground * (1 - cover) + body * cover
-        # rigid motion of the pixels the toy covers in the earlier of two frames
-        turn = (angles[some][:, 1:, s] - angles[some][:, :-1, s])[..., None, None]
-        step = (centres[some][:, 1:, s] - centres[some][:, :-1, s])[:, :, None, None]
-        moved = _turned(offset[:, :-1], turn) - offset[:, :-1] + step
-        flow[some] = torch.where(cover[:, :-1] > 0.5, moved, flow[some])
-    video = image.clamp(0, 1).permute(0, 1, 4, 2, 3).contiguous()
+    for toy in range(scene.present.shape[1]):
+        some = scene.present[:, toy] > 0  # most clips lack the last toy: draw it only where it is
+        if some.any():
+            image[some], flow[some] = _draw_toy(
+                scene[some], toy, centres[some][:, :, toy], angles[some][:, :, toy], pixels, image[some], flow[some]
+            )
+    video = (image * _daylight(pixels)).clamp(0, 1).permute(0, 1, 4, 2, 3).contiguous()
     score = flow.norm(dim=-1).mean((1, 2, 3))
     return Clips(video, flow.permute(0, 1, 4, 2, 3) * size, score)
 
 
-def displacement(scene: Scene, motion: Motion, frames: int = 8, size: int = 16, since: int = 0) -> Tensor:
-    """How far what each pixel shows has come since frame `since`: (N, F, 2, size, size) in picture sides, exact.
-
-    A pixel at p shows what was at p - displacement; where that was hidden behind a toy, nobody has seen it.
+def _draw_toy(
+    scene: Scene, toy: int, centres: Tensor, angles: Tensor, pixels: Tensor, image: Tensor, flow: Tensor
+) -> tuple[Tensor, Tensor]:
     """
-    centres, angles = _paths(scene, motion, frames)
-    time = torch.arange(frames, dtype=torch.float32)
-    pixels = _pixels(size)
-    shift = motion.pan[:, None] * (time - time[since])[None, :, None]  # (N, F, 2)
-    moved = shift[:, :, None, None].expand(-1, -1, size, size, -1).clone()
-    rich = scene.background == BACKGROUNDS.index("collage")
-    growth = torch.exp(motion.zoom[rich][:, None] * time)[:, :, None, None, None]  # (M, F, 1, 1, 1)
-    drift = (motion.pan[rich][:, None] * time[None, :, None])[:, :, None, None]
-    shown = (pixels - 0.5) / growth - drift  # position in the collage
-    moved[rich] = (pixels - 0.5) - (shown + drift[:, [since]]) * growth[:, [since]]
-    for s in range(scene.present.shape[1]):
-        offset = pixels - centres[:, :, s, None, None]
-        turn = (angles[:, [since], s] - angles[:, :, s])[..., None, None]
-        before = _turned(offset, turn) + centres[:, [since], s][:, :, None, None]
-        radius, shape, present = (t[:, s, None, None, None] for t in (scene.radius, scene.shape, scene.present))
-        phi = torch.atan2(offset[..., 1], offset[..., 0]) - angles[:, :, s, None, None]
-        on = (depth_inside(shape, radius, offset.norm(dim=-1), phi) > 0) & (present > 0)
-        moved = torch.where(on[..., None], pixels - before, moved)
-    return moved.permute(0, 1, 4, 2, 3)
+    Puts one toy of every scene on top of what is there.
 
+    Args:
+        scene: N scenes that all have this toy.
+        toy: its number.
+        centres, angles: (N, F, 2) and (N, F).
+        pixels: (H, W, 2), their centres.
+        image: (N, F, H, W, 3).
+        flow: (N, F-1, H, W, 2), in picture sides.
 
-def captions(scene: Scene, motion: Motion, frames: int = 8, backwards: bool = False) -> list[str]:
+    Returns:
+        The new image and flow.
     """
-    A short sentence about every clip, such as "a red ring and a blue star drifting left over green".
-
-    The direction is where the first toy (the camera's view, where there is none) ends up after `frames` frames; of a
-    clip that is played `backwards` it is the opposite one.
-    """
-    names = list(COLOURS)
-    centres, _ = _paths(scene, motion, frames)
-    toys = scene.present > 0
-    way = torch.where(toys[:, :1], centres[:, -1, 0] - centres[:, 0, 0], motion.pan * (frames - 1))  # (N, 2)
-    way = -way if backwards else way
-    told = []
-    for i, (x, y) in enumerate(way.tolist()):
-        things = [
-            f"a {names[int(scene.colour[i, s])]} {SHAPES[int(scene.shape[i, s])]}".replace("a orange", "an orange")
-            for s in range(toys.shape[1])
-            if toys[i, s]
-        ]
-        heading = ("right" if x > 0 else "left") if abs(x) > abs(y) else ("down" if y > 0 else "up")
-        verb = "resting" if math.hypot(x, y) < 0.004 * (frames - 1) else f"drifting {heading}"
-        ground = "a picture" if int(scene.background[i]) else names[int(scene.ground[i])]
-        told.append(f"{' and '.join(things)} {verb} over {ground}" if things else f"{ground} {verb}")
-    return told
-
-
-def caption(scene: Scene, motion: Motion, index: int = 0) -> str:
-    """The caption of one clip."""
-    return captions(scene[index : index + 1], motion[index : index + 1])[0]
+    soft = 0.6 / pixels.shape[0]  # width of an anti-aliased edge
+    radius, shape, fill = (t[:, toy, None, None, None] for t in (scene.radius, scene.shape, scene.fill))
+    offset = pixels - centres[:, :, None, None]  # (N, F, H, W, 2)
+    distance = offset.norm(dim=-1)
+    direction = torch.atan2(offset[..., 1], offset[..., 0]) - angles[:, :, None, None]
+    inside = depth_inside(shape, radius, distance, direction)
+    cover = torch.sigmoid(2 * inside / soft)[..., None]
+    cast = (offset - offset.new_tensor([0.02, 0.035])).norm(dim=-1)  # distance from the centre of the shadow
+    shadow = torch.sigmoid((radius - cast) / 0.035)[..., None]
+    # Body: main colour, a lighter half or dot that turns with the toy, a highlight that stays with the light.
+    u, v = distance * direction.cos() / radius, distance * direction.sin() / radius
+    half = torch.sigmoid(u * radius / soft)
+    dot = torch.sigmoid((0.36 - ((u - 0.38) ** 2 + v**2).sqrt()) * radius / soft)
+    light = torch.where(fill == FILLS.index("half"), half, dot)[..., None]
+    hue, saturation, value = _palette(pixels.device)[scene.colour[:, toy]].unbind(-1)
+    main = rgb(hue, saturation, value)[:, None, None, None]
+    pale = rgb(hue, saturation * 0.35, (value + 0.1).clamp(max=1.0))[:, None, None, None]
+    body = main * (1 - light) + pale * light
+    gloss = torch.exp(-((offset + 0.4 * radius[..., None]) ** 2).sum(-1) / (0.5 * radius**2))[..., None]
+    body = (body * (0.9 + 0.16 * gloss)).clamp(max=1.0)
+    rim = torch.sigmoid((inside - 0.012) / soft * 1.5)[..., None]
+    body = body * (0.45 + 0.55 * rim)
+    image = image * (1 - 0.28 * shadow) * (1 - cover) + body * cover
+    # Rigid motion of the pixels that the toy covers in the earlier of two frames.
+    turn = (angles[:, 1:] - angles[:, :-1])[..., None, None]
+    step = (centres[:, 1:] - centres[:, :-1])[:, :, None, None]
+    moved = _turned(offset[:, :-1], turn) - offset[:, :-1] + step
+    return image, torch.where(cover[:, :-1] > 0.5, moved, flow)

@@ -24,7 +24,12 @@ class Candidates:
 
 
 def candidates(
-    scene: world.Scene, motion: world.Motion, generator: torch.Generator, n: int = 256, frames: int = 8, size: int = 64
+    scene: world.Scene,
+    motion: world.Motion,
+    generator: torch.Generator,
+    n: int = 256,
+    frames: int = world.FRAMES,
+    size: int = world.SIZE,
 ) -> Candidates:
     """Continuations of `scene` (one clip) whose motion score is within 10 % of that of `motion`.
 
@@ -39,7 +44,7 @@ def candidates(
         drawn = drawn.scaled((truth.score / score.clamp(min=1e-6)).clamp(0.05, 8.0))
     score = world.render(many, drawn, frames, 24).score
     speed = drawn.velocity.norm(dim=-1).amax(-1)
-    fits = ((score / truth.score - 1).abs() < 0.1) & (speed < 0.1) & (drawn.pan.norm(dim=-1) < 0.04)
+    fits = ((score / truth.score - 1).abs() < 0.1) & (speed < 0.07) & (drawn.pan.norm(dim=-1) < 0.03)
     made = world.render(many[fits], drawn[fits], frames, size)
     return Candidates(torch.cat([truth.video, made.video]), torch.cat([truth.score, made.score]))
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from unstill.data import world
+from unstill.data.captions import captions
 from unstill.data.clips import ClipFolder, video_files
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
@@ -80,7 +81,7 @@ class World:
                 break
         video = candidates(scene, motion, g, self.others, self.frames, side).video if self.others else clip.video
         fitted = _eight_bits(resize_and_crop(video.flatten(0, 1), self.size)).unflatten(0, video.shape[:2])
-        told = world.captions(scene, motion, self.frames)[0]
+        told = captions(scene, motion, self.frames)[0]
         masks = resize_and_crop(toy_masks(scene, side)[:, None].expand(-1, 3, -1, -1).float(), self.size)[:, 0] > 0.5
         return ProbeClip(fitted[0], level, fitted if self.others else None, told, masks)
 

@@ -34,7 +34,8 @@ def use_frame_norms(module: nn.Module) -> int:
 
 def frame_norms_of(pipe: Any) -> None:
     """`use_frame_norms` for a pipeline; `UnstillError` for one without motion modules."""
-    if not use_frame_norms(pipe.unet):
+    unet = getattr(pipe, "unet", None)
+    if unet is None or not use_frame_norms(unet):
         raise UnstillError(f"{type(pipe).__name__} has no motion modules of AnimateDiff, so no frame_norm.")
 
 

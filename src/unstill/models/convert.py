@@ -272,31 +272,32 @@ def _with_base(
 
 def load_denoiser(pipe: Any, path: str | os.PathLike[str]) -> None:
     """
-    Gives a pipeline's U-Net the weights of a checkpoint in its own layout: the fine-tuned Stable Video Diffusion of
+    Gives a pipeline's denoiser the weights of a checkpoint in its own layout: the fine-tuned Stable Video Diffusion of
     Conditional Image Leakage, with `module.` before its keys or not, or the averages that `EMAModel` saves.
 
     Raises:
         CheckpointError: unless keys and shapes agree.
     """
-    unet, state = pipe.unet, read_checkpoint(path)
+    part = "transformer" if getattr(pipe, "transformer", None) is not None else "unet"
+    network, state = getattr(pipe, part), read_checkpoint(path)
     if isinstance(state, list):
-        names = [name for name, _ in unet.named_parameters()]
+        names = [name for name, _ in network.named_parameters()]
         if len(names) != len(state):
             raise CheckpointError(
-                f"{path} holds {len(state)} averaged weights, but {type(unet).__name__} has {len(names)}.",
+                f"{path} holds {len(state)} averaged weights, but {type(network).__name__} has {len(names)}.",
                 names[len(state) :],
                 [str(i) for i in range(len(names), len(state))],
                 [],
             )
-        state = dict(unet.state_dict()) | dict(zip(names, state, strict=True))
-    dtype, device = unet.dtype, unet.device
+        state = dict(network.state_dict()) | dict(zip(names, state, strict=True))
+    dtype, device = network.dtype, network.device
     fit(
-        {"unet": unet},
-        {"unet": state},
+        {part: network},
+        {part: state},
         [],
-        f"{path} is not a checkpoint of this U-Net; it looks like {identify(state)[1]}",
+        f"{path} is not a checkpoint of this {type(network).__name__}; it looks like {identify(state)[1]}",
     )
-    unet.to(device, dtype)
+    network.to(device, dtype)
 
 
 def convert(

@@ -112,6 +112,7 @@ class Pico(SVD):
     """The embedded model: no CLIP, short captions, motion levels that are exact on its own world."""
 
     name = "pico"
+    denoiser = "transformer"
     has_text = True
     has_tokens = False
     usual_noise = 0.0
@@ -119,7 +120,7 @@ class Pico(SVD):
     context = "text"
 
     def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
-        longest, own = pipe.unet.config.num_frames, pipe.size
+        longest, own = pipe.transformer.config.num_frames, pipe.size
         if frames > longest or size != (own, own):
             raise UnstillError(
                 f"data: this model takes clips of at most {longest} frames of {own}x{own}, not {frames} of "
@@ -131,7 +132,7 @@ class Pico(SVD):
         from unstill.models.pico.text import embed
 
         latents = adapter_for(pipe).encode_video(pipe, sample.video, generator)[0]
-        motion = pipe.unet.unspecified_motion if sample.motion is None else motion_bucket(sample.motion)
+        motion = pipe.transformer.unspecified_motion if sample.motion is None else motion_bucket(sample.motion)
         return {
             "latents": latents,
             "image": latents[:, [frame]],

@@ -99,5 +99,5 @@ def usual_clip(pipe: Any, entry: Any) -> tuple[int, float | None, tuple[int, int
     if entry is None and hasattr(pipe, "native_size"):
         frames, size = pipe.unet.config.num_frames, pipe.native_size()
     if entry is None and isinstance(getattr(pipe, "size", None), int):
-        frames, size = pipe.unet.config.num_frames, (pipe.size, pipe.size)
+        frames, size = pipe.transformer.config.num_frames, (pipe.size, pipe.size)
     return frames, float(like.fps), size

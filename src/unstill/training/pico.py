@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unstill.data import world
+from unstill.data.captions import codes
 from unstill.data.files import replacing
 from unstill.data.ownership import check_folder, write_record
 from unstill.errors import UnstillError
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler, motion_bucket
-from unstill.models.pico.pipeline import FPS
-from unstill.models.pico.text import embed
+from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, edm_scheduler, motion_bucket
+from unstill.models.pico.pipeline import MAX_IMAGE_NOISE, image_noise_id
+from unstill.models.pico.text import one_hot
 from unstill.models.saving import save
 from unstill.statistics import LatentStatistics
 from unstill.training.pico_autoencoder import train_autoencoder
@@ -62,7 +63,7 @@ def train(
     unet = _train_denoiser(out, recipe, accelerator, data, report, compile, checkpoint_every)
     if not accelerator.is_main_process:
         return None
-    pipe = PicoPipeline(vae=vae.cpu(), unet=unet, scheduler=edm_scheduler())
+    pipe = PicoPipeline(vae=vae.cpu(), transformer=unet, scheduler=edm_scheduler())
     statistics = LatentStatistics()
     for part in data["latents"].split(256):
         statistics.update(part.float().transpose(1, 2))
@@ -103,8 +104,7 @@ def _make_latents(
 ) -> None:
     """Renders and encodes the clips, in parts kept on disk.
 
-    latents (N, F, C, h, w) float16, motion (N,), displacements since the first and since the last frame, for playing
-    a clip backwards, (N, F, 2, h, w) float16, captions of both ways (N, 2, L, D) uint8, plain (N,): no collage.
+    latents (N, F, C, h, w) float16, motion (N,), captions of both directions (N, 2, L) uint8, plain (N,): no collage.
     """
     folder = out / "latents"
     folder.mkdir(exist_ok=True)
@@ -114,7 +114,7 @@ def _make_latents(
         if index % processes != rank or path.exists():
             continue
         g = generator(recipe.seed, 3, index)
-        names = ("latents", "motion", "since_first", "since_last", "captions", "plain")
+        names = ("latents", "motion", "captions", "plain")
         made: dict[str, list[Tensor]] = {name: [] for name in names}
         for left in range(min(part, recipe.clips - start), 0, -64):
             scene = world.sample_scene(min(64, left), g, size=recipe.size)
@@ -125,11 +125,9 @@ def _make_latents(
                 coded = torch.cat([vae.encoder(p) for p in pixels.split(128)])
             made["latents"].append(coded.unflatten(0, clips.video.shape[:2]).half().cpu())
             made["motion"].append(clips.motion)
-            told = [embed(world.captions(scene, motion, recipe.frames, backwards)) for backwards in (False, True)]
-            made["captions"].append(torch.stack(told, 1).to(torch.uint8))
+            told = [codes(scene, motion, recipe.frames, backwards) for backwards in (False, True)]
+            made["captions"].append(torch.stack(told, 1))
             made["plain"].append(scene.background == world.BACKGROUNDS.index("waves"))
-            for name, since in (("since_first", 0), ("since_last", -1)):
-                made[name].append(world.displacement(scene, motion, recipe.frames, recipe.size // 4, since).half())
         with replacing(path) as temporary:
             save_file({name: torch.cat(parts) for name, parts in made.items()}, temporary)
         report("latents", min(start + part, recipe.clips), recipe.clips, "")
@@ -153,26 +151,24 @@ class Batch:
     sigma: Tensor  # (B,)
     noise: Tensor  # (B, F, C, h, w)
     ids: Tensor  # (B, 3)
-    displacement: Tensor  # (B, F, 2, h, w), in picture sides
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(getattr(self, one.name).to(device) for one in fields(self)))
 
 
-def denoising_loss(unet: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Per-clip errors (B,) of the v-prediction and of the displacement of the image's first layer.
+def denoising_loss(network: nn.Module, batch: Batch) -> Tensor:
+    """Errors (B,) of the v-prediction.
 
-    The first is Stable Video Diffusion's (sigma_data = 1): the EDM loss of the denoised clip with weight
+    They are Stable Video Diffusion's (sigma_data = 1): the EDM loss of the denoised clip with weight
     (1 + sigma^2) / sigma^2.
     """
     clean, s = batch.clean, batch.sigma[:, None, None, None, None]
     norm = (1 + s * s).sqrt()
     noisy = clean + s * batch.noise
     model_input = torch.cat([noisy / norm, batch.image[:, None].expand(-1, clean.shape[1], -1, -1, -1)], 2)
-    v, moved = unet(model_input, 0.25 * batch.sigma.log(), batch.words, batch.ids, return_dict=False)
+    v = network(model_input, 0.25 * batch.sigma.log(), batch.words, batch.ids, return_dict=False)[0]
     target = (batch.noise - s * clean) / norm  # v = alpha eps - sigma x0 in variance-preserving coordinates
-    lost = (moved.float() - batch.displacement).abs().mean((1, 2, 3, 4))
-    return (v.float() - target).square().mean((1, 2, 3, 4)), lost
+    return (v.float() - target).square().mean((1, 2, 3, 4))
 
 
 def _train_denoiser(
@@ -183,11 +179,10 @@ def _train_denoiser(
     report: Report,
     compile: bool,
     checkpoint_every: int,
-) -> PicoUNet:
+) -> PicoTransformer:
     torch.manual_seed(recipe.seed)
     device, rank = accelerator.device, accelerator.process_index
-    unet = PicoUNet(num_frames=recipe.frames, sample_size=recipe.size // 4)
-    unet = unet.to(device, memory_format=torch.channels_last)
+    unet = PicoTransformer(num_frames=recipe.frames, sample_size=recipe.size // 8).to(device)
     average = {k: v.detach().clone() for k, v in unet.named_parameters()}
     optimizer = torch.optim.AdamW(
         unet.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
@@ -205,12 +200,12 @@ def _train_denoiser(
         batch = _draw_clips(recipe, data, clips, g).to(device)
         for group in optimizer.param_groups:
             group["lr"] = _rate(recipe, step)
-        errors, lost = denoising_loss(model, batch)
-        loss = errors.mean() + recipe.displacement_weight * lost.mean()
+        errors = denoising_loss(model, batch)
+        loss = errors.mean()
         if pictures:
-            drawn = denoising_loss(model, _draw_pictures(recipe, data, pictures, g).to(device))[0].mean()
+            drawn = denoising_loss(model, _draw_pictures(recipe, data, pictures, g).to(device)).mean()
             still.append(drawn.item())
-            loss = loss + drawn
+            loss = loss + recipe.picture_weight * drawn
         update(model, optimizer, loss, accelerator)
         decay = min(recipe.ema, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.values()), [p.detach() for p in unet.parameters()], 1 - decay)
@@ -220,14 +215,14 @@ def _train_denoiser(
             means = " ".join(f"{sum(part) / len(part):.3f}" if part else "-" for part in losses)
             speed = (step + 1 - first) * recipe.batch / (time.monotonic() - began)
             picture = f"pictures {sum(still) / len(still):.3f}, " if still else ""
-            line = f"loss by noise level {means}, {picture}displacement {lost.mean().item():.4f}, {speed:.1f} clips/s"
+            line = f"loss by noise level {means}, {picture}{speed:.1f} clips/s"
             report("denoiser", step + 1, recipe.steps, line)
             losses, still = [[] for _ in losses], []
         if accelerator.is_main_process and step % checkpoint_every == checkpoint_every - 1:
             save_checkpoint(out / "denoiser.pt", step + 1, unet, optimizer, average)
     if accelerator.is_main_process:
         save_checkpoint(out / "denoiser.pt", max(first, recipe.steps), unet, optimizer, average)
-    finished = PicoUNet(num_frames=recipe.frames, sample_size=recipe.size // 4)
+    finished = PicoTransformer(num_frames=recipe.frames, sample_size=recipe.size // 8)
     finished.load_state_dict({k: v.cpu() for k, v in average.items()})
     return finished
 
@@ -239,21 +234,26 @@ def _draw_clips(recipe: PicoRecipe, data: dict[str, Tensor], n: int, g: torch.Ge
         return torch.rand(n, generator=g) < p
 
     chosen = torch.randint(len(data["motion"]), (n,), generator=g)
-    some = {name: tensor[chosen].float() for name, tensor in data.items()}
+    latents = data["latents"][chosen].float()
     turned = chance(0.5)
     backwards = turned[:, None, None, None, None]
-    clean = torch.where(backwards, some["latents"].flip(1), some["latents"])
+    clean = torch.where(backwards, latents.flip(1), latents)
     shown = ~chance(recipe.drop)
     # What has no image needs its caption more.
     told = ~chance(torch.where(shown, recipe.silence, recipe.drop))
+    strength = chance(recipe.noisy_image) * (torch.randn(n, generator=g) - 2.5).exp().clamp(max=MAX_IMAGE_NOISE)
+    strength = strength * shown
+    noise = torch.randn(clean[:, 0].shape, generator=g)
     return _batch(
         recipe,
         g,
         clean=clean,
-        image=clean[:, 0] * shown[:, None, None, None],
-        words=some["captions"][range(n), turned.long()] * told[:, None, None],
-        bucket=torch.where(chance(recipe.drop), PicoUNet.unspecified_motion, motion_bucket(some["motion"])),
-        displacement=torch.where(backwards, some["since_last"].flip(1), some["since_first"]),
+        image=clean[:, 0] * shown[:, None, None, None] + strength[:, None, None, None] * noise,
+        words=one_hot(data["captions"][chosen, turned.long()]) * told[:, None, None],
+        bucket=torch.where(
+            chance(recipe.drop), PicoTransformer.unspecified_motion, motion_bucket(data["motion"][chosen])
+        ),
+        image_noise=strength,
     )
 
 
@@ -270,9 +270,9 @@ def _draw_pictures(recipe: PicoRecipe, data: dict[str, Tensor], n: int, g: torch
         g,
         clean=clean,
         image=torch.zeros_like(clean[:, 0]),
-        words=data["captions"][chosen, way].float() * told[:, None, None],
-        bucket=torch.full((n,), PicoUNet.unspecified_motion),
-        displacement=clean.new_zeros(n, 1, 2, *clean.shape[-2:]),
+        words=one_hot(data["captions"][chosen, way]) * told[:, None, None],
+        bucket=torch.full((n,), PicoTransformer.unspecified_motion),
+        image_noise=torch.zeros(n),
     )
 
 
@@ -283,10 +283,10 @@ def _batch(
     image: Tensor,
     words: Tensor,
     bucket: Tensor,
-    displacement: Tensor,
+    image_noise: Tensor,
 ) -> Batch:
     """Adds noise and what the network is told beside words."""
     n = len(clean)
-    ids = torch.stack([torch.full((n,), FPS - 1.0), bucket, torch.zeros(n)], 1)
+    ids = torch.stack([torch.full((n,), world.FPS - 1.0), bucket, image_noise_id(image_noise)], 1)
     sigma = (torch.randn(n, generator=g) * recipe.log_sigma_std + recipe.log_sigma_mean).exp().clamp(0.01, 700)
-    return Batch(clean, image, words, sigma, torch.randn(clean.shape, generator=g), ids, displacement)
+    return Batch(clean, image, words, sigma, torch.randn(clean.shape, generator=g), ids)

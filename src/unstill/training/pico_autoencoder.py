@@ -50,7 +50,7 @@ def train_autoencoder(
         x = x[:, torch.randperm(3, generator=g)] if torch.rand((), generator=g) < 0.5 else x
         x = (x.flip(-1) if torch.rand((), generator=g) < 0.5 else x).to(device)
         theta = _turns(batch // 2, g).to(device)
-        noise = torch.randn(batch, 6, recipe.size // 4, recipe.size // 4, generator=g).to(device)
+        noise = torch.randn(batch, 12, recipe.size // 8, recipe.size // 8, generator=g).to(device)
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * min(1.0, max(0.01, (steps - step) / (0.35 * steps)))
         with torch.autocast(device.type, torch.bfloat16):

@@ -33,11 +33,12 @@ class PicoRecipe:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     log_sigma_mean: Annotated[float, Field(ge=-20, le=20)] = 0.9
     log_sigma_std: Annotated[float, Field(gt=0, le=20)] = 1.6
-    displacement_weight: Annotated[float, Field(ge=0, le=1e6)] = 20.0  # the world's exact motion, as an extra target
+    picture_weight: Annotated[float, Field(ge=0, le=1e6)] = 0.25  # of the single frames in the loss
+    noisy_image: Share = 0.25  # the share of clips whose image is noised
     drop: Share = 0.1  # how often the image, and independently the motion level, is withheld
     silence: Share = 0.5  # how often the caption of a clip that has an image is withheld; a picture's: `drop`
-    frames: Annotated[int, Field(ge=3, le=1000)] = 8
-    size: Annotated[int, Field(ge=16, le=4096, multiple_of=16)] = 64
+    frames: Annotated[int, Field(ge=3, le=1000)] = 16
+    size: Annotated[int, Field(ge=16, le=4096, multiple_of=16)] = 96
 
 
 def generator(*key: int) -> torch.Generator:

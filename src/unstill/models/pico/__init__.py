@@ -2,7 +2,7 @@
 
 from unstill.models.pico.autoencoder import PicoAutoencoder
 from unstill.models.pico.pipeline import PicoPipeline, edm_scheduler, motion_bucket, vp_scheduler
-from unstill.models.pico.unet import PicoUNet
+from unstill.models.pico.transformer import PicoTransformer
 
 
-__all__ = ["PicoAutoencoder", "PicoPipeline", "PicoUNet", "edm_scheduler", "motion_bucket", "vp_scheduler"]
+__all__ = ["PicoAutoencoder", "PicoPipeline", "PicoTransformer", "edm_scheduler", "motion_bucket", "vp_scheduler"]

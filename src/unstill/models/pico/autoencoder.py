@@ -1,4 +1,4 @@
-"""The embedded model's autoencoder: 64 px pictures to a 16 x 16 x 6 latent whose geometry follows the picture's."""
+"""The embedded model's autoencoder: 96 px pictures to a 12 x 12 x 12 latent whose geometry follows the picture's."""
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -16,34 +16,40 @@ class Residual(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(silu(self.conv1(silu(x))))
 
 
 class PicoAutoencoder(ModelMixin, ConfigMixin):
-    """Pictures (B, 3, H, W) in [-1, 1] to latents (B, 6, H/4, W/4) of mean 0 and deviation 1, and back.
+    """Pictures (B, 3, H, W) in [-1, 1] to latents (B, C, H/8, W/8) of mean 0 and standard deviation 1, and back.
 
     Deterministic: `encode(x).latent_dist` is a point, so `mode()` and `sample()` agree. It is trained so that
-    shifting, turning and scaling a latent does the same to the decoded picture, which is what lets the denoiser move
-    things by resampling them.
+    shifting, rotating and scaling a latent does the same to the decoded picture.
+
+    Args:
+        latent_channels: C.
+        block_out_channels: widths at 1/2, 1/4 and 1/8 of the picture's size.
     """
 
     @register_to_config
     def __init__(
         self,
-        latent_channels: int = 6,
-        block_out_channels: tuple[int, int] = (48, 96),
+        latent_channels: int = 12,
+        block_out_channels: tuple[int, int, int] = (48, 96, 160),
         scaling_factor: float = 1.0,
     ) -> None:
         super().__init__()
-        fine, coarse = block_out_channels
+        fine, middle, coarse = block_out_channels
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),
             nn.Conv2d(12, fine, 3, padding=1),
             Residual(fine),
-            nn.Conv2d(fine, coarse, 3, stride=2, padding=1),
+            nn.Conv2d(fine, middle, 3, stride=2, padding=1),
+            Residual(middle),
+            nn.Conv2d(middle, coarse, 3, stride=2, padding=1),
             Residual(coarse),
             Residual(coarse),
             nn.Conv2d(coarse, latent_channels, 1),
@@ -53,7 +59,11 @@ class PicoAutoencoder(ModelMixin, ConfigMixin):
             Residual(coarse),
             Residual(coarse),
             Residual(coarse),
-            nn.Conv2d(coarse, 4 * fine, 1),
+            nn.Conv2d(coarse, 4 * middle, 1),
+            nn.PixelShuffle(2),
+            Residual(middle),
+            Residual(middle),
+            nn.Conv2d(middle, 4 * fine, 1),
             nn.PixelShuffle(2),
             Residual(fine),
             Residual(fine),

@@ -1,5 +1,6 @@
-"""The embedded image-to-video pipeline, in the manners of diffusers' `StableVideoDiffusionPipeline`."""
+"""The embedded image-to-video pipeline, called as diffusers' `StableVideoDiffusionPipeline` is."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,16 +17,17 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from unstill.data.images import resize_and_crop
+from unstill.data.world import FPS
 from unstill.errors import UnstillError
 from unstill.models.pico.autoencoder import PicoAutoencoder
 from unstill.models.pico.text import embed
-from unstill.models.pico.unet import PicoUNet
+from unstill.models.pico.transformer import PicoTransformer
 from unstill.process import ForwardProcess
 
 
 WEIGHTS = Path(__file__).parent / "weights"
 SIGMA_MAX, SIGMA_MIN = 200.0, 0.02
-FPS = 8
+MAX_IMAGE_NOISE = 3.0  # standard deviation of the strongest noise that image latents had in training
 CAPTION_GUIDANCE = 2.0  # captions are followed better than at 1, and no better at 4 (docs/pico/captions.md)
 
 
@@ -61,41 +63,54 @@ def vp_scheduler() -> DDIMScheduler:
 
 
 class PicoPipeline(DiffusionPipeline):
-    """Animates a picture at 64 x 64 pixels, or makes one from a caption.
+    """Animates a picture at 96 x 96 pixels, or makes one from a caption.
 
     Works with `edm_scheduler()` (the default), `vp_scheduler()` and any diffusers scheduler with v-prediction: the
-    network is told 0.25 ln(sigma / alpha) of whatever level the scheduler is at.
+    network is given 0.25 ln(sigma / alpha) of whatever level the scheduler is at.
     """
 
-    model_cpu_offload_seq = "unet->vae"
+    model_cpu_offload_seq = "transformer->vae"
     _callback_tensor_inputs = ["latents"]
     vae: PicoAutoencoder
-    unet: PicoUNet
+    transformer: PicoTransformer
 
-    def __init__(self, vae: PicoAutoencoder, unet: PicoUNet, scheduler: Any) -> None:
+    def __init__(self, vae: PicoAutoencoder, transformer: PicoTransformer, scheduler: Any) -> None:
         super().__init__()
-        self.register_modules(vae=vae, unet=unet, scheduler=scheduler)
-        self.vae_scale_factor = 4
+        self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
+        self.vae_scale_factor = 8
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "PicoPipeline":
+        """As of any diffusers pipeline; raises `UnstillError` for a folder of the first generation of this model."""
+        index = Path(pretrained_model_name_or_path) / cls.config_name
+        if index.is_file() and "unet" in json.loads(index.read_text()):
+            raise UnstillError(
+                f"{index.parent} holds a pico of the first generation (8 frames of 64 pixels), which this version no "
+                "longer runs; use the embedded pico, or train one with 'unstill train pico'."
+            )
+        pipe: PicoPipeline = super().from_pretrained(pretrained_model_name_or_path, **options)
+        return pipe
 
     @classmethod
     def embedded(cls) -> "PicoPipeline":
         """The weights that come with this package, in float32."""
-        pipe: PicoPipeline = cls.from_pretrained(WEIGHTS, dtype=torch.float32, local_files_only=True)
-        return pipe
+        return cls.from_pretrained(WEIGHTS, dtype=torch.float32, local_files_only=True)
 
     @property
     def size(self) -> int:
         """Side of the square picture, pixels."""
-        return self.unet.config.sample_size * self.vae_scale_factor
+        return self.transformer.config.sample_size * self.vae_scale_factor
 
     @property
     def guidance_scale(self) -> float:
         """That of the last call."""
         return self._guidance_scale
 
-    def check_inputs(self, motion: float | None, num_frames: int, num_inference_steps: int) -> None:
-        longest = self.unet.config.num_frames
+    def check_inputs(
+        self, motion: float | None, num_frames: int, num_inference_steps: int, noise_aug_strength: float
+    ) -> None:
+        longest = self.transformer.config.num_frames
         if not 1 <= num_frames <= longest:
             raise UnstillError(
                 f"num_frames is {num_frames}; this model makes 1 frame (a picture, from a prompt) to {longest} frames."
@@ -103,6 +118,10 @@ class PicoPipeline(DiffusionPipeline):
         if motion is not None and not 0 <= motion <= 2:
             raise UnstillError(
                 f"motion is {motion}; give 0 (still) to 1 (lively), at most 2, or None to let the model choose."
+            )
+        if not 0 <= noise_aug_strength <= MAX_IMAGE_NOISE:
+            raise UnstillError(
+                f"noise_aug_strength is {noise_aug_strength}; give 0 (the image as it is) to {MAX_IMAGE_NOISE:g}."
             )
         if num_inference_steps < 1:
             raise UnstillError(f"num_inference_steps is {num_inference_steps}; give at least 1.")
@@ -177,8 +196,9 @@ class PicoPipeline(DiffusionPipeline):
         image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
         prompt: str | list[str] = "",
         motion: float | None = 0.3,
-        num_frames: int = 8,
+        num_frames: int | None = None,
         num_inference_steps: int = 25,
+        noise_aug_strength: float = 0.0,
         guidance_scale: float | None = None,
         num_videos_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -193,19 +213,22 @@ class PicoPipeline(DiffusionPipeline):
             image: PIL picture(s) of any size, or a tensor (B, 3, H, W) in [0, 1]; resized and cropped to a square.
             prompt: caption(s) in the words of the synthetic world (`unstill.models.pico.text.WORDS`), such as "a red
                 ring and a blue star drifting left over green".
-            motion: how much it should move: mean optical flow in units of 3 % of the picture's side per frame.
+            motion: how much it should move: mean optical flow in units of 2 % of the picture's side per frame.
                 0 is still, 1 lively; None lets the model choose.
-            num_frames: 1 to 8 frames, at 8 per second.
+            num_frames: 1 to 16 frames, at 8 per second; by default the most.
             num_inference_steps: solver steps, one call of the network each (two with guidance).
+            noise_aug_strength: standard deviation of noise that is added to the image latents (theirs is 1), 0 to 3;
+                the network is told of it. The more noise, the more motion and the less likeness.
             guidance_scale: weight of image and caption against neither; 1 is off. By default 2 with a prompt, at which
                 captions are followed better than at 1 and no worse than at 4, and 1 without.
-            latents: unit noise (B, F, 6, 16, 16) to start from instead of drawing it.
+            latents: unit noise (B, F, 12, 12, 12) to start from instead of drawing it.
             output_type: "pil", "np", "pt" or "latent".
 
         Returns:
             `PicoPipelineOutput`, or a tuple with `return_dict=False`.
         """
-        self.check_inputs(motion, num_frames, num_inference_steps)
+        num_frames = self.transformer.config.num_frames if num_frames is None else num_frames
+        self.check_inputs(motion, num_frames, num_inference_steps, noise_aug_strength)
         pixels = None if image is None else self._pixels(image)
         captions = self._captions(prompt, None if pixels is None else len(pixels))
         if guidance_scale is None:
@@ -213,24 +236,29 @@ class PicoPipeline(DiffusionPipeline):
         self._guidance_scale = guidance_scale
         device, guided = self._execution_device, guidance_scale != 1.0
         batch = len(captions) * num_videos_per_prompt
-        words = embed(captions).to(device, self.unet.dtype).repeat_interleave(num_videos_per_prompt, 0)
+        words = embed(captions).to(device, self.transformer.dtype).repeat_interleave(num_videos_per_prompt, 0)
         if guided:
             words = torch.cat([torch.zeros_like(words), words])
         if pixels is None:
             height = self.size // self.vae_scale_factor
-            image_latents = words.new_zeros(len(words), self.unet.config.in_channels // 2, height, height)
+            image_latents = words.new_zeros(len(words), self.transformer.config.in_channels // 2, height, height)
         else:
             pixels = pixels.expand(len(captions), -1, -1, -1)
             image_latents = self._encode_vae_image(pixels, device, num_videos_per_prompt, guided)
+        bucket = self.transformer.unspecified_motion if motion is None else motion_bucket(motion)
+        ids = torch.tensor([FPS - 1.0, bucket, 0.0], device=device).repeat(len(image_latents), 1)
+        if noise_aug_strength and pixels is not None:  # not for the first half under guidance, which has no image
+            clean = image_latents[-batch:]
+            noise = randn_tensor(clean.shape, generator=generator, device=device, dtype=clean.dtype)
+            image_latents = torch.cat([image_latents[:-batch], clean + noise_aug_strength * noise])
+            ids[-batch:, 2] = image_noise_id(noise_aug_strength)
         image_latents = image_latents.unsqueeze(1).repeat(1, num_frames, 1, 1, 1)  # (B or 2B, F, C, h, w)
-        bucket = self.unet.unspecified_motion if motion is None else motion_bucket(motion)
-        ids = torch.tensor([FPS - 1.0, bucket, 0.0], device=device).expand(len(image_latents), 3)
 
         self.scheduler.set_timesteps(num_inference_steps, device=device)
         latents = self.prepare_latents(
             batch,
             num_frames,
-            self.unet.config.in_channels,
+            self.transformer.config.in_channels,
             self.size,
             self.size,
             image_latents.dtype,
@@ -245,7 +273,7 @@ class PicoPipeline(DiffusionPipeline):
                 noisy = self.scheduler.scale_model_input(noisy, t)
                 model_input = torch.cat([noisy.to(image_latents.dtype), image_latents], 2)
                 label = noise_label(*process.alpha_sigma(t, i))
-                output = self.unet(model_input, label, words, ids, return_dict=False)[0]
+                output = self.transformer(model_input, label, words, ids, return_dict=False)[0]
                 if guided:
                     without, given = output.chunk(2)
                     output = without + guidance_scale * (given - without)
@@ -268,5 +296,10 @@ def noise_label(alpha: float, sigma: float) -> float:
 
 
 def motion_bucket(motion: Tensor | float) -> Any:
-    """Motion level to the number in `added_time_ids`: finer where there is little motion."""
+    """Motion level to the second of the `added_time_ids`: finer where there is little motion."""
     return 100.0 * motion**0.5
+
+
+def image_noise_id(deviation: Tensor | float) -> Any:
+    """Standard deviation of the noise on the image latents to the third of the `added_time_ids`."""
+    return 100.0 * deviation

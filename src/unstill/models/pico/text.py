@@ -6,14 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unstill.data.drawing import SHAPES
-from unstill.data.world import COLOURS
+from unstill.data.captions import LENGTH, WORDS
 from unstill.errors import UnstillError
 
 
-WORDS = (*COLOURS, *SHAPES, "and", "over", "drifting", "resting", "left", "right", "up", "down", "picture")
 ARTICLES = ("a", "an", "the")  # are not read
-LENGTH = 12  # words a caption may have
 WIDTH = 32  # numbers per word; more than there are words, so that some can be added
 
 
@@ -42,3 +39,8 @@ def embed(captions: Sequence[str]) -> Tensor:
         indices = spell(caption)
         row[range(len(indices)), indices] = 1
     return codes
+
+
+def one_hot(codes: Tensor) -> Tensor:
+    """Word codes of `unstill.data.captions.codes` (..., LENGTH) to (..., LENGTH, WIDTH), zeros for code 0."""
+    return torch.nn.functional.one_hot(codes.long(), WIDTH + 1)[..., 1:].float()
