@@ -89,7 +89,7 @@ def main() -> None:
         make_shard(folder, Path(temporary, "shards", "0.tar"))
         video = SourceSettings(path=folder, frames=16, size=(320, 512), fps=8)
         shards = replace(video, kind="shards", path=Path(temporary, "shards"))
-        world = SourceSettings(kind="world", frames=8, size=(64, 64))
+        world = SourceSettings(kind="world", frames=16, size=(96, 96))
         sources: dict[str, Source | LatentCache] = {
             "folder, 16 frames of 512x320 at 8 frames/s": open_source(video),
             "the same, in a shard": open_source(shards),

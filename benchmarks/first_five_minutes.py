@@ -39,7 +39,7 @@ STEPS = (
     ("no number", "unstill animate photo.jpg --method early_start:sigma=high", 2),
     ("too much motion", "unstill animate photo.jpg --motion 7", 2),
     ("a kind of file it cannot write", "unstill animate photo.jpg --out x.avi", 2),
-    ("half a size", "unstill animate photo.jpg --size 64", 2),
+    ("half a size", "unstill animate photo.jpg --size 48", 2),
     ("no such verb", "unstill anmate", 2),
 )
 

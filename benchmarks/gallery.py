@@ -49,7 +49,7 @@ def settings(statistics: unstill.LatentStatistics) -> dict[str, tuple[str, unsti
 
 
 def made(pipe: PicoPipeline, images: Tensor, motion: float, *methods: unstill.Method) -> list[Tensor]:
-    """A video (F, 3, 64, 64) in [0, 1] per image (N, 3, 64, 64); image i has the noise of seed i."""
+    """A video (F, 3, 96, 96) in [0, 1] per image (N, 3, 96, 96); image i has the noise of seed i."""
     videos = []
     for i, image in enumerate(images):
         with sampling(pipe, *methods) as sampler:

@@ -88,7 +88,7 @@ def directions(pipe: PicoPipeline, scenes: int, guidance: float) -> dict[str, ob
     first = world.render(scene, world.sample_motion(scene, g, level=0.0), 2).video[:, 0]
     names = list(world.COLOURS)
     along, right = [], []
-    axis = (torch.arange(64) + 0.5) / 64
+    axis = (torch.arange(96) + 0.5) / 96
     for way, (x, y) in WAYS.items():
         told = [
             f"a {names[int(scene.colour[i, 0])]} {SHAPES[int(scene.shape[i, 0])]} drifting {way} over "

@@ -59,7 +59,7 @@ def held_out(n: int, seed: int = 77_000, **kwargs) -> tuple[world.Scene, world.M
 
 
 def animate(pipe, frames: Tensor, motion: float, methods=(), steps: int = 25) -> Tensor:
-    """(N, 3, 64, 64) to (N, F, 3, 64, 64); image i always gets the noise of seed i."""
+    """(N, 3, 96, 96) to (N, F, 3, 96, 96); image i always gets the noise of seed i."""
     noise = torch.cat(
         [torch.randn(1, 8, 6, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(len(frames))]
     )
@@ -127,7 +127,7 @@ def leak_table(pipe, clips: int) -> dict:
     def call(subject: ProbeClip, picture) -> dict:
         return arguments(type(pipe), image=picture, motion=subject.motion)
 
-    subjects = from_world(clips, 8, (64, 64), others=320)
+    subjects = from_world(clips, 16, (96, 96), others=320)
     found = measure_leakage(pipe, subjects, call, SIGMAS, conditions=("image", "removed"))
     for i, level in enumerate(found.levels):
         model, best = (found.curves[source]["explained"][i] for source in ("image", "reference"))

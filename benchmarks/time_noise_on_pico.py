@@ -115,7 +115,7 @@ class Exam:
         """Per clip: errors and flows of one-step predictions at every level, motion and first frame of videos."""
         pipe.set_progress_bar_config(disable=True)
         if not self._subjects:
-            examined = World(count=self.images, frames=8, size=(64, 64), others=64)
+            examined = World(count=self.images, frames=16, size=(96, 96), others=64)
             self._subjects = [examined[i] for i in range(self.images)]
         return self._one_step(pipe) | self._videos(pipe)
 
@@ -135,7 +135,7 @@ class Exam:
             noisy, norm = clean + sigma * noise, (1 + sigma**2) ** 0.5
             seen = torch.cat([noisy / norm, still], 1).transpose(1, 2)
             level = torch.full((len(clean),), sigma).log() / 4
-            v = pipe.unet(seen, level, None, told, return_dict=False)[0].transpose(1, 2)
+            v = pipe.transformer(seen, level, None, told, return_dict=False)[0].transpose(1, 2)
             x0 = noisy / norm**2 - sigma / norm * v
             best = [posterior_mean(x, o, sigma)[0] for x, o in zip(noisy, others, strict=True)]
             found["error"].append(energy(x0 - clean))

@@ -70,8 +70,8 @@ def bare(steps: int, batch: int) -> float:
 
 def folder_of_videos(folder: Path, count: int) -> None:
     g = torch.Generator().manual_seed(0)
-    scene = world.sample_scene(count, g, size=64)
-    for i, video in enumerate(world.render(scene, world.sample_motion(scene, g), 16, 64).video):
+    scene = world.sample_scene(count, g, size=96)
+    for i, video in enumerate(world.render(scene, world.sample_motion(scene, g), 16, 96).video):
         write_video(folder / f"{i:03d}.mp4", video, 8)
 
 
