@@ -25,9 +25,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from tests.pipelines import pico
 from unstill.cli import app
 from unstill.methods.catalogue import method_classes
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoUNet, edm_scheduler
 from unstill.statistics import KEY, LatentStatistics
 from unstill.training.pico_recipe import PicoRecipe
 from unstill.training.recipe import Recipe, shipped, yaml_of
@@ -54,8 +54,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: a tiny model, a picture, statistics, a checkpoint and a finished comparison."""
     folder = tmp_path_factory.mktemp("home")
     torch.manual_seed(0)
-    unet = PicoUNet(block_out_channels=(8, 8, 8), embedding=16)
-    PicoPipeline(PicoAutoencoder(block_out_channels=(8, 8)), unet, edm_scheduler()).save_pretrained(folder / "model")
+    pico().save_pretrained(folder / "model")
     Image.radial_gradient("L").resize((24, 20)).convert("RGB").save(folder / "photo.png")
     LatentStatistics().update(torch.randn(3, 4, 2, 16, 16)).save(folder / "statistics.safetensors")
     torch.save({"model.diffusion_model.init_attn.0.weight": torch.ones(2)}, folder / "model.ckpt")
