@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unstill.anchor.candidates import Halving, ImageMode
-from unstill.anchor.rewards import best, score
-from unstill.anchor.world_reward import evidence, parse, world
-from unstill.data import world as synthetic
-from unstill.data.drawing import SHAPES
+from unstill.data import synthetic_world
+from unstill.data.synthetic_drawing import SHAPES
 from unstill.lab.bootstrap import Interval, weights
 from unstill.models.pico import PicoPipeline
+from unstill.text_to_video.candidates import Halving, ImageMode
+from unstill.text_to_video.rewards import best, score
+from unstill.text_to_video.world_reward import evidence, parse, world
 
 
 LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6)
@@ -39,9 +39,9 @@ SETTINGS = (
 def captions(count: int, seed: int = 91_000) -> list[str]:
     """Of scenes with a toy that no training run has seen."""
     generator = torch.Generator().manual_seed(seed)
-    scene = synthetic.sample_scene(3 * count, generator)
-    motion = synthetic.sample_motion(scene, generator)
-    told = [synthetic.caption(scene, motion, i) for i in range(3 * count)]
+    scene = synthetic_world.sample_scene(3 * count, generator)
+    motion = synthetic_world.sample_motion(scene, generator)
+    told = [synthetic_world.caption(scene, motion, i) for i in range(3 * count)]
     return [text for text in told if parse(text)[0]][:count]
 
 
@@ -68,13 +68,13 @@ def replay(halving: Halving, rows: list[list[float]], stops: list[int], steps: i
 def reading(count: int = 300) -> dict[str, float]:
     """How well the reward reads rendered pictures: the shape of a toy of known colour, the right one of 8 pictures."""
     generator = torch.Generator().manual_seed(92_000)
-    scene = synthetic.sample_scene(count, generator)
-    motion = synthetic.sample_motion(scene, generator)
-    frames = (synthetic.render(scene, motion, frames=1).video[:, 0] * 255).round().byte()
+    scene = synthetic_world.sample_scene(count, generator)
+    motion = synthetic_world.sample_motion(scene, generator)
+    frames = (synthetic_world.render(scene, motion, frames=1).video[:, 0] * 255).round().byte()
     images = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
     shapes, found, named = [], [], 0
     for i in range(count):
-        told = synthetic.caption(scene, motion, i)
+        told = synthetic_world.caption(scene, motion, i)
         toys, _ = parse(told)
         if not toys:
             continue

@@ -17,11 +17,11 @@ from pico_report import flow, held_out
 from torch import Tensor
 
 import unstill
-from unstill.attach import sampling
-from unstill.data import world
+from unstill.data import synthetic_world
+from unstill.data.contact_sheets import side_by_side
 from unstill.data.images import read_image, resize_and_crop
-from unstill.data.sheets import side_by_side
 from unstill.data.video import write_video
+from unstill.hooks import sampling
 from unstill.models.pico import PicoPipeline
 from unstill.models.pico.pipeline import FPS, WEIGHTS
 from unstill.models.registry import bundled_picture
@@ -87,7 +87,7 @@ def main() -> None:
         torch.from_numpy(np.array(resize_and_crop(read_image(bundled_picture()), (64, 64)))).permute(2, 0, 1) / 255
     )
     scene, motion = held_out(PICTURES)
-    images = world.render(scene, motion, frames=1).video[:, 0]
+    images = synthetic_world.render(scene, motion, frames=1).video[:, 0]
     plain = made(pipe, images, MOTION)
 
     def hero() -> tuple[list[Tensor], list[str], int]:

@@ -20,13 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 import unstill
-from unstill.anchor.rewards import score
-from unstill.anchor.world_reward import world
-from unstill.data import world as synthetic
-from unstill.data.sheets import contact_sheet
+from unstill.data import synthetic_world
+from unstill.data.contact_sheets import contact_sheet
 from unstill.lab.bootstrap import Interval, weights
 from unstill.metrics import first_frame_error, motion_score, proxy_coherence, proxy_colour_fidelity
 from unstill.models.pico import PicoPipeline
+from unstill.text_to_video.rewards import score
+from unstill.text_to_video.world_reward import world
 
 
 FIGURES = {
@@ -42,7 +42,7 @@ LOWER = (0.64, 0.4)  # regenerated from sigma 21 and 2.8 of 200
 
 def flow(video: Tensor) -> float:
     """Of a clip (F, 3, H, W), in the units of the requested level."""
-    return motion_score(video, flow="dis", size=(256, 256), reduction="mean") / 256 / synthetic.SCORE_UNIT
+    return motion_score(video, flow="dis", size=(256, 256), reduction="mean") / 256 / synthetic_world.SCORE_UNIT
 
 
 def pictures(video: Tensor) -> list[Image.Image]:
@@ -63,7 +63,7 @@ def variants(pipe: PicoPipeline, prompt: str, seed: int, chosen: argparse.Namesp
     """Name to video and the anchor it came from, if any."""
     call = {"num_inference_steps": chosen.steps, "motion": chosen.motion, "guidance_scale": chosen.guidance}
 
-    def i4vgen(**options: object) -> unstill.anchor.I4VGen:
+    def i4vgen(**options: object) -> unstill.text_to_video.I4VGen:
         generator = torch.Generator().manual_seed(seed)
         return unstill.i4vgen(
             pipe, prompt, candidates=chosen.candidates, generator=generator, folder=folder, **call, **options

@@ -17,7 +17,7 @@ from pico_report import flow, held_out, interval, show
 from torch import Tensor
 
 import unstill
-from unstill.data import world
+from unstill.data import synthetic_world
 from unstill.metrics import first_frame_error, proxy_colour_fidelity, proxy_edge_fidelity
 from unstill.models.pico import PicoPipeline
 from unstill.models.pico.pipeline import WEIGHTS
@@ -68,7 +68,7 @@ def main() -> None:
     pipe = PicoPipeline.embedded()
     pipe.set_progress_bar_config(disable=True)
     scene, motion = held_out(chosen.images)
-    images = world.render(scene, motion, frames=1).video[:, 0]
+    images = synthetic_world.render(scene, motion, frames=1).video[:, 0]
     statistics = unstill.LatentStatistics.load(WEIGHTS / "statistics.safetensors")
     rows, plain = [], None
     for name, methods in settings(statistics).items():

@@ -22,7 +22,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 import unstill
-from unstill.attach import sampling
+from unstill.hooks import sampling
 
 
 class Stub(torch.nn.Module):

@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from unstill.anchor.world_reward import SIDE, evidence, ground_share, likeness
-from unstill.data import world
-from unstill.data.drawing import SHAPES
+from unstill.data import synthetic_world
+from unstill.data.synthetic_drawing import SHAPES
 from unstill.models.pico import PicoPipeline
+from unstill.text_to_video.world_reward import SIDE, evidence, ground_share, likeness
 
 
 GUIDANCE = (1.0, 2.0, 4.0)
@@ -38,7 +38,7 @@ def share(right: list[bool]) -> dict[str, float]:
 
 def said() -> list[tuple[str, str, str]]:
     """(colour, shape, ground) of one toy; every colour with every shape, over a ground of another hue."""
-    names = list(world.COLOURS)
+    names = list(synthetic_world.COLOURS)
     return [
         (colour, shape, names[(names.index(colour) + 2 + k) % len(names)])
         for colour, (k, shape) in itertools.product(names, enumerate(SHAPES[:5]))
@@ -48,8 +48,8 @@ def said() -> list[tuple[str, str, str]]:
 def read(picture: Tensor) -> tuple[str, str, str]:
     """What the reward sees in (3, H, W): colour and shape of the plainest toy, colour of the ground."""
     pixels = avg_pool2d(picture, picture.shape[-1] // SIDE)
-    seen = {colour: evidence(pixels, colour) for colour in world.COLOURS}
-    ground = max(world.COLOURS, key=lambda colour: ground_share(pixels, colour))
+    seen = {colour: evidence(pixels, colour) for colour in synthetic_world.COLOURS}
+    ground = max(synthetic_world.COLOURS, key=lambda colour: ground_share(pixels, colour))
     # The ground fills the picture and would be taken for a toy by a template here and there.
     colour = max((c for c in seen if c != ground), key=lambda c: seen[c].max().item())
     return colour, SHAPES[int(seen[colour].argmax())], ground
@@ -66,27 +66,27 @@ def scored(pictures: Tensor, truth: list[tuple[str, str, str]]) -> dict[str, dic
 def rendered(truth: list[tuple[str, str, str]]) -> Tensor:
     """True pictures of the same toys over the same grounds."""
     g = torch.Generator().manual_seed(78_000)
-    scene = world.sample_scene(len(truth), g, toys=1, collage=0.0)
-    names = list(world.COLOURS)
+    scene = synthetic_world.sample_scene(len(truth), g, toys=1, collage=0.0)
+    names = list(synthetic_world.COLOURS)
     # A scene's ground decides its shades, so it is drawn until it is the one that was said.
     wanted = torch.tensor([names.index(ground) for _, _, ground in truth])
     for i in range(len(truth)):
         while int(scene.ground[i]) != int(wanted[i]):
-            other = world.sample_scene(1, g, toys=1, collage=0.0)
+            other = synthetic_world.sample_scene(1, g, toys=1, collage=0.0)
             for name, values in vars(scene).items():
                 values[i] = vars(other)[name][0]
     scene.colour[:, 0] = torch.tensor([names.index(colour) for colour, _, _ in truth])
     scene.shape[:, 0] = torch.tensor([SHAPES.index(shape) for _, shape, _ in truth])
-    return world.render(scene, world.sample_motion(scene, g, level=0.0), 2).video[:, 0]
+    return synthetic_world.render(scene, synthetic_world.sample_motion(scene, g, level=0.0), 2).video[:, 0]
 
 
 def directions(pipe: PicoPipeline, scenes: int, guidance: float) -> dict[str, object]:
     """The way a toy goes when the caption says where, along that way, in picture sides over the clip."""
     g = torch.Generator().manual_seed(79_000)
-    scene = world.sample_scene(scenes, g, toys=1, collage=0.0)
+    scene = synthetic_world.sample_scene(scenes, g, toys=1, collage=0.0)
     scene.centre[:] = 0.5 + 0.3 * (scene.centre - 0.5)  # room on every side
-    first = world.render(scene, world.sample_motion(scene, g, level=0.0), 2).video[:, 0]
-    names = list(world.COLOURS)
+    first = synthetic_world.render(scene, synthetic_world.sample_motion(scene, g, level=0.0), 2).video[:, 0]
+    names = list(synthetic_world.COLOURS)
     along, right = [], []
     axis = (torch.arange(96) + 0.5) / 96
     for way, (x, y) in WAYS.items():

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 import unstill
-from unstill.data import world
-from unstill.data.sheets import contact_sheet
+from unstill.data import synthetic_world
+from unstill.data.contact_sheets import contact_sheet
 from unstill.lab.bootstrap import Interval
 from unstill.lab.interval_text import between
 from unstill.lab.leakage import measure_leakage
 from unstill.lab.probe_clips import ProbeClip, from_world
 from unstill.metrics import motion_score
-from unstill.models.calling import arguments
+from unstill.models.call_arguments import arguments
 from unstill.models.pico import PicoPipeline
 
 
@@ -39,7 +39,7 @@ STARTS = (200.0, 20.0, 6.0)
 def flow(video: Tensor) -> float:
     """Motion of one clip (F, 3, H, W) in [0, 1] as an estimator sees it, in the units of the requested level."""
     pixels = motion_score(video, flow="dis", size=(256, 256), reduction="mean")
-    return pixels / 256 / world.SCORE_UNIT
+    return pixels / 256 / synthetic_world.SCORE_UNIT
 
 
 def interval(values: list[float] | Tensor) -> dict[str, float]:
@@ -51,11 +51,11 @@ def show(value: dict[str, float], digits: int = 3) -> str:
     return f"{value['mean']:.{digits}f} ± {value['half_width']:.{digits}f}"
 
 
-def held_out(n: int, seed: int = 77_000, **kwargs) -> tuple[world.Scene, world.Motion]:
+def held_out(n: int, seed: int = 77_000, **kwargs) -> tuple[synthetic_world.Scene, synthetic_world.Motion]:
     """Clips that no training run has seen: training seeds are hashes of small numbers, this one is not."""
     g = torch.Generator().manual_seed(seed)
-    scene = world.sample_scene(n, g, **kwargs)
-    return scene, world.sample_motion(scene, g)
+    scene = synthetic_world.sample_scene(n, g, **kwargs)
+    return scene, synthetic_world.sample_motion(scene, g)
 
 
 def animate(pipe, frames: Tensor, motion: float, methods=(), steps: int = 25) -> Tensor:
@@ -80,7 +80,7 @@ def methods_for(sigma: float, kind: str, statistics) -> tuple:
 
 def motion_table(pipe, statistics, n: int, starts=STARTS) -> dict:
     scene, motion = held_out(n)
-    truth = world.render(scene, motion)
+    truth = synthetic_world.render(scene, motion)
     images = truth.video[:, 0]
     settings = [
         ("plain", 200.0),
@@ -227,7 +227,7 @@ def plot_motion(table: dict, path: Path) -> None:
 
 def sheets(pipe, statistics, out: Path, sigma: float, n: int = 4) -> None:
     scene, motion = held_out(40)
-    truth = world.render(scene, motion)
+    truth = synthetic_world.render(scene, motion)
     chosen = [i for i in range(40) if scene.background[i] == 0][:n] + [
         i for i in range(40) if scene.background[i] == 1
     ][:1]

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unstill.attach import adapter_for
-from unstill.data import world
+from unstill.data import synthetic_world
+from unstill.hooks import adapter_for
 from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
 from unstill.lab.probe_clips import ProbeClip, World, flow_of
@@ -150,7 +150,7 @@ class Exam:
         for asked in MOTIONS:
             generators = [torch.Generator().manual_seed(i) for i in range(len(pictures))]
             videos = pipe(pictures, motion=asked, generator=generators, output_type="pt").frames
-            motion.append([flow_of(video) / world.SCORE_UNIT for video in videos])
+            motion.append([flow_of(video) / synthetic_world.SCORE_UNIT for video in videos])
             first.append((videos[:, 0] - pictures).square().mean((1, 2, 3)).tolist())
         return {"motion": motion, "first_frame": first}
 

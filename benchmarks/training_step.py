@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 
-from unstill.data import world
+from unstill.data import synthetic_world
 from unstill.data.sources import generator_for
 from unstill.data.video import write_video
+from unstill.forward_process import ForwardProcess
 from unstill.models.registry import load
-from unstill.process import ForwardProcess
-from unstill.training.conditions import plan_of
+from unstill.training.condition_noise import plan_of
 from unstill.training.families import family_of
-from unstill.training.levels import schedule_of
-from unstill.training.objective import Objective, Withhold
+from unstill.training.loss import Objective, Withhold
+from unstill.training.noise_sampling import schedule_of
 from unstill.training.recipe import Recipe
 from unstill.training.trainer import train
 
@@ -70,8 +70,8 @@ def bare(steps: int, batch: int) -> float:
 
 def folder_of_videos(folder: Path, count: int) -> None:
     g = torch.Generator().manual_seed(0)
-    scene = world.sample_scene(count, g, size=96)
-    for i, video in enumerate(world.render(scene, world.sample_motion(scene, g), 16, 96).video):
+    scene = synthetic_world.sample_scene(count, g, size=96)
+    for i, video in enumerate(synthetic_world.render(scene, synthetic_world.sample_motion(scene, g), 16, 96).video):
         write_video(folder / f"{i:03d}.mp4", video, 8)
 
 

@@ -18,7 +18,7 @@ import typer
 
 import unstill
 from unstill.cli import app
-from unstill.models.catalogue import MODELS, Model
+from unstill.models.model_cards import MODELS, Model
 
 
 DOCS = Path(__file__).parent
@@ -27,14 +27,14 @@ REFERENCE = {  # page: (title, what it is about, modules or packages)
     "apply": (
         "apply, methods",
         "Methods, and how they get into a pipeline.",
-        ("unstill.attach", "unstill.methods"),
+        ("unstill.hooks", "unstill.methods"),
     ),
     "process": (
         "process, statistics",
         "Noise levels, conversions between prediction types, statistics of latents.",
-        ("unstill.process", "unstill.grid", "unstill.statistics", "unstill.errors"),
+        ("unstill.forward_process", "unstill.noise_schedule", "unstill.latent_statistics", "unstill.errors"),
     ),
-    "anchor": ("i4vgen", "A video from a text by way of a still picture.", ("unstill.anchor",)),
+    "anchor": ("i4vgen", "A video from a text by way of a still picture.", ("unstill.text_to_video",)),
     "models": ("models", "The registry and this package's own pipelines.", ("unstill.models",)),
     "data": ("data", "Pictures and videos in and out, clips, the synthetic world.", ("unstill.data",)),
     "metrics": ("metrics", "Motion, fidelity, distribution.", ("unstill.metrics",)),
@@ -51,7 +51,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 def generated() -> dict[str, str]:
     """Every page that is made here: path below docs/ -> Markdown."""
-    from unstill.attach.support import refusals
+    from unstill.hooks.compatibility import refusals
 
     table = refusals()
     made = {"commands/index.md": commands(), "models/index.md": models(), "reference/index.md": reference_index()}

@@ -32,7 +32,7 @@ made = unstill.i4vgen(
     folder=asked.out,
     progress=lambda part, done, total: print(f"\r{part} {done}/{total} ", end="", flush=True),
 )
-# The default score reads pixels only; with the weights at hand give reward=... (see unstill.anchor.rewards).
+# The default score reads pixels only; with the weights at hand give reward=... (see unstill.text_to_video.rewards).
 scores = ", ".join(f"{one.score:.2f}" for one in made.candidates)
 print(f"\nthe candidates scored {scores}; number {made.choice} was taken")
 write_video(asked.out / "video.mp4", made.frames, fps=8)

@@ -14,7 +14,7 @@ from unstill.cli.options import parse_size
 from unstill.lab.diagnose import diagnose
 from unstill.lab.probe import usual_levels
 from unstill.lab.subjects import Folder, World, motion_argument
-from unstill.models.calling import arguments, native_frames, native_size
+from unstill.models.call_arguments import arguments, native_frames, native_size
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -12,8 +12,8 @@ import torch
 
 import unstill
 from unstill.cli.options import parse_size
+from unstill.data.contact_sheets import side_by_side
 from unstill.data.images import read_image, resize_and_crop
-from unstill.data.sheets import side_by_side
 from unstill.data.video import write_video
 from unstill.metrics import first_frame_error, motion_score
 

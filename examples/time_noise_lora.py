@@ -14,7 +14,7 @@ from unstill.cli.options import parse_size
 from unstill.data.images import read_image, resize_and_crop
 from unstill.data.video import write_video
 from unstill.metrics import motion_score
-from unstill.models.calling import arguments, generate, native_size
+from unstill.models.call_arguments import arguments, generate, native_size
 from unstill.training.recipe import read_recipe
 from unstill.training.trainer import train
 

@@ -13,11 +13,11 @@ import torch
 
 import unstill
 from unstill.cli.options import parse_size
+from unstill.data.contact_sheets import side_by_side
 from unstill.data.images import read_image, resize_and_crop
-from unstill.data.sheets import side_by_side
 from unstill.data.video import write_video
 from unstill.metrics import motion_parts
-from unstill.models.calling import native_frames
+from unstill.models.call_arguments import native_frames
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from tests.schedulers import CASES
-from unstill.grid import before_step, install, respace
-from unstill.process import ForwardProcess
+from unstill.forward_process import ForwardProcess
+from unstill.noise_schedule import before_step, install, respace
 
 
 MEAN, VARIANCE, STEPS = 0.3, 0.25, 50  # steps: a divisor of 1000, where diffusers' own DDIM stride is exact

@@ -14,25 +14,36 @@ _HOMES = {
     "AnalyticInit": "methods.analytic_init",
     "ConditioningAugmentation": "methods.conditioning_augmentation",
     "EarlyStart": "methods.early_start",
-    "ForwardProcess": "process",
+    "ForwardProcess": "forward_process",
     "FrameInit": "methods.frame_init",
     "FreeInit": "methods.free_init",
     "ImageStart": "methods.image_start",
-    "LatentStatistics": "statistics",
+    "LatentStatistics": "latent_statistics",
     "Method": "methods.base",
     "NIVSDS": "methods.ni_vsds",
     "NoiseRectification": "methods.noise_rectification",
     "ProgressiveNoise": "methods.progressive_noise",
     "TimeNoise": "methods.time_noise",
     "UnstillError": "errors",
-    "apply": "attach",
+    "apply": "hooks",
     "compare": "lab.comparison",
     "diagnose": "lab.diagnosis",
-    "free_init": "attach",
-    "i4vgen": "anchor.run",
+    "free_init": "hooks",
+    "i4vgen": "text_to_video.pipeline",
     "load": "models.registry",
 }
-_MODULES = ("anchor", "attach", "data", "lab", "methods", "metrics", "models", "process", "statistics", "training")
+_MODULES = (
+    "data",
+    "forward_process",
+    "hooks",
+    "lab",
+    "latent_statistics",
+    "methods",
+    "metrics",
+    "models",
+    "text_to_video",
+    "training",
+)
 
 __all__ = ["__version__", *_HOMES, *_MODULES]
 

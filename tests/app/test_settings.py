@@ -4,56 +4,58 @@ import dataclasses
 
 import pytest
 
-from unstill.app import fields, motion
-from unstill.app.code import brief, expression, python
+from unstill.app import form_fields, motion_slider
+from unstill.app.code_export import brief, expression, python
 from unstill.errors import UnstillError
+from unstill.latent_statistics import LatentStatistics
 from unstill.methods.analytic_init import AnalyticInit
-from unstill.methods.catalogue import build_method, method_classes
 from unstill.methods.early_start import EarlyStart
 from unstill.methods.free_init import FreeInit
 from unstill.methods.noise_rectification import NoiseRectification
+from unstill.methods.registry import build_method, method_classes
 from unstill.models import registry
-from unstill.statistics import LatentStatistics
 
 
 def test_the_slider_starts_lower_the_more_should_move():
-    assert motion.start_level("pico", 0.5) == {"sigma": registry.defaults_of("pico")["sigma"]}
-    assert motion.start_level("svd", 0) == {"sigma": 200} and motion.start_level("svd", 1) == {"sigma": 50}
-    levels = [motion.start_level("dynamicrafter-512", slider)["start"] for slider in (0, 0.25, 0.5, 0.75, 1)]
+    assert motion_slider.start_level("pico", 0.5) == {"sigma": registry.defaults_of("pico")["sigma"]}
+    assert motion_slider.start_level("svd", 0) == {"sigma": 200} and motion_slider.start_level("svd", 1) == {
+        "sigma": 50
+    }
+    levels = [motion_slider.start_level("dynamicrafter-512", slider)["start"] for slider in (0, 0.25, 0.5, 0.75, 1)]
     assert levels[0] == 0.98 and levels[2] == 0.96 and levels[4] == 0.92
     assert levels == sorted(levels, reverse=True)
 
 
 def test_the_slider_is_the_motion_level_of_models_that_have_one():
-    assert motion.motion_level("pico", 0.7) == motion.motion_level("svd", 0.7) == 0.7
-    assert motion.motion_level("lavie", 0.7) is None
+    assert motion_slider.motion_level("pico", 0.7) == motion_slider.motion_level("svd", 0.7) == 0.7
+    assert motion_slider.motion_level("lavie", 0.7) is None
 
 
 def test_models_with_statistics_of_their_own_use_them():
-    assert motion.usual_method("pico") == "analytic_init" and motion.usual_method("svd") == "early_start"
-    method = build_method(AnalyticInit, {}, motion.defaults("pico", 1))
+    assert motion_slider.usual_method("pico") == "analytic_init" and motion_slider.usual_method("svd") == "early_start"
+    method = build_method(AnalyticInit, {}, motion_slider.defaults("pico", 1))
     assert method.sigma == 10 and isinstance(method.statistics, LatentStatistics)
 
 
 def test_every_parameter_of_every_method_is_a_field():
-    for name, made in fields.form().items():
+    for name, made in form_fields.form().items():
         expected = {field.name: field.default for field in dataclasses.fields(method_classes()[name])}
         expected.pop("statistics", None)  # come with the model: a path that a visitor types is never read
         assert {field.name: field.default for field in made} == expected
         assert all(field.read(field.shown()) is None for field in made)
         assert all(field.about for field in made if field.method != "image_start"), name
-    assert "time_noise" not in fields.form()  # for training only
+    assert "time_noise" not in form_fields.form()  # for training only
 
 
 def test_fields_give_what_the_dataclass_takes():
-    read = {field.name: field.read for field in fields.form()["noise_rectification"]}
+    read = {field.name: field.read for field in form_fields.form()["noise_rectification"]}
     given = {"period": read["period"]("0:0.3"), "posterior": read["posterior"]("mode")}
     assert build_method(NoiseRectification, given) == NoiseRectification(period=(0.0, 0.3), posterior="mode")
-    read = {field.name: field.read for field in fields.form()["free_init"]}
+    read = {field.name: field.read for field in form_fields.form()["free_init"]}
     given = {"iterations": read["iterations"](3.0), "parity": read["parity"](True)}
     assert read["order"](None) is None
     assert build_method(FreeInit, given) == FreeInit(iterations=3, parity=True)
-    assert fields.form()["ni_vsds"][1].read("2") == 2.0  # a number where one or several are taken
+    assert form_fields.form()["ni_vsds"][1].read("2") == 2.0  # a number where one or several are taken
 
 
 @pytest.mark.parametrize(
@@ -68,15 +70,15 @@ def test_fields_give_what_the_dataclass_takes():
     ],
 )
 def test_what_is_no_value_is_one_sentence(method, name, value):
-    field = next(field for field in fields.form()[method] if field.name == name)
+    field = next(field for field in form_fields.form()[method] if field.name == name)
     with pytest.raises(UnstillError, match=f"{name} of {method} is "):
         field.read(value)
 
 
 def test_only_methods_that_work_on_the_model_are_offered():
-    assert "conditioning_augmentation" in fields.offered("PicoPipeline")
-    assert "conditioning_augmentation" not in fields.offered("AnimateDiffPipeline")
-    assert not fields.offered("NoSuchPipeline")
+    assert "conditioning_augmentation" in form_fields.offered("PicoPipeline")
+    assert "conditioning_augmentation" not in form_fields.offered("AnimateDiffPipeline")
+    assert not form_fields.offered("NoSuchPipeline")
 
 
 def test_code_says_no_more_than_is_needed():
@@ -87,4 +89,4 @@ def test_code_says_no_more_than_is_needed():
     assert "prompt='a \"boat\"', num_frames=8, generator=torch.Generator().manual_seed(7))" in text
     compile(text, "make_again.py", "exec")
     assert expression(EarlyStart(start=0.9), "svd") == "unstill.EarlyStart(start=0.9)"
-    assert brief(build_method(AnalyticInit, {}, motion.defaults("pico", 0.5))) == "AnalyticInit(sigma=20)"
+    assert brief(build_method(AnalyticInit, {}, motion_slider.defaults("pico", 0.5))) == "AnalyticInit(sigma=20)"

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 import unstill
-from unstill.app import studio as studio_module
+from unstill.app import service as studio_module
 from unstill.app.limits import Limits
-from unstill.app.shelf import Shelf
-from unstill.app.studio import Stopped, Studio, Wish
+from unstill.app.result_store import Shelf
+from unstill.app.service import Stopped, Studio, Wish
 from unstill.app.uploads import checked_picture
 from unstill.data.video import read_video, write_video
 from unstill.errors import UnstillError
@@ -107,7 +107,7 @@ def test_a_stopped_run_leaves_nothing(studio, wish):
 def test_a_failed_run_leaves_nothing_and_the_next_one_works(studio, wish, monkeypatch):
     before = set(studio.shelf._root.iterdir())
     with monkeypatch.context() as broken:
-        broken.setattr("unstill.app.studio.measure", lambda *_: 1 / 0)
+        broken.setattr("unstill.app.service.measure", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             studio.make(wish, quiet)
     assert set(studio.shelf._root.iterdir()) == before

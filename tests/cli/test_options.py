@@ -4,9 +4,9 @@ import pytest
 
 from unstill.cli.options import describe_method, method_classes, parse_method, parse_size
 from unstill.errors import UnstillError
+from unstill.latent_statistics import LatentStatistics
 from unstill.methods.analytic_init import AnalyticInit
 from unstill.methods.early_start import EarlyStart
-from unstill.statistics import LatentStatistics
 
 
 def test_every_method_file_is_found_under_its_name():

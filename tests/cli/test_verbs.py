@@ -12,8 +12,8 @@ import torch
 from tests.processes import launch_two
 from unstill.cli import app
 from unstill.data.video import write_video
+from unstill.latent_statistics import LatentStatistics
 from unstill.models.registry import MODELS, load
-from unstill.statistics import LatentStatistics
 
 
 VERBS = [command.callback.__name__ for command in app.registered_commands]

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.data.conftest import make_video, numbers
-from unstill.data.listing import Texts, list_folder
 from unstill.data.sources import SourceSettings, guess_kind, open_source
+from unstill.data.video_index import Texts, list_folder
 from unstill.errors import UnstillError
 
 

@@ -11,10 +11,10 @@ from torch.nn.functional import interpolate
 
 import unstill
 from tests.pipelines import CASES, LONG, hunyuan_embeddings, hunyuan_video, picture, pipeline, sample
-from unstill.attach.adapter import VideoAdapter
-from unstill.attach.adapters import ADAPTERS
-from unstill.metrics.objects import VideoMean
-from unstill.metrics.pixels import as_float
+from unstill.hooks.adapter import VideoAdapter
+from unstill.hooks.registry import ADAPTERS
+from unstill.metrics.torchmetrics_wrappers import VideoMean
+from unstill.metrics.video_checks import as_float
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")

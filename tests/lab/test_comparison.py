@@ -23,7 +23,7 @@ from unstill.lab.method_grid import expand, split
 from unstill.methods.early_start import EarlyStart
 from unstill.methods.free_init import FreeInit
 from unstill.metrics import first_frame_error
-from unstill.models.calling import generate
+from unstill.models.call_arguments import generate
 from unstill.models.pico import PicoPipeline
 
 

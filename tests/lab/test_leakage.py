@@ -9,9 +9,9 @@ import torch
 
 from tests.pipelines import CASES, pico, pipeline
 from tests.processes import finish, kill_after, start
-from unstill.attach import adapter_for
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
+from unstill.hooks import adapter_for
 from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, stretch, weights
 from unstill.lab.diagnosis_report import command, page, verdict
@@ -19,7 +19,7 @@ from unstill.lab.diagnosis_run import DiagnosisRun
 from unstill.lab.leakage import measure_leakage, summarise
 from unstill.lab.one_step import Level
 from unstill.lab.probe_clips import Folder, ProbeClip, World, from_world, picture_of
-from unstill.models.calling import arguments
+from unstill.models.call_arguments import arguments
 from unstill.models.pico import PicoTransformer
 
 

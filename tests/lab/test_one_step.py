@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.pipelines import CASES, pipeline
-from unstill.attach import adapter_for
 from unstill.errors import UnstillError
-from unstill.grid import level_of
+from unstill.forward_process import ForwardProcess
+from unstill.hooks import adapter_for
 from unstill.lab.one_step import WEAKENED, one_step, unit_of, usual_levels
-from unstill.process import ForwardProcess
+from unstill.noise_schedule import level_of
 
 
 def prepared(name):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unstill.data import world
+from unstill.data import synthetic_world
 from unstill.lab.comparison_cells import TOY_METRICS, Toys, measure
 from unstill.lab.probe_clips import World
 from unstill.lab.toys import measure_toys, toy_masks
@@ -17,9 +17,9 @@ FRAMES, SIZE = 12, 96
 def clip(request):
     """A scene of one toy, its video, its masks, and the travel of its centre as the displacement field has it."""
     g = torch.Generator().manual_seed(40 + request.param)
-    scene = world.sample_scene(1, g, toys=1, collage=0.0, size=SIZE)
-    motion = world.sample_motion(scene, g, level=0.7)
-    video = world.render(scene, motion, FRAMES, SIZE).video[0]
+    scene = synthetic_world.sample_scene(1, g, toys=1, collage=0.0, size=SIZE)
+    motion = synthetic_world.sample_motion(scene, g, level=0.7)
+    video = synthetic_world.render(scene, motion, FRAMES, SIZE).video[0]
     masks = toy_masks(scene, SIZE)
     return video, masks, true_travel(scene, motion)
 
@@ -81,7 +81,7 @@ def test_a_toy_that_fades_or_breaks_into_pieces_loses_its_outline(clip):
 
 def test_masks_are_what_is_seen_of_each_toy():
     g = torch.Generator().manual_seed(3)
-    scene = world.sample_scene(8, g, toys=2, collage=0.0, size=SIZE)
+    scene = synthetic_world.sample_scene(8, g, toys=2, collage=0.0, size=SIZE)
     for i in range(8):
         masks = toy_masks(scene[i : i + 1], SIZE)
         assert len(masks) == int(scene.present[i].sum()) and masks.sum(0).max() <= 1

@@ -97,7 +97,7 @@ def test_every_sweep_is_made_of_settings_that_exist():
     from unstill.cli.options import parse_method
     from unstill.lab.method_grid import expand, split
     from unstill.lab.sweeps import SWEEPS
-    from unstill.statistics import LatentStatistics
+    from unstill.latent_statistics import LatentStatistics
 
     statistics = LatentStatistics().update(torch.rand(2, 6, 8, 16, 16))
     for sweep in SWEEPS.values():

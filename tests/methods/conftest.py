@@ -1,7 +1,7 @@
 import pytest
 
 from tests.methods.sampler import SamplerAdapter
-from unstill.attach import ADAPTERS
+from unstill.hooks import ADAPTERS
 
 
 @pytest.fixture(autouse=True)

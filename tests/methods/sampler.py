@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 
-from unstill.attach import Adapter
+from unstill.hooks import Adapter
 
 
 class Output(NamedTuple):

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 import unstill
 from tests.pipelines import CASES, pipeline, sample
 from unstill.errors import UnstillError
-from unstill.grid import level_of
+from unstill.forward_process import ForwardProcess
+from unstill.latent_statistics import LatentStatistics
 from unstill.methods.analytic_init import AnalyticInit, initial_latents
 from unstill.methods.base import Method
 from unstill.methods.early_start import EarlyStart
-from unstill.process import ForwardProcess
-from unstill.statistics import LatentStatistics
+from unstill.noise_schedule import level_of
 
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden/leakage/analytic_init.safetensors")

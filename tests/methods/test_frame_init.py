@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 import unstill
 from tests.methods.sampler import Sampler, animatediff_ddim
 from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess
 from unstill.methods.frame_init import FrameInit
 from unstill.methods.frequency import low_pass, mix
-from unstill.methods.levels import diffuse, training_level
+from unstill.methods.noise_levels import diffuse, training_level
 from unstill.methods.progressive_noise import progressive
-from unstill.process import ForwardProcess
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "methods" / "frame_init.safetensors"

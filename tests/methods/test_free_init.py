@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 import unstill
 from tests.methods.sampler import Sampler, animatediff_ddim, network_c
 from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess
 from unstill.methods.free_init import FreeInit
-from unstill.process import ForwardProcess
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "methods" / "free_init.safetensors"
@@ -125,16 +125,16 @@ def test_inside_apply():
 def test_sampling_takes_it_among_other_methods():
     pipe = Sampler(animatediff_ddim(), lambda x, t: 0.1 * torch.tanh(x), IMAGE, frames=4)
     method, other = FreeInit(iterations=2), unstill.NoiseRectification()
-    with unstill.attach.sampling(pipe, method, other) as sampler:
+    with unstill.hooks.sampling(pipe, method, other) as sampler:
         video = sampler(generator=torch.Generator().manual_seed(0)).frames
         assert len(pipe.visited) == 26  # the pipeline's own number of steps
     with unstill.apply(pipe, other):
         generator = torch.Generator().manual_seed(0)
         assert torch.equal(video, unstill.free_init(pipe, method, num_inference_steps=25, generator=generator).frames)
-    with unstill.attach.sampling(pipe, other) as sampler:
+    with unstill.hooks.sampling(pipe, other) as sampler:
         assert sampler is pipe
     with pytest.raises(UnstillError, match="FreeInit was given twice"):
-        with unstill.attach.sampling(pipe, method, FreeInit()):
+        with unstill.hooks.sampling(pipe, method, FreeInit()):
             pass
 
 

@@ -9,11 +9,11 @@ import torch
 
 import unstill
 from tests.pipelines import CASES, picture, pipeline, sample
-from unstill.attach import adapter_for
 from unstill.errors import UnstillError
+from unstill.hooks import adapter_for
 from unstill.methods.base import Method, Run
 from unstill.methods.frequency import low_pass, mix
-from unstill.methods.levels import SMALLEST_SIGNAL, diffuse
+from unstill.methods.noise_levels import SMALLEST_SIGNAL, diffuse
 from unstill.methods.progressive_noise import progressive
 
 
@@ -217,7 +217,7 @@ def test_free_init_is_that_of_diffusers(coarse_to_fine: bool) -> None:
     finally:
         pipe.disable_free_init()
     method = unstill.FreeInit.preset("diffusers", coarse_to_fine=coarse_to_fine)
-    with unstill.attach.sampling(pipe, method) as sampler:
+    with unstill.hooks.sampling(pipe, method) as sampler:
         torch.testing.assert_close(sample(case, sampler, num_inference_steps=4), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 import unstill
 from tests.methods.sampler import Sampler, animatediff_ddim, network_c
 from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess
 from unstill.methods.base import Run
-from unstill.methods.levels import signal_share
 from unstill.methods.ni_vsds import NIVSDS, share, update, weight
-from unstill.process import ForwardProcess
+from unstill.methods.noise_levels import signal_share
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "methods" / "ni_vsds.safetensors"

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 import unstill
 from tests.methods.sampler import Sampler, animatediff_ddim
 from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess
 from unstill.methods.early_start import EarlyStart
 from unstill.methods.noise_rectification import NoiseRectification, frame_weights, rectify, rectify_video
-from unstill.process import ForwardProcess
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "methods" / "noise_rectification.safetensors"

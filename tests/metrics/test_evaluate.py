@@ -25,7 +25,7 @@ from unstill.metrics import (
     text_alignment,
 )
 from unstill.metrics.evaluate import evaluate
-from unstill.metrics.measure import Measure, Settings
+from unstill.metrics.evaluator import Measure, Settings
 from unstill.metrics.report import MEANINGS
 
 

@@ -14,7 +14,7 @@ from unstill.data import read_video, write_video
 from unstill.errors import UnstillError
 from unstill.metrics import ucf101
 from unstill.metrics.evaluate import evaluate
-from unstill.metrics.measure import Settings
+from unstill.metrics.evaluator import Settings
 
 
 @pytest.fixture

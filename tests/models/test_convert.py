@@ -19,8 +19,8 @@ from tests.models.weights import golden_weights, released, shapes
 from unstill.errors import UnstillError
 from unstill.models.checkpoint import CheckpointError, fit, identify, read_checkpoint
 from unstill.models.convert import RELEASES, _split, convert, load_checkpoint, load_denoiser
-from unstill.models.keys import stable_diffusion_vae
 from unstill.models.registry import load
+from unstill.models.state_dict_keys import stable_diffusion_vae
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ import unstill.models.dynamicrafter.scheduler as scheduler_module
 from tests.models.released import EPSILON
 from tests.models.weights import DC_TINY, GOLDEN, VC_TINY, released, shapes, with_golden_weights
 from unstill.errors import UnstillError
-from unstill.grid import Grid
 from unstill.methods.analytic_init import AnalyticInit
 from unstill.methods.base import Method, Run
 from unstill.models.dynamicrafter import (
@@ -27,6 +26,7 @@ from unstill.models.dynamicrafter import (
     VideoCrafterPipeline,
 )
 from unstill.models.dynamicrafter.pipeline import squash
+from unstill.noise_schedule import Grid
 
 
 UNET, PROJECTOR = "model.diffusion_model.", "image_proj_model."

@@ -10,7 +10,7 @@ from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 
 from tests.pipelines import pico, random_pico
-from unstill.data import captions, world
+from unstill.data import captions, synthetic_world
 from unstill.errors import UnstillError
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, text, vp_scheduler
 from unstill.models.pico.pipeline import WEIGHTS
@@ -154,8 +154,10 @@ def test_the_embedded_networks_are_those_that_were_trained(embedded, golden):
 
 
 def test_the_embedded_model_keeps_its_first_frame_and_moves(embedded):
-    scene = world.sample_scene(1, torch.Generator().manual_seed(3))
-    image = world.render(scene, world.sample_motion(scene, torch.Generator(), level=0.5), 1).video[:, 0]
+    scene = synthetic_world.sample_scene(1, torch.Generator().manual_seed(3))
+    image = synthetic_world.render(scene, synthetic_world.sample_motion(scene, torch.Generator(), level=0.5), 1).video[
+        :, 0
+    ]
     embedded.set_progress_bar_config(disable=True)
     video = run(embedded, image, num_frames=16, num_inference_steps=6, motion=0.6)[0]
     assert (video[0] - image[0]).abs().mean() < 0.02
@@ -215,8 +217,8 @@ def test_words_keep_their_order_and_articles_are_not_read():
 
 def test_every_caption_of_the_world_can_be_read():
     g = torch.Generator().manual_seed(0)
-    scene = world.sample_scene(200, g, size=16)
-    motion = world.sample_motion(scene, g)
+    scene = synthetic_world.sample_scene(200, g, size=16)
+    motion = synthetic_world.sample_motion(scene, g)
     assert (text.embed(captions.captions(scene, motion)).sum((1, 2)) >= 2).all()
 
 
@@ -324,7 +326,7 @@ class TestTraining:
             assert other == [opposite.get(word, word) for word in words]
 
     def test_result_is_a_pipeline_with_statistics(self, tmp_path):
-        from unstill.statistics import LatentStatistics
+        from unstill.latent_statistics import LatentStatistics
 
         self.train(tmp_path)
         loaded = PicoPipeline.from_pretrained(tmp_path / "pipeline")

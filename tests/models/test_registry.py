@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.pipelines import pipeline, random_pico
-from unstill.attach.adapters import ADAPTERS
 from unstill.errors import UnstillError
-from unstill.models.calling import arguments, native_size
+from unstill.hooks.registry import ADAPTERS
+from unstill.models.call_arguments import arguments, native_size
 from unstill.models.pico import PicoPipeline
 from unstill.models.registry import MODELS, defaults_of, find, load, pipeline_class, pipeline_name
 

@@ -57,7 +57,7 @@ def start(recipe: Recipe, out: Path, processes: int = 1) -> list[BaseProcess]:
 
 
 def _work(recipe: Recipe, out: Path, rank: int, processes: int, port: int) -> None:
-    from unstill.cli.processes import rank_and_count
+    from unstill.cli.distributed import rank_and_count
     from unstill.training.trainer import train
 
     if processes > 1:

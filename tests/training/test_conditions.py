@@ -6,7 +6,7 @@ import torch
 from unstill.errors import UnstillError
 from unstill.methods.conditioning_augmentation import ConditioningAugmentation
 from unstill.methods.time_noise import TimeNoise
-from unstill.training.conditions import KINDS, PLANS, Clean, ConstantNoise, MixedNoise, Replaced, plan_of
+from unstill.training.condition_noise import KINDS, PLANS, Clean, ConstantNoise, MixedNoise, Replaced, plan_of
 
 
 def generator(seed: int = 0) -> torch.Generator:

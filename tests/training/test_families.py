@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from tests import pipelines as tiny
-from unstill.data import world
+from unstill.data import synthetic_world
 from unstill.data.sources import Sample, generator_for
 from unstill.errors import UnstillError
-from unstill.process import ForwardProcess
-from unstill.training.clips import Encoder
-from unstill.training.conditions import Clean, ConstantNoise, Plan
+from unstill.forward_process import ForwardProcess
+from unstill.training.condition_noise import Clean, ConstantNoise, Plan
+from unstill.training.encoded_dataset import Encoder
 from unstill.training.families import Family, family_of
-from unstill.training.levels import schedule_of
-from unstill.training.objective import Objective, Withhold, batch_of
+from unstill.training.loss import Objective, Withhold, batch_of
+from unstill.training.noise_sampling import schedule_of
 
 
 FRAMES = 3
@@ -49,8 +49,8 @@ PIPELINES: dict[str, tuple[Callable[[], Any], int, int]] = {  # factory, size, f
 
 def sample(size: int, frames: int) -> Sample:
     g = torch.Generator().manual_seed(0)
-    scene = world.sample_scene(1, g, size=size)
-    clips = world.render(scene, world.sample_motion(scene, g), frames, size)
+    scene = synthetic_world.sample_scene(1, g, size=size)
+    clips = synthetic_world.render(scene, synthetic_world.sample_motion(scene, g), frames, size)
     return Sample((clips.video[0] * 255).round() / 255, "", 8.0, "a clip", 0.5)
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from unstill.forward_process import ForwardProcess
 from unstill.methods.conditioning_augmentation import ConditioningAugmentation
 from unstill.methods.time_noise import TimeNoise
 from unstill.models.dynamicrafter import DynamiCrafterScheduler
-from unstill.process import ForwardProcess
-from unstill.training.conditions import ConstantNoise, MixedNoise, OwnSchedule, Replaced, plan_of
-from unstill.training.levels import EDM, Flow, Levels, schedule_of
-from unstill.training.losses import denoising
-from unstill.training.objective import Objective, Withhold
+from unstill.training.condition_noise import ConstantNoise, MixedNoise, OwnSchedule, Replaced, plan_of
+from unstill.training.loss import Objective, Withhold
+from unstill.training.loss_weights import denoising
+from unstill.training.noise_sampling import EDM, Flow, Levels, schedule_of
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:

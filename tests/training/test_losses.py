@@ -13,12 +13,12 @@ from torch import Tensor
 from tests import pipelines as tiny
 from tests.models.weights import DC_TINY, with_golden_weights
 from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess
 from unstill.methods.time_noise import corrupt, sample_level
 from unstill.models.dynamicrafter import DynamiCrafterScheduler, DynamiCrafterUNet
-from unstill.process import ForwardProcess
 from unstill.training.families import SVD, DynamiCrafter
-from unstill.training.levels import EDM, Flow, VariancePreserving, schedule_of
-from unstill.training.losses import denoising
+from unstill.training.loss_weights import denoising
+from unstill.training.noise_sampling import EDM, Flow, VariancePreserving, schedule_of
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "training"

@@ -6,7 +6,7 @@ import pytest
 
 from unstill.errors import UnstillError
 from unstill.models.registry import find
-from unstill.training.conditions import PLANS, plan_of
+from unstill.training.condition_noise import PLANS, plan_of
 from unstill.training.recipe import check_recipe, read_recipe, shipped
 
 

@@ -209,15 +209,15 @@ def test_clips_are_named_where_the_weights_are_fine(
 def test_a_gradient_that_is_not_a_number_changes_nothing(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unstill.training import objective
+    from unstill.training import loss
 
-    whole = objective.denoising
+    whole = loss.denoising
 
     def rooted(*given: torch.Tensor) -> torch.Tensor:
         error = whole(*given)
         return error + (error - error.detach()).abs().sqrt()  # 0, with an infinite slope
 
-    monkeypatch.setattr(objective, "denoising", rooted)
+    monkeypatch.setattr(loss, "denoising", rooted)
     with pytest.raises(UnstillError, match="The gradient at step 1 is not a number .* no checkpoint had been written"):
         train(make(), tmp_path, silent)
 
@@ -266,7 +266,7 @@ def test_ctrl_c_keeps_what_was_done(
 
 
 def test_a_second_ctrl_c_stops_at_once(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unstill.training.stopping.SECONDS_APART", -1.0)
+    monkeypatch.setattr("unstill.training.interrupts.SECONDS_APART", -1.0)
 
     def report(stage: str, done: int, total: int, figures: str) -> None:
         if (stage, done) == ("training", 3):
@@ -379,14 +379,14 @@ def test_a_batch_that_does_not_fit_into_memory(
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("unstill.training.objective.denoising", full)
+    monkeypatch.setattr("unstill.training.loss.denoising", full)
     for at_once, says in (
         (4, "4 clips at a time do not fit .* lower train.batch_per_device"),
         (1, "One clip at a time does not fit .* lower data.size or data.frames"),
     ):
         with pytest.raises(UnstillError, match=says):
             train(make(train__batch_per_device=at_once), tmp_path, silent)
-    monkeypatch.setattr("unstill.training.clips.Encoder.__call__", full)
+    monkeypatch.setattr("unstill.training.encoded_dataset.Encoder.__call__", full)
     with pytest.raises(UnstillError, match="A clip does not fit .* when it is encoded"):
         train(make(data__cache=False), tmp_path, silent)
 

@@ -13,16 +13,16 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from unstill.app import fields, look, motion
-from unstill.app.code import brief
+from unstill.app import form_fields, html, motion_slider
+from unstill.app.code_export import brief
 from unstill.app.guard import FAULT, NOT_UNDERSTOOD
-from unstill.app.studio import Result, Stopped, Studio, Wish
+from unstill.app.service import Result, Stopped, Studio, Wish
 from unstill.app.uploads import checked_picture
 from unstill.errors import UnstillError, lacks_memory
 from unstill.methods.base import Method
-from unstill.methods.catalogue import build_method, method_classes
+from unstill.methods.registry import build_method, method_classes
 from unstill.models import registry
-from unstill.models.calling import parameters
+from unstill.models.call_arguments import parameters
 
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def build(studio: Studio) -> gr.Blocks:
     runs, first = Runs(), studio.models[0]
     shown = _of_model(studio, first)
     with gr.Blocks(title="unstill", analytics_enabled=False, delete_cache=(300, 3600)) as page:
-        gr.HTML(look.HEAD, padding=False, elem_id="masthead")
+        gr.HTML(html.HEAD, padding=False, elem_id="masthead")
         history = gr.State([], time_to_live=3600)
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=4, min_width=300, elem_classes="choices"):
@@ -63,7 +63,14 @@ def build(studio: Studio) -> gr.Blocks:
                 note = gr.HTML(elem_id="note", elem_classes="told")
                 prompt = gr.Textbox("", max_length=studio.limits.prompt, lines=1, elem_id="prompt", **shown["prompt"])
                 slider = gr.Slider(
-                    0, 1, motion.USUAL, step=0.05, label="Motion", elem_id="motion", buttons=[], interactive=True
+                    0,
+                    1,
+                    motion_slider.USUAL,
+                    step=0.05,
+                    label="Motion",
+                    elem_id="motion",
+                    buttons=[],
+                    interactive=True,
                 )
                 means = gr.HTML(elem_id="means", elem_classes="told")
                 go = gr.Button("Make it move", variant="primary", elem_id="go")
@@ -79,8 +86,8 @@ def build(studio: Studio) -> gr.Blocks:
                     chosen = gr.CheckboxGroup(label="Methods", elem_id="methods", **shown["methods"])
                     groups, controls = _form(shown["methods"]["value"])
             with gr.Column(scale=7, min_width=320):
-                stage = gr.HTML(look.EMPTY, elem_id="stage", js_on_load=look.STAGE_SCRIPT, apply_default_css=False)
-                earlier = gr.HTML("", elem_id="history", js_on_load=look.STRIP_SCRIPT, apply_default_css=False)
+                stage = gr.HTML(html.EMPTY, elem_id="stage", js_on_load=html.STAGE_SCRIPT, apply_default_css=False)
+                earlier = gr.HTML("", elem_id="history", js_on_load=html.STRIP_SCRIPT, apply_default_css=False)
         facts = gr.JSON(visible=False)  # the result for those who call this page as an API
 
         asked = {picture, prompt, slider, model, seed, frames, steps, chosen, history, *controls.values()}
@@ -97,17 +104,17 @@ def build(studio: Studio) -> gr.Blocks:
             try:
                 return (None, "") if path is None else (checked_picture(path, studio.limits), "")
             except UnstillError as error:
-                return None, look.problem(str(error))
+                return None, html.problem(str(error))
 
         @_spoken
         def tell_means(data: dict[Any, Any]) -> str:
             try:
                 name, methods = wish(data)
-                level = motion.motion_level(name, data[slider])
+                level = motion_slider.motion_level(name, data[slider])
             except UnstillError as error:
-                return look.problem(str(error))
+                return html.problem(str(error))
             words = ([] if level is None else [f"motion={level:g}"]) + [brief(method) for method in methods]
-            return look.means(words)
+            return html.means(words)
 
         @_spoken
         def animate(data: dict[Any, Any], request: gr.Request, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
@@ -130,23 +137,23 @@ def build(studio: Studio) -> gr.Blocks:
             try:
                 result = studio.make(made, tell, run.is_set)
             except Stopped:
-                return {stage: look.STOPPED}
+                return {stage: html.STOPPED}
             finally:
                 runs.end(request.session_hash, run)
             kept = [result, *data[history]][: studio.limits.history]
             told = {key: getattr(result, key) for key in ("token", "files", "verdict", "scores", "code", "summary")}
-            return {stage: look.stage(result), earlier: look.strip(kept), history: kept, facts: told}
+            return {stage: html.stage(result), earlier: html.strip(kept), history: kept, facts: told}
 
         @_spoken
         def again(kept: list[Result], event: gr.EventData) -> str:
             index = event._data.get("index") if isinstance(event._data, dict) else None
             if not isinstance(index, int) or not 0 <= index < len(kept):
                 raise UnstillError("There is no such result any more.")
-            return look.stage(kept[index])
+            return html.stage(kept[index])
 
         def halt(request: gr.Request) -> tuple[Any, Any, Any]:
             runs.stop(request.session_hash)
-            return gr.update(visible=True), gr.update(visible=False), look.STOPPED
+            return gr.update(visible=True), gr.update(visible=False), html.STOPPED
 
         def leave(request: gr.Request) -> None:
             runs.stop(request.session_hash)
@@ -224,10 +231,10 @@ def _picture() -> Any:
     return made
 
 
-def _form(on: list[str]) -> tuple[dict[str, Any], dict[fields.Field, Any]]:
+def _form(on: list[str]) -> tuple[dict[str, Any], dict[form_fields.Field, Any]]:
     """A group of controls for every method, to be seen when the method is on."""
     groups, controls = {}, {}
-    for name, parameters_ in fields.form().items():
+    for name, parameters_ in form_fields.form().items():
         with gr.Column(visible=name in on, elem_classes="method") as group:
             gr.HTML(f'<div class="means">{_title(name)}: {_about(name)}</div>')
             for field in parameters_:
@@ -236,20 +243,22 @@ def _form(on: list[str]) -> tuple[dict[str, Any], dict[fields.Field, Any]]:
     return groups, controls
 
 
-def _control(field: fields.Field) -> Any:
+def _control(field: form_fields.Field) -> Any:
     shown: dict[str, Any] = {"value": field.shown(), "label": field.name, "info": field.about or None}
     if field.kind == "switch":
         return gr.Checkbox(**shown)
     if field.kind == "choice":
         return gr.Dropdown(list(field.choices), **shown)
     if field.kind == "numbers" or field.default is None:  # an empty gr.Number comes back as 0
-        return gr.Textbox(max_length=fields.LONGEST, lines=1, **{**shown, "value": shown["value"] or ""})
+        return gr.Textbox(max_length=form_fields.LONGEST, lines=1, **{**shown, "value": shown["value"] or ""})
     return gr.Number(precision=0 if field.kind == "whole" else None, **shown)
 
 
-def _methods(model: str, slider: float, chosen: list[str], values: Mapping[fields.Field, Any]) -> tuple[Method, ...]:
+def _methods(
+    model: str, slider: float, chosen: list[str], values: Mapping[form_fields.Field, Any]
+) -> tuple[Method, ...]:
     """The chosen methods, with what was set by hand and the slider's level for the rest."""
-    defaults = motion.defaults(model, slider)
+    defaults = motion_slider.defaults(model, slider)
     made = []
     for name in chosen or []:
         if name not in method_classes():
@@ -268,13 +277,13 @@ def _of_model(studio: Studio, name: str) -> dict[str, dict[str, Any]]:
     longest = studio.longest(name)
     needed = "prompt" in known and known["prompt"].default != ""
     statistics = "statistics" in registry.defaults_of(name)
-    choices = [one for one in fields.offered(cls.__name__) if one != "analytic_init" or statistics]
+    choices = [one for one in form_fields.offered(cls.__name__) if one != "analytic_init" or statistics]
     return {
         "prompt": {"visible": "prompt" in known, "label": "What happens" if needed else "What happens (optional)"},
         # What is out of range is said by the studio, in a sentence that has the name in it.
         "frames": {"value": entry.frames if entry else None, "label": f"Frames, up to {longest}"},
         "steps": {"value": entry.steps if entry else 25, "label": f"Steps, up to {studio.limits.steps}"},
-        "methods": {"choices": [(_title(one), one) for one in choices], "value": [motion.usual_method(name)]},
+        "methods": {"choices": [(_title(one), one) for one in choices], "value": [motion_slider.usual_method(name)]},
     }
 
 

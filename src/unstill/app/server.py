@@ -59,8 +59,8 @@ def serve(
                 studio.closed.set()
                 await super().shutdown(sockets)
 
-        from unstill.app.shelf import Shelf
-        from unstill.app.studio import Studio
+        from unstill.app.result_store import Shelf
+        from unstill.app.service import Studio
 
         studio = Studio(models, Shelf(results, limits.results), limits, device=device, offload=offload)
         app = make_app(studio, uploads, hosts=hosts_of(host, allowed_hosts), users=users)
@@ -80,7 +80,7 @@ def make_app(studio: Any, uploads: Path, *, hosts: Hosts, users: Mapping[str, st
     from fastapi import FastAPI, HTTPException
     from fastapi.responses import FileResponse
 
-    from unstill.app import look
+    from unstill.app import html
     from unstill.app.page import build
 
     outer = FastAPI(openapi_url=None)
@@ -97,7 +97,7 @@ def make_app(studio: Any, uploads: Path, *, hosts: Hosts, users: Mapping[str, st
         outer,
         page,
         path="/",
-        favicon_path=look.ICON,
+        favicon_path=html.ICON,
         server_name="127.0.0.1",
         footer_links=[],
         run_history=False,
@@ -108,8 +108,8 @@ def make_app(studio: Any, uploads: Path, *, hosts: Hosts, users: Mapping[str, st
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        theme=look.theme(),
-        head=f"<style>{look.STYLE.read_text()}</style>",  # as css= gradio would rewrite it
+        theme=html.theme(),
+        head=f"<style>{html.STYLE.read_text()}</style>",  # as css= gradio would rewrite it
     )
     outer.add_middleware(
         RequestGuard,

@@ -21,7 +21,7 @@ from unstill.cli.compare import compare
 from unstill.cli.convert import convert
 from unstill.cli.diagnose import diagnose
 from unstill.cli.evaluate import evaluate
-from unstill.cli.listing import methods, models
+from unstill.cli.list_commands import methods, models
 from unstill.cli.statistics import statistics
 from unstill.cli.train import train
 from unstill.errors import UnstillError, lacks_memory

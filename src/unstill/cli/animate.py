@@ -82,7 +82,7 @@ def animate(
     from unstill.data.ownership import check_free, digest, together
     from unstill.errors import UnstillError
     from unstill.models import registry
-    from unstill.models.calling import arguments, native_frames, native_size
+    from unstill.models.call_arguments import arguments, native_frames, native_size
 
     # All that a person can get wrong is looked at before a model is loaded, and first what needs no diffusers.
     if compare and not plain:
@@ -141,8 +141,8 @@ def animate(
         versions = {"plain": (), "improved": methods} if plain else {"improved": methods}
         made = None
         if words_alone:
-            from unstill.anchor.job import stage_two
             from unstill.methods.ni_vsds import NIVSDS
+            from unstill.text_to_video.request import stage_two
 
             assert prompt is not None
             versions.pop("improved")
@@ -192,7 +192,7 @@ def animate(
 
 def _defaults(pipe: Any) -> dict[str, Any]:
     """What the call leaves to the pipeline."""
-    from unstill.models.calling import parameters
+    from unstill.models.call_arguments import parameters
 
     values = {name: one.default for name, one in parameters(type(pipe)).items()}
     if "guidance_scale" in values and values["guidance_scale"] is None:  # what the prompt made of it
@@ -220,8 +220,8 @@ class _Clock:
 def _make(
     pipe: Any, call: dict[str, Any], picture: Any, versions: dict[str, Any], seed: int, clock: _Clock, bars: bool
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-    from unstill.attach import sampling
-    from unstill.models.calling import generate
+    from unstill.hooks import sampling
+    from unstill.models.call_arguments import generate
 
     videos, scores = {}, {}
     for name, methods in versions.items():
@@ -249,7 +249,7 @@ def _write(
 ) -> list[Path]:
     """The videos, and those of `shown` next to each other."""
     from unstill.cli.output import sibling
-    from unstill.data.sheets import side_by_side
+    from unstill.data.contact_sheets import side_by_side
     from unstill.data.video import write_video
 
     finals = {out: videos["improved"]}

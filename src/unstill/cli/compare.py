@@ -50,8 +50,8 @@ def compare(
     several that share the folder, each video is made once; accelerate launch -m unstill compare ... does the same.
     """
     from unstill.cli import output
+    from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_method, wanted_size
-    from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
     from unstill.errors import UnstillError
     from unstill.lab.method_grid import expand, split

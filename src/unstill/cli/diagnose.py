@@ -51,8 +51,8 @@ def diagnose(
     continues from there; accelerate launch -m unstill diagnose ... shares the clips out.
     """
     from unstill.cli import output
+    from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_method, parse_numbers, wanted_size
-    from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
     from unstill.data.clips import video_files
     from unstill.errors import UnstillError

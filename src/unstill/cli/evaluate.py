@@ -51,8 +51,8 @@ def evaluate(
     same command is given again. Several processes share the work: accelerate launch -m unstill evaluate ...
     """
     from unstill.cli import output
+    from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_size
-    from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report as Progress
     from unstill.data.ownership import check_free, together
 
@@ -64,7 +64,7 @@ def evaluate(
     import torch
 
     from unstill.metrics.evaluate import evaluate as measure
-    from unstill.metrics.measure import Settings
+    from unstill.metrics.evaluator import Settings
 
     rank, processes = rank_and_count()
     best = "cpu"

@@ -16,9 +16,9 @@ CANDIDATES = 16  # unless another number is asked for; the paper's
 if TYPE_CHECKING:
     import torch
 
-    from unstill.anchor import I4VGen, Reward
     from unstill.cli.progress import Report
     from unstill.methods.ni_vsds import NIVSDS
+    from unstill.text_to_video import I4VGen, Reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Choice:
         cls, candidates: int | None, reward: str | None, pick: int | None, early: bool, text_to_image: str | None
     ) -> Choice:
         """Raises `UnstillError` for a reward or a number that there is not, or options that exclude each other."""
-        from unstill.anchor import reward_named
+        from unstill.text_to_video import reward_named
 
         count = candidates or CANDIDATES
         if pick is not None and pick >= count:
@@ -71,7 +71,7 @@ def applies(
     Whether a picture is to be made from the prompt: there is none, the model or another can, and no other method was
     named.
     """
-    from unstill.anchor.candidates import has_image_mode
+    from unstill.text_to_video.candidates import has_image_mode
 
     names = {text.partition(":")[0].strip().lower().replace("-", "_") for text in methods or []}
     can = cls is None or has_image_mode(cls) or text_to_image is not None
@@ -107,9 +107,9 @@ def make(
     """
     import torch
 
-    from unstill.anchor import Halving, TextToImage, default_reward, i4vgen
     from unstill.data.files import replacing, sweep
     from unstill.data.ownership import write_record
+    from unstill.text_to_video import Halving, TextToImage, default_reward, i4vgen
 
     ours = ("prompt", "image", "conditioning_frames", "output_type", "decode_chunk_size")
     options = {name: value for name, value in call.items() if name not in ours}
@@ -144,7 +144,7 @@ def reward_of(video: torch.Tensor, prompt: str, reward: Reward) -> float:
     """The mean over the frames of a video, uint8 (F, 3, H, W)."""
     from PIL import Image
 
-    from unstill.anchor.rewards import score
+    from unstill.text_to_video.rewards import score
 
     frames = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in video]
     return round(sum(score(reward, prompt, frames)) / len(frames), 5)

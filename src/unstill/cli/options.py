@@ -7,11 +7,11 @@ import math
 from unstill.documents import parse_size as parse_size
 from unstill.errors import UnstillError, shown
 from unstill.methods.base import Method
-from unstill.methods.catalogue import describe_method as describe_method
-from unstill.methods.catalogue import method_classes as method_classes
-from unstill.methods.catalogue import plain as plain
 from unstill.methods.parsing import parse_method as parse_method
 from unstill.methods.parsing import parse_values as parse_values
+from unstill.methods.registry import describe_method as describe_method
+from unstill.methods.registry import method_classes as method_classes
+from unstill.methods.registry import plain as plain
 
 
 def parse_methods(texts: list[str] | None, model: str) -> tuple[Method, ...]:
@@ -50,7 +50,7 @@ def wanted_size(text: str | None, model: str) -> tuple[int, int] | None:
         return None
     size = parse_size(text)
     from unstill.models import registry
-    from unstill.models.calling import parameters
+    from unstill.models.call_arguments import parameters
 
     cls, entry = registry.pipeline_class(model), registry.find(model)
     only = entry.size if entry else None

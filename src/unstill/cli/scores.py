@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from unstill.metrics.scores import ROWS
-from unstill.metrics.scores import measure as measure
-from unstill.metrics.scores import verdict as verdict
+from unstill.metrics.quick_scores import ROWS
+from unstill.metrics.quick_scores import measure as measure
+from unstill.metrics.quick_scores import verdict as verdict
 
 
 def table(scores: dict[str, dict[str, float]]) -> Table:

@@ -13,7 +13,7 @@ import typer
 
 
 if TYPE_CHECKING:
-    from unstill.statistics import LatentStatistics
+    from unstill.latent_statistics import LatentStatistics
 
 
 def statistics(
@@ -49,11 +49,11 @@ def statistics(
     """
     from unstill.cli import output
     from unstill.cli.options import parse_size
-    from unstill.data.listing import list_folder
     from unstill.data.ownership import check_free, together
     from unstill.data.sources import SourceSettings, guess_kind, open_source
+    from unstill.data.video_index import list_folder
+    from unstill.latent_statistics import is_statistics
     from unstill.models import registry
-    from unstill.statistics import is_statistics
 
     entry = registry.find(model)
     wanted = None if size is None else parse_size(size)
@@ -65,11 +65,11 @@ def statistics(
     kind = guess_kind(videos)
     if kind == "folder":
         list_folder(videos)  # nothing is loaded for a folder without any
-    from unstill.attach import adapter_for
-    from unstill.cli.processes import rank_and_count
+    from unstill.cli.distributed import rank_and_count
     from unstill.cli.progress import Report
-    from unstill.estimation import estimate
-    from unstill.models.calling import native_frames, native_size
+    from unstill.hooks import adapter_for
+    from unstill.models.call_arguments import native_frames, native_size
+    from unstill.statistics_estimation import estimate
 
     rank, processes = rank_and_count(patience=timedelta(days=1))
     pipe = registry.load(model, device=device)
@@ -130,7 +130,7 @@ def _together(run: Callable[..., LatentStatistics], out: Path, meta: dict[str, A
     """Every process measures its share into a file of its own; the first one puts them together."""
     from accelerate import PartialState
 
-    from unstill.estimation import combine
+    from unstill.statistics_estimation import combine
 
     state = PartialState()
     shares = [out.with_name(f"{out.name}.{index}-of-{state.num_processes}") for index in range(state.num_processes)]

@@ -75,7 +75,7 @@ def train(
 
 def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
     from unstill.cli import output
-    from unstill.cli.processes import rank_and_count
+    from unstill.cli.distributed import rank_and_count
     from unstill.cli.progress import Report
     from unstill.errors import UnstillError
 
@@ -118,8 +118,8 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
 def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bool, as_json: bool) -> None:
     """The embedded model."""
     from unstill.cli import output
+    from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_values
-    from unstill.cli.processes import rank_and_count
     from unstill.cli.progress import Report
     from unstill.documents import built
     from unstill.training.pico import PicoRecipe

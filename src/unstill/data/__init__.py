@@ -1,8 +1,8 @@
 """Pictures, videos and data sets of clips, in and out."""
 
 from unstill.data.clips import ClipFolder, iterate_clips, video_files
+from unstill.data.contact_sheets import contact_sheet, side_by_side
 from unstill.data.images import read_image, resize_and_crop
-from unstill.data.sheets import contact_sheet, side_by_side
 from unstill.data.sources import Sample, SourceSettings, open_source
 from unstill.data.video import Clip, VideoInfo, as_frames, read_video, video_info, write_video
 

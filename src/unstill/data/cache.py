@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from unstill.data.files import replacing
-from unstill.data.keyed import generator_for
 from unstill.data.loading import read_ahead
+from unstill.data.seeding import generator_for
 from unstill.data.sources import Sample, Source
 from unstill.documents import Stored, first_fault
 from unstill.errors import UnstillError, first_line

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from unstill.data.drawing import SHAPES
-from unstill.data.world import BACKGROUNDS, COLOURS, FRAMES, Motion, Scene, paths
+from unstill.data.synthetic_drawing import SHAPES
+from unstill.data.synthetic_world import BACKGROUNDS, COLOURS, FRAMES, Motion, Scene, paths
 
 
 WORDS = (*COLOURS, *SHAPES, "and", "over", "drifting", "resting", "left", "right", "up", "down", "picture")

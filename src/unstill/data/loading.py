@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unstill.data.keyed import permutation
+from unstill.data.seeding import permutation
 from unstill.errors import UnstillError
 
 

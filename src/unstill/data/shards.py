@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from unstill.data.decode import VIDEO_SUFFIXES, Packed, natural_key
-from unstill.data.listing import CAPTION_COLUMNS, Listing, Texts
+from unstill.data.video_index import CAPTION_COLUMNS, Listing, Texts
 from unstill.documents import JSONObject
 from unstill.errors import UnstillError
 

@@ -15,13 +15,13 @@ from typing import Literal, Protocol
 
 import torch
 
-from unstill.data import world
+from unstill.data import synthetic_world
 from unstill.data.captions import captions
 from unstill.data.clips import clip_window
 from unstill.data.images import Size, check_size
-from unstill.data.keyed import generator_for, permutation
-from unstill.data.listing import Listing, list_captioned, list_classes, list_folder
+from unstill.data.seeding import generator_for, permutation
 from unstill.data.video import read_video, video_info
+from unstill.data.video_index import Listing, list_captioned, list_classes, list_folder
 from unstill.errors import UnstillError
 
 
@@ -35,7 +35,7 @@ class SourceSettings:
 
     Attributes:
         kind: "folder" (videos below a folder), "ucf101" (a subfolder per class, whose name is the caption), "shards"
-            (webdataset tar files: a video and a .txt or .json per sample) or "world" (synthetic, see data/world.py).
+            (webdataset tar files: a video and a .txt or .json per sample) or "world" (see data/synthetic_world.py).
         path: the folder, or for shards a folder of tar files or one of them; none for the world.
         captions: for a folder: a CSV or JSONL file of captions (see `listing.list_captioned`); without it they are "".
         frames: frames per clip.
@@ -82,7 +82,7 @@ class Sample:
 
     @property
     def pixels(self) -> torch.Tensor:
-        """`video`, under the name it has in `Clip`: what `unstill.estimation.estimate` reads."""
+        """`video`, under the name it has in `Clip`: what `unstill.statistics_estimation.estimate` reads."""
         return self.video
 
 
@@ -189,9 +189,9 @@ class WorldSource:
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
         generator = generator_for("world", s.seed, epoch, index)
-        scene = world.sample_scene(1, generator, size=s.size[0])
-        motion = world.sample_motion(scene, generator)
-        clips = world.render(scene, motion, s.frames, s.size[0])
+        scene = synthetic_world.sample_scene(1, generator, size=s.size[0])
+        motion = synthetic_world.sample_motion(scene, generator)
+        clips = synthetic_world.render(scene, motion, s.frames, s.size[0])
         caption = captions(scene, motion, s.frames)[0]
         return Sample(clips.video[0], caption, s.fps or 8.0, self.name(index), float(clips.motion[0]))
 

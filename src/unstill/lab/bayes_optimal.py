@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unstill.data import world
+from unstill.data import synthetic_world
 
 
 @dataclass(frozen=True)
@@ -24,28 +24,28 @@ class Candidates:
 
 
 def candidates(
-    scene: world.Scene,
-    motion: world.Motion,
+    scene: synthetic_world.Scene,
+    motion: synthetic_world.Motion,
     generator: torch.Generator,
     n: int = 256,
-    frames: int = world.FRAMES,
-    size: int = world.SIZE,
+    frames: int = synthetic_world.FRAMES,
+    size: int = synthetic_world.SIZE,
 ) -> Candidates:
     """Continuations of `scene` (one clip) whose motion score is within 10 % of that of `motion`.
 
     Motions are drawn from the world's prior and sped up or slowed down to the asked score, which stands for
     conditioning on it.
     """
-    truth = world.render(scene, motion, frames, size)
+    truth = synthetic_world.render(scene, motion, frames, size)
     many = scene[torch.zeros(n, dtype=torch.long)]
-    drawn = world.sample_motion(many, generator)
+    drawn = synthetic_world.sample_motion(many, generator)
     for _ in range(3):  # walls make the score not quite proportional to speed
-        score = world.render(many, drawn, frames, 24).score
+        score = synthetic_world.render(many, drawn, frames, 24).score
         drawn = drawn.scaled((truth.score / score.clamp(min=1e-6)).clamp(0.05, 8.0))
-    score = world.render(many, drawn, frames, 24).score
+    score = synthetic_world.render(many, drawn, frames, 24).score
     speed = drawn.velocity.norm(dim=-1).amax(-1)
     fits = ((score / truth.score - 1).abs() < 0.1) & (speed < 0.07) & (drawn.pan.norm(dim=-1) < 0.03)
-    made = world.render(many[fits], drawn[fits], frames, size)
+    made = synthetic_world.render(many[fits], drawn[fits], frames, size)
     return Candidates(torch.cat([truth.video, made.video]), torch.cat([truth.score, made.score]))
 
 

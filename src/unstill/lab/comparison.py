@@ -25,10 +25,10 @@ from unstill.lab.provenance import versions
 from unstill.lab.sweeps import Sweep, sweep_named
 from unstill.lab.toys import measure_toys
 from unstill.methods.base import Method
-from unstill.methods.catalogue import describe_method
 from unstill.methods.parsing import parse_method
+from unstill.methods.registry import describe_method
 from unstill.models import registry
-from unstill.models.calling import native_frames, native_size
+from unstill.models.call_arguments import native_frames, native_size
 
 
 Settings = Sequence[str] | Mapping[str, Method | Sequence[Method]]

@@ -21,19 +21,19 @@ import torch
 from PIL import Image
 from pydantic import BaseModel, Field, model_validator
 
-from unstill.attach import sampling
 from unstill.data.images import resize_and_crop
 from unstill.data.ownership import check_folder
 from unstill.data.video import write_video
 from unstill.documents import Stored
 from unstill.errors import UnstillError
+from unstill.hooks import sampling
 from unstill.lab.one_step import Removed
 from unstill.lab.probe_clips import flow_of
 from unstill.lab.toys import measure_toys
 from unstill.lab.work_queue import WorkQueue, settle
 from unstill.methods.base import Method
 from unstill.metrics import first_frame_error, proxy_coherence, proxy_colour_fidelity, proxy_edge_fidelity
-from unstill.models.calling import arguments, generate, parameters
+from unstill.models.call_arguments import arguments, generate, parameters
 
 
 METRICS = ("motion", "fidelity", "colour", "detail", "coherence", "first_frame_error", "seconds")

@@ -22,10 +22,10 @@ from unstill.lab.one_step import usual_levels
 from unstill.lab.probe_clips import Folder, ProbeClips, World, motion_argument, picture_of
 from unstill.lab.provenance import versions
 from unstill.methods.base import Method
-from unstill.methods.catalogue import describe_method
 from unstill.methods.parsing import parse_method
+from unstill.methods.registry import describe_method
 from unstill.models import registry
-from unstill.models.calling import arguments, native_frames, native_size, parameters
+from unstill.models.call_arguments import arguments, native_frames, native_size, parameters
 
 
 Progress = Callable[[int, int], None]

@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 
 from unstill.documents import Stored
 from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess
 from unstill.lab.html_report import Film
 from unstill.lab.leakage import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise
 from unstill.lab.motion_response import LEVELS, Response, motion_of, summarise_response
@@ -30,8 +31,7 @@ from unstill.lab.one_step import Condition, Level, unit_of
 from unstill.lab.probe_clips import ProbeClip, ProbeClips
 from unstill.lab.work_queue import WorkQueue
 from unstill.methods.base import Method
-from unstill.models.calling import generate
-from unstill.process import ForwardProcess
+from unstill.models.call_arguments import generate
 
 
 log = logging.getLogger(__name__)

@@ -28,15 +28,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unstill.attach import adapter_for
 from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess
+from unstill.hooks import adapter_for
 from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
 from unstill.lab.html_report import Film, film
 from unstill.lab.one_step import Condition, Level, Unit, has_image, one_step, unit_of
 from unstill.lab.probe_clips import ProbeClip, flow_of, picture_of
 from unstill.methods.base import Method
-from unstill.process import ForwardProcess
 
 
 SHARE = 0.5

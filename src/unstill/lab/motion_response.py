@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from unstill.data import world
+from unstill.data import synthetic_world
 from unstill.lab.bootstrap import Interval, weights
 from unstill.lab.probe_clips import flow_of
-from unstill.models.calling import parameters
+from unstill.models.call_arguments import parameters
 
 
 LEVELS = (0.1, 0.4, 0.7, 1.0)
@@ -21,7 +21,7 @@ LEVELS = (0.1, 0.4, 0.7, 1.0)
 @dataclass(frozen=True, slots=True)
 class Response:
     """`measured`: mean optical flow at each requested level, in units of the embedded model's motion level,
-    `world.SCORE_UNIT` picture sides per frame; `real`: that of the clips themselves."""
+    `synthetic_world.SCORE_UNIT` picture sides per frame; `real`: that of the clips themselves."""
 
     requested: tuple[float, ...]
     measured: list[Interval]
@@ -66,4 +66,4 @@ def summarise_response(
 
 def motion_of(video: Tensor) -> float:
     """Mean optical flow of a clip `(F, 3, H, W)` in [0, 1], in units of the embedded model's motion level."""
-    return flow_of(video) / world.SCORE_UNIT
+    return flow_of(video) / synthetic_world.SCORE_UNIT

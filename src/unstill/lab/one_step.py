@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unstill.attach import adapter_for, apply
 from unstill.errors import UnstillError
-from unstill.grid import Grid, level_of
+from unstill.forward_process import ForwardProcess
+from unstill.hooks import adapter_for, apply
 from unstill.methods.base import Method, NextSample, Run, Target
-from unstill.process import ForwardProcess
+from unstill.noise_schedule import Grid, level_of
 
 
 Unit = Literal["start", "sigma"]
@@ -85,7 +85,7 @@ def one_step(
     Predicts the clean clip from a noised one in one step, at every level.
 
     Args:
-        call: arguments of the pipeline's call, see `unstill.models.calling.arguments`.
+        call: arguments of the pipeline's call, see `unstill.models.call_arguments.arguments`.
         latents: `(1, C, F, h, w)`, the clean clip as the adapter's `encode_video` gives it.
         noise: `(len(levels), C, F, h, w)` unit noise, one for each level.
         levels: in the unit of `unit_of`, falling.

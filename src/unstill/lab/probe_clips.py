@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unstill.data import world
+from unstill.data import synthetic_world
 from unstill.data.captions import captions
 from unstill.data.clips import ClipFolder, video_files
 from unstill.data.images import resize_and_crop
@@ -20,7 +20,7 @@ from unstill.errors import UnstillError
 from unstill.lab.bayes_optimal import candidates
 from unstill.lab.toys import toy_masks
 from unstill.metrics import motion_score
-from unstill.models.calling import parameters
+from unstill.models.call_arguments import parameters
 
 
 HELD_OUT = 77_000_000
@@ -73,9 +73,9 @@ class World:
             raise IndexError(index)
         g, side = torch.Generator().manual_seed(HELD_OUT + 100_000 * self.seed + index), max(self.size)
         while True:
-            scene = world.sample_scene(1, g, toys=1, collage=0.0, size=side)
-            motion = world.sample_motion(scene, g)
-            clip = world.render(scene, motion, self.frames, side)
+            scene = synthetic_world.sample_scene(1, g, toys=1, collage=0.0, size=side)
+            motion = synthetic_world.sample_motion(scene, g)
+            clip = synthetic_world.render(scene, motion, self.frames, side)
             level = clip.motion.item()
             if LIVELY[0] < level < LIVELY[1]:
                 break
@@ -123,7 +123,7 @@ class Folder:
             except UnstillError as error:
                 reasons.append(str(error))
                 continue
-            return ProbeClip(pixels, min(flow_of(pixels) / world.SCORE_UNIT, 1.0))
+            return ProbeClip(pixels, min(flow_of(pixels) / synthetic_world.SCORE_UNIT, 1.0))
         raise UnstillError(reasons[0])
 
     @property

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, conv2d, grid_sample, interpolate, max_pool2d
 
-from unstill.data.drawing import depth_inside
-from unstill.data.world import Scene
+from unstill.data.synthetic_drawing import depth_inside
+from unstill.data.synthetic_world import Scene
 
 
 FITTED = 0.6

@@ -14,9 +14,9 @@ from unstill.errors import UnstillError
 from unstill.lab.leakage import measure_leakage
 from unstill.lab.one_step import Condition, has_image, usual_levels
 from unstill.lab.probe_clips import ProbeClip, flow_of, motion_argument, picture_of
-from unstill.models.calling import arguments, generate, parameters
-from unstill.training.opening import usual_clip
+from unstill.models.call_arguments import arguments, generate, parameters
 from unstill.training.recipe import Recipe
+from unstill.training.setup import usual_clip
 
 
 LEVELS = 5

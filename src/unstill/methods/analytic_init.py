@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from unstill.errors import UnstillError, shown
-from unstill.grid import Grid, level_of, respace
+from unstill.latent_statistics import LatentStatistics
 from unstill.methods.base import Method, Run, Target, check_level
-from unstill.statistics import LatentStatistics
+from unstill.noise_schedule import Grid, level_of, respace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

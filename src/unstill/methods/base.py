@@ -13,8 +13,8 @@ from unstill.errors import UnstillError
 
 
 if TYPE_CHECKING:
-    from unstill.grid import Grid
-    from unstill.process import ForwardProcess
+    from unstill.forward_process import ForwardProcess
+    from unstill.noise_schedule import Grid
 
 
 @dataclass(slots=True)

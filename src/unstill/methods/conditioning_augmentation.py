@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess
 from unstill.methods.base import Method, Run, Target
 from unstill.methods.time_noise import Level, NoiseShape, check_noise, noise_like, per_clip
-from unstill.process import ForwardProcess
 
 
 BETAS = (0.00085, 0.012)

@@ -13,7 +13,7 @@ import torch
 from unstill.errors import UnstillError
 from unstill.methods.base import Method, Run, Target
 from unstill.methods.frequency import FilterKind, low_pass, mix
-from unstill.methods.levels import check_signal, diffuse
+from unstill.methods.noise_levels import check_signal, diffuse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

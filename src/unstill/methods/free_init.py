@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from unstill.errors import UnstillError, shown
+from unstill.forward_process import ForwardProcess
 from unstill.methods.base import Method, Target
 from unstill.methods.frequency import FilterKind, low_pass, mix
-from unstill.methods.levels import LEAST_SIGNAL, SMALLEST_SIGNAL, diffuse, training_level
-from unstill.process import ForwardProcess
+from unstill.methods.noise_levels import LEAST_SIGNAL, SMALLEST_SIGNAL, diffuse, training_level
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

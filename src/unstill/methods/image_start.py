@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from unstill.errors import UnstillError
-from unstill.grid import Grid, respace
 from unstill.methods.base import Method, Run, Target, check_level
-from unstill.methods.levels import SMALLEST_SIGNAL
+from unstill.methods.noise_levels import SMALLEST_SIGNAL
+from unstill.noise_schedule import Grid, respace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

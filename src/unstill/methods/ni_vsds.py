@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from unstill.errors import UnstillError
-from unstill.grid import Grid
 from unstill.methods.base import Method, NextSample, Run, Target
-from unstill.methods.levels import LEAST_SIGNAL, SMALLEST_SIGNAL, signal_share, training_level
+from unstill.methods.noise_levels import LEAST_SIGNAL, SMALLEST_SIGNAL, signal_share, training_level
+from unstill.noise_schedule import Grid
 
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 
 from unstill.errors import UnstillError
-from unstill.grid import Grid
 from unstill.methods.base import Method, Run, Target
-from unstill.methods.levels import SMALLEST_SIGNAL
+from unstill.methods.noise_levels import SMALLEST_SIGNAL
+from unstill.noise_schedule import Grid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from unstill.errors import UnstillError, shown
+from unstill.latent_statistics import LatentStatistics
 from unstill.methods.base import Method
-from unstill.methods.catalogue import build_method, method_classes
-from unstill.statistics import LatentStatistics
+from unstill.methods.registry import build_method, method_classes
 
 
 def parse_method(text: str, defaults: dict[str, Any] | None = None) -> Method:

@@ -22,7 +22,7 @@ _HOME = {
         "frechet": "frechet_distance frechet_from_moments inception_score",
         "i3d": "I3D",
         "motion": "MotionResponse is_dynamic motion_response motion_score pair_motion top_motion",
-        "objects": "FrechetVideoDistance VideoInceptionScore VideoMean",
+        "torchmetrics_wrappers": "FrechetVideoDistance VideoInceptionScore VideoMean",
         "raft": "RAFT RaftFlow",
         "vbench": "VBenchTotal vbench_total",
     }.items()

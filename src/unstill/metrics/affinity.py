@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unstill.errors import UnstillError
-from unstill.metrics.pixels import as_uint8
+from unstill.metrics.video_checks import as_uint8
 
 
 # [smallest, largest] distance over WebVid-10M by |frame - condition frame|, from PIA's training configuration.

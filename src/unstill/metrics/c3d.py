@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unstill.errors import UnstillError
-from unstill.metrics.pixels import as_uint8
+from unstill.metrics.video_checks import as_uint8
 from unstill.metrics.weights import fingerprint, is_torchscript, read_torchscript, read_weights
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unstill.errors import UnstillError
-from unstill.metrics.pixels import as_uint8
+from unstill.metrics.video_checks import as_uint8
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ from torch import Tensor
 from unstill.data import as_frames, read_image, read_video, resize_and_crop, video_files
 from unstill.errors import UnstillError
 from unstill.metrics.c3d import FRAMES
+from unstill.metrics.evaluator import Measure, Sample, Settings
 from unstill.metrics.features import Records
 from unstill.metrics.frechet import frechet_distance, inception_score
-from unstill.metrics.measure import Measure, Sample, Settings
 from unstill.metrics.report import MEANINGS, Report, Score
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unstill.data.files import replacing
-from unstill.metrics.pixels import as_float, as_uint8
+from unstill.metrics.video_checks import as_float, as_uint8
 
 
 class VideoFeatures(Protocol):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unstill.errors import UnstillError
-from unstill.metrics.pixels import as_float, as_uint8
+from unstill.metrics.video_checks import as_float, as_uint8
 
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601

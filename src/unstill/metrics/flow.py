@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from unstill.errors import UnstillError
-from unstill.metrics.pixels import as_uint8
 from unstill.metrics.raft import RAFT, RaftFlow
+from unstill.metrics.video_checks import as_uint8
 
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from pydantic import RootModel, field_validator
 
 from unstill.data import read_image, read_video, video_files, write_video
 from unstill.data.files import replacing
-from unstill.data.listing import class_text
+from unstill.data.video_index import class_text
 from unstill.documents import read_json
 from unstill.errors import UnstillError, shown
 

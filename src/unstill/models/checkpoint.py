@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unstill.errors import UnstillError, lacks_memory
-from unstill.models.keys import State
+from unstill.models.state_dict_keys import State
 
 
 # Around the state dict, in the order of preference; "ema" is LaVie's, "module" DeepSpeed's.

@@ -21,9 +21,9 @@ from unstill.models.dynamicrafter import (
     ImageResampler,
     VideoCrafterPipeline,
 )
-from unstill.models.keys import Rename, State, dynamicrafter_unet, openclip, stable_diffusion_vae, unchanged
 from unstill.models.lavie import LaViePipeline, LaVieUNet
 from unstill.models.saving import save
+from unstill.models.state_dict_keys import Rename, State, dynamicrafter_unet, openclip, stable_diffusion_vae, unchanged
 
 
 Config = dict[str, Any]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from unstill.documents import read_json
 from unstill.errors import UnstillError, first_line, lacks_memory, shown
-from unstill.models.catalogue import MODELS, Model
+from unstill.models.model_cards import MODELS, Model
 
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def defaults_of(name_or_path: str) -> dict[str, Any]:
     defaults: dict[str, Any] = dict([level or ("start", 0.96)])
     measured = (PICO if entry and entry.weights is None else Path(name_or_path)) / "statistics.safetensors"
     if measured.is_file():
-        from unstill.statistics import LatentStatistics
+        from unstill.latent_statistics import LatentStatistics
 
         defaults["statistics"] = LatentStatistics.load(measured)
         defaults["resize"] = True  # a person may ask for fewer frames than were measured

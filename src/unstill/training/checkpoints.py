@@ -17,7 +17,7 @@ from unstill.data.files import beside, move, replacing, told
 from unstill.data.ownership import check_folder, write_record
 from unstill.documents import Stored, first_fault, read_json
 from unstill.errors import UnstillError, first_line, lacks_memory
-from unstill.training.weights import Average, Named, put
+from unstill.training.parameters import Average, Named, put
 
 
 log = logging.getLogger(__name__)

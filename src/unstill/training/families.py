@@ -18,11 +18,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unstill.attach import adapter_for
 from unstill.data.images import Size
 from unstill.data.sources import Sample
 from unstill.errors import UnstillError
-from unstill.training.levels import Levels
+from unstill.hooks import adapter_for
+from unstill.training.noise_sampling import Levels
 
 
 Encoded = dict[str, Tensor]

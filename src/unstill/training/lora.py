@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unstill.data.files import replacing
-from unstill.data.keyed import generator_for
+from unstill.data.seeding import generator_for
 from unstill.errors import UnstillError
 
 

@@ -15,16 +15,16 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unstill.data import world
+from unstill.data import synthetic_world
 from unstill.data.captions import codes
 from unstill.data.files import replacing
 from unstill.data.ownership import check_folder, write_record
 from unstill.errors import UnstillError
+from unstill.latent_statistics import LatentStatistics
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, edm_scheduler, motion_bucket
 from unstill.models.pico.pipeline import MAX_IMAGE_NOISE, image_noise_id
 from unstill.models.pico.text import one_hot
 from unstill.models.saving import save
-from unstill.statistics import LatentStatistics
 from unstill.training.pico_autoencoder import train_autoencoder
 from unstill.training.pico_recipe import PicoRecipe, Report, generator, resume, save_checkpoint, update
 
@@ -117,9 +117,9 @@ def _make_latents(
         names = ("latents", "motion", "captions", "plain")
         made: dict[str, list[Tensor]] = {name: [] for name in names}
         for left in range(min(part, recipe.clips - start), 0, -64):
-            scene = world.sample_scene(min(64, left), g, size=recipe.size)
-            motion = world.sample_motion(scene, g)
-            clips = world.render(scene, motion, recipe.frames, recipe.size)
+            scene = synthetic_world.sample_scene(min(64, left), g, size=recipe.size)
+            motion = synthetic_world.sample_motion(scene, g)
+            clips = synthetic_world.render(scene, motion, recipe.frames, recipe.size)
             pixels = (clips.video.flatten(0, 1) * 2 - 1).to(device)
             with torch.no_grad():
                 coded = torch.cat([vae.encoder(p) for p in pixels.split(128)])
@@ -127,7 +127,7 @@ def _make_latents(
             made["motion"].append(clips.motion)
             told = [codes(scene, motion, recipe.frames, backwards) for backwards in (False, True)]
             made["captions"].append(torch.stack(told, 1))
-            made["plain"].append(scene.background == world.BACKGROUNDS.index("waves"))
+            made["plain"].append(scene.background == synthetic_world.BACKGROUNDS.index("waves"))
         with replacing(path) as temporary:
             save_file({name: torch.cat(parts) for name, parts in made.items()}, temporary)
         report("latents", min(start + part, recipe.clips), recipe.clips, "")
@@ -287,6 +287,6 @@ def _batch(
 ) -> Batch:
     """Adds noise and what the network is told beside words."""
     n = len(clean)
-    ids = torch.stack([torch.full((n,), world.FPS - 1.0), bucket, image_noise_id(image_noise)], 1)
+    ids = torch.stack([torch.full((n,), synthetic_world.FPS - 1.0), bucket, image_noise_id(image_noise)], 1)
     sigma = (torch.randn(n, generator=g) * recipe.log_sigma_std + recipe.log_sigma_mean).exp().clamp(0.01, 700)
     return Batch(clean, image, words, sigma, torch.randn(clean.shape, generator=g), ids)

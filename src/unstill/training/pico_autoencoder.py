@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from unstill.data import world
+from unstill.data import synthetic_world
 from unstill.data.files import replacing
 from unstill.models.pico import PicoAutoencoder
 from unstill.training.pico_recipe import PicoRecipe, Report, generator, resume, save_checkpoint, update
@@ -20,8 +20,8 @@ def _frame_pool(recipe: PicoRecipe, count: int, report: Report) -> Tensor:
     pool: list[Tensor] = []
     for start in range(0, count, 128):
         g = generator(recipe.seed, 1, start)
-        scene = world.sample_scene(64, g, collage=0.5, size=recipe.size)
-        clips = world.render(scene, world.sample_motion(scene, g), 3, recipe.size)
+        scene = synthetic_world.sample_scene(64, g, collage=0.5, size=recipe.size)
+        clips = synthetic_world.render(scene, synthetic_world.sample_motion(scene, g), 3, recipe.size)
         pool.append((clips.video[:, ::2].flatten(0, 1) * 255).round().to(torch.uint8))
         report("frames", start + 128, count, "")
     return torch.cat(pool)[:count]

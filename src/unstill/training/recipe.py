@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from unstill.data.sources import Kind, SourceSettings, guess_kind
 from unstill.documents import fault_of, parse_size
 from unstill.errors import UnstillError, first_line, shown
-from unstill.training.conditions import Name
-from unstill.training.levels import Time
+from unstill.training.condition_noise import Name
+from unstill.training.noise_sampling import Time
 
 
 LONGEST = 100_000
@@ -84,7 +84,7 @@ class Data(_Part):
 
 
 class Condition(_Part):
-    """What happens to the conditional image (`unstill.training.conditions`)."""
+    """What happens to the conditional image (`unstill.training.condition_noise`)."""
 
     method: Name = "time-noise"
     preset: str | None = None
@@ -102,7 +102,7 @@ class Condition(_Part):
 
 
 class Noise(_Part):
-    """Which noise levels are trained (`unstill.training.levels`)."""
+    """Which noise levels are trained (`unstill.training.noise_sampling`)."""
 
     log_sigma_mean: float = Field(0.7, ge=-20, le=20)
     log_sigma_std: float = Field(1.6, gt=0, le=20)

@@ -28,20 +28,20 @@ from unstill.data.files import alone, sweep_all
 from unstill.data.loading import Loader, place
 from unstill.data.sources import Source, generator_for
 from unstill.errors import UnstillError, lacks_memory
+from unstill.forward_process import ForwardProcess
 from unstill.models.saving import save
-from unstill.process import ForwardProcess
-from unstill.training import weights
+from unstill.training import parameters
 from unstill.training.checkpoints import Checkpoints, same_run
-from unstill.training.clips import Encoder, encoded_clips
-from unstill.training.conditions import plan_of
-from unstill.training.curve import Figures, LossCurve, truncate
+from unstill.training.condition_noise import plan_of
+from unstill.training.encoded_dataset import Encoder, encoded_clips
 from unstill.training.families import Family
-from unstill.training.levels import schedule_of
+from unstill.training.interrupts import Stopping
 from unstill.training.lora import Addition, merge, save_lora
-from unstill.training.objective import Objective, Withhold, batch_of, told_as
-from unstill.training.opening import accelerator_for, opened
+from unstill.training.loss import Objective, Withhold, batch_of, told_as
+from unstill.training.loss_log import Figures, LossCurve, truncate
+from unstill.training.noise_sampling import schedule_of
 from unstill.training.recipe import Recipe
-from unstill.training.stopping import Stopping
+from unstill.training.setup import accelerator_for, opened
 
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def train(recipe: Recipe, out: Path, report: Report, validation: Validation | No
         with _alone(accelerator, out):
             if accelerator.is_main_process:
                 nested = recipe.model_dump(mode="json", by_alias=True)
-                same_run(out, nested, weights.shape_of(model), source.fingerprint)
+                same_run(out, nested, parameters.shape_of(model), source.fingerprint)
                 sweep_all(out)
             accelerator.wait_for_everyone()
             run.prepare()
@@ -150,7 +150,7 @@ class _Run:
         lora, precision = recipe.lora, PRECISIONS.get(o.mixed_precision)
         if lora is not None and precision is not None:
             self.model.to(precision)  # what is not trained needs no more
-        self.trained = weights.select(
+        self.trained = parameters.select(
             self.model,
             None
             if lora is None
@@ -164,7 +164,7 @@ class _Run:
         sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         if sharded and (o.ema is not None or recipe.validation is not None):
             raise UnstillError("With FSDP and DeepSpeed there is no average and no validation; set train.ema: null.")
-        self.average = weights.Average(self.trained, o.ema) if o.ema is not None else None
+        self.average = parameters.Average(self.trained, o.ema) if o.ema is not None else None
         optimizer = torch.optim.AdamW(
             self.trained.values(), o.learning_rate, betas=o.betas, weight_decay=o.weight_decay
         )
@@ -348,7 +348,7 @@ class _Run:
             folder.mkdir(exist_ok=True)
             values = None if self.average is None else self.average.values
             figures: dict[str, float] = {}
-            with weights.using(self.trained, values), torch.no_grad(), self.accelerator.autocast():
+            with parameters.using(self.trained, values), torch.no_grad(), self.accelerator.autocast():
                 try:
                     figures = validation(self.pipe, step, folder)
                 except Exception as error:  # whatever it is: a look at the model is not worth a run
@@ -381,7 +381,7 @@ class _Run:
             if state is not None:
                 model.load_state_dict(state)
             if self.average is not None:
-                weights.put(self.trained, self.average.values)
+                parameters.put(self.trained, self.average.values)
             if self.recipe.lora is not None:
                 save_lora(self.model, self.family.denoiser, self.out / "lora.safetensors")
                 merge(self.model)

@@ -12,9 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
-from unstill.models.dynamicrafter.resampler import ImageResampler
-from unstill.models.dynamicrafter.unet import DynamiCrafterUNet
-from unstill.models.latent_video import (
+from unstill.models.base_pipeline import (
     Generators,
     LatentVideoPipeline,
     StepCallback,
@@ -22,6 +20,8 @@ from unstill.models.latent_video import (
     as_list,
     rescale_guidance,
 )
+from unstill.models.dynamicrafter.resampler import ImageResampler
+from unstill.models.dynamicrafter.unet import DynamiCrafterUNet
 
 
 Images = PIL.Image.Image | list[PIL.Image.Image] | Tensor

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unstill.models.base_pipeline import Generators, StepCallback, VideoPipelineOutput
 from unstill.models.dynamicrafter.pipeline import DynamiCrafterPipeline, Images
-from unstill.models.latent_video import Generators, StepCallback, VideoPipelineOutput
 
 
 class VideoCrafterPipeline(DynamiCrafterPipeline):

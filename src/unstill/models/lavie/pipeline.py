@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unstill.errors import UnstillError
-from unstill.models.latent_video import Generators, LatentVideoPipeline, StepCallback, VideoPipelineOutput, as_list
+from unstill.models.base_pipeline import Generators, LatentVideoPipeline, StepCallback, VideoPipelineOutput, as_list
 from unstill.models.lavie.unet import LaVieUNet
 
 

@@ -17,12 +17,12 @@ from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
 from unstill.data.images import resize_and_crop
-from unstill.data.world import FPS
+from unstill.data.synthetic_world import FPS
 from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess
 from unstill.models.pico.autoencoder import PicoAutoencoder
 from unstill.models.pico.text import embed
 from unstill.models.pico.transformer import PicoTransformer
-from unstill.process import ForwardProcess
 
 
 WEIGHTS = Path(__file__).parent / "weights"

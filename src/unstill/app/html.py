@@ -1,0 +1,174 @@
+"""How the page looks: theme, the stage with both videos, the strip of earlier ones. Plain HTML, nothing fetched."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from unstill.app.service import Result
+from unstill.metrics.quick_scores import ROWS
+
+
+STYLE, ICON = (Path(__file__).with_name(name) for name in ("page.css", "icon.png"))
+SYSTEM = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+HEAD = """<div><h1><i>un</i>still</h1>
+<p>A still picture, moving. Choose how much.</p></div>"""
+
+EMPTY = """<div class="empty"><div>
+<svg width="44" height="44" viewBox="0 0 44 44" fill="none" stroke="currentColor" stroke-width="2.4"
+stroke-linecap="round">
+<rect x="3" y="9" width="26" height="26" rx="6"/><path d="M34 12v20M39 16v12"/></svg>
+Your video appears here: as the model makes it, and improved.</div></div>"""
+
+STOPPED = '<div class="empty"><div>Stopped. Nothing was kept.</div></div>'
+
+# Both videos are one: a click stops or plays both, and the second follows the first.
+STAGE_SCRIPT = """
+element.addEventListener("click", (event) => {
+  const videos = [...element.querySelectorAll("video")];
+  if (!videos.includes(event.target)) return;
+  const play = videos[0].paused;
+  videos.forEach((video) => {
+    video.currentTime = videos[0].currentTime;
+    if (play) video.play(); else video.pause();
+  });
+});
+element.addEventListener("timeupdate", (event) => {
+  const [first, ...others] = element.querySelectorAll("video");
+  if (event.target !== first) return;
+  others.forEach((other) => {
+    if (Math.abs(other.currentTime - first.currentTime) > 0.15) other.currentTime = first.currentTime;
+  });
+}, true);
+"""
+
+STRIP_SCRIPT = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button) trigger("select", { index: Number(button.dataset.index) });
+});
+"""
+
+
+def theme() -> Any:
+    """Gradio's base theme in the page's colours, with the fonts that the reader's machine has."""
+    import gradio as gr
+
+    shades = "#f0faf8 #e0f4f1 #bfe7e1 #8fd3ca #3fbfb0 #159a8c #0f766e #0d625c #0b4f4b #093f3c #062c2a"
+    teal = gr.themes.Color(*shades.split())
+    made = gr.themes.Base(
+        primary_hue=teal,
+        secondary_hue=teal,
+        neutral_hue="stone",
+        radius_size="lg",
+        spacing_size="lg",
+        font=SYSTEM,
+        font_mono=MONO,
+    )
+    return made.set(
+        body_background_fill="var(--paper)",
+        body_background_fill_dark="var(--paper)",
+        body_text_color="var(--ink)",
+        body_text_color_dark="var(--ink)",
+        background_fill_primary="var(--card)",
+        background_fill_primary_dark="var(--card)",
+        background_fill_secondary="var(--paper)",
+        background_fill_secondary_dark="var(--paper)",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_border_width="0px",
+        block_border_width_dark="0px",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        block_label_border_width="0px",
+        block_label_border_width_dark="0px",
+        block_label_text_color="var(--soft)",
+        block_label_text_color_dark="var(--soft)",
+        block_title_text_color="var(--soft)",
+        block_title_text_color_dark="var(--soft)",
+        block_info_text_color="var(--soft)",
+        block_info_text_color_dark="var(--soft)",
+        block_shadow="none",
+        block_shadow_dark="none",
+        border_color_primary="var(--line)",
+        border_color_primary_dark="var(--line)",
+        input_background_fill="var(--card)",
+        input_background_fill_dark="var(--card)",
+        input_border_width="1px",
+        input_border_width_dark="1px",
+        input_border_color="var(--line)",
+        input_border_color_dark="var(--line)",
+        slider_color="var(--accent)",
+        slider_color_dark="var(--accent)",
+        button_primary_background_fill="var(--accent)",
+        button_primary_background_fill_dark="var(--accent)",
+        button_primary_background_fill_hover="var(--accent)",
+        button_primary_background_fill_hover_dark="var(--accent)",
+        button_primary_text_color="var(--paper)",
+        button_primary_text_color_dark="var(--paper)",
+        button_secondary_background_fill="var(--card)",
+        button_secondary_background_fill_dark="var(--card)",
+        button_secondary_border_color="var(--line)",
+        button_secondary_border_color_dark="var(--line)",
+    )
+
+
+def chips(words: Sequence[str]) -> str:
+    return "".join(f'<span class="chip">{escape(word)}</span>' for word in words)
+
+
+def means(words: Sequence[str]) -> str:
+    """What the slider comes to, below it."""
+    return f'<div class="means">This sets {chips(words)}</div>' if words else ""
+
+
+def problem(sentence: str) -> str:
+    return f'<div class="means">{escape(sentence)}</div>'
+
+
+def stage(result: Result) -> str:
+    """One result: what it says, both videos, their scores, what can be downloaded, how it was made."""
+    place = f"results/{result.token}"
+    figures = "".join(
+        f'<figure class="{name}"><video src="{place}/{name}.mp4" autoplay loop muted playsinline></video>'
+        f"<figcaption>{name}</figcaption></figure>"
+        for name in result.scores
+    )
+    rows = "".join(
+        f"<tr><td>{words}</td>{''.join(f'<td>{form.format(one[key])}</td>' for one in result.scores.values())}</tr>"
+        for key, words, form in ROWS
+        if all(key in one for one in result.scores.values())
+    )
+    names = "".join(f"<th>{name}</th>" for name in result.scores)
+    links = "".join(
+        f'<a href="{place}/{file}" download="unstill_{file}"{first}>{words}</a>'
+        for file, words, first in (
+            ("improved.mp4", "Download video", ' class="first"'),
+            ("side_by_side.mp4", "Both, side by side", ""),
+            ("settings.json", "Settings", ""),
+            ("everything.zip", "Everything", ""),
+        )
+    )
+    needs = " It reads picture.png, which is among Everything." if "picture.png" in result.files else ""
+    return (
+        f'<p class="verdict">{escape(result.verdict)}</p><div class="pair">{figures}</div>'
+        f"<table><thead><tr><th></th>{names}</tr></thead><tbody>{rows}</tbody></table>"
+        f"{chips(result.settings)}<nav class='downloads'>{links}</nav>"
+        f"<details><summary>Show the code</summary><pre>{escape(result.code)}</pre>"
+        f'<div class="note">These lines make the same video again.{needs}</div></details>'
+    )
+
+
+def strip(history: Sequence[Result]) -> str:
+    """Earlier results of this visit, the latest first; nothing before there are two."""
+    if len(history) < 2:
+        return ""
+    buttons = "".join(
+        f'<button data-index="{index}" title="{escape(result.summary, quote=True)}">'
+        f'<video src="results/{result.token}/improved.mp4" autoplay loop muted playsinline></video>'
+        f"{escape(result.summary)}</button>"
+        for index, result in enumerate(history)
+    )
+    return f'<h2>Made earlier</h2><div class="strip">{buttons}</div>'

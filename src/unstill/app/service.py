@@ -1,0 +1,293 @@
+"""Where videos are made: one model in memory, one visitor at a time, each wish answered by one result on the shelf."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unstill.app.code_export import PICTURE, brief, python
+from unstill.app.limits import Limits
+from unstill.app.motion_slider import motion_level
+from unstill.app.result_store import Shelf
+from unstill.data.contact_sheets import side_by_side
+from unstill.data.images import resize_and_crop
+from unstill.data.video import write_video
+from unstill.errors import UnstillError
+from unstill.hooks import sampling
+from unstill.methods.base import Method
+from unstill.methods.free_init import FreeInit
+from unstill.methods.registry import describe_method
+from unstill.metrics.quick_scores import measure, verdict
+from unstill.models import registry
+from unstill.models.call_arguments import arguments, generate, native_frames, native_size
+
+
+SHOWN = 512  # pixels of the shorter side that a video is enlarged to, by a whole factor
+Tell = Callable[[str, int, int], None]
+
+
+class Stopped(Exception):
+    """The visitor does not want the video any more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What a visitor asked for; `motion` is the slider, and the methods have their levels already."""
+
+    model: str
+    picture: Image.Image | None
+    prompt: str
+    motion: float
+    methods: tuple[Method, ...]
+    frames: int | None
+    steps: int | None
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What came of a wish: names of files on the shelf, and what is told about them."""
+
+    token: str
+    files: tuple[str, ...]
+    verdict: str
+    scores: dict[str, dict[str, float]]
+    code: str
+    summary: str
+    settings: tuple[str, ...]
+
+
+class Studio:
+    """
+    Args:
+        models: the names or local folders that may be asked for; the first one is shown first.
+        shelf: where results go.
+        device, offload: as of `unstill.load`.
+    """
+
+    def __init__(
+        self, models: list[str], shelf: Shelf, limits: Limits, *, device: str | None = None, offload: bool = False
+    ) -> None:
+        for model in models:
+            if registry.pipeline_class(model) is None:
+                raise UnstillError(f"{model} is only known to the hub; download it and offer its folder, or a name.")
+        self.models = list(dict.fromkeys(models))
+        self.limits = limits
+        self.shelf = shelf
+        self._options: dict[str, Any] = {"device": device, "offload": offload}
+        self._one = threading.Lock()  # a stopped run may still be in its last step when the next one begins
+        self._loaded: tuple[str, Any] | None = None
+        self.closed = threading.Event()  # ends whatever is at work
+
+    def make(self, wish: Wish, tell: Tell, stopped: Callable[[], bool] = lambda: False) -> Result:
+        """
+        The plain and the improved video, scored and written.
+
+        Args:
+            tell: called with (what is done, steps done, steps in all).
+            stopped: asked at every step.
+
+        Raises:
+            UnstillError: the wish cannot be fulfilled.
+            Stopped: `stopped` said so; nothing is left of the run.
+        """
+        self._check(wish)
+
+        def over() -> bool:
+            return stopped() or self.closed.is_set()
+
+        with self._one:
+            if over():
+                raise Stopped
+            pipe = self._pipe(wish.model, tell)
+            token, folder = self.shelf.new()
+            try:
+                result = self._make(pipe, wish, token, folder, tell, over)
+            except BaseException:
+                self.shelf.drop(token)
+                raise
+        self.shelf.put(token)
+        return result
+
+    def close(self) -> None:
+        """End what is at work, and wait until it has removed its files."""
+        self.closed.set()
+        if self._one.acquire(timeout=10):
+            self._one.release()
+
+    def longest(self, model: str) -> int:
+        """Frames that a visitor may ask of a model: no more than it was trained for."""
+        entry = registry.find(model)
+        return min(self.limits.frames, entry.frames if entry else self.limits.frames)
+
+    def warm(self) -> None:
+        """Loads the first model if it comes with the package, so that the first visitor does not wait for it."""
+        entry = registry.find(self.models[0])
+        if entry is not None and entry.weights is None:
+            with self._one:
+                self._pipe(self.models[0], lambda *_: None)
+
+    def check_model(self, model: object) -> None:
+        """Raises UnstillError for a model that is not offered here."""
+        if model not in self.models:
+            raise UnstillError(f"This server offers {', '.join(self.models)}; start it with --model for others.")
+
+    def _check(self, wish: Wish) -> None:
+        limits = self.limits
+        self.check_model(wish.model)
+        for name, value, low, high in (
+            ("Motion", wish.motion, 0, 1),
+            ("Frames", wish.frames, 2, self.longest(wish.model)),
+            ("Steps", wish.steps, 1, limits.steps),
+            ("The seed", wish.seed, 0, 2**32 - 1),
+        ):
+            if value is not None and not low <= value <= high:
+                raise UnstillError(f"{name} goes from {low} to {high} here, but is {value:g}.")
+        passes = max((method.iterations for method in wish.methods if isinstance(method, FreeInit)), default=1)
+        if passes > limits.passes:
+            raise UnstillError(f"FreeInit may sample up to {limits.passes} times here, but {passes} were asked for.")
+        if len(wish.prompt) > limits.prompt:
+            raise UnstillError(f"A prompt has up to {limits.prompt} characters here; this one has {len(wish.prompt)}.")
+
+    def _pipe(self, model: str, tell: Tell) -> Any:
+        if self._loaded is None or self._loaded[0] != model:
+            tell(f"Loading {model}", 0, 1)
+            self._loaded = None  # two large models do not fit
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._loaded = model, registry.load(model, **self._options)
+        return self._loaded[1]
+
+    def _make(
+        self, pipe: Any, wish: Wish, token: str, folder: Path, tell: Tell, stopped: Callable[[], bool]
+    ) -> Result:
+        entry = registry.find(wish.model)
+        size = entry.size if entry else native_size(pipe)
+        if size[0] * size[1] > self.limits.pixels:
+            raise UnstillError(
+                f"{wish.model} makes frames of {size[1]}x{size[0]}, which is more than this page takes."
+            )
+        picture = None if wish.picture is None else resize_and_crop(wish.picture, size)
+        call = arguments(
+            type(pipe),
+            image=picture,
+            prompt=wish.prompt.strip() or None,
+            motion=motion_level(wish.model, wish.motion),
+            frames=wish.frames or (entry.frames if entry else min(native_frames(pipe), self.limits.frames)),
+            steps=wish.steps or (entry.steps if entry else None),
+            size=size,
+            fps=entry.fps if entry else None,
+        )
+        pixels = None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        videos: dict[str, torch.Tensor] = {}
+        for name, methods in (("plain", ()), ("improved", wish.methods)):
+            # A pipeline without an image of its own lets the methods encode it.
+            given = None if "image" in call else picture
+            with _watched(pipe, name, tell, stopped), sampling(pipe, *methods, image=given) as sampler:
+                videos[name] = generate(pipe, call, wish.seed, sampler)
+        tell("Looking at both videos", 1, 1)
+        scores = {
+            name: {key: round(value, 5) for key, value in measure(video, pixels).items()}
+            for name, video in videos.items()
+        }
+        code = python(wish.model, call, wish.methods, wish.seed, picture is not None)
+        level = motion_level(wish.model, wish.motion)
+        chips = ([] if level is None else [f"motion={level:g}"]) + [brief(method) for method in wish.methods]
+        settings = {
+            "model": {"name": wish.model, "pipeline": type(pipe).__name__, "weights": entry and entry.weights},
+            "slider": wish.motion,
+            "methods": [describe_method(method) for method in wish.methods],
+            "scheduler": {"class": type(pipe.scheduler).__name__, **pipe.scheduler.config},
+            "call": {key: value for key, value in call.items() if key not in ("image", "conditioning_frames")},
+            "picture": PICTURE if picture else None,
+            "size": {"height": size[0], "width": size[1]},
+            "seed": wish.seed,
+            "device": str(pipe._execution_device),
+            "dtype": str(pipe.dtype).removeprefix("torch."),
+            "scores": scores,
+            "versions": {name: version(name) for name in ("unstill", "torch", "diffusers", "numpy", "pillow", "av")},
+            "code": code,
+        }
+        _write(folder, videos, picture, settings, code, entry.fps if entry else 8)
+        return Result(
+            token=token,
+            files=tuple(sorted(file.name for file in folder.iterdir())),
+            verdict=verdict(scores["plain"], scores["improved"]),
+            scores=scores,
+            code=code,
+            summary=f"{wish.model}, motion {wish.motion:g}, seed {wish.seed}",
+            settings=tuple(chips),
+        )
+
+
+def _write(
+    folder: Path,
+    videos: dict[str, torch.Tensor],
+    picture: Image.Image | None,
+    settings: dict[str, Any],
+    code: str,
+    fps: int,
+) -> None:
+    """Everything a visitor can download; `everything.zip` holds all the others."""
+    factor = max(1, SHOWN // min(videos["plain"].shape[-2:]))
+    for name, video in videos.items():
+        write_video(folder / f"{name}.mp4", video, fps, upscale=factor)
+    write_video(folder / "side_by_side.mp4", side_by_side(list(videos.values()), list(videos)), fps)
+    (folder / "settings.json").write_text(json.dumps(settings, indent=2, default=str), encoding="utf-8")
+    (folder / "make_again.py").write_text(code, encoding="utf-8")
+    if picture is not None:
+        picture.save(folder / PICTURE)
+    with zipfile.ZipFile(folder / "everything.zip", "w") as packed:
+        for file in sorted(folder.iterdir()):
+            if file.suffix != ".zip":
+                packed.write(file, file.name)
+
+
+@contextmanager
+def _watched(pipe: Any, name: str, tell: Tell, stopped: Callable[[], bool]) -> Iterator[None]:
+    """
+    Lets the pipeline's own progress bar tell where it is, and stop where the visitor does: every pipeline has one,
+    and not every one has a callback.
+    """
+
+    class Bar:
+        def __init__(self, iterable: Any = None, total: int | None = None) -> None:
+            self._iterable, self._total, self._done = iterable, total or len(iterable), 0
+            tell(name, 0, self._total)
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def __iter__(self) -> Iterator[Any]:
+            for item in self._iterable:
+                yield item
+                self.update()
+
+        def update(self, steps: int = 1) -> None:
+            self._done += steps
+            tell(name, self._done, self._total)
+            if stopped():
+                raise Stopped
+
+    attributes = vars(pipe)
+    attributes["progress_bar"] = Bar
+    try:
+        yield
+    finally:
+        del attributes["progress_bar"]

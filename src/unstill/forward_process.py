@@ -1,0 +1,338 @@
+"""The forward process behind a diffusers scheduler.
+
+Every scheduler noises the same way, x_t = alpha(t) x0 + sigma(t) eps, but in coordinates of its own, and networks
+predict different things about (x0, eps). This module is the only place that knows either. All of it is meant in the
+coordinates of the `sample` that `scheduler.step` receives.
+
+| kind | alpha, sigma | schedulers |
+|---|---|---|
+| `vp` | sqrt(abar[t]), sqrt(1 - abar[t]) | DDIM, DDPM, PNDM, LCM, TCD, CogVideoX |
+| `vp_sigma` | 1 / sqrt(s^2 + 1), s / sqrt(s^2 + 1) | DPM-Solver++, UniPC, DEIS, SA-Solver |
+| `ve` | 1, s | Euler, Heun, KDPM2, LMS; Stable Video Diffusion |
+| `edm` | 1, s | EDM-Euler, EDM-DPM-Solver++ (Karras et al. 2022, preconditioned network) |
+| `flow` | 1 - s, s | FlowMatch*, and the multistep solvers with `use_flow_sigmas` |
+
+s is the scheduler's own `sigmas[step]`, which already holds every shift, Karras ramp or dynamic `mu`.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+import torch
+
+from unstill.errors import UnstillError
+
+
+Kind = Literal["vp", "vp_sigma", "ve", "edm", "flow"]
+Prediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction", "edm", "edm_v"]
+Timestep = float | torch.Tensor
+
+
+class Affine(NamedTuple):
+    """x0 = x0_sample * sample + x0_output * output, and the same for eps."""
+
+    x0_sample: float
+    x0_output: float
+    eps_sample: float
+    eps_output: float
+
+
+def affine(prediction: Prediction, alpha: float, sigma: float, sigma_data: float = 1.0) -> Affine:
+    """The coefficients that turn a network output into x0 and eps, for every prediction type.
+
+    With n = sqrt(alpha^2 + sigma^2) one v formula serves VP (n = 1) and the k-diffusion form of VE (alpha = 1). The
+    EDM rows are c_skip and c_out of Karras et al. 2022, Table 1. A coefficient is infinite where the output says
+    nothing about that quantity: x0 from an eps prediction at alpha = 0, eps from an x0 prediction at sigma = 0.
+    """
+    match prediction:
+        case "epsilon":
+            return Affine(_ratio(1, alpha), -_ratio(sigma, alpha), 0.0, 1.0)
+        case "sample":
+            return Affine(0.0, 1.0, _ratio(1, sigma), -_ratio(alpha, sigma))
+        case "flow_prediction":  # v = eps - x0, alpha + sigma = 1
+            return Affine(1.0, -sigma, 1.0, alpha)
+        case "v_prediction":  # v = (alpha eps - sigma x0) / n
+            n = math.hypot(alpha, sigma)
+            return Affine(alpha / n**2, -sigma / n, sigma / n**2, alpha / n)
+        case "edm" | "edm_v":
+            n = math.hypot(sigma, sigma_data)
+            sign = 1 if prediction == "edm" else -1
+            skip = (sigma_data / n) ** 2
+            return Affine(skip, sign * sigma * sigma_data / n, sigma / n**2, -sign * sigma_data / n)
+
+
+def training_target(
+    prediction: Prediction,
+    alpha: torch.Tensor,
+    sigma: torch.Tensor,
+    x0: torch.Tensor,
+    eps: torch.Tensor,
+    sigma_data: float = 1.0,
+) -> torch.Tensor:
+    """What a network of this prediction type is trained to say at alpha x0 + sigma eps: the output that `affine` turns
+    into x0 and eps. Levels broadcast over x0; finite at every level above sigma = 0."""
+    match prediction:
+        case "epsilon":
+            return eps
+        case "sample":
+            return x0
+        case "flow_prediction":
+            return eps - x0
+        case "v_prediction":
+            return (alpha * eps - sigma * x0) / (alpha**2 + sigma**2).sqrt()
+        case "edm" | "edm_v":  # (x0 - c_skip x) / c_out, with alpha = 1
+            sign = 1 if prediction == "edm" else -1
+            return sign * (sigma * x0 / sigma_data - sigma_data * eps) / (sigma**2 + sigma_data**2).sqrt()
+
+
+@dataclass(eq=False, slots=True)
+class ForwardProcess:
+    """alpha, sigma and every conversion between eps, x0 and the network output of one scheduler.
+
+    Build it with `ForwardProcess.of`. A timestep `t` is whatever the scheduler passes to the network, scalar or 0-d
+    tensor. A loop that knows its step index passes it as `step`, so that no timestep has to be read back from the
+    device; the schedule itself is read back once, when it changes. Tensors of any shape; the maths runs in float32 (or
+    the wider input type). `to_x0` and `to_eps` return the type of `sample`, the others that of their first argument.
+    """
+
+    scheduler: Any
+    kind: Kind
+    prediction: Prediction
+    abar: torch.Tensor | None = field(repr=False)  # (T,) training table, float64 on the CPU; None without one
+    _seen: "_Schedule | None" = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def of(cls, scheduler: Any, kind: Kind | None = None) -> Self:
+        """The forward process of `scheduler`, told apart by what the scheduler can do, not by its name.
+
+        `kind` overrides the guess where a pipeline uses a scheduler against its class: Cosmos 2 runs
+        `FlowMatchEulerDiscreteScheduler` in the coordinates of `ve`.
+
+        Raises `UnstillError` for a scheduler without a Gaussian forward process that this library knows.
+        """
+        if kind is None:
+            kind = _kind_of(scheduler)
+        elif kind not in get_args(Kind):
+            raise UnstillError(f"{kind!r} is not a kind of forward process; use one of {', '.join(get_args(Kind))}.")
+        abar = getattr(scheduler, "alphas_cumprod", None)
+        if abar is not None:
+            abar = abar.cpu().double()
+        elif kind in ("vp", "vp_sigma"):
+            raise UnstillError(f"{type(scheduler).__name__} has no alphas_cumprod, so it cannot be of kind {kind!r}.")
+        return cls(scheduler, kind, _prediction_of(scheduler, kind), abar)
+
+    def alpha_sigma(self, t: Timestep, step: int | None = None) -> tuple[float, float]:
+        """(alpha, sigma) at timestep `t`; with `step`, at that index of the current schedule, and `t` is not read."""
+        if self.kind == "vp":
+            assert self.abar is not None
+            abar = self.abar[int(t if step is None else self._schedule().timesteps[step])].item()
+            return math.sqrt(abar), math.sqrt(1 - abar)
+        sigma = self._sigma(t, step)
+        if self.kind == "vp_sigma":
+            norm = math.hypot(1, sigma)
+            return 1 / norm, sigma / norm
+        return (1 - sigma if self.kind == "flow" else 1.0), sigma
+
+    def add_noise(self, x0: torch.Tensor, eps: torch.Tensor, t: Timestep, step: int | None = None) -> torch.Tensor:
+        """alpha x0 + sigma eps."""
+        alpha, sigma = self.alpha_sigma(t, step)
+        return _combine(x0, alpha, x0, sigma, eps)
+
+    def to_x0(self, output: torch.Tensor, sample: torch.Tensor, t: Timestep, step: int | None = None) -> torch.Tensor:
+        """The x0 that `output` means at `sample`. Raises `UnstillError` for an eps prediction at alpha = 0."""
+        c = self._affine(t, step)
+        self._require(c.x0_output, "x0", "alpha = 0")
+        return _combine(sample, c.x0_sample, sample, c.x0_output, output)
+
+    def to_eps(self, output: torch.Tensor, sample: torch.Tensor, t: Timestep, step: int | None = None) -> torch.Tensor:
+        """The eps that `output` means at `sample`. Raises `UnstillError` for an x0 prediction at sigma = 0."""
+        c = self._affine(t, step)
+        self._require(c.eps_output, "eps", "sigma = 0")
+        return _combine(sample, c.eps_sample, sample, c.eps_output, output)
+
+    def from_x0(self, x0: torch.Tensor, sample: torch.Tensor, t: Timestep, step: int | None = None) -> torch.Tensor:
+        """The output that means `x0` at `sample`. Raises `UnstillError` where x0 does not fix it (sigma = 0)."""
+        c = self._affine(t, step)
+        scale = _ratio(1, c.x0_output)
+        self._require(scale, "the output", "sigma = 0")
+        return _combine(x0, scale, x0, -scale * c.x0_sample, sample)
+
+    def from_eps(self, eps: torch.Tensor, sample: torch.Tensor, t: Timestep, step: int | None = None) -> torch.Tensor:
+        """The output that means `eps` at `sample`. Raises `UnstillError` where eps does not fix it (alpha = 0).
+
+        Near alpha = 0 this is ill-conditioned (12% error for UniPC at sigma = 1 - 1e-6): to change a prediction, use
+        `correct`, which never rebuilds it.
+        """
+        c = self._affine(t, step)
+        scale = _ratio(1, c.eps_output)
+        self._require(scale, "the output", "alpha = 0")
+        return _combine(eps, scale, eps, -scale * c.eps_sample, sample)
+
+    def gain(self, t: Timestep, step: int | None = None) -> float:
+        """d output / d eps with the sample held: 1 for eps, 1/alpha for flow and VP v, -sigma/alpha for x0 outputs.
+
+        It grows without bound as alpha goes to 0, and is infinite at alpha = 0 (first step of flow and zero-SNR
+        schedules), where no finite correction of eps exists for an output other than eps. A caller decides from
+        `alpha_sigma` up to which level it corrects.
+        """
+        return _ratio(1, self._affine(t, step).eps_output)
+
+    def correct(
+        self,
+        output: torch.Tensor,
+        delta_eps: torch.Tensor,
+        sample: torch.Tensor,
+        t: Timestep,
+        step: int | None = None,
+    ) -> torch.Tensor:
+        """output + gain(t) * delta_eps: the prediction whose eps is larger by `delta_eps` at the same sample.
+
+        Every prediction is affine, so the value of `sample` drops out; it stays in the signature beside its siblings.
+        Raises `UnstillError` where `gain` is infinite: skip that step.
+        """
+        gain = self.gain(t, step)
+        self._require(gain, "a correction of eps", "alpha = 0; skip this step")
+        return _combine(output, 1.0, output, gain, delta_eps)
+
+    def _affine(self, t: Timestep, step: int | None) -> Affine:
+        return affine(self.prediction, *self.alpha_sigma(t, step), getattr(self.scheduler.config, "sigma_data", 1.0))
+
+    def _require(self, coefficient: float, quantity: str, where: str) -> None:
+        if not math.isfinite(coefficient):
+            raise UnstillError(f"A {self.prediction} network does not determine {quantity} at {where}.")
+
+    def _sigma(self, t: Timestep, step: int | None) -> float:
+        schedule = self._schedule()
+        if step is None:
+            step = schedule.index(float(t), getattr(self.scheduler, "step_index", None))
+        return self._sigma_off_schedule(float(t)) if step is None else schedule.sigmas[step]
+
+    def _sigma_off_schedule(self, t: float) -> float:
+        """sigma of a timestep that the current schedule does not visit."""
+        config = self.scheduler.config
+        if _log_sigma_timesteps(config) or hasattr(self.scheduler, "precondition_noise"):
+            return math.exp(4 * t)
+        if self.abar is None or self.kind == "flow":
+            return t / config.num_train_timesteps
+        log_sigmas = ((1 - self.abar) / self.abar).log() / 2
+        low = min(int(t), len(log_sigmas) - 2)
+        return math.exp(torch.lerp(log_sigmas[low], log_sigmas[low + 1], t - low).item())
+
+    def _schedule(self) -> "_Schedule":
+        if self._seen is None or not self._seen.is_of(self.scheduler):
+            self._seen = _Schedule(self.scheduler)
+        return self._seen
+
+
+class _Schedule:
+    """What a scheduler currently visits, read back from the device once."""
+
+    __slots__ = ("_key", "_tensors", "sigmas", "timesteps")
+
+    def __init__(self, scheduler: Any) -> None:
+        self._tensors = self._current(scheduler)  # kept alive, so that the identities in the key stay taken
+        self._key = self._key_of(self._tensors)
+        timesteps, sigmas, midpoints = self._tensors
+        self.timesteps: list[float] = timesteps.tolist()
+        self.sigmas: list[float] = []
+        # Before set_timesteps some schedulers hold a training table here, in the opposite order of their timesteps.
+        if sigmas is not None and getattr(scheduler, "num_inference_steps", None) is not None:
+            self.sigmas = sigmas.tolist()
+        if self.sigmas and midpoints is not None:
+            # KDPM2 evaluates every odd step at a midpoint; its ancestral form stores that one place earlier.
+            offset = int(hasattr(scheduler, "sigmas_up"))
+            self.sigmas[1::2] = midpoints[1 - offset : len(self.sigmas) - offset : 2].tolist()
+
+    def is_of(self, scheduler: Any) -> bool:
+        return self._key == self._key_of(self._current(scheduler))
+
+    def index(self, t: float, running: int | None) -> int | None:
+        """Where `t` stands; of equal timesteps (rounded ones) the one the scheduler is at, else the first."""
+        if not self.sigmas or t not in self.timesteps:
+            return None
+        if running is not None and running < len(self.timesteps) and self.timesteps[running] == t:
+            return running
+        return self.timesteps.index(t)
+
+    @staticmethod
+    def _current(scheduler: Any) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        return (
+            scheduler.timesteps,
+            getattr(scheduler, "sigmas", None),
+            getattr(scheduler, "sigmas_interpol", None),
+        )
+
+    @staticmethod
+    def _key_of(tensors: tuple[torch.Tensor | None, ...]) -> tuple[tuple[int, int], ...]:
+        # _version tells of changes in place (Cosmos 2 makes one); tensors of inference_mode keep none.
+        return tuple((id(x), 0 if x.is_inference() else x._version) for x in tensors if x is not None)
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether levels are those of flow matching: by configuration, by what the scheduler can do, or because it takes
+    the configuration of FlowMatchEulerDiscreteScheduler (LTXEulerAncestralRFScheduler)."""
+    if getattr(scheduler, "config", {}).get("use_flow_sigmas"):
+        return True
+    flow_match = "FlowMatchEulerDiscreteScheduler" in getattr(scheduler, "_compatibles", ())
+    return (hasattr(scheduler, "scale_noise") or flow_match) and not hasattr(scheduler, "alphas_cumprod")
+
+
+def _kind_of(scheduler: Any) -> Kind:
+    config = getattr(scheduler, "config", {})
+    table = hasattr(scheduler, "alphas_cumprod")
+    if config.get("invert_sigmas"):
+        raise UnstillError(
+            f"{type(scheduler).__name__} with invert_sigmas=True counts noise levels backwards, which is not "
+            "supported; use a scheduler with invert_sigmas=False."
+        )
+    if is_flow(scheduler):
+        if "num_train_timesteps" not in config:  # MiniMaxH3Scheduler
+            raise UnstillError(
+                f"{type(scheduler).__name__} counts time from noise (0) to data (1) and takes a velocity towards the "
+                "data, the opposite of what the networks of the supported pipelines are trained on; use "
+                "FlowMatchEulerDiscreteScheduler."
+            )
+        return "flow"
+    if hasattr(scheduler, "precondition_outputs"):  # before vp_sigma: EDM-DPM-Solver++ has both
+        return "edm"
+    if table and hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
+        return "vp_sigma"
+    if table:
+        return "ve" if hasattr(scheduler, "sigmas") else "vp"
+    raise UnstillError(
+        f"{type(scheduler).__name__} has no forward process known to unstill; "
+        "use a DDIM, DPM-Solver, UniPC, Euler, EDM or flow-matching scheduler, or name its kind "
+        f"({', '.join(get_args(Kind))}) with kind=."
+    )
+
+
+def _prediction_of(scheduler: Any, kind: Kind) -> Prediction:
+    default = "flow_prediction" if kind == "flow" else "epsilon"
+    name = scheduler.config.get("prediction_type") or default
+    name = {"original_sample": "sample"}.get(name, name)
+    if kind == "edm":
+        name = {"epsilon": "edm", "v_prediction": "edm_v"}.get(name, name)
+    # diffusers' v formula assumes alpha^2 + sigma^2 = 1, its flow formula alpha + sigma = 1.
+    clash = {"flow": "v_prediction", "vp": "flow_prediction", "vp_sigma": "flow_prediction"}.get(kind)
+    if name not in get_args(Prediction) or name == clash or (kind == "edm" and not name.startswith("edm")):
+        raise UnstillError(
+            f"prediction_type={name!r} of {type(scheduler).__name__} does not go with a {kind!r} forward process; "
+            "check the scheduler's configuration."
+        )
+    return name  # type: ignore[return-value]
+
+
+def _log_sigma_timesteps(config: Any) -> bool:
+    """Whether timesteps are ln(sigma) / 4 rather than training steps (Stable Video Diffusion)."""
+    return config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.inf
+
+
+def _combine(like: torch.Tensor, a: float, x: torch.Tensor, b: float, y: torch.Tensor) -> torch.Tensor:
+    """a x + b y in at least float32, as the type of `like`."""
+    wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    return (a * x.to(wide) + b * y.to(wide)).to(like.dtype)

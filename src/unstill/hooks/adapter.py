@@ -1,0 +1,243 @@
+"""
+What an adapter is: all that unstill must know of a pipeline class, and what pipelines on the same kind of VAE share.
+
+An adapter has no state; it is handed the pipeline. Inside the library video latents are `(B, C, F, H, W)`: adapters
+translate, to and fro.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unstill.data.images import resize_and_crop
+from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess, Kind, Prediction
+from unstill.hooks.method_hooks import Watch, watch_block, watch_method
+
+
+class Adapter:
+    """
+    What holds for most pipelines; a family overrides what differs.
+
+    Attributes:
+        kind: the forward process, where the scheduler does not tell it (see `ForwardProcess.of`).
+        prediction: what the scheduler steps, where that is not what the network predicts.
+        asks_for_x0: whether the pipeline calls `scheduler.step` once for an x0, and again with a guided one to step.
+        frames_first: whether the pipeline's latents are `(B, F, C, H, W)`.
+        captures: the method of the pipeline whose result holds the image latents; `None`: it encodes no image.
+        starts_at: the last of `set_timesteps`, `prepare_latents` and `captures` that the pipeline calls. Until then it
+            has not read the first latents, so that they can be rewritten in place.
+        denoisers: the components whose input holds image latents; empty where that cannot be changed.
+        condition_input: the name of that input.
+        reuses_input: whether the pipeline hands the same tensor to the denoiser again, not a new one for each call.
+        zero_unconditional: whether under guidance the first half of the batch sees zeros instead of the image.
+        modular: whether the pipeline is made of blocks.
+        copies_scheduler: whether copies of the scheduler sample something else beside the video.
+        usual_scheduler: class and configuration of what its released models come with, for the table of what works.
+    """
+
+    kind: Kind | None = None
+    prediction: Prediction | None = None
+    asks_for_x0: bool = False
+    frames_first: bool = False
+    captures: str | None = None
+    starts_at: str = "prepare_latents"
+    denoisers: tuple[str, ...] = ()
+    condition_input: str = "hidden_states"
+    reuses_input: bool = False
+    zero_unconditional: bool = False
+    modular: bool = False
+    copies_scheduler: bool = False
+    usual_scheduler: tuple[str, dict[str, Any]] = ("DDIMScheduler", {})
+
+    def process(self, scheduler: Any) -> ForwardProcess:
+        """The forward process of what the scheduler steps."""
+        process = ForwardProcess.of(scheduler, kind=self.kind)
+        return process if self.prediction is None else dataclasses.replace(process, prediction=self.prediction)
+
+    def watch(self, pipe: Any, name: str, watch: Watch) -> Callable[[], None]:
+        """Lets `watch` see, and replace, what the pipeline's method `name` returns; gives the way back."""
+        return watch_method(pipe, name, watch)
+
+    def held_frames(self, pipe: Any) -> int:
+        """Leading latent frames that the pipeline fills with the image and does not denoise."""
+        return 0
+
+    def handover(self, pipe: Any) -> float | None:
+        """The timestep below which a second network takes over from the first; `None`: there is one network."""
+        return None
+
+    # The first latents: the (first) value of `prepare_latents`, with the arguments of that call.
+    def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        return latents.transpose(1, 2) if self.frames_first else latents
+
+    def first_from_video(self, pipe: Any, video: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        return video.transpose(1, 2) if self.frames_first else video
+
+    # Outputs and samples: what the scheduler's `step` receives and returns.
+    def step_to_video(self, x: torch.Tensor, frames: int) -> torch.Tensor:
+        return x.transpose(1, 2) if self.frames_first else x
+
+    def step_from_video(self, video: torch.Tensor) -> torch.Tensor:
+        return video.transpose(1, 2) if self.frames_first else video
+
+    def first_scale(self, pipe: Any, image_latents: torch.Tensor | None) -> tuple[Any, Any]:
+        """(scale, offset) of what `prepare_latents` makes of unit noise: latents = scale * noise + offset."""
+        return getattr(pipe.scheduler, "init_noise_sigma", 1.0), 0.0  # flow matching schedulers have none
+
+    def lower(self, pipe: Any, video: torch.Tensor, image_latents: torch.Tensor | None) -> torch.Tensor:
+        """First latents for levels that methods have changed, where the pipeline itself does not go by the levels."""
+        return video
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        """
+        From what `captures` has returned to `(B, C, 1, H, W)`, normalised as the video latents; `video` are the first
+        latents.
+        """
+        raise NotImplementedError
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        """The part of a denoiser's input that holds the image latents, as a view `(rows, C, F or 1, H, W)`."""
+        raise NotImplementedError
+
+    def condition_scale(self, pipe: Any) -> float:
+        """Image latents normalised as the video latents, divided by those that the denoiser sees."""
+        return 1.0
+
+    def compression(self, pipe: Any) -> tuple[int, int]:
+        """Pixels per latent pixel, frames per latent frame."""
+        return pipe.vae_scale_factor, 1
+
+    def encode_video(self, pipe: Any, video: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """
+        A clip through the pipeline's own VAE, to video latents as the pipeline normalises them.
+
+        Args:
+            video: `(F, 3, H, W)` in [0, 1].
+            generator: draws from the posterior; without it, its mode.
+
+        Returns:
+            `(1, C, F', h, w)`, float32.
+
+        Raises:
+            UnstillError: a length or size that the VAE does not take.
+        """
+        space, time = self.compression(pipe)
+        frames, _, height, width = video.shape
+        if height % space or width % space or (frames - 1) % time:
+            raise UnstillError(
+                f"{type(pipe).__name__} encodes clips of {time} n + 1 frames and sides that are multiples of {space}, "
+                f"but this one has {frames} frames of {height}x{width}; cut or resize it."
+            )
+        vae, dtype = pipe.vae, pipe.vae.dtype
+        upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
+        if upcast:  # as the pipelines do: some VAEs overflow in float16
+            vae.to(torch.float32)
+        with torch.no_grad():
+            latents = self._encode(pipe, (2 * video - 1).to(pipe._execution_device, vae.dtype), generator)
+        if upcast:
+            vae.to(dtype)
+        return latents
+
+    def encode_image(
+        self,
+        pipe: Any,
+        image: Image.Image | torch.Tensor,
+        size: tuple[int, int, int, int],
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """
+        The latents of an image, `(B, C, 1, h, w)`, float32, for a `size` of (B, C, h, w): an image is cropped and
+        encoded as a clip of one frame, latents are only checked.
+        """
+        batch, channels, height, width = size
+        if isinstance(image, torch.Tensor):
+            shape = (batch, channels, 1, height, width)
+            if image.shape not in (shape, (1, *shape[1:])):
+                raise UnstillError(
+                    f"The image latents given to apply are {tuple(image.shape)}, and this call needs {shape}."
+                )
+            return image.to(device).float().expand(shape)
+        space, _ = self.compression(pipe)
+        picture = resize_and_crop(image.convert("RGB"), (height * space, width * space))
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+        return self.encode_video(pipe, pixels, generator).to(device).expand(batch, -1, -1, -1, -1)
+
+    def decode_video(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        """Normalised video latents `(1, C, F', h, w)` to the clip `(F, 3, H, W)` in [0, 1], float32."""
+        with torch.no_grad():
+            video = self._decode(pipe, latents.to(pipe._execution_device, pipe.vae.dtype))
+        return (video[0].transpose(0, 1).float() / 2 + 0.5).clamp(0, 1)
+
+    def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+def _posterior(pipe: Any, pixels: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    distribution = pipe.vae.encode(pixels).latent_dist
+    return (distribution.mode() if generator is None else distribution.sample(generator)).float()
+
+
+class FrameAdapter(Adapter):
+    """Pipelines on a VAE of Stable Diffusion, which encodes frame by frame. As it stands: AnimateDiff."""
+
+    def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        latents = torch.cat([_posterior(pipe, frame[None], generator) for frame in frames])  # (F, C, h, w)
+        return latents.transpose(0, 1)[None] * pipe.vae.config.scaling_factor
+
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        return pipe.decode_latents(latents)
+
+
+class VideoAdapter(Adapter):
+    """Pipelines on a causal video VAE."""
+
+    reuses_input = True  # once with the prompt, once without it
+    usual_scheduler = ("FlowMatchEulerDiscreteScheduler", {})
+
+    def compression(self, pipe: Any) -> tuple[int, int]:
+        return pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
+
+    def moments(self, pipe: Any, latents: torch.Tensor) -> tuple[Any, Any]:
+        """
+        (mean, deviation) by which the pipeline normalises latents `(B, C, F, h, w)` of its VAE: numbers, or
+        `(1, C, 1 or F, 1, 1)`.
+        """
+        config = pipe.vae.config
+        # LTX has them in the state of its VAE, Wan in its configuration
+        known = {**dict(pipe.vae.named_buffers(recurse=False)), **config}
+        if known.get("latents_mean") is None:
+            return 0.0, 1 / config.scaling_factor
+        mean, deviation = (
+            torch.as_tensor(known[name])
+            .to(latents.device, torch.float32)
+            .view(1, latents.shape[1], -1, 1, 1)[:, :, : latents.shape[2]]
+            for name in ("latents_mean", "latents_std")
+        )
+        return mean, deviation / config.get("scaling_factor", 1.0)
+
+    def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        latents = _posterior(pipe, frames.transpose(0, 1)[None], generator)
+        mean, deviation = self.moments(pipe, latents)
+        return (latents - mean) / deviation
+
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        mean, deviation = self.moments(pipe, latents)
+        return pipe.vae.decode((latents * deviation + mean).to(latents.dtype)).sample
+
+
+class ModularAdapter(Adapter):
+    """Pipelines made of blocks, one of which makes the first latents when the image latents are in the state."""
+
+    modular = True
+
+    def watch(self, pipe: Any, name: str, watch: Watch) -> Callable[[], None]:
+        return watch_block(pipe, "PrepareLatentsStep", "image_condition_latents", watch)

@@ -1,0 +1,315 @@
+"""`unstill.apply`: puts methods into a pipeline, and takes them out again."""
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Self
+
+import torch
+from PIL import Image
+
+from unstill.errors import UnstillError
+from unstill.hooks.caller import hook_pipeline, hooks_of
+from unstill.hooks.condition_hooks import around_calls, edit_condition
+from unstill.hooks.registry import adapter_for
+from unstill.hooks.scheduler_hooks import Arguments, hooked, skip_step, unhook
+from unstill.hooks.step_hooks import ScheduleOnly, correct, schedule, solve
+from unstill.methods.base import Method, Run, Target
+from unstill.noise_schedule import level_of
+
+
+log = logging.getLogger(__name__)
+
+
+def apply(pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None = None) -> "Applied":
+    """
+    Puts `methods` into a diffusers pipeline: they act, in the order given, on every later call of it.
+
+    Args:
+        pipe: a pipeline of a supported class, or of one that inherits from it.
+        methods: without any, the pipeline computes bit for bit what it computes alone.
+        image: the conditional image, for methods that need its latents on a pipeline that encodes none (AnimateDiff);
+            or these latents, `(1 or B, C, 1, H, W)`, normalised as the pipeline's video latents.
+
+    Returns:
+        `Applied`: a handle, and a context manager. Leaving it, or `remove()`, restores the pipeline.
+
+    Raises:
+        UnstillError: unknown pipeline, one that has methods already, or methods that do not work on it or together.
+
+    Example:
+        ```py
+        with unstill.apply(pipe, AnalyticInit(start=0.96, statistics="cars.safetensors"), NoiseRectification()):
+            video = pipe(image, num_inference_steps=25, generator=generator).frames[0]
+        ```
+    """
+    return Applied(pipe, methods, image)
+
+
+def applied_to(pipe: Any) -> "Applied | None":
+    """The methods that are in a pipeline now."""
+    return hooks_of(pipe)
+
+
+class _First(NamedTuple):
+    """What `prepare_latents` made: the tensor that the pipeline holds, and the arguments it came from."""
+
+    latents: torch.Tensor
+    arguments: Arguments
+
+
+class Applied:
+    """
+    Methods in a pipeline. `run` is the state of the latest pipeline call, `None` before the first and without methods.
+
+    Three calls that a pipeline makes itself tell all that methods need: `scheduler.set_timesteps` the noise levels,
+    `prepare_latents` the first latents, and one that differs between pipelines the image latents. So does their order;
+    after the last one (`Adapter.starts_at`) the run starts, and the first latents are rewritten in place.
+
+    All hooks act only while this pipeline is called, and in the thread of the call: its scheduler and its networks may
+    be shared with other pipelines.
+    """
+
+    def __init__(
+        self, pipe: Any, methods: tuple[Method, ...], image: Image.Image | torch.Tensor | None = None
+    ) -> None:
+        self.pipe = pipe
+        self.methods = methods
+        self.run: Run | None = None
+        self._adapter = adapter_for(pipe)
+        self._image = image
+        if applied_to(pipe) is not None:
+            raise UnstillError(
+                f"This {type(pipe).__name__} has methods already; give all to one apply, or remove() those first."
+            )
+        if image is not None and self._adapter.captures is not None:
+            raise UnstillError(
+                f"{type(pipe).__name__} encodes its image itself; give the image to the pipeline's call."
+            )
+        self._own_scheduler = pipe.scheduler
+        self._scheduler = hooked(pipe.scheduler, self)
+        self.process = self._adapter.process(self._scheduler)
+        self._check()
+        self._warn()
+
+        self._lock = threading.Lock()  # held while the pipeline is called
+        self._thread: int | None = None  # the thread of that call
+        self._forget()
+        names = {"prepare_latents", self._adapter.captures or "prepare_latents"}
+        self._undo = [self._adapter.watch(pipe, name, self._on_result) for name in names]
+        if self._having("on_condition"):
+            denoisers = (getattr(pipe, name, None) for name in self._adapter.denoisers)
+            self._undo += [
+                around_calls(denoiser, self._around_denoiser)
+                for denoiser in denoisers
+                if denoiser is not None  # only Wan 2.2 A14B has two
+            ]
+        pipe.scheduler = self._scheduler
+        self._undo.append(hook_pipeline(pipe, self))
+
+    def remove(self) -> None:
+        """
+        Restores the pipeline's class, scheduler, methods and denoisers; nothing the second time. What someone else has
+        put in their place since stays.
+        """
+        if self.pipe.scheduler is self._scheduler:
+            self.pipe.scheduler = self._own_scheduler
+        unhook(self._scheduler)
+        self._thread = None
+        while self._undo:
+            self._undo.pop()()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.remove()
+
+    def _check(self, image_latents: bool = True) -> None:
+        target = Target(
+            pipeline=type(self.pipe).__name__,
+            process=self.process,
+            order=self._scheduler.order,
+            image_latents=image_latents and (self._adapter.captures is not None or self._image is not None),
+            condition=bool(self._adapter.denoisers),
+            held_frames=self._adapter.held_frames(self.pipe),
+            copies=self._adapter.copies_scheduler,
+            modular=self._adapter.modular,
+        )
+        for i, method in enumerate(self.methods):
+            if not isinstance(method, Method):
+                raise UnstillError(f"{method!r} is not a method; give an instance, such as EarlyStart(start=0.96).")
+            method.check(self.methods[:i] + self.methods[i + 1 :], target)
+        if (unseen := self._having("on_condition")) and not target.condition:
+            raise UnstillError(
+                f"{unseen[0].name} changes the image latents that the denoiser sees, and that of "
+                f"{target.pipeline} sees none."
+            )
+
+    def _warn(self) -> None:
+        """Says what works, but hardly as meant."""
+        handover = self._adapter.handover(self.pipe)
+        if handover is None:
+            return
+        for method in self.methods:
+            level = {unit: getattr(method, unit, None) for unit in ("start", "sigma")}
+            if any(level.values()) and level_of(self.process, **level)[0] < handover:
+                log.warning(
+                    "%s starts below the level at which %s hands over to its second network (boundary_ratio): the "
+                    "first one, which was trained for high noise, is not used.",
+                    method.name,
+                    type(self.pipe).__name__,
+                )
+
+    @contextmanager
+    def also(self, method: Method) -> Iterator[None]:
+        """One more method, last in order, for as long as the context lasts."""
+        before = self.methods
+        try:
+            self.methods = (*before, method)
+            self._check()
+            yield
+        finally:
+            self.methods = before
+
+    def _having(self, hook: str) -> list[Method]:
+        return [method for method in self.methods if method.implements(hook)]
+
+    def _new_run(self) -> Run:
+        return Run(process=self.process, methods=self.methods, held=self._adapter.held_frames(self.pipe))
+
+    def _forget(self) -> None:
+        """What is known of the call that has begun: nothing."""
+        self._next = self._new_run()
+        self._first: _First | None = None
+        self._captured: Any = None  # what the method `Adapter.captures` has returned
+        self._latest: torch.Tensor | None = None  # what `scheduler.step` has returned
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise UnstillError(
+                f"This {type(self.pipe).__name__} with methods is being called already, and they keep the state of "
+                "one call; wait for it, or apply to copy.copy(pipe) in each thread, which shares the networks."
+            )
+        try:
+            self.run, self._thread = None, threading.get_ident()
+            self._forget()
+            yield
+        finally:
+            self._thread = self._first = self._captured = None
+            self._lock.release()
+
+    @property
+    def _acting(self) -> bool:
+        return bool(self.methods) and self._thread == threading.get_ident()
+
+    def own(self, scheduler: Any) -> Any:
+        return self._own_scheduler if scheduler is self._scheduler else scheduler
+
+    # During a call of the pipeline, in the order of most pipelines.
+
+    def on_set_timesteps(self, scheduler: Any) -> None:
+        if self._acting:
+            self._next.memory.clear()
+            schedule(self._next, scheduler)
+            self._called("set_timesteps")
+
+    def copied(self) -> ScheduleOnly | None:
+        return ScheduleOnly(self.methods) if self._acting else None
+
+    def _on_result(self, name: str, arguments: Arguments, result: Any) -> Any:
+        if not self._acting:
+            return result
+        if name == self._adapter.captures:
+            self._captured = result
+        if name == "prepare_latents":
+            if self.pipe.scheduler is not self._scheduler:
+                raise UnstillError("The pipeline was given another scheduler after apply; remove() and apply again.")
+            if getattr(self.pipe, "free_init_enabled", False):
+                raise UnstillError(
+                    "Methods do not work inside enable_free_init(); use disable_free_init() and FreeInit."
+                )
+            latents, *others = result if isinstance(result, tuple) else (result,)
+            latents = latents.clone()  # it is rewritten in place, and may be the caller's own tensor
+            self._first = _First(latents, arguments)
+            result = (latents, *others) if isinstance(result, tuple) else latents
+        self._called(name)
+        return result
+
+    def _called(self, name: str) -> None:
+        if name == self._adapter.starts_at and self._first is not None:
+            self.run, self._next, self._latest = self._next, self._new_run(), None
+            first, self._first = self._first, None
+            self._start(self.run, first)
+            self._captured = None
+
+    def _start(self, run: Run, first: _First) -> None:
+        adapter = self._adapter
+        video = adapter.first_to_video(self.pipe, first.latents, first.arguments).float()
+        if self._captured is not None:
+            encoded = adapter.image_latents(self.pipe, self._captured, video).float()
+            run.image_latents = encoded.expand(len(video), -1, -1, -1, -1)  # some pipelines hold one for all videos
+        elif self._image is not None:
+            size = len(video), video.shape[1], *video.shape[3:]
+            run.encode_image = functools.partial(adapter.encode_image, self.pipe, self._image, size, video.device)
+            run.image_latents = run.encode_image(None)
+        elif adapter.captures is not None:  # called without an image, which some pipelines may be
+            self._check(image_latents=False)
+        run.generator = first.arguments.get("generator")
+
+        if video.shape[2] <= run.held:
+            raise UnstillError(
+                f"This call of {type(self.pipe).__name__} makes no latent frame besides those that hold the image, so "
+                "there is nothing for methods to do; ask for more frames."
+            )
+        made = video
+        if not run.grid.own:
+            video = adapter.lower(self.pipe, made, run.image_latents)
+        scale, offset = adapter.first_scale(self.pipe, run.image_latents)
+        latents = own = video[:, :, run.held :]
+        run.noise = noise = ((video - offset) / scale)[:, :, run.held :]
+        run.frames = own.shape[2]
+        # Who makes the first latents comes last, and builds on the noise of the others in whatever order they came.
+        for method in sorted(self._having("on_noise"), key=lambda method: "latents" in method.owns):
+            run.noise = method.on_noise(run, run.noise)
+        if run.noise is not noise:
+            latents = (scale * torch.cat([video[:, :, : run.held], run.noise], 2) + offset)[:, :, run.held :]
+        for method in self._having("on_start"):
+            latents = method.on_start(run, latents)
+        if video is not made or latents is not own:
+            video = torch.cat([video[:, :, : run.held], latents.to(video)], 2)
+            first.latents.copy_(adapter.first_from_video(self.pipe, video, first.arguments))
+
+    def _around_denoiser(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any] | None:
+        if not self._acting or self.run is None:
+            return None
+        return edit_condition(self._adapter, self.pipe, self.run, self._having("on_condition"), args, kwargs)
+
+    def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
+        if not self._acting or (self._adapter.asks_for_x0 and "pred_original_sample" not in arguments):
+            return call()
+        run = self.run
+        if run is None:
+            raise UnstillError(f"{type(self.pipe).__name__} was not seen to start; call the pipeline as a whole.")
+        if run.step == 0 and arguments["timestep"] != run.grid.timesteps[0]:
+            raise UnstillError(
+                f"{type(self.pipe).__name__} skips the first noise level of its scheduler; call it with strength=1."
+            )
+        skipped_to = correct(self._adapter, run, self._having("on_step"), arguments)
+        if skipped_to is None:
+            result = solve(run, scheduler, call)
+        else:
+            result = skip_step(scheduler, arguments, skipped_to, run.step + 1)
+        run.step += 1
+        self._latest = result[0] if isinstance(result, tuple) else result.prev_sample
+        return result
+
+    @property
+    def sample(self) -> torch.Tensor:
+        """The sample after the latest step, `(B, C, F, H, W)` without held frames: after a call, the clean latents."""
+        assert self.run is not None and self._latest is not None
+        video = self._adapter.step_to_video(self._latest, self.run.frames)
+        return video[:, :, video.shape[2] - self.run.frames :].float()

@@ -1,0 +1,110 @@
+"""`unstill.free_init`: the loop of FreeInit around a pipeline."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unstill.errors import UnstillError
+from unstill.hooks.apply import applied_to, apply
+from unstill.methods.base import Method, Run, Target
+from unstill.methods.free_init import FreeInit
+from unstill.methods.noise_levels import check_signal
+
+
+log = logging.getLogger(__name__)
+
+
+def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int | None = None, **kwargs: Any) -> Any:
+    """
+    Calls a pipeline several times, each time from noise with the low frequencies of the video before.
+
+    Also on schedulers and pipelines that diffusers' `enable_free_init` does not support, and inside `apply`. The
+    generator is drawn from in every iteration, `latents=` are used in the first only.
+
+    Args:
+        pipe: a pipeline that `apply` supports.
+        method: `FreeInit` with its parameters.
+        num_inference_steps: of the last (unless `coarse_to_fine`: of every) iteration; by default the pipeline's.
+        *args, **kwargs: further arguments of the pipeline's call.
+
+    Returns:
+        What the last call of the pipeline returns.
+
+    Raises:
+        UnstillError: where `apply` does, or if another method of the pipeline decides the first latents.
+
+    Example:
+        ```py
+        output = unstill.free_init(pipe, FreeInit(iterations=3), prompt="a boat", num_inference_steps=25)
+        ```
+    """
+    with ExitStack() as stack:
+        applied = applied_to(pipe) or stack.enter_context(apply(pipe))
+        restart = FreeInitNoise(method)
+        stack.enter_context(applied.also(restart))
+        level = method.level_for(applied.process)
+        if method.level is None and level < 1:
+            log.warning(
+                "FreeInit noises to level=%g between the calls: %s keeps nothing of the video at 1.",
+                level,
+                type(pipe.scheduler).__name__,
+            )
+        if num_inference_steps is None:
+            num_inference_steps = inspect.signature(pipe.__call__).parameters["num_inference_steps"].default
+        for iteration in range(method.iterations - 1):
+            steps = method.steps(num_inference_steps, iteration)
+            pipe(*args, **{**kwargs, "num_inference_steps": steps, "output_type": "latent"})
+            restart.video = applied.sample
+            kwargs.pop("latents", None)
+        return pipe(*args, **kwargs, num_inference_steps=num_inference_steps)
+
+
+@contextmanager
+def sampling(
+    pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None = None
+) -> Iterator[Callable[..., Any]]:
+    """`apply` that takes `FreeInit` as well; gives what to call in place of the pipeline."""
+    loops = [method for method in methods if isinstance(method, FreeInit)]
+    if len(loops) > 1:
+        raise UnstillError("FreeInit was given twice; give it once.")
+    with apply(pipe, *(method for method in methods if method not in loops), image=image):
+        yield functools.partial(free_init, pipe, loops[0]) if loops else pipe
+
+
+@dataclass(eq=False, slots=True)
+class FreeInitNoise(Method):
+    """The noise of every iteration after the first."""
+
+    method: FreeInit
+    video: torch.Tensor | None = None
+    initial: torch.Tensor | None = None
+
+    owns = frozenset({"latents"})
+
+    @property
+    def name(self) -> str:
+        return "FreeInit"
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        Method.check(self, others, target)
+        if target.modular:
+            raise UnstillError(
+                f"FreeInit calls the pipeline several times, and the blocks of {target.pipeline} decide what it takes "
+                "and returns; use a supported pipeline that is not modular, such as WanPipeline."
+            )
+        check_signal(target.process, self.method.level_for(target.process), "FreeInit")
+
+    def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
+        if self.initial is None:
+            self.initial = noise
+            return noise
+        assert self.video is not None
+        video, self.video = self.video, None
+        return self.method.reinitialize(run.process, video, self.initial, noise)

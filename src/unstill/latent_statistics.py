@@ -1,0 +1,320 @@
+"""Latent statistics: E[X0] per element and mean Var[X0] of a data set's video latents, for Analytic-Init.
+
+Proposition 1 of "Identifying and Solving Conditional Image Leakage in Image-to-Video Diffusion Model" (arXiv
+2406.15735) needs these two moments. They are accumulated as a stream, merge exactly, and live in one safetensors file.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import BaseModel, Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.nn.functional import interpolate
+
+from unstill.documents import parse_json
+from unstill.errors import UnstillError, first_line
+
+
+VERSION = 1
+KEY = "unstill.statistics"  # the file format's name
+"""Where a file of statistics keeps its description."""
+# The names in the files that the paper's authors published, and the order of dimensions that goes with each.
+_RELEASED = (("Expectation_X0", "Tr_Cov_d", "CFHW"), ("Expectation_x_0", "trCov_d", "FCHW"))
+
+
+class Description(BaseModel):
+    """The JSON text in a file of statistics; a run's state has more keys."""
+
+    version: int = Field(ge=1)
+    count: int | None = Field(ge=0, lt=2**53)
+    meta: dict[str, Any]
+
+
+class LatentStatistics:
+    """Streaming moments of video latents, in float64 (Welford's method; merging by Chan, Golub and LeVeque).
+
+    Args:
+        meta: what the statistics are of (model, fps, size ...); JSON values, kept in the file.
+    """
+
+    def __init__(self, meta: dict[str, Any] | None = None) -> None:
+        self.meta: dict[str, Any] = dict(meta or {})
+        self._count: int | None = 0
+        self._mean: torch.Tensor | None = None  # (C, F, H, W)
+        self._m2: torch.Tensor | None = None  # sums of squared deviations, (C, F, H, W)
+
+    @classmethod
+    def of(
+        cls,
+        count: int | None,
+        mean: torch.Tensor | None = None,
+        m2: torch.Tensor | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> Self:
+        """From `count` and `moments`; no moments for a count of 0."""
+        new = cls(meta)
+        new._count, new._mean, new._m2 = count, mean, m2
+        return new
+
+    @property
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean and the sums of squared deviations from it, float64 (C, F, H, W)."""
+        return self._state()
+
+    @property
+    def count(self) -> int | None:
+        """The number of videos; None for published files, which do not tell."""
+        return self._count
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """E[X0], float64 (C, F, H, W)."""
+        return self._state()[0]
+
+    @property
+    def variance(self) -> torch.Tensor:
+        """Tr(Cov[X0]) / d: the mean over all elements of the biased variance, a float64 scalar."""
+        return self._state()[1].mean() / (self._count or 1)
+
+    def update(self, latents: torch.Tensor) -> Self:
+        """Add a batch of video latents (B, C, F, H, W).
+
+        Raises:
+            UnstillError: not five dimensions, an empty batch, other video shapes than before, NaN or infinity.
+        """
+        if latents.ndim != 5 or 0 in latents.shape:
+            raise UnstillError(
+                f"Video latents are a batch (B, C, F, H, W), not empty, but got {tuple(latents.shape)}."
+            )
+        if not latents.is_floating_point():
+            raise UnstillError(f"Video latents are float tensors, but got {latents.dtype}.")
+        x = latents.detach().cpu().to(torch.float64)  # on the CPU: not every accelerator has float64
+        if not bool(x.isfinite().all()):
+            raise UnstillError(
+                "The video latents hold NaN or infinity; encode in float32 or bfloat16, not in float16."
+            )
+        mean = x.mean(0)
+        self._add(len(x), mean, (x - mean).square_().sum(0))
+        return self
+
+    def merge(self, other: "LatentStatistics") -> Self:
+        """Add what another instance has seen: the same result as one stream over both.
+
+        Raises:
+            UnstillError: other shapes, or statistics without a count (published files).
+        """
+        if other._count != 0:
+            mean, m2 = other._state()
+            self._add(other._count, mean, m2)
+        return self
+
+    def resized(self, shape: tuple[int, int, int]) -> "LatentStatistics":
+        """The statistics for another number of frames or size, (F, H, W), by linear interpolation.
+
+        The first and the last frame keep their places. The scalar variance does not change. It is an approximation:
+        for the best start make statistics at the size you sample.
+        """
+        if len(shape) != 3 or any(int(side) != side or side < 1 for side in shape):
+            raise UnstillError(f"A latent shape is (frames, height, width), each at least 1, but got {tuple(shape)}.")
+        mean, m2 = self._state()
+        if tuple(mean.shape[1:]) == tuple(shape):
+            return self
+        if m2.ndim:  # published files hold one number
+            spread = _resize(m2, shape)
+            m2 = spread * (m2.mean() / spread.mean().clamp_min(torch.finfo(torch.float64).tiny))
+        meta = {**self.meta, "resized_from": list(mean.shape)}
+        return LatentStatistics.of(self._count, _resize(mean, shape), m2, meta)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one safetensors file: mean, m2 (sums of squared deviations, per element) and a JSON description.
+
+        Raises:
+            UnstillError: nothing counted yet, or the file cannot be written.
+        """
+        self._state()
+        return self.write(Path(path), {}, {})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "LatentStatistics":
+        """Read a file written by `save`, or one that the paper's authors published (see `from_released`).
+
+        Raises:
+            UnstillError: no such file, damaged, or of another kind.
+        """
+        path = _existing(path)
+        with path.open("rb") as file:
+            head = file.read(2)
+        if head == b"PK" or head[:1] == b"\x80":  # a zip file or a pickle: torch.save
+            return cls.from_released(path)
+        return _read(path)
+
+    @classmethod
+    def from_released(cls, path: str | os.PathLike[str]) -> "LatentStatistics":
+        """Read the authors' files: `torch.save` dictionaries (or safetensors) with a mean and a scalar variance.
+
+        `Expectation_X0`/`Tr_Cov_d` (DynamiCrafter, VideoCrafter) hold (1, C, F, H, W), and `Expectation_x_0`/`trCov_d`
+        (SVD) hold (1, F, C, H, W); the leading 1 may be missing. They tell no count, so they take no more videos.
+
+        Raises:
+            UnstillError: no such file, or not of this kind.
+        """
+        path = _existing(path)
+        tensors: Any
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, "pt") as file:
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            else:
+                tensors = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises almost anything on a damaged file
+            raise UnstillError(f"{path} cannot be read safely as statistics ({type(error).__name__}).") from error
+        for mean_key, variance_key, layout in _RELEASED:  # noqa: B007
+            if isinstance(tensors, dict) and mean_key in tensors and variance_key in tensors:
+                break
+        else:
+            names = " or ".join(f"{mean} and {variance}" for mean, variance, _ in _RELEASED)
+            raise UnstillError(f"{path} holds no published statistics; expected the entries {names}.")
+        mean, variance = (_number_tensor(tensors[key], f"{path}: {key}") for key in (mean_key, variance_key))
+        if mean.ndim == 5 and len(mean) == 1:
+            mean = mean[0]
+        if mean.ndim != 4 or variance.numel() != 1:
+            raise UnstillError(
+                f"{path} holds a mean {tuple(mean.shape)} and a variance {tuple(variance.shape)}; "
+                "expected one video's latents and one number."
+            )
+        check_moments(None, mean, variance.reshape(()), str(path))
+        mean = mean if layout == "CFHW" else mean.transpose(0, 1).contiguous()  # (F, C, H, W) -> (C, F, H, W)
+        return cls.of(None, mean, variance.reshape(()), {"source": path.name})
+
+    def __repr__(self) -> str:
+        if self._mean is None:
+            return "LatentStatistics(count=0)"
+        return f"LatentStatistics(count={self._count}, shape={tuple(self._mean.shape)}, variance={self.variance:.6g})"
+
+    def _state(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._mean is None or self._m2 is None:
+            raise UnstillError("These latent statistics are empty; update() them with video latents first.")
+        return self._mean, self._m2
+
+    def _add(self, count: int | None, mean: torch.Tensor, m2: torch.Tensor) -> None:
+        if self._count is None or count is None:
+            raise UnstillError("Published statistics tell no count, so they can neither be updated nor merged.")
+        if self._mean is None or self._m2 is None:
+            self._count, self._mean, self._m2 = count, mean.clone(), m2.clone()
+            return
+        if self._mean.shape != mean.shape:
+            raise UnstillError(
+                f"These statistics are of (C, F, H, W) = {tuple(self._mean.shape)}, but the new ones are of "
+                f"{tuple(mean.shape)}; keep frames and size the same."
+            )
+        total = self._count + count
+        delta = mean - self._mean
+        self._m2 += m2 + delta.square() * (self._count * count / total)
+        self._mean += delta * (count / total)
+        self._count = total
+
+    def write(self, path: Path, extra: dict[str, Any], more: dict[str, torch.Tensor]) -> Path:
+        """`save` with more: `extra` goes into the description, `more` beside the tensors; `load` ignores both."""
+        from unstill.data.files import replacing
+
+        text = {"version": VERSION, "count": self._count, "meta": self.meta, **extra}
+        tensors = dict(more)
+        if self._count != 0:
+            mean, m2 = self._state()
+            text["variance"] = float(self.variance)
+            tensors |= {"mean": mean.contiguous(), "m2": m2.contiguous()}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, {KEY: json.dumps(text)})
+        return path
+
+
+LARGEST = 1e6
+"""Of the mean, and its square of the variance, in a file: latents are of the order of 1 to 100."""
+
+
+def check_moments(count: int | None, mean: torch.Tensor, m2: torch.Tensor, where: str) -> None:
+    """
+    What was read from a file is moments of video latents.
+
+    Args:
+        count: of videos; `None` where the file does not tell it.
+        mean: E[X0], (C, F, H, W).
+        m2: sums of squared deviations of the same shape, or one number where there is no count.
+
+    Raises:
+        UnstillError: anything else; the sentence begins with `where`.
+    """
+    if mean.ndim != 4 or 0 in mean.shape or (m2.shape != mean.shape and not (count is None and m2.ndim == 0)):
+        fault = f"a mean {tuple(mean.shape)} and squares {tuple(m2.shape)} instead of two (C, F, H, W)"
+    elif mean.dtype != torch.float64 or m2.dtype != torch.float64:
+        fault = f"{mean.dtype} and {m2.dtype} instead of float64"
+    elif not bool((mean.abs() <= LARGEST).all()):  # false for NaN as well
+        fault = f"a mean with NaN, infinity or numbers beyond {LARGEST:g}"
+    elif not bool(((m2 >= 0) & (m2 <= LARGEST**2 * (count or 1))).all()):
+        fault = f"a variance that is negative, NaN, infinite or beyond {LARGEST**2:g}"
+    else:
+        return
+    raise UnstillError(f"{where} holds no statistics of video latents ({fault}); make it again.")
+
+
+def _number_tensor(value: Any, where: str) -> torch.Tensor:
+    """A number or a dense tensor of real numbers, as float64."""
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex():
+        return value.to(torch.float64)
+    if isinstance(value, int | float) and abs(value) <= LARGEST**2:
+        return torch.tensor(value, dtype=torch.float64)
+    raise UnstillError(f"{where} is no tensor of real numbers; expected those of published statistics.")
+
+
+def is_statistics(path: Path) -> bool:
+    """Whether a file was written by `LatentStatistics.save`."""
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UnstillError(f"The statistics file {path} {what}; make one with `unstill statistics`.")
+    return path
+
+
+def _read(path: Path) -> LatentStatistics:
+    try:
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+            if {"Expectation_X0", "Expectation_x_0"} & names:
+                return LatentStatistics.from_released(path)
+            described = (file.metadata() or {}).get(KEY)
+            if described is None:
+                raise UnstillError(f"{path} is a safetensors file, but not of latent statistics.")
+            text = parse_json(described, Description, str(path), "make it again")
+            if text.version > VERSION:
+                raise UnstillError(f"{path} was written by a newer unstill; upgrade to read it.")
+            if text.count == 0:
+                return LatentStatistics.of(0, None, None, text.meta)
+            mean, m2 = (file.get_tensor(name) for name in ("mean", "m2"))
+            check_moments(text.count, mean, m2, str(path))
+            return LatentStatistics.of(text.count, mean, m2, text.meta)
+    except (SafetensorError, OSError) as error:
+        raise UnstillError(f"{path} is damaged or no statistics file ({first_line(error)}); make it again.") from error
+
+
+def _resize(x: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """(C, F, H, W) to (C, *shape): antialiased bilinear in space, linear in time with the end frames in place."""
+    channels, frames, height, width = x.shape
+    if (height, width) != tuple(shape[1:]):
+        x = interpolate(x, size=shape[1:], mode="bilinear", antialias=True)
+    if frames != shape[0]:
+        flat = x.permute(0, 2, 3, 1).reshape(1, -1, frames)  # (C, F, H, W) -> (1, C*H*W, F)
+        flat = interpolate(flat, size=shape[0], mode="linear", align_corners=True)
+        x = flat.reshape(channels, *shape[1:], shape[0]).permute(0, 3, 1, 2).contiguous()
+    return x

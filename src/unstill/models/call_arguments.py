@@ -1,0 +1,150 @@
+"""One way to call any video pipeline: what a person says (image, motion, frames) in the words its class knows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unstill.errors import UnstillError
+
+
+SVD_BUCKETS = 255  # motion_bucket_id was trained on 0 to 255
+IMAGE_OR_PROMPT = frozenset({"PicoPipeline"})  # others that take an image need it, whatever their default says
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """The parameters of a pipeline class's `__call__`."""
+    return dict(inspect.signature(cls.__call__).parameters)
+
+
+def native_size(pipe: Any) -> tuple[int, int]:
+    """(height, width) the pipeline makes unless it is told otherwise."""
+    known = parameters(type(pipe))
+    for name in ("height", "width"):
+        if name in known and not isinstance(known[name].default, int):
+            break
+    else:
+        if "height" in known:
+            return known["height"].default, known["width"].default
+    config = (getattr(pipe, "transformer", None) or pipe.unet).config
+    sample = getattr(config, "sample_size", None)
+    height, width = sample if isinstance(sample, (tuple, list)) else (sample, sample)
+    if height is None:
+        height, width = config.sample_height, config.sample_width
+    factor = getattr(pipe, "vae_scale_factor_spatial", None) or pipe.vae_scale_factor
+    return height * factor, width * factor
+
+
+def native_frames(pipe: Any) -> int:
+    """Frames the pipeline makes unless it is told otherwise."""
+    config = (getattr(pipe, "transformer", None) or pipe.unet).config
+    default = parameters(type(pipe))["num_frames"].default
+    trained = getattr(config, "sample_frames", None)  # CogVideoX, whose positions may be learned
+    return trained or (default if isinstance(default, int) else config.num_frames)
+
+
+def arguments(
+    cls: type,
+    *,
+    image: Image.Image | None = None,
+    prompt: str | None = None,
+    motion: float | None = None,
+    frames: int | None = None,
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+    fps: int | None = None,
+    guidance: float | None = None,
+) -> dict[str, Any]:
+    """
+    Keyword arguments for a call of a pipeline of class `cls`; what is `None` keeps the pipeline's own default.
+
+    Args:
+        motion: 0 (still) to 1 (lively): pico's `motion`, Stable Video Diffusion's `motion_bucket_id` / 255.
+        size: (height, width).
+        guidance: weight of prompt and image against neither: `guidance_scale`, of Stable Video Diffusion that of the
+            last frame, up to which it rises.
+
+    A pipeline that takes no image leaves it to the methods (`unstill.apply(..., image=...)`).
+
+    Raises:
+        UnstillError: something is given that this pipeline has no use for, or not given that it needs.
+    """
+    known, name = parameters(cls), cls.__name__
+    call: dict[str, Any] = {"output_type": "pt"}
+    if "image" in known:
+        # pico alone makes a video from either
+        either = known["image"].default is None and "prompt" in known and known["prompt"].default == ""
+        if image is None and not (either and prompt):
+            raise UnstillError(f"{name} animates an image: give one{', or a prompt' if either else ''}.")
+        if image is not None:
+            call["image"] = image
+    if "controlnet_frame_indices" in known:  # SparseCtrl, of which frame 0 is the default
+        if image is None:
+            raise UnstillError(f"{name} animates an image: give one.")
+        call["conditioning_frames"] = [image]
+    if "prompt" in known and (prompt or known["prompt"].default != ""):  # DynamiCrafter's and pico's may be empty
+        if not prompt:
+            raise UnstillError(f"{name} needs a prompt that says what happens: --prompt 'the boat sails to the left'.")
+        call["prompt"] = prompt
+    elif prompt:
+        raise UnstillError(f"{name} takes no prompt: leave it out.")
+    if motion is not None:
+        if not 0 <= motion <= 1:
+            raise UnstillError(f"The motion level goes from 0 (still) to 1 (lively), but is {motion:g}.")
+        if "motion" in known:
+            call["motion"] = motion
+        elif "motion_bucket_id" in known:
+            call["motion_bucket_id"] = max(1, round(motion * SVD_BUCKETS))
+        else:
+            raise UnstillError(f"{name} has no motion level: say it in the prompt, or use a method.")
+    for key, value in (
+        ("num_frames", frames),
+        ("num_inference_steps", steps),
+        ("height", size and size[0]),
+        ("width", size and size[1]),
+    ):
+        if value is not None and key in known:
+            call[key] = value
+    if guidance is not None:
+        scale = next((key for key in ("guidance_scale", "max_guidance_scale") if key in known), None)
+        if scale is None:
+            raise UnstillError(f"{name} has no guidance scale: leave it out.")
+        call[scale] = guidance
+    if fps is not None and "motion_bucket_id" in known:
+        call["fps"] = fps  # a condition of Stable Video Diffusion, not the speed of the written file
+    if "decode_chunk_size" in known:
+        call["decode_chunk_size"] = 8  # all frames at once need several times the memory of the denoiser
+    return call
+
+
+def generate(pipe: Any, call: dict[str, Any], seed: int, sampler: Any = None) -> torch.Tensor:
+    """
+    One video, uint8 (F, 3, H, W), by calling `pipe`, or what `unstill.hooks.step_hooks` gives in its place. Noise is
+    drawn on the CPU, so that a seed means the same on every device.
+    """
+    with clear_refusals(pipe):
+        video = (sampler or pipe)(**call, generator=torch.Generator().manual_seed(seed)).frames[0]
+    return as_uint8(video)
+
+
+@contextmanager
+def clear_refusals(pipe: Any) -> Iterator[None]:
+    """Turns what diffusers raises for sizes, frame counts and the like into `UnstillError`."""
+    try:
+        yield
+    except UnstillError:
+        raise
+    except ValueError as error:
+        raise UnstillError(f"{type(pipe).__name__} refuses this call: {' '.join(str(error).split())}") from error
+
+
+def as_uint8(video: torch.Tensor) -> torch.Tensor:
+    """A generated video in [0, 1] as uint8 on the CPU."""
+    if not torch.isfinite(video).all():
+        raise UnstillError("The model returned a video that is not finite: try dtype float32, or another seed.")
+    return (video.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,0 +1,224 @@
+"""Latent statistics of a whole data set: clip after clip, resumable, shared by processes, the same bits however done.
+
+Sums of floats depend on their order, so clips are merged along a fixed binary tree over their numbers: 0 with 1, 2
+with 3, then 0-1 with 2-3, and so on. Whoever has two neighbours merges them, so that no more than the logarithm of
+the number of clips has to be kept, and every split into shares of consecutive clips leads to the same additions.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self
+
+import torch
+from pydantic import BaseModel, Field, model_validator
+from safetensors import SafetensorError, safe_open
+
+from unstill.documents import parse_json
+from unstill.errors import UnstillError, first_line
+from unstill.latent_statistics import KEY, LatentStatistics, check_moments
+
+
+if TYPE_CHECKING:
+    from unstill.data.sources import Sample
+    from unstill.data.video import Clip
+
+log = logging.getLogger(__name__)
+
+Encode = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+"""From a clip (F, 3, H, W), float32 in [0, 1], and a generator for posterior samples to latents (1, C, F', h, w)."""
+
+
+class Clips(Protocol):
+    """A sequence of clips, by length and index."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> "Clip | Sample": ...
+
+
+def estimate(
+    encode: Encode,
+    clips: Clips,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    meta: dict[str, Any] | None = None,
+    seed: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    save_every: int = 50,
+    progress: Callable[[int, int], None] | None = None,
+) -> LatentStatistics:
+    """The statistics of a data set, one clip in memory at a time, resumable and divisible.
+
+    Clip i is encoded with a generator seeded by (seed, i), whoever does it and when: an interrupted run that is
+    started again gives bit for bit the uninterrupted result, and so do shares that are put together by `combine`.
+    (An encoder may itself round differently where it runs on another device or with another number of threads.)
+
+    Args:
+        encode: clip to video latents, for example `functools.partial(adapter.encode_video, pipe)`.
+        clips: a source (`unstill.data.open_source`), a `ClipFolder`, or anything with a length whose items have
+            `pixels`. An item that raises UnstillError (damaged, too short) is named in a warning and left out.
+        out: where to save. Until it is done, the state lies next to it (`.partial`); the same call goes on from there.
+        meta: see `LatentStatistics`.
+        seed: of the generators for `encode`.
+        shard: (index, count) takes the index-th of `count` equal runs of clips; `combine` the files.
+        workers: processes that read ahead; 0 reads in this one.
+        save_every: clips between two saves of the state.
+        progress: called with (clips done, clips in all) after each clip.
+
+    Raises:
+        UnstillError: no clip could be read, the clips' latents differ in shape, or the state is of another data set.
+    """
+    from unstill.data.loading import read_ahead
+
+    index, shards = shard
+    if not 0 <= index < shards:
+        raise UnstillError(f"shard is (index, count) with 0 <= index < count, but got {shard}.")
+    mine = range(len(clips) * index // shards, len(clips) * (index + 1) // shards)
+    settings = {"clips": len(clips), "of": getattr(clips, "fingerprint", None), "seed": seed, "shard": list(shard)}
+    settings["meta"] = json.loads(json.dumps(meta or {}))
+    out = None if out is None else Path(out)
+    partial = None if out is None else out.with_name(out.name + ".partial")
+    state = _State(settings, 0, [])
+    for file in (partial, out if shards > 1 else None):  # a finished share is not measured again
+        if file is not None and file.exists():
+            state = _State.load(file)
+            if state.settings != settings:
+                raise UnstillError(f"{file} is the state of another run; delete it or save to another name.")
+    saved = state.done
+    try:
+        left = mine[state.done :]
+        for position, (clip, reason) in zip(left, read_ahead(clips, left, workers), strict=True):
+            statistics = LatentStatistics()
+            if clip is None:
+                log.warning("Leaving out clip %d: %s", position, reason)
+            else:
+                # One number per (seed, clip): generators for neighbouring seeds are independent.
+                generator = torch.Generator().manual_seed(seed * 1_000_003 + position)
+                statistics.update(encode(clip.pixels, generator))
+            state.add(_Node(position, 1, statistics))
+            state.done += 1
+            if partial is not None and state.done - saved >= save_every:
+                state.save(partial, meta)
+                saved = state.done
+            if progress is not None:
+                progress(state.done, len(mine))
+    except BaseException:  # Ctrl-C included: what was computed is kept
+        if partial is not None and state.done > saved:
+            state.save(partial, meta)
+        raise
+    total = state.total(meta)
+    if not total.count and shards == 1:  # one share of a small data set may well be empty
+        raise UnstillError(f"None of the {len(mine)} clips could be used; see the warnings.")
+    if out is not None and partial is not None:
+        if shards == 1:
+            total.save(out)
+        else:
+            state.save(out, meta)
+        partial.unlink(missing_ok=True)
+    return total
+
+
+def combine(shares: Iterable[str | os.PathLike[str]], meta: dict[str, Any] | None = None) -> LatentStatistics:
+    """The statistics of the whole data set from the files of all its shares: bit for bit those of one process.
+
+    Raises:
+        UnstillError: a file that is no share, or shares that do not make up one run, or no clip that could be read.
+    """
+    parts = [_State.load(Path(share)) for share in shares]
+    runs = [{name: value for name, value in part.settings.items() if name != "shard"} for part in parts]
+    nodes = sorted((node for part in parts for node in part.nodes), key=lambda node: node.first)
+    total = _State({}, 0, [])
+    for node in nodes:
+        total.add(node)
+    ends = [0, *(node.first + node.size for node in nodes)]
+    gapless = [node.first for node in nodes] == ends[:-1]
+    if not runs or any(run != runs[0] for run in runs) or not gapless or ends[-1] != runs[0].get("clips"):
+        raise UnstillError("These files are not all the shares of one run; measure the missing ones.")
+    statistics = total.total(meta)
+    if not statistics.count:
+        raise UnstillError(f"None of the {ends[-1]} clips could be used; see the warnings.")
+    return statistics
+
+
+@dataclass(frozen=True)
+class _Node:
+    """Statistics of the clips from `first` on, `size` of them, those left out included."""
+
+    first: int
+    size: int
+    statistics: LatentStatistics
+
+
+_Number = Annotated[int, Field(ge=0, le=10**12)]
+
+
+class _StateText(BaseModel):
+    """The JSON text in the file of a state."""
+
+    done: int = Field(ge=0, le=10**12)
+    settings: dict[str, Any]
+    nodes: list[tuple[_Number, _Number, _Number]] = Field(max_length=1000)  # first, size, count of each
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if sum(size for _, size, _ in self.nodes) != self.done or any(n > size for _, size, n in self.nodes):
+            raise ValueError("its parts do not add up to the clips that are done")
+        return self
+
+
+@dataclass
+class _State:
+    """How far a run has come: the largest whole subtrees of what is done, in order."""
+
+    settings: dict[str, Any]
+    done: int
+    nodes: list[_Node]
+
+    def add(self, node: _Node) -> None:
+        """Append what follows, and merge as far up the tree as it goes."""
+        self.nodes.append(node)
+        while len(self.nodes) > 1:
+            left, right = self.nodes[-2:]
+            if left.size != right.size or left.first % (2 * left.size) or left.first + left.size != right.first:
+                return
+            self.nodes[-2:] = [_Node(left.first, 2 * left.size, left.statistics.merge(right.statistics))]
+
+    def total(self, meta: dict[str, Any] | None) -> LatentStatistics:
+        """All of it, from the left."""
+        total = LatentStatistics(meta)
+        for node in self.nodes:
+            total.merge(node.statistics)
+        return total
+
+    def save(self, path: Path, meta: dict[str, Any] | None) -> None:
+        """A statistics file that holds the nodes as well."""
+        text = {"done": self.done, "settings": self.settings}
+        text["nodes"] = [(node.first, node.size, node.statistics.count) for node in self.nodes]
+        tensors = {}
+        for number, node in enumerate(self.nodes):
+            if node.statistics.count:
+                tensors[f"{number}.mean"], tensors[f"{number}.m2"] = node.statistics.moments
+        self.total(meta).write(path, text, tensors)
+
+    @classmethod
+    def load(cls, path: Path) -> "_State":
+        nodes = []
+        try:
+            with safe_open(path, "pt") as file:
+                described = (file.metadata() or {}).get(KEY, "{}")
+                if '"nodes"' not in described:
+                    raise UnstillError(f"{path} is not the state of a run; delete it or save to another name.")
+                text = parse_json(described, _StateText, str(path), "delete it and start again")
+                for number, (first, size, count) in enumerate(text.nodes):
+                    mean = m2 = None
+                    if count:
+                        mean, m2 = (file.get_tensor(f"{number}.{name}") for name in ("mean", "m2"))
+                        check_moments(count, mean, m2, str(path))
+                    nodes.append(_Node(first, size, LatentStatistics.of(count, mean, m2)))
+        except (SafetensorError, OSError) as error:
+            raise UnstillError(f"{path} is damaged ({first_line(error)}); delete it and start again.") from error
+        return cls(text.settings, text.done, nodes)

@@ -1,0 +1,116 @@
+"""Methods that cut a sampling run into pieces and tell how far it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+
+from unstill.methods.base import Method, NextSample, Run
+from unstill.methods.ni_vsds import NIVSDS
+from unstill.noise_schedule import Grid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Piece(Method):
+    """
+    Visits the levels `since` to `until` of the schedule only. The solver steps as if it had made the others too,
+    except that one with a memory (DPM-Solver++, UniPC) begins anew.
+
+    Args:
+        since, until: which levels; `until=None`: to the end.
+        sample: `(B, C, F, H, W)` to go on from at level `since`, in place of the first latents.
+        state: what the generator goes on from, in place of where the pipeline has left it.
+        watch: called before every step, with the number of levels that are done.
+    """
+
+    since: int = 0
+    until: int | None = None
+    sample: torch.Tensor | None = None
+    state: torch.Tensor | None = None
+    watch: Callable[[int], None] | None = None
+
+    def on_schedule(self, run: Run, grid: Grid) -> Grid:
+        run.memory[self] = _State(grid)
+        if not self.since and self.until is None:
+            return grid
+        end = len(grid.timesteps) if self.until is None else self.until
+        sigmas = None if grid.sigmas is None else grid.sigmas[self.since : end + 1]
+        return replace(grid, timesteps=grid.timesteps[self.since : end], sigmas=sigmas, own=False)
+
+    def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
+        own = run.memory[self].own
+        if run.grid is not own:
+            run.solver = own, self.since
+        if self.state is not None:
+            assert isinstance(run.generator, torch.Generator)
+            run.generator.set_state(self.state)
+        return latents if self.sample is None else self.sample.to(latents)
+
+    def on_step(
+        self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
+    ) -> torch.Tensor | NextSample:
+        if self.watch is not None:
+            self.watch(self.since + run.step)
+        if self.until is not None and run.step == len(run.grid.timesteps) - 1:
+            run.memory[self].predicted = run.process.to_x0(output, sample, t, run.step)
+        return output
+
+    def predicted(self, run: Run) -> torch.Tensor:
+        """The clean latents that the last step of a piece has predicted, `(B, C, F, H, W)`."""
+        predicted: torch.Tensor = run.memory[self].predicted
+        return predicted
+
+
+@dataclass(slots=True)
+class _State:
+    own: Grid
+    predicted: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Distilled:
+    """
+    What the loop of NI-VSDS leaves, all that the regeneration needs.
+
+    Attributes:
+        video: the distilled latents, `(1, C, F, H, W)`.
+        sample: the same with fresh noise, from which the regeneration starts.
+        since: the level of the schedule at which it does.
+        state: of the generator at that moment.
+    """
+
+    video: torch.Tensor
+    sample: torch.Tensor
+    since: int
+    state: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Watched(NIVSDS):
+    """
+    `NIVSDS` that says how far it is.
+
+    Args:
+        watch: called after every step with the steps done and all of them, those of the regeneration included.
+        distilled: called once, when the loop ends.
+    """
+
+    watch: Callable[[int, int], None]
+    distilled: Callable[[Distilled], None]
+
+    @classmethod
+    def of(cls, method: NIVSDS, **calls: Any) -> Self:
+        return cls(**{field.name: getattr(method, field.name) for field in fields(method)}, **calls)
+
+    def on_step(
+        self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
+    ) -> torch.Tensor | NextSample:
+        result = NIVSDS.on_step(self, run, output, sample, t)
+        loop = run.memory[self]
+        if run.step == loop.iterations - 1:
+            assert isinstance(result, NextSample) and isinstance(run.generator, torch.Generator)
+            state = run.generator.get_state()
+            self.distilled(Distilled(loop.video.cpu(), result.sample.cpu(), loop.first, state))
+        self.watch(run.step + 1, len(run.grid.timesteps))
+        return result

@@ -1,0 +1,249 @@
+"""
+`unstill.i4vgen`: candidate pictures, the choice among them, and the video made from it.
+
+Guo et al., "I4VGen: Image as Free Stepping Stone for Text-to-Video Generation",
+https://huggingface.co/papers/2406.02230.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unstill.data.images import resize_and_crop
+from unstill.errors import UnstillError
+from unstill.hooks import Adapter, adapter_for, apply
+from unstill.methods.base import Method
+from unstill.methods.ni_vsds import NIVSDS
+from unstill.models.call_arguments import as_uint8, clear_refusals, parameters
+from unstill.text_to_video.candidates import Candidate, Halving, choose
+from unstill.text_to_video.partial_sampling import Distilled, Piece, Watched
+from unstill.text_to_video.request import Choice, Job, Progress, check_image
+from unstill.text_to_video.result import I4VGen, save_pictures
+from unstill.text_to_video.rewards import Reward, name_of, proxy, score
+from unstill.text_to_video.stage_cache import OtherCandidates, Record, fingerprint
+from unstill.text_to_video.text_to_image import from_text_to_image
+
+
+CANDIDATES, MOTION = "candidates", "motion"  # the names of the two parts that `progress` hears
+
+
+def i4vgen(
+    pipe: Any,
+    prompt: str,
+    image: Image.Image | None = None,
+    *,
+    candidates: int = 16,
+    reward: Reward | None = None,
+    pick: int | None = None,
+    preset: str | NIVSDS = "paper",
+    early: Halving | None = None,
+    text_to_image: Callable[..., Any] | None = None,
+    batch: int | None = None,
+    generator: torch.Generator | None = None,
+    folder: str | Path | None = None,
+    replace: bool = False,
+    progress: Progress | None = None,
+    **call: Any,
+) -> I4VGen:
+    """
+    Makes a video of a prompt by way of a picture: several are made, the best is chosen, set in motion and refined. Or
+    the picture is given. Nothing is trained.
+
+    Args:
+        pipe: a text-to-video pipeline, or with `image` or `text_to_image` any that `NIVSDS` works on.
+        prompt: what happens.
+        image: in place of candidates; resized and cropped to the size of the video.
+        candidates: how many pictures.
+        reward: what scores them, `(prompt, PIL pictures) -> numbers`. By default, for the embedded model what the
+            pictures show of the prompt (`text_to_video.world_reward`), for others `proxy`, which needs no weights
+            and does not read the prompt; see `unstill.text_to_video.rewards` for ImageReward, PickScore and CLIP.
+        pick: the number of the candidate to use in place of the best.
+        preset: `"paper"`, `"released"` (where the code differs from it), or a `NIVSDS`.
+        early: scores candidates on the way and stops the worse ones; see `Halving`.
+        text_to_image: makes the candidates in place of the video model: a diffusers text-to-image pipeline, or
+            `functools.partial` of one with more arguments for its call.
+        batch: pictures at a time; by default as many as the video has frames, which takes no more memory than the
+            video does, and 1 for `text_to_image`.
+        generator: all noise comes from it.
+        folder: keeps the result of every stage there as soon as it is made, and goes on from what is there. Candidates
+            are scored anew each time, by whatever `reward` is then; another one may be picked.
+        replace: candidates of other settings in `folder` make way as soon as the new ones are made; otherwise they are
+            an error.
+        progress: called with the name of a part (`"candidates"`, `"motion"`), what is done of it, and all of it.
+        **call: further arguments of the pipeline's call, such as `num_frames` and `num_inference_steps`.
+
+    Raises:
+        UnstillError: for anything that a pipeline, method or reward cannot do, before the long work where it can be
+            known.
+
+    Example:
+        ```py
+        made = unstill.i4vgen(pipe, "a boat on a lake", candidates=8, reward=reward, num_inference_steps=25)
+        made.frames, made.anchor, made.candidates[made.choice].score
+        ```
+    """
+    chosen = Choice(candidates, reward, pick, early, text_to_image, batch)
+    chosen.check() if image is None else check_image(image, pick)
+    job = Job.of(pipe, prompt, preset, call, generator, folder, progress)
+    made: tuple[Candidate, ...] = ()
+    records: tuple[Record, ...] = ()
+    choice = reward_name = state = None
+    if image is not None:
+        anchor = Candidate(resize_and_crop(image.convert("RGB"), job.size), 0.0)
+        key = fingerprint({"job": job.key, "image": anchor.image})
+    else:
+        reward = reward or default_reward(pipe)
+        reward_name = name_of(reward)
+        key = fingerprint(
+            {
+                "job": job.key,
+                "candidates": candidates,
+                "early": early and [asdict(early), reward_name],
+                "source": _source(text_to_image),
+            }
+        )
+        first = _scored(job, _candidates(job, key, chosen, reward, replace), reward)
+        made, records, state = _from_record(first), (first,), first.tensors["state"]
+        choice = choose(made, pick)
+        anchor = made[choice] if text_to_image is not None else job.image_mode(batch).finish(made[choice])
+        key = fingerprint({"candidates": key, "choice": choice, "anchor": anchor.image})
+    if job.folder is not None:
+        save_pictures(job.folder, anchor.image, made, choice)
+    moved, video = _video(job, key, anchor, state)
+    still = torch.from_numpy(np.array(anchor.image)).permute(2, 0, 1)
+    return I4VGen(
+        frames=video.tensors["frames"],
+        anchor=anchor.image,
+        candidates=made,
+        choice=choice,
+        reward=reward_name,
+        static=still[None].expand(len(video.tensors["frames"]), -1, -1, -1),
+        animated=video.tensors["animated"],
+        records=(*records, moved, video),
+    )
+
+
+def default_reward(pipe: Any) -> Reward:
+    """For the embedded model what its pictures show, for others `proxy`."""
+    if type(pipe).__name__ == "PicoPipeline":
+        from unstill.text_to_video.world_reward import world
+
+        return world
+    return proxy
+
+
+def _source(text_to_image: Any) -> Any:
+    """What makes the pictures, in the words of a fingerprint."""
+    if text_to_image is None:
+        return None
+    made = getattr(text_to_image, "func", text_to_image)  # of functools.partial
+    name = getattr(made, "name", None) or getattr(getattr(made, "config", None), "_name_or_path", None)
+    return [type(made).__name__, name, getattr(text_to_image, "keywords", {})]
+
+
+def _candidates(job: Job, key: str, chosen: Choice, reward: Reward, replace: bool) -> Record:
+    """The pictures, kept before they are scored: they are the long work, and a reward is code of anybody."""
+    kept = job.kept(CANDIDATES, key)
+    if kept is not None:
+        return kept
+    if not replace and job.folder is not None and Record.read(job.folder, CANDIDATES) is not None:
+        raise OtherCandidates(
+            f"{job.folder} holds candidates of other settings; name another folder, delete it, or say replace=True."
+        )
+
+    tell = lambda done, total: job.tell(CANDIDATES, done, total)  # noqa: E731
+    make, count = chosen.text_to_image, chosen.candidates
+    if make is None:
+        scores_of = lambda images: score(reward, job.prompt, images)  # noqa: E731
+        made = job.image_mode(chosen.batch).make(count, scores_of, chosen.early, tell)
+    else:
+        images = from_text_to_image(make, job.prompt, count, job.size, chosen.batch or 1, job.generator, tell)
+        made = [Candidate(image) for image in images]
+    tensors = {
+        "images": torch.stack([torch.from_numpy(np.array(one.image)) for one in made]),  # (N, H, W, 3)
+        "state": job.generator.get_state(),
+    }
+    if made[0].sample is not None:
+        tensors["samples"] = torch.cat([one.sample for one in made if one.sample is not None])
+    notes = {"scores": [one.score for one in made], "stopped": [one.stopped for one in made]}
+    return job.keep(Record(CANDIDATES, key, tensors, notes))
+
+
+def _scored(job: Job, record: Record, reward: Reward) -> Record:
+    """With scores of the pictures that are finished; the others keep those by which they were stopped."""
+    finished = [i for i, stopped in enumerate(record.notes["stopped"]) if stopped is None]
+    images = _from_record(record)
+    try:
+        values = score(reward, job.prompt, [images[i].image for i in finished])
+    except UnstillError as error:
+        if job.folder is None:
+            raise
+        raise UnstillError(f"{error} The pictures are kept in {job.folder}.") from error
+    scores = list(record.notes["scores"])
+    for i, value in zip(finished, values, strict=True):
+        scores[i] = value
+    notes = {**record.notes, "reward": name_of(reward), "scores": scores}
+    return record if notes == record.notes else job.keep(Record(CANDIDATES, record.key, record.tensors, notes))
+
+
+def _from_record(record: Record) -> tuple[Candidate, ...]:
+    samples = record.tensors.get("samples")
+    rows = zip(record.tensors["images"], record.notes["scores"], record.notes["stopped"], strict=True)
+    return tuple(
+        Candidate(Image.fromarray(picture.numpy()), value, None if samples is None else samples[[i]], stopped)
+        for i, (picture, value, stopped) in enumerate(rows)
+    )
+
+
+def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) -> tuple[Record, Record]:
+    """Both loops of stage 2 in one call of the pipeline; or only the second, from what the first has left."""
+    adapter = adapter_for(job.pipe)
+    key = fingerprint({"anchor": key, "method": asdict(job.method)})
+    moved, video = job.kept(MOTION, key), job.kept("video", key)
+    if moved is not None and video is not None:
+        return moved, video
+    if state is not None:
+        job.generator.set_state(state)  # also where candidates were read, scored again or finished
+    found: list[Record] = [] if moved is None else [moved]
+
+    def distilled(it: Distilled) -> None:
+        tensors = {"video": it.video, "sample": it.sample, "state": it.state}
+        found.append(job.keep(Record(MOTION, key, tensors, {"since": it.since})))
+
+    if moved is None:
+        method: Method = Watched.of(job.method, watch=lambda *done: job.tell(MOTION, *done), distilled=distilled)
+    else:
+        since, steps = moved.notes["since"], job.call["num_inference_steps"]
+        method = Piece(
+            since=since,
+            sample=moved.tensors["sample"],
+            state=moved.tensors["state"],
+            watch=lambda level: job.tell(MOTION, level + 1 - since, steps - since),
+        )
+    frames = _call(job, adapter, anchor, method)
+    pixels = adapter.decode_video(job.pipe, found[0].tensors["video"].to(job.pipe._execution_device))
+    tensors = {"frames": frames, "animated": as_uint8(pixels)}
+    return found[0], job.keep(Record("video", key, tensors, {}))
+
+
+def _call(job: Job, adapter: Adapter, anchor: Candidate, method: Method) -> torch.Tensor:
+    """The pipeline with the anchor, wherever it takes it: uint8 `(F, 3, H, W)`."""
+    pipe, known, call = job.pipe, parameters(type(job.pipe)), dict(job.call)
+    if "prompt_embeds" not in call:
+        call["prompt"] = job.prompt
+    if "image" in known:
+        call["image"] = anchor.image
+    if "controlnet_frame_indices" in known:  # SparseCtrl, of which frame 0 is the default
+        call["conditioning_frames"] = [anchor.image]
+    given = None
+    if adapter.captures is None:
+        given = anchor.image if anchor.sample is None else anchor.sample.to(pipe._execution_device)
+    with apply(pipe, method, image=given), clear_refusals(pipe):
+        return as_uint8(pipe(**call, generator=job.generator, output_type="pt").frames[0])

@@ -1,0 +1,190 @@
+"""What both stages of I4VGen need to know, and all that can be wrong about it, found before any work."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unstill.errors import UnstillError
+from unstill.hooks import adapter_for, apply
+from unstill.methods.ni_vsds import NIVSDS
+from unstill.models.call_arguments import native_frames, native_size, parameters
+from unstill.text_to_video.candidates import Halving, ImageMode
+from unstill.text_to_video.stage_cache import Record, fingerprint
+
+
+Progress = Callable[[str, int, int], None]
+OURS = {  # arguments of a pipeline's call that are not the caller's
+    "image",
+    "prompt",
+    "generator",
+    "latents",
+    "output_type",
+    "return_dict",
+    "conditioning_frames",
+    "num_videos_per_prompt",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How candidates are made and chosen; the fields are arguments of `i4vgen`."""
+
+    candidates: int
+    reward: Any
+    pick: int | None
+    early: Halving | None
+    text_to_image: Callable[..., Any] | None
+    batch: int | None
+
+    def check(self) -> None:
+        """Raises `UnstillError` for what cannot be."""
+        if not _counts(self.candidates):
+            raise UnstillError(f"{self.candidates!r} candidates cannot be chosen from; say a number, at least 1.")
+        if self.batch is not None and not _counts(self.batch):
+            raise UnstillError(f"batch is how many pictures are made at a time, at least 1, not {self.batch!r}.")
+        if self.pick is not None and self.pick not in range(self.candidates):
+            raise UnstillError(f"There is no candidate {self.pick}; they are numbered 0 to {self.candidates - 1}.")
+        if self.reward is not None and not callable(self.reward):
+            raise UnstillError(
+                f"A reward is a callable (prompt, pictures) -> scores, not {self.reward!r}; of a name, "
+                "unstill.text_to_video.reward_named(name)('cpu') is one."
+            )
+        if self.early is not None and not isinstance(self.early, Halving):
+            raise UnstillError(f"early takes a Halving, such as unstill.text_to_video.Halving(), not {self.early!r}.")
+        if self.text_to_image is not None and not callable(self.text_to_image):
+            raise UnstillError(
+                f"text_to_image takes a pipeline that was loaded, not {self.text_to_image!r}; load it, for example "
+                "with diffusers.AutoPipelineForText2Image.from_pretrained."
+            )
+        if self.text_to_image is not None and self.early is not None:
+            raise UnstillError(
+                "Only pictures of the video model itself can be stopped early; leave out early or text_to_image."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Checked at the door. `key` is a fingerprint of all that decides the pictures and the video."""
+
+    pipe: Any
+    prompt: str
+    method: NIVSDS
+    call: dict[str, Any]
+    size: tuple[int, int]  # (height, width), pixels
+    frames: int
+    generator: torch.Generator
+    folder: Path | None
+    tell: Progress
+    key: str
+
+    @classmethod
+    def of(
+        cls,
+        pipe: Any,
+        prompt: str,
+        preset: str | NIVSDS,
+        call: dict[str, Any],
+        generator: torch.Generator | None,
+        folder: str | Path | None,
+        progress: Progress | None,
+    ) -> Job:
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise UnstillError(
+                "i4vgen takes one prompt that says what happens, for example 'a boat sails to the left'."
+            )
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise UnstillError(f"generator is one torch.Generator, seeded by manual_seed, not {generator!r}.")
+        known = parameters(type(pipe))
+        if "prompt" not in known:
+            raise UnstillError(f"{type(pipe).__name__} reads no prompt; use apply(pipe, NIVSDS()) with an image.")
+        _check_call(type(pipe).__name__, call, known)
+        method = stage_two(pipe, preset)
+        given = torch.zeros(()) if adapter_for(pipe).captures is None else None
+        apply(pipe, method, image=given).remove()  # raises what would be raised after the candidates
+        height, width = native_size(pipe)
+        size = call.get("height") or height, call.get("width") or width
+        frames = call.get("num_frames") or native_frames(pipe)
+        steps = call.get("num_inference_steps") or known["num_inference_steps"].default
+        call = {**call, "num_frames": frames, "num_inference_steps": steps}
+        call |= {side: value for side, value in zip(("height", "width"), size, strict=True) if side in known}
+        # One prompt is one string: as_rows makes a list of it, as of `prompt`, where there are several rows.
+        call |= {k: v[0] for k, v in call.items() if "prompt" in k and isinstance(v, list) and len(v) == 1}
+        generator = generator or torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
+        parts = {
+            "prompt": prompt,
+            "pipeline": [type(pipe).__name__, getattr(pipe.config, "_name_or_path", None), str(pipe.dtype)],
+            "weights": _sample_of_weights(pipe),
+            "scheduler": [type(pipe.scheduler).__name__, dict(pipe.scheduler.config)],
+            "call": call,
+            "generator": generator.get_state(),
+        }
+        place, silent = None if folder is None else Path(folder), lambda part, done, total: None
+        return cls(pipe, prompt, method, call, size, frames, generator, place, progress or silent, fingerprint(parts))
+
+    def image_mode(self, batch: int | None) -> ImageMode:
+        return ImageMode(self.pipe, self.prompt, self.call, self.size, batch or self.frames, self.generator)
+
+    def kept(self, name: str, key: str) -> Record | None:
+        """What an earlier run has kept of a stage, if it was made from the same."""
+        record = None if self.folder is None else Record.read(self.folder, name)
+        return record if record is not None and record.key == key else None
+
+    def keep(self, record: Record) -> Record:
+        if self.folder is not None:
+            record.write(self.folder)
+        return record
+
+
+def stage_two(pipe: Any, preset: str | NIVSDS) -> NIVSDS:
+    """The method of a preset's name; LaVie has settings of its own in paper and code."""
+    if isinstance(preset, NIVSDS):
+        return preset
+    own = f"{preset}-lavie"
+    known = type(pipe).__name__ == "LaViePipeline" and own in NIVSDS.presets
+    return NIVSDS.preset(own if known else preset)
+
+
+def check_image(image: Any, pick: int | None) -> None:
+    """Raises `UnstillError` for a given image that cannot be the anchor."""
+    if not isinstance(image, Image.Image):
+        raise UnstillError(f"The image of i4vgen is a PIL picture, not {type(image).__name__}; open it with PIL.")
+    if pick is not None:
+        raise UnstillError("pick chooses among candidates, and a given image has none; leave one of them out.")
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check_call(pipeline: str, call: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> None:
+    if taken := OURS & set(call):
+        raise UnstillError(f"i4vgen itself gives the pipeline its {', '.join(sorted(taken))}; leave that out.")
+    names = {name for name, one in known.items() if one.kind is not inspect.Parameter.VAR_KEYWORD}
+    for name in call:
+        if name not in names:  # some pipelines take any word and drop it
+            close = difflib.get_close_matches(name, names, n=1)
+            raise UnstillError(
+                f"Neither i4vgen nor {pipeline} has an argument {name}"
+                + (f"; did you mean {close[0]}?" if close else "; leave it out.")
+            )
+
+
+def _sample_of_weights(pipe: Any) -> list[Any]:
+    """
+    The first numbers of every tensor: a model that was trained on, or has a LoRA now, is another one under the same
+    name.
+    """
+    found = []
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            firsts = [p.detach().reshape(-1)[:4] for p in part.parameters() if p.numel() >= 4 and not p.is_meta]
+            found += [torch.stack([one.float().cpu() for one in firsts])] if firsts else []
+    return found

@@ -1,0 +1,91 @@
+"""What `unstill.i4vgen` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from unstill.data.files import replacing
+from unstill.text_to_video.candidates import Candidate
+from unstill.text_to_video.stage_cache import Record
+
+
+FRAME = 4  # pixels around each picture of the sheet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class I4VGen:
+    """
+    A video, and all that it came from.
+
+    Attributes:
+        frames: the video, uint8 `(F, 3, H, W)`.
+        anchor: the picture it was made from, at the size of the video.
+        candidates: the pictures it was chosen from, in the order of their noises; none where it was given.
+        choice: which of them it is.
+        reward: the name of what scored them.
+        static: the anchor as a still video, uint8 `(F, 3, H, W)`.
+        animated: what NI-VSDS has made of it, before the regeneration, likewise.
+        records: the results of the stages, from which they can be resumed.
+    """
+
+    frames: torch.Tensor
+    anchor: Image.Image
+    candidates: tuple[Candidate, ...]
+    choice: int | None
+    reward: str | None
+    static: torch.Tensor
+    animated: torch.Tensor
+    records: tuple[Record, ...]
+
+    def save(self, folder: str | Path) -> None:
+        """
+        Writes the stages (for `i4vgen(folder=...)`, which goes on from there), the anchor, and the candidates, each by
+        itself and on one sheet.
+        """
+        for record in self.records:
+            record.write(Path(folder))
+        save_pictures(Path(folder), self.anchor, self.candidates, self.choice)
+
+
+def save_pictures(folder: Path, anchor: Image.Image, candidates: Sequence[Candidate], choice: int | None) -> None:
+    """`anchor.png`, and of candidates `candidate_00.png`, ... and `candidates.png`."""
+    pictures = {"anchor.png": anchor}
+    pictures |= {f"candidate_{index:02}.png": one.image for index, one in enumerate(candidates)}
+    if candidates:
+        pictures["candidates.png"] = sheet(candidates, choice)
+    for name, picture in pictures.items():
+        with replacing(folder / name) as path:
+            picture.save(path)
+    for path in folder.glob("candidate_[0-9][0-9]*.png") if candidates else ():
+        if path.name not in pictures:  # of more candidates than there are now
+            path.unlink()
+
+
+def sheet(candidates: Sequence[Candidate], choice: int | None = None) -> Image.Image:
+    """
+    All candidates with their numbers and scores, the chosen one in a frame; of those that were stopped early the step
+    at which they were.
+    """
+    from unstill.data.contact_sheets import INK, PAPER, side_by_side
+
+    labels, clips = [], []
+    for index, one in enumerate(candidates):
+        chosen = index == choice
+        words = f"stopped at {one.stopped}" * (one.stopped is not None) or "chosen" * chosen
+        labels.append(f"{index}: {one.score:.3g}" + (f", {words}" if words else ""))
+        picture = ImageOps.expand(_readable(one.image), FRAME, INK if chosen else PAPER)
+        clips.append(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
+    return Image.fromarray(side_by_side(clips, labels, 8, panel=1)[0].permute(1, 2, 0).contiguous().numpy())
+
+
+def _readable(picture: Image.Image, low: int = 160, high: int = 256) -> Image.Image:
+    """As high as one can make it out on a sheet of many, enlarged by a whole factor or made smaller."""
+    width, height = picture.size
+    scale = high / height if height > high else -(-low // height)
+    return picture.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)

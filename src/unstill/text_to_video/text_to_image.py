@@ -1,0 +1,78 @@
+"""Candidates from a text-to-image pipeline in place of the video model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+
+from unstill.data.images import resize_and_crop
+from unstill.errors import UnstillError
+from unstill.models.call_arguments import clear_refusals
+from unstill.text_to_video.candidates import Tell, batches
+
+
+class TextToImage:
+    """
+    A text-to-image pipeline of diffusers by folder or hub id. It is loaded when the first picture is asked for:
+    candidates that are kept need none.
+    """
+
+    def __init__(self, name: str, device: torch.device, dtype: torch.dtype, offload: bool = False) -> None:
+        self.name, self.device, self.dtype, self.offload = name, device, dtype, offload
+        self._pipe: Any = None
+
+    def __call__(self, **call: Any) -> Any:
+        if self._pipe is None:
+            self._pipe = self._load()
+        return self._pipe(**call)
+
+    def _load(self) -> Any:
+        from diffusers import AutoPipelineForText2Image
+
+        try:
+            pipe = AutoPipelineForText2Image.from_pretrained(self.name, dtype=self.dtype)
+        except (OSError, ValueError) as error:
+            raise UnstillError(
+                f"The text-to-image model {self.name} could not be loaded: it is neither a diffusers folder nor in "
+                "the local cache nor on a hub that can be reached, or makes no pictures from text; name another one."
+            ) from error
+        pipe.set_progress_bar_config(disable=True)
+        if self.offload and self.device.type != "cpu":
+            pipe.enable_model_cpu_offload(device=self.device)
+        else:
+            pipe.to(self.device)
+        return pipe
+
+
+def from_text_to_image(
+    make: Callable[..., Any],
+    prompt: str,
+    count: int,
+    size: tuple[int, int],
+    batch: int,
+    generator: torch.Generator,
+    tell: Tell,
+) -> list[Image.Image]:
+    """
+    Pictures of a diffusers text-to-image pipeline, or of anything that is called and answers like one, resized and
+    cropped to `size`.
+    """
+    images: list[Image.Image] = []
+    for part in batches(count, batch):
+        wanted = part.stop - part.start
+        with clear_refusals(make):
+            result = make(prompt=prompt, num_images_per_prompt=wanted, generator=generator, output_type="pil")
+        made = getattr(result, "images", None)
+        if not isinstance(made, list) or not all(isinstance(image, Image.Image) for image in made):
+            raise UnstillError(
+                f"text_to_image returned {type(result).__name__}, but PIL pictures in `.images` were expected, "
+                "as of a diffusers text-to-image pipeline."
+            )
+        if len(made) != wanted:
+            raise UnstillError(f"text_to_image made {len(made)} pictures where {wanted} were asked for.")
+        images += [resize_and_crop(image.convert("RGB"), size) for image in made]
+        tell(part.stop, count)
+    return images

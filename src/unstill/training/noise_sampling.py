@@ -1,0 +1,182 @@
+"""
+Which noise levels training visits, and the training time t in [0, 1] of each, which TimeNoise goes by.
+
+Every kind of model draws its level from one uniform number u per clip, and u is the training time: the share of the
+clips that are trained at a lower level. For variance-preserving models this is t / T, for flow matching without shift
+the flow's own time. For EDM, whose sigmas have no end, it is what the paper's time means there: a monotone map from
+sigma that spreads the training distribution evenly. The released SVD code has sigma / 700 in its place, which is all
+but 0 for nearly every clip it trains on.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from unstill.errors import UnstillError
+from unstill.forward_process import ForwardProcess, Prediction, training_target
+
+
+Time = Literal["quantile", "released"]
+SMALLEST = 1e-7  # u is kept so far from 0 and 1: the normal quantile is infinite there
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The noise levels of a batch, each field `(B,)` float32.
+
+    Attributes:
+        alpha, sigma: x_t = alpha rescale x0 + sigma eps.
+        time: the training time in [0, 1].
+        timestep: what the network is told.
+        input_scale: what x_t is multiplied by before the network sees it.
+        rescale: the dynamic rescale of x0 (DynamiCrafter, VideoCrafter), else 1.
+    """
+
+    prediction: Prediction
+    alpha: Tensor
+    sigma: Tensor
+    time: Tensor
+    timestep: Tensor
+    input_scale: Tensor
+    rescale: Tensor
+
+    def noised(self, x0: Tensor, eps: Tensor) -> Tensor:
+        """alpha rescale x0 + sigma eps, `(B, C, F, h, w)` float32."""
+        return _over(self.alpha * self.rescale, x0) * x0 + _over(self.sigma, eps) * eps
+
+    def model_input(self, noisy: Tensor) -> Tensor:
+        """x_t as the network sees it."""
+        return _over(self.input_scale, noisy) * noisy
+
+    def target(self, x0: Tensor, eps: Tensor) -> Tensor:
+        """What the network should answer."""
+        alpha, sigma, scale = (_over(level, x0) for level in (self.alpha, self.sigma, self.rescale))
+        return training_target(self.prediction, alpha, sigma, scale * x0, eps)
+
+    def to(self, device: torch.device) -> "Levels":
+        """The same on another device."""
+        tensors = (self.alpha, self.sigma, self.time, self.timestep, self.input_scale, self.rescale)
+        return Levels(self.prediction, *(t.to(device) for t in tensors))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VariancePreserving:
+    """x_t = sqrt(abar[t]) s(t) x0 + sqrt(1 - abar[t]) eps with t uniform over the T training steps.
+
+    `abar` (T,) is the model's own table, rescaled to zero terminal signal-to-noise where it was trained so. `rescale`
+    (T,) is s(t) of the dynamic rescale.
+    """
+
+    prediction: Prediction
+    abar: Tensor
+    rescale: Tensor
+
+    def at(self, u: Tensor) -> Levels:
+        """Levels of uniform numbers u `(B,)` in [0, 1): step floor(u T), whose time is floor(u T) / T as released."""
+        return self.of_steps((u.double() * len(self.abar)).long().clamp(max=len(self.abar) - 1))
+
+    def of_steps(self, t: Tensor) -> Levels:
+        """Levels of training steps t `(B,)`, integers."""
+        abar = self.abar[t]
+        one = torch.ones(len(t))
+        time = (t.double() / len(self.abar)).float()
+        return Levels(
+            self.prediction,
+            abar.sqrt().float(),
+            (1 - abar).sqrt().float(),
+            time,
+            t.float(),
+            one,
+            self.rescale[t].float(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EDM:
+    """x_t = x0 + sigma eps, ln sigma ~ N(mean, std^2); v-prediction on x_t / sqrt(1 + sigma^2), told ln(sigma) / 4.
+
+    The plain square error of v is the EDM loss with weight (sigma^2 + 1) / sigma^2 (sigma_data = 1): see
+    `losses.denoising`. mean and std are (0.7, 1.6) in Stable Video Diffusion's own training and (-1.2, 1.2) in the
+    released TimeNoise code.
+    """
+
+    mean: float = 0.7
+    std: float = 1.6
+    time: Time = "quantile"
+
+    def at(self, u: Tensor) -> Levels:
+        """Levels of uniform numbers u `(B,)`: u is the quantile of sigma."""
+        normal = torch.special.ndtri(u.double().clamp(SMALLEST, 1 - SMALLEST))
+        return self.of_sigmas((self.mean + self.std * normal).exp())
+
+    def of_sigmas(self, sigma: Tensor) -> Levels:
+        """Levels of sigmas `(B,)`."""
+        sigma = sigma.double()
+        log, one = sigma.log(), torch.ones_like(sigma)
+        quantile = torch.special.ndtr((log - self.mean) / self.std)
+        time = quantile if self.time == "quantile" else sigma / 700
+        levels = one, sigma, time, log / 4, (1 + sigma**2).rsqrt(), one
+        return Levels("v_prediction", *(x.float() for x in levels))
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """x_t = (1 - sigma) x0 + sigma eps, told `steps` sigma, predicting eps - x0.
+
+    sigma is uniform, or logistic of a normal number (`std` above 0), then moved by `shift`:
+    shift s / (1 + (shift - 1) s). The training time is sigma's quantile; without shift, and uniform, sigma itself.
+    """
+
+    shift: float = 1.0
+    std: float = 0.0
+    steps: int = 1000
+
+    def at(self, u: Tensor) -> Levels:
+        """Levels of uniform numbers u `(B,)`: u is the quantile of sigma."""
+        even = u.double().clamp(SMALLEST, 1 - SMALLEST)
+        drawn = torch.sigmoid(self.std * torch.special.ndtri(even)) if self.std else even
+        sigma = self.shift * drawn / (1 + (self.shift - 1) * drawn)
+        one = torch.ones_like(sigma)
+        levels = 1 - sigma, sigma, u, self.steps * sigma, one, one
+        return Levels("flow_prediction", *(x.float() for x in levels))
+
+
+Schedule = VariancePreserving | EDM | Flow
+
+
+def schedule_of(
+    process: ForwardProcess,
+    *,
+    log_sigma_mean: float = 0.7,
+    log_sigma_std: float = 1.6,
+    time: Time = "quantile",
+    logit_std: float = 0.0,
+) -> Schedule:
+    """The levels that a pipeline with this forward process is trained at.
+
+    A model with a training table is trained on it, whatever solver the pipeline samples with; `log_sigma_*` and `time`
+    are for EDM, `logit_std` for flow matching, whose shift is the scheduler's own.
+
+    Raises:
+        UnstillError: for the preconditioned networks of Karras et al. (kind `edm`), which nothing here was tested on.
+    """
+    scheduler = process.scheduler
+    if process.kind == "flow":
+        config = scheduler.config
+        return Flow(config.get("shift") or config.get("flow_shift") or 1.0, logit_std, config.num_train_timesteps)
+    if process.kind == "ve" and scheduler.config.get("timestep_type") == "continuous":
+        return EDM(log_sigma_mean, log_sigma_std, time)
+    if process.abar is None or process.kind == "edm":
+        raise UnstillError(
+            f"{type(scheduler).__name__} trains a network of kind {process.kind!r}, for which there is no loss here; "
+            "there are losses for variance-preserving models, Stable Video Diffusion and flow matching."
+        )
+    steps = len(process.abar)
+    rescale = [scheduler.scale(t) for t in range(steps)] if hasattr(scheduler, "scale") else [1.0] * steps
+    return VariancePreserving(process.prediction, process.abar, torch.tensor(rescale, dtype=torch.float64))
+
+
+def _over(level: Tensor, like: Tensor) -> Tensor:
+    return level.view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,103 @@
+"""What a run begins with: the processes it runs on, the pipeline, and the clips; all that cannot be is said here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from unstill.data.sources import Source, open_source
+from unstill.errors import UnstillError, shown
+from unstill.training.condition_noise import plan_of
+from unstill.training.families import FAMILIES, Family, family_of
+from unstill.training.recipe import Recipe
+
+
+def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
+    """Raises `UnstillError` for a batch that the processes cannot share, or a tracker that is not installed."""
+    from accelerate.tracking import get_available_trackers
+
+    there = {str(one.value) for one in get_available_trackers()}
+    for name in recipe.trackers:
+        if name not in there:
+            raise UnstillError(
+                f"The tracker {name} is not installed: pip install {name}, or leave it out of trackers."
+            )
+    o = recipe.train
+    try:
+        accelerator = Accelerator(
+            mixed_precision=o.mixed_precision, log_with=list(recipe.trackers) or None, project_dir=out
+        )
+    except ValueError as error:  # fp16 on a CPU
+        raise UnstillError(f"train.mixed_precision {o.mixed_precision} is not possible here ({error}).") from error
+    processes = accelerator.num_processes
+    at_once = o.batch_per_device or max(1, o.batch // processes)
+    if o.batch % (processes * at_once):
+        raise UnstillError(
+            f"A batch of {o.batch} clips cannot be shared by {processes} processes of {at_once} at a time; make "
+            "train.batch a multiple of their product."
+        )
+    accelerator.gradient_accumulation_steps = o.batch // (processes * at_once)
+    if (deepspeed := getattr(accelerator.state, "deepspeed_plugin", None)) is not None:
+        # It accumulates and clips by itself, and asks a data loader, which it is not given, for the batch.
+        deepspeed.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": at_once,
+            "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
+            "gradient_clipping": o.clip,
+        }
+    return accelerator
+
+
+def opened(recipe: Recipe) -> tuple[Any, Family, Source]:
+    """The pipeline to train, on the CPU and in float32, and the clips."""
+    from unstill.models.registry import find, load
+
+    check_condition(recipe)
+    pipe: Any = load(recipe.model, checkpoint=recipe.checkpoint, dtype=torch.float32, device="cpu")
+    family, entry = family_of(pipe), find(recipe.model)
+    settings = recipe.data.settings(*usual_clip(pipe, entry), recipe.seed)
+    family.check_clip(pipe, settings.frames, settings.size)
+    if recipe.lora is not None:
+        check_targets(getattr(pipe, family.denoiser), recipe.lora.targets or family.lora)
+    return pipe, family, open_source(settings)
+
+
+def check_condition(recipe: Recipe) -> None:
+    """
+    Raises `UnstillError` for a preset or parameters that the model's family does not have, before the model is
+    loaded; where only loading tells what the model is, nothing is checked yet.
+    """
+    from unstill.models.registry import pipeline_name
+
+    family = FAMILIES.get(pipeline_name(recipe.model) or "")
+    if family is not None:
+        c = recipe.condition
+        plan_of(family.name, c.method, c.preset, on=c.on, tell=c.tell, parameters=c.parameters())
+
+
+def check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:
+    """Raises `UnstillError` for a name of LoRA targets that no linear layer has, before any clip is encoded."""
+    linear = {name for name, module in denoiser.named_modules() if isinstance(module, torch.nn.Linear)}
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            known = sorted({last for name in linear if not (last := name.rpartition(".")[2]).isdigit()})
+            raise UnstillError(
+                f"{type(denoiser).__name__} has no linear layers called {shown(target)}; name some in lora.targets, "
+                f"such as {', '.join(known[:20])}."
+            )
+
+
+def usual_clip(pipe: Any, entry: Any) -> tuple[int, float | None, tuple[int, int]]:
+    """(frames, fps, size) that a model is trained on unless the recipe says otherwise."""
+    from unstill.models.model_cards import MODELS
+
+    like = entry or next(model for model in MODELS if model.pipeline == type(pipe).__name__)
+    frames, size = like.frames, like.size
+    if entry is None and hasattr(pipe, "native_size"):
+        frames, size = pipe.unet.config.num_frames, pipe.native_size()
+    if entry is None and isinstance(getattr(pipe, "size", None), int):
+        frames, size = pipe.transformer.config.num_frames, (pipe.size, pipe.size)
+    return frames, float(like.fps), size

@@ -1,0 +1,54 @@
+"""The table of what works where: against `apply` itself, and against the docs."""
+
+from pathlib import Path
+
+import diffusers
+import pytest
+
+import unstill
+from tests.pipelines import CASES, picture, pipeline
+from unstill.errors import UnstillError
+from unstill.hooks import adapter_for
+from unstill.hooks.compatibility import examples, markdown, refusals
+from unstill.hooks.registry import UNSUPPORTED
+
+
+PIPELINES = Path(__file__).parents[2] / "docs" / "pipelines.md"
+
+
+def test_the_docs_have_the_table_as_it_is() -> None:
+    """After a change: `python -m unstill.hooks.compatibility`."""
+    assert markdown() in PIPELINES.read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "VideoCrafterPipeline"])  # has other betas here
+def test_apply_says_what_the_table_says(name: str) -> None:
+    pipe, image = pipeline(name), {} if CASES[name].image else {"image": picture()}
+    told, usual = refusals()[type(pipe).__name__], adapter_for(pipe).usual_scheduler[0]
+    process = adapter_for(pipe).process(pipe.scheduler)
+    for method, instance in examples(process):
+        reason = ""
+        try:
+            if method == "FreeInit":
+                with unstill.apply(pipe, **image) as handle, handle.also(instance):
+                    pass
+            else:
+                unstill.apply(pipe, instance, **image).remove()
+        except UnstillError as error:
+            reason = str(error)
+        assert reason == told[method].replace(usual, type(pipe.scheduler).__name__), method
+
+
+@pytest.mark.parametrize(
+    ("cls", "base"),
+    [
+        (diffusers.SkyReelsV2DiffusionForcingImageToVideoPipeline, "SkyReelsV2DiffusionForcingImageToVideoPipeline"),
+        (diffusers.modular_pipelines.LTXModularPipeline, "ModularPipeline"),
+        (diffusers.modular_pipelines.Wan22VaceModularPipeline, "Wan22VaceModularPipeline"),
+    ],
+)
+def test_pipelines_that_cannot_work_say_why(cls: type, base: str) -> None:
+    with pytest.raises(UnstillError, match=f"{cls.__name__} .*; use ") as caught:
+        unstill.apply(object.__new__(cls))
+    assert str(caught.value).endswith(UNSUPPORTED[base])
+    assert set(refusals()[base].values()) == {f"{base} {UNSUPPORTED[base]}"}
