@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d, gelu, layer_norm, linear
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from unstill.data import synthetic_world
+from unstill.data.captions import captions
 from unstill.data.synthetic_drawing import SHAPES
 from unstill.errors import UnstillError
 from unstill.text_to_video import image_reward
@@ -235,8 +236,8 @@ def scenes(count: int, seed: int) -> tuple[list[Image.Image], list[str], synthet
     scene = synthetic_world.sample_scene(count, generator)
     motion = synthetic_world.sample_motion(scene, generator)
     frames = (synthetic_world.render(scene, motion, frames=1).video[:, 0] * 255).round().byte()
-    told = [synthetic_world.caption(scene, motion, i) for i in range(count)]
-    return [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames], told, scene
+    sentences = captions(scene, motion)
+    return [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames], sentences, scene
 
 
 def test_captions_are_read() -> None:
