@@ -20,7 +20,7 @@ from unstill.errors import UnstillError
 from unstill.text_to_video import image_reward
 from unstill.text_to_video.image_reward import DEVIATION, MEAN, ImageReward
 from unstill.text_to_video.rewards import ClipReward, best, proxy, reward_named, score
-from unstill.text_to_video.world_reward import evidence, parse, world
+from unstill.text_to_video.world_reward import SIDE, evidence, parse, world
 
 
 def words(*known: str) -> PreTrainedTokenizerFast:
@@ -265,7 +265,7 @@ def test_shapes_are_told_apart() -> None:
     seen, right = 0, 0
     for i, image in enumerate(images):
         if int(scene.present[i].sum()) == 1:
-            pixels = torch.from_numpy(np.array(image.reduce(2))).permute(2, 0, 1) / 255
+            pixels = torch.from_numpy(np.array(image.reduce(image.width // SIDE))).permute(2, 0, 1) / 255
             found = evidence(pixels, list(synthetic_world.COLOURS)[int(scene.colour[i, 0])])
             right += SHAPES[int(found.argmax())] == SHAPES[int(scene.shape[i, 0])]
             seen += 1
