@@ -23,12 +23,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tiny pipelines of the tests
 UNSTILL = [sys.executable, "-m", "unstill"]
 VERBS = {
-    "animate": ["animate", "--steps", "6", "--compare", "--out", "walk.mp4"],
+    "animate": ["animate", "--model", "{data}/pico", "--steps", "12", "--compare", "--out", "walk.mp4"],
     "convert": ["convert", "{data}/released.ckpt", "model", "--model", "svd", "--base", "{data}/svd"],
-    "compare": ["compare", "--method", "early-start:sigma=50|20", "--count", "2", "--steps", "4", "--out", "lab"],
-    "diagnose": ["diagnose", "--count", "3", "--response", "2", "--out", "found.html"],
+    "compare": [
+        "compare",
+        "--method",
+        "early-start:sigma=50|20",
+        "--model",
+        "{data}/pico",
+        "--count",
+        "4",
+        "--steps",
+        "4",
+        "--out",
+        "lab",
+    ],
+    "diagnose": ["diagnose", "--model", "{data}/pico", "--count", "3", "--response", "2", "--out", "found.html"],
     "train": ["train", "{data}/recipe.yaml", "--out", "run"],
-    "statistics": ["statistics", "world", "--clips", "120", "--out", "s.safetensors"],
+    "statistics": ["statistics", "world", "--model", "{data}/pico", "--clips", "120", "--out", "s.safetensors"],
     "evaluate": ["evaluate", "{data}/videos", "--cache", "cache", "--out", "measured.json"],
 }
 TIMES_AND_PLACES = {"seconds", "written", "earlier", "seal", "command", "clips_per_second", "waiting_for_data"}

@@ -40,7 +40,7 @@ class Server:
 
     @property
     def uploads(self):
-        (folder,) = Path(self.scratch).glob("unstill-app-*/uploads")
+        (folder,) = Path(self.scratch).glob(".unstill-*/uploads")
         return folder
 
 
@@ -89,4 +89,4 @@ def server(tmp_path_factory):
         yield started
         code, rest = started.end(signal.SIGINT)
         assert code == 130 and rest.endswith("Stopped; nothing half-written was left behind.\n"), rest
-        assert not list(scratch.glob("unstill-app-*")), "the server left files behind"
+        assert not list(scratch.glob(".unstill-*")), "the server left files behind"

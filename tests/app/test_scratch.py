@@ -1,11 +1,13 @@
 """What stays on the disk when the server ends, however it ends."""
 
 import signal
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from tests.app.conftest import running
 from tests.app.visitor import call, config, upload
-from unstill.app.scratch import LOCK, PREFIX, remove_abandoned, scratch_folder
+from unstill.app.scratch import scratch_folder
 
 
 def test_sigterm_removes_what_visitors_uploaded(tmp_path):
@@ -26,17 +28,17 @@ def test_sigterm_removes_what_visitors_uploaded(tmp_path):
         other.submit(call, server, "call", animate, data)
         assert list(scratch.rglob("photo.png"))
         server.end(signal.SIGTERM)
-    assert not list(scratch.glob(f"{PREFIX}*")) and not list(scratch.rglob("photo.png"))
+    assert not list(scratch.glob(".unstill-*")) and not list(scratch.rglob("photo.png"))
 
 
 def test_a_killed_server_is_cleaned_up_after_by_the_next_one(tmp_path):
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     home.mkdir()
     scratch.mkdir()
-    (scratch / f"{PREFIX}notes").mkdir()
-    (scratch / f"{PREFIX}notes" / "mine.txt").write_text("not the server's")
+    (scratch / ".unstill-notes").mkdir()
+    (scratch / ".unstill-notes" / "mine.txt").write_text("not the server's")
     with running(home, scratch) as living, running(home, scratch) as killed:
-        folders = {folder for folder in scratch.glob(f"{PREFIX}*") if (folder / LOCK).exists()}
+        folders = {lock.with_suffix("") for lock in scratch.glob(".unstill-*.lock")}
         assert len(folders) == 2
         killed.end(signal.SIGKILL)
         assert len([folder for folder in folders if folder.exists()]) == 2
@@ -46,22 +48,14 @@ def test_a_killed_server_is_cleaned_up_after_by_the_next_one(tmp_path):
             assert config(living)["dependencies"]
             third.end(signal.SIGTERM)
         living.end(signal.SIGTERM)
-    assert [path.name for path in scratch.glob(f"{PREFIX}*")] == [f"{PREFIX}notes"]
-    assert (scratch / f"{PREFIX}notes" / "mine.txt").exists()
+    assert [path.name for path in scratch.glob(".unstill-*")] == [".unstill-notes"]
+    assert (scratch / ".unstill-notes" / "mine.txt").exists()
 
 
-def test_only_folders_with_a_lock_that_nobody_holds_are_removed(tmp_path, monkeypatch):
+def test_temporary_files_of_libraries_go_there_too(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    dead, other = tmp_path / f"{PREFIX}dead", tmp_path / "unstill-apple"
-    for folder in (dead, other):
-        folder.mkdir()
-        (folder / LOCK).touch()
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / LOCK).touch()
-    (tmp_path / f"{PREFIX}link").symlink_to(outside)
     with scratch_folder() as folder:
-        assert not dead.exists() and other.exists() and outside.exists()
-        remove_abandoned(tmp_path)
-        assert folder.exists()
-    assert not folder.exists()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        with tempfile.NamedTemporaryFile() as file:
+            assert Path(file.name).parent == folder
+    assert tempfile.gettempdir() == str(tmp_path) and not list(tmp_path.iterdir())

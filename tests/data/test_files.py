@@ -167,3 +167,16 @@ def test_a_name_of_the_users_that_is_no_utf8_is_recorded(tmp_path):
     with together(tmp_path / "a.json") as made:
         made.record["image"] = name
     assert json.loads((tmp_path / "a.json").read_bytes())["image"] == name and is_record(tmp_path / "a.json")
+
+
+def test_a_folder_that_a_killed_process_had_moved_out_of_the_way_is_put_back(tmp_path):
+    for name, there in (("frames", False), ("others", True)):
+        left = tmp_path / f".unstill-{0:016x}" / f"{name}.replaced"
+        left.mkdir(parents=True)
+        (left / "frame_00000.png").write_text(f"old {name}")
+        if there:
+            (tmp_path / name).mkdir()
+    (tmp_path / f".unstill-{0:016x}.lock").touch()
+    sweep(tmp_path)
+    assert (tmp_path / "frames" / "frame_00000.png").read_text() == "old frames"
+    assert sorted(os.listdir(tmp_path)) == ["frames", "others"] and not os.listdir(tmp_path / "others")

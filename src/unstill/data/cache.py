@@ -31,7 +31,7 @@ from unstill.errors import UnstillError, first_line
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2  # 1: AVI with B-frames lost frames
 CLIPS_PER_PART = 64
 _KEY = "unstill.cache"
 

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 from PIL import Image
 
-from unstill.data.images import DAMAGED, PICTURE_SUFFIXES, open_picture, to_rgb
+from unstill.data.images import DAMAGED, PICTURE_SUFFIXES, decode_rgb, open_picture, to_rgb
 from unstill.errors import UnstillError
 
 
@@ -305,7 +305,4 @@ def _folder(path: Path, folder_fps: float | None) -> Stream:
 
 def _read(file: Path) -> Image.Image:
     with open_picture(file) as image:
-        try:
-            return to_rgb(image)
-        except DAMAGED as error:
-            raise UnstillError(f"{file} is damaged ({error}); save it again and retry.") from error
+        return decode_rgb(file, image)

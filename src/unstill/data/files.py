@@ -25,6 +25,7 @@ PICTURE_KEY = "unstill:fps"
 """The text chunk of a PNG in which `write_video` records the frame rate; it also tells its frames from others."""
 _PICTURE = re.compile(r"frame_\d{5,}\.png")
 _LOCK = re.compile(r"(\.unstill-[0-9a-f]{16})\.lock")
+_REPLACED = ".replaced"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _swept: set[Path] = set()
 
@@ -47,7 +48,7 @@ def beside(parent: Path) -> Iterator[Path]:
     Path(lock.lock_file).touch()  # filelock would wait for ever in a place like /proc that makes no files
     lock.acquire()
     try:
-        made.mkdir()
+        made.mkdir(mode=0o700)  # the place may be one that users share
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
@@ -83,7 +84,10 @@ def alone(folder: Path, busy: str, patience: float) -> Iterator[None]:
 
 
 def sweep(parent: Path) -> None:
-    """Removes the temporary folders in `parent` whose processes no longer live, and nothing else."""
+    """
+    Removes the temporary folders in `parent` whose processes no longer live, and nothing else. A folder that such a
+    process had moved out of the way and not replaced yet is put back.
+    """
     try:
         names = [found[1] for entry in os.scandir(parent) if (found := _LOCK.fullmatch(entry.name))]
     except OSError:
@@ -92,6 +96,9 @@ def sweep(parent: Path) -> None:
         lock = FileLock(parent / f"{name}.lock")
         with suppress(OSError, Timeout, RuntimeError):
             lock.acquire(blocking=False)
+            for old in (parent / name).glob(f"*{_REPLACED}"):  # killed between the two renames of `move`
+                if not os.path.lexists(path := parent / old.name.removesuffix(_REPLACED)):
+                    os.replace(old, path)
             shutil.rmtree(parent / name, ignore_errors=True)
             _unlink(lock)
 
@@ -144,7 +151,7 @@ def move(new: Path, path: Path) -> None:
     """
     flush(new)
     if path.is_dir() and not path.is_symlink():
-        old = new.with_name(f"{new.name}.replaced")
+        old = new.with_name(f"{new.name}{_REPLACED}")
         os.replace(path, old)
         try:
             os.replace(new, path)

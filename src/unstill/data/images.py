@@ -20,7 +20,7 @@ PICTURE_SUFFIXES = frozenset(
 # An explicit list, because Pillow starts Ghostscript for a file that says it is PostScript. JPEG includes MPO.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000")
 # What Pillow raises for damaged files, besides its own errors.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, MemoryError, OverflowError)
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError)
 
 LARGEST = 640_000_000
 """Bytes of decoded pixels, 4 for each of a picture (160 megapixels) and 12 for each of an animation, whose frames are
