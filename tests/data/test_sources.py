@@ -192,6 +192,8 @@ def test_a_limit_draws_videos_by_the_seed(videos: Path, tmp_path: Path) -> None:
         ({"limit": -1}, "limit must be"),
         ({"size": (0, 8)}, "size is"),
         ({"kind": "ucf101", "captions": "c.csv"}, "belongs to a folder"),
+        ({"speed": (0.0, 0.15)}, "belong to the synthetic world, not to folder"),
+        ({"both_directions": True}, "belong to the synthetic world, not to folder"),
     ],
 )
 def test_settings_that_do_not_fit(videos: Path, options: dict[str, object], says: str) -> None:
@@ -216,6 +218,25 @@ def test_the_world() -> None:
     assert "square" in sentence(lambda: open_source(replace(WORLD, size=(16, 32))))
 
 
+def test_slow_clips_of_the_world_in_both_directions() -> None:
+    settings = replace(WORLD, frames=16, clips=12, speed=(0.1, 0.15))
+    forwards, mixed = open_source(settings), open_source(replace(settings, both_directions=True))
+    assert all(forwards[i].motion <= 0.18 for i in range(12))
+    assert max(open_source(WORLD)[i].motion for i in range(5)) > 0.3
+    turned = 0
+    for i in range(12):
+        one, other = forwards[i], mixed[i]
+        assert one.motion == other.motion
+        if not torch.equal(one.video, other.video):
+            assert torch.equal(one.video.flip(0), other.video)
+            opposite = {"left": "right", "right": "left", "up": "down", "down": "up"}
+            assert other.caption.split() == [opposite.get(word, word) for word in one.caption.split()]
+            turned += 1
+    assert 0 < turned < 12
+    for wrong in ((0.2, 0.1), (-0.1, 0.1), (0.5, 1.5)):
+        assert "0 <= low <= high <= 1" in sentence(lambda w=wrong: open_source(replace(WORLD, speed=w)))
+
+
 def test_fingerprints_tell_data_sets_apart(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("file,caption\n33.mp4,one\n")
     (tmp_path / "d.csv").write_text("file,caption\n33.mp4,another\n")
@@ -229,6 +250,8 @@ def test_fingerprints_tell_data_sets_apart(videos: Path, tmp_path: Path) -> None
         replace(settings, captions=tmp_path / "d.csv"),
         WORLD,
         replace(WORLD, clips=6),
+        replace(WORLD, speed=(0.0, 0.15)),
+        replace(WORLD, both_directions=True),
     ]
     fingerprints = [open_source(s).fingerprint for s in all_of_them]
     assert len(set(fingerprints)) == len(all_of_them)

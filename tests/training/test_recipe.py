@@ -75,6 +75,7 @@ def test_a_recipe_is_read() -> None:
         ("seed: {" + ", ".join(f"k{i}: [1, 2]" for i in range(5000)) + "}", "seed is {'k0': "),
         ("\n".join(f"k{i}: 1" for i in range(5000)), "and 4994 more"),
         ("{1: 2}", "1 is 1: keys should be strings"),
+        (GOOD.replace("fps: 3", "speed: [0, 2]"), "data.speed.1 is 2: input should be less than"),
         ("just words", "mine.yaml is not a recipe: it should begin with a line such as 'model: svd'"),
     ],
 )
@@ -129,7 +130,7 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", shipped())
 def test_the_recipes_of_this_package_are_whole(name: str) -> None:
     """Once they are told where the videos are."""
-    recipe = read_recipe(name, {"data.videos": "world"} if name == "pico-time-noise" else {"data.videos": "clips"})
+    recipe = read_recipe(name, {} if name.startswith("pico") else {"data.videos": "clips"})
     model = find(recipe.model)
     assert model is not None
     family = {"StableVideoDiffusionPipeline": "svd", "WanImageToVideoPipeline": "wan"}.get(
@@ -137,6 +138,7 @@ def test_the_recipes_of_this_package_are_whole(name: str) -> None:
     )
     condition = recipe.condition
     plan = plan_of(family, condition.method, condition.preset, on=condition.on, parameters=condition.parameters())
+    assert (condition.method == "none") == (name == "pico-still")
     assert plan.latents is not None or plan.tokens is not None
     if condition.preset:
         assert (family, condition.preset) in PLANS

@@ -20,6 +20,7 @@ from unstill.data.captions import captions
 from unstill.data.clips import clip_window
 from unstill.data.images import Size, check_size
 from unstill.data.seeding import generator_for, permutation
+from unstill.data.synthetic_drawing import uniform
 from unstill.data.video import read_video, video_info
 from unstill.data.video_index import Listing, list_captioned, list_classes, list_folder
 from unstill.errors import UnstillError
@@ -46,6 +47,9 @@ class SourceSettings:
         clips_per_video: clips from each video, each at a place of its own.
         limit: at most this many videos of the data set, drawn by `seed`; None takes all.
         clips: how many clips the world has (in an epoch; every epoch has others).
+        speed: (low, high) in [0, 1]: the factor of the world's speeds is drawn from it, uniformly; None: as
+            `synthetic_world.sample_motion` draws it.
+        both_directions: whether half of the world's clips, drawn at random, are played backwards.
         seed: of the places, the strides and the world.
     """
 
@@ -59,6 +63,8 @@ class SourceSettings:
     clips_per_video: int = 1
     limit: int | None = None
     clips: int = 16384
+    speed: tuple[float, float] | None = None
+    both_directions: bool = False
     seed: int = 0
 
 
@@ -190,10 +196,13 @@ class WorldSource:
             raise IndexError(f"clip {index} of {len(self)}")
         generator = generator_for("world", s.seed, epoch, index)
         scene = synthetic_world.sample_scene(1, generator, size=s.size[0])
-        motion = synthetic_world.sample_motion(scene, generator)
+        level = None if s.speed is None else uniform((1,), *s.speed, generator)
+        motion = synthetic_world.sample_motion(scene, generator, level)
+        backwards = s.both_directions and bool(uniform((), 0, 1, generator) < 0.5)
         clips = synthetic_world.render(scene, motion, s.frames, s.size[0])
-        caption = captions(scene, motion, s.frames)[0]
-        return Sample(clips.video[0], caption, s.fps or 8.0, self.name(index), float(clips.motion[0]))
+        video = clips.video[0].flip(0) if backwards else clips.video[0]
+        caption = captions(scene, motion, s.frames, backwards)[0]
+        return Sample(video, caption, s.fps or 8.0, self.name(index), float(clips.motion[0]))
 
     def name(self, index: int) -> str:
         return f"world clip {index}"
@@ -201,7 +210,8 @@ class WorldSource:
     @property
     def fingerprint(self) -> str:
         s = self.settings
-        return hashlib.sha256(repr(("world", s.frames, s.size, s.fps, s.clips, s.seed)).encode()).hexdigest()
+        decides = ("world", s.frames, s.size, s.fps, s.clips, s.seed, s.speed, s.both_directions)
+        return hashlib.sha256(repr(decides).encode()).hexdigest()
 
 
 def _check(s: SourceSettings) -> None:
@@ -227,11 +237,18 @@ def _check(s: SourceSettings) -> None:
     if s.captions is not None and s.kind != "folder":
         raise UnstillError(f"A caption file belongs to a folder of videos, not to {s.kind}; leave it out.")
     if s.kind != "world":
+        if s.speed is not None or s.both_directions:
+            raise UnstillError(
+                f"speed and both_directions belong to the synthetic world, not to {s.kind}; leave them out."
+            )
         if s.path is None:
             raise UnstillError(f"The source {s.kind} needs a path; pass the folder that holds its videos.")
         return
     if s.path is not None or high > 1:
         raise UnstillError("The synthetic world is made as it is needed: it takes neither a path nor a stride.")
+    slow, fast = s.speed or (0.0, 1.0)
+    if not 0 <= slow <= fast <= 1:
+        raise UnstillError(f"speed is (low, high) with 0 <= low <= high <= 1, but got ({slow:g}, {fast:g}).")
     if s.clips < 1 or s.size[0] != s.size[1]:
         raise UnstillError(
             f"The synthetic world needs at least one clip and a square size, but got {s.clips} and {s.size}."

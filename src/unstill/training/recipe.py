@@ -29,6 +29,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+Speed = Annotated[float, Field(ge=0, le=1)]
 Stride = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -44,6 +45,10 @@ class Data(_Part):
     size: str | None = Field(None, description="WIDTHxHEIGHT")
     clips_per_video: int = Field(1, ge=1, le=10_000)
     clips: int = Field(16384, ge=1, le=10_000_000, description="of the synthetic world")
+    speed: tuple[Speed, Speed] | None = Field(
+        None, description="of the synthetic world: the range of the factor of its speeds"
+    )
+    both_directions: bool = Field(False, description="of the synthetic world: half of the clips run backwards")
     condition_frame: Literal["first", "random"] = "first"
     cache: bool = Field(True, description="encode every clip once and keep its latents on disk")
     cache_folder: str | None = Field(None, description="by default OUT/latents; runs may share one")
@@ -79,6 +84,8 @@ class Data(_Part):
             stride=self.stride or 1,
             clips_per_video=self.clips_per_video,
             clips=self.clips,
+            speed=self.speed,
+            both_directions=self.both_directions,
             seed=seed,
         )
 
