@@ -1,6 +1,5 @@
-"""Consistency formulas, encoders with tiny random networks, VBench's totals."""
+"""Consistency formulas, encoders with tiny random networks, VBench's limits."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,9 @@ from unstill.metrics import (
     temporal_coherence,
     temporal_flickering,
     text_alignment,
-    vbench_total,
 )
 from unstill.metrics.encoders import _CLIP_COLOURS, _IMAGENET_COLOURS
-from unstill.metrics.vbench import DIMENSIONS, normalised, not_offered
+from unstill.metrics.vbench import DIMENSIONS, normalised
 
 
 def rows(n: int = 5, d: int = 6, seed: int = 0) -> Tensor:
@@ -148,23 +146,10 @@ def test_aesthetic_head_is_linear_over_ten(tmp_path: Path) -> None:
         aesthetic_quality(rows(d=7), tmp_path / "head.pth")
 
 
-def test_vbench_totals() -> None:
-    ends = [{name: getattr(d, end) for name, d in DIMENSIONS.items()} for end in ("low", "high")]
-    for scores, expected in zip(ends, (0, 1), strict=True):
-        total = vbench_total(scores)
-        assert (total.quality, total.semantic, total.total) == pytest.approx((expected,) * 3)
-    only_motion = ends[0] | {"dynamic_degree": 1.0}
-    assert vbench_total(only_motion).total == pytest.approx(4 / 5 * 0.5 / 6.5)
-    only_scene = ends[0] | {"scene": 0.4111}
-    assert vbench_total(only_scene).total == pytest.approx(1 / 5 * 0.5 / 9)
+def test_vbench_scores_are_normalised_between_its_limits() -> None:
+    for end, expected in (("low", 0), ("high", 1)):
+        scores = {name: getattr(dimension, end) for name, dimension in DIMENSIONS.items()}
+        assert normalised(scores) == {name: pytest.approx(expected) for name in DIMENSIONS}
     assert normalised({"temporal_flickering": 0.6293 + 0.3707 / 4}) == {"temporal_flickering": pytest.approx(0.25)}
-
-
-def test_vbench_says_what_is_missing() -> None:
-    assert set(not_offered()) | {name for name, d in DIMENSIONS.items() if d.offered_by} == set(DIMENSIONS)
-    assert len(DIMENSIONS) == 16 and len(not_offered()) == 10
-    with pytest.raises(UnstillError, match="imaging_quality"):
-        vbench_total({"temporal_flickering": 0.9})
     with pytest.raises(UnstillError, match="Not dimensions of VBench: beauty"):
         normalised({"beauty": 1.0})
-    assert json.dumps(not_offered())

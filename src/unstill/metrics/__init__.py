@@ -15,7 +15,7 @@ _HOME = {
         "consistency": "frame_consistency image_consistency image_fidelity temporal_coherence temporal_flickering "
         "text_alignment",
         "encoders": "FrameEncoder aesthetic_quality",
-        "features": "ProxyFeatures VideoFeatures cached_features",
+        "features": "ProxyFeatures VideoFeatures",
         "fidelity": "first_frame_error proxy_coherence proxy_colour_fidelity proxy_edge_fidelity "
         "proxy_structure_fidelity ssim",
         "flow": "flow_engine optical_flow",
@@ -24,7 +24,7 @@ _HOME = {
         "motion": "MotionResponse is_dynamic motion_response motion_score pair_motion top_motion",
         "torchmetrics_wrappers": "FrechetVideoDistance VideoInceptionScore VideoMean",
         "raft": "RAFT RaftFlow",
-        "vbench": "VBenchTotal vbench_total",
+        "record_cache": "cached_features",
     }.items()
     for name in names.split()
 }

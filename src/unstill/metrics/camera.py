@@ -39,12 +39,6 @@ class MotionParts:
     roll: float
     """Rotation in radians per frame, clockwise as seen."""
 
-    @property
-    def camera_share(self) -> float:
-        """camera / (camera + objects); 0 for a video that does not move."""
-        total = self.camera + self.objects
-        return self.camera / total if total else 0.0
-
 
 def fit_affine(flow: Tensor) -> Tensor:
     """Robust affine fit of a flow (2, H, W): (2, 3) float64, flow = A (x, y, 1) with x, y in pixels from the centre.

@@ -23,8 +23,8 @@ from unstill.data import as_frames, read_image, read_video, resize_and_crop, vid
 from unstill.errors import UnstillError
 from unstill.metrics.c3d import FRAMES
 from unstill.metrics.evaluator import Measure, Sample, Settings
-from unstill.metrics.features import Records
 from unstill.metrics.frechet import frechet_distance, inception_score
+from unstill.metrics.record_cache import RecordCache
 from unstill.metrics.report import MEANINGS, Report, Score
 
 
@@ -60,7 +60,7 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _measured(folder: _Folder, file: Path, measure: Measure, records: Records) -> dict[str, Tensor]:
+def _measured(folder: _Folder, file: Path, measure: Measure, records: RecordCache) -> dict[str, Tensor]:
     """All values of one file, from its records where they exist."""
     s, stem = measure.settings, folder.stem(file)
     image_file, prompt = folder.images.get(stem), folder.prompts.get(stem)
@@ -103,7 +103,12 @@ def _picture(file: Path, size: tuple[int, int]) -> Tensor:
 
 
 def _all(
-    stage: str, folder: _Folder, measure: Measure, records: Records, progress: Progress | None, skipped: dict[str, str]
+    stage: str,
+    folder: _Folder,
+    measure: Measure,
+    records: RecordCache,
+    progress: Progress | None,
+    skipped: dict[str, str],
 ) -> dict[str, dict[str, Tensor]]:
     """Values by stem. Files that cannot be measured are named in `skipped` with the reason."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -163,7 +168,7 @@ def evaluate(
     settings = settings or Settings()
     measure = Measure(settings)
     texts = _prompts(prompts)
-    records = Records(cache or _user_cache())
+    records = RecordCache(cache or _user_cache())
     real = _Folder.find(Path(reference), {}, {}) if reference else None
     conditions = _images(Path(images)) if images else {real.stem(file): file for file in real.files} if real else {}
     made = _Folder.find(Path(generated), conditions, texts)

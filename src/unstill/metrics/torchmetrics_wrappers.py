@@ -56,18 +56,10 @@ class VideoMean(Metric):
 
     def compute(self) -> Tensor:
         """The mean, float64."""
-        values = self._all().tolist()
-        return torch.tensor(math.fsum(values) / len(values), dtype=torch.float64)
-
-    def standard_error(self) -> Tensor:
-        """Standard error of the mean over the values of this process; NaN for a single one."""
-        values = self._all()
-        return values.std() / len(values) ** 0.5
-
-    def _all(self) -> Tensor:
         if isinstance(self.values, list) and not self.values:
             raise UnstillError("There is nothing to average yet; call update with a video first.")
-        return dim_zero_cat(self.values)
+        values = dim_zero_cat(self.values).tolist()
+        return torch.tensor(math.fsum(values) / len(values), dtype=torch.float64)
 
 
 class FrechetVideoDistance(Metric):

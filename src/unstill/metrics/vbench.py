@@ -48,11 +48,6 @@ SEMANTIC = {
 DIMENSIONS = QUALITY | SEMANTIC
 
 
-def not_offered() -> dict[str, str]:
-    """The dimensions that cannot be computed here, and what each of them would need."""
-    return {name: dimension.needs for name, dimension in DIMENSIONS.items() if not dimension.offered_by}
-
-
 def normalised(scores: Mapping[str, float]) -> dict[str, float]:
     """Scores on VBench's common scale, (score - low) / (high - low), not clipped, as in its leaderboard."""
     unknown = sorted(set(scores) - set(DIMENSIONS))
@@ -60,28 +55,3 @@ def normalised(scores: Mapping[str, float]) -> dict[str, float]:
         raise UnstillError(f"Not dimensions of VBench: {', '.join(unknown)}.")
     limits = {name: (DIMENSIONS[name].low, DIMENSIONS[name].high) for name in scores}
     return {name: (scores[name] - low) / (high - low) for name, (low, high) in limits.items()}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VBenchTotal:
-    quality: float
-    semantic: float
-    total: float
-
-
-def vbench_total(scores: Mapping[str, float]) -> VBenchTotal:
-    """Quality, semantic and total score (4:1) of raw scores of all sixteen dimensions.
-
-    Raises:
-        UnstillError: if one is missing. (VBench's script counts a missing one as 0, which is no score of the model.)
-    """
-    missing = [name for name in DIMENSIONS if name not in scores]
-    if missing:
-        raise UnstillError(f"A VBench total needs all 16 dimensions; missing: {', '.join(missing)}.")
-    values = normalised(scores)
-
-    def mean(group: Mapping[str, Dimension]) -> float:
-        return sum(values[name] * d.weight for name, d in group.items()) / sum(d.weight for d in group.values())
-
-    quality, semantic = mean(QUALITY), mean(SEMANTIC)
-    return VBenchTotal(quality=quality, semantic=semantic, total=(4 * quality + semantic) / 5)

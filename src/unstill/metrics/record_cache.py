@@ -1,0 +1,65 @@
+"""A cache on disk of what was measured on a video, keyed by the content of the video and by what was measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unstill.data.files import replacing
+from unstill.metrics.features import VideoFeatures
+from unstill.metrics.video_checks import as_uint8
+
+
+def cached_features(video: Tensor, extractor: VideoFeatures, folder: str | Path | None) -> Tensor:
+    """`extractor(video)`, from the cache if it is there.
+
+    Args:
+        video: uint8 or float in [0, 1], (F, 3, H, W).
+        extractor: its `name` is part of the key, and so must differ between weights and settings.
+        folder: of the cache; None caches nothing.
+
+    Returns:
+        The features (d,). The key holds a hash of the pixels: a renamed or copied video is found again, a video
+        whose pixels changed is not.
+    """
+    if folder is None:
+        return extractor(video)
+    pixels = as_uint8(video).cpu().contiguous()
+    digest = hashlib.sha256(f"{tuple(pixels.shape)} ".encode())
+    digest.update(pixels.numpy().data)
+    cache = RecordCache(folder)
+    key = cache.key(digest.hexdigest(), extractor.name)
+    record = cache.load(key)
+    if record is None:
+        record = {"features": extractor(video)}
+        cache.save(key, record)
+    return record["features"]
+
+
+class RecordCache:
+    """Small named tensors in a folder, one file per key, each written atomically."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @staticmethod
+    def key(content: str, settings: str) -> str:
+        """File name, without suffix, of what was measured on `content` (a hex digest) under `settings` (any text)."""
+        return f"{content[:24]}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
+
+    def load(self, key: str) -> dict[str, Tensor] | None:
+        """The record saved under `key`; None if there is none or it cannot be read."""
+        try:
+            return load_file(self.folder / f"{key}.safetensors")
+        except (OSError, SafetensorError):
+            return None
+
+    def save(self, key: str, values: Mapping[str, Tensor]) -> None:
+        """Write a record, replacing any of the same key."""
+        with replacing(self.folder / f"{key}.safetensors") as temporary:
+            save_file({name: value.contiguous() for name, value in values.items()}, temporary)
