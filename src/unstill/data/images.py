@@ -167,7 +167,7 @@ def resize_and_crop(frames: Image.Image | torch.Tensor, size: Size) -> Image.Ima
     """
     height, width = check_size(size)
     if isinstance(frames, Image.Image):
-        box = _cover(frames.width, frames.height, width, height)
+        box = largest_box(frames.width, frames.height, width, height)
         if frames.size == (width, height):
             return frames
         # `reducing_gap` first halves very large pictures by an exact box filter: same look, several times faster.
@@ -191,11 +191,16 @@ def check_size(size: Size) -> Size:
     return int(size[0]), int(size[1])
 
 
-def _cover(width: int, height: int, to_width: int, to_height: int) -> tuple[float, float, float, float]:
-    """The largest centred (left, top, right, bottom) of a width x height image with the target's aspect ratio."""
+def largest_box(
+    width: int, height: int, to_width: int, to_height: int, x: float = 0.5, y: float = 0.5
+) -> tuple[float, float, float, float]:
+    """The largest (left, top, right, bottom) of a width x height image with the target's aspect ratio, its middle as
+    near to (x, y), shares of width and height, as the image allows."""
     scale = min(width / to_width, height / to_height)
-    left, top = (width - scale * to_width) / 2, (height - scale * to_height) / 2
-    return max(left, 0.0), max(top, 0.0), min(width - left, float(width)), min(height - top, float(height))
+    across, down = min(scale * to_width, float(width)), min(scale * to_height, float(height))
+    left = min(max(x * width - across / 2, 0.0), width - across)
+    top = min(max(y * height - down / 2, 0.0), height - down)
+    return left, top, left + across, top + down
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
