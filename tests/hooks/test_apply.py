@@ -530,6 +530,15 @@ def test_a_refused_combination_leaves_the_pipeline_as_it_was(methods: list[Metho
     assert pipe.scheduler is scheduler and "prepare_latents" not in vars(pipe)
 
 
+def test_a_pipeline_without_a_scheduler_is_refused() -> None:
+    """One that was made to encode prompts only."""
+    pipe = copy.copy(pipeline("AnimateDiffPipeline"))
+    pipe.scheduler = None
+    with pytest.raises(UnstillError, match="AnimateDiffPipeline has no scheduler"):
+        unstill.apply(pipe)
+    assert "prepare_latents" not in vars(pipe)
+
+
 def test_a_scheduler_set_after_apply_is_reported_and_kept() -> None:
     case, pipe = CASES["AnimateDiffPipeline"], copy.copy(pipeline("AnimateDiffPipeline"))
     with unstill.apply(pipe, EarlyStart(start=0.9)):

@@ -88,6 +88,10 @@ class Applied:
             raise UnstillError(
                 f"{type(pipe).__name__} encodes its image itself; give the image to the pipeline's call."
             )
+        if getattr(pipe, "scheduler", None) is None:
+            raise UnstillError(
+                f"This {type(pipe).__name__} has no scheduler, on whose noise levels methods act; load one first."
+            )
         self._own_scheduler = pipe.scheduler
         self._scheduler = hooked(pipe.scheduler, self)
         self.process = self._adapter.process(self._scheduler)
