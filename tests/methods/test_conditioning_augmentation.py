@@ -1,9 +1,13 @@
 """Conditioning augmentation against the noising of a diffusers scheduler with the same betas."""
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
 
+import unstill
+from tests.pipelines import random_pico
 from unstill.errors import UnstillError
 from unstill.methods.conditioning_augmentation import ConditioningAugmentation, augment, vp
 
@@ -39,3 +43,35 @@ def test_wrong_parameters():
         ConditioningAugmentation(level=1.5)
     with pytest.raises(UnstillError, match="element, frame, clip"):
         ConditioningAugmentation(noise_shape="pixel")
+
+
+@pytest.mark.parametrize(("guidance", "own"), [(1.0, 0.0), (2.0, 0.0), (1.0, 0.3)])
+def test_pico_is_told_of_the_noise(guidance: float, own: float) -> None:
+    """The third of the ids is 100 times the noise's deviation in the rows with an image, at every step."""
+    pipe = random_pico()
+    told: list[torch.Tensor] = []
+    forward = pipe.transformer.forward
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        told.append(args[3].clone())
+        return forward(*args, **kwargs)
+
+    pipe.transformer.forward = recorded
+    call = {"motion": 0.5, "num_frames": 2, "num_inference_steps": 2, "guidance_scale": guidance, "output_type": "pt"}
+    image = torch.rand(1, 3, pipe.size, pipe.size, generator=torch.Generator().manual_seed(0))
+
+    def ids() -> torch.Tensor:
+        told.clear()
+        pipe(image, noise_aug_strength=own, generator=torch.Generator().manual_seed(0), **call)
+        return torch.stack(told)
+
+    plain = ids()
+    _, sigma = vp(torch.tensor([0.1]))
+    with unstill.apply(pipe, ConditioningAugmentation(level=0.1)):
+        noised = ids()
+    assert len(noised) == 2  # steps
+    assert plain[:, -1, 2].tolist() == pytest.approx([100 * own] * 2)
+    assert noised[:, -1, 2].tolist() == pytest.approx([100 * (own**2 + sigma.item() ** 2) ** 0.5] * 2)
+    noised[:, -1, 2] = plain[:, -1, 2]
+    assert torch.equal(noised, plain)
+    assert torch.equal(ids(), plain)

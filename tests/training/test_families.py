@@ -166,6 +166,23 @@ def test_the_network_is_called_as_its_pipeline_calls_it(
         assert sigma / max(alpha, 1e-6) == pytest.approx((levels.sigma / levels.alpha).item(), rel=1e-2)
 
 
+def test_pico_is_told_of_noise_in_its_own_unit() -> None:
+    """100 times the deviation, as its pipeline tells `noise_aug_strength`; nothing where the image is withheld."""
+    pipe, clip = tiny.random_pico(), sample(64, FRAMES)
+    family = family_of(pipe)
+    given = batch_of([Encoder(pipe, family)(clip, generator_for(i)) for i in range(2)], "cpu")
+    nothing = family.withheld(pipe, {k: v[0] for k, v in given.items()})
+    plan = Plan(latents=ConstantNoise(maximum=0.5, exponent=0.0), tell=True)
+    schedule = schedule_of(ForwardProcess.of(pipe.scheduler))
+    told = {}
+    for withheld in (0.0, 1.0):
+        objective = Objective(family, schedule, plan, Withhold(image=withheld), nothing, None)
+        recorder = Recorder(pipe.transformer)
+        objective.errors(recorder, given, [generator_for("clip", i) for i in range(2)])
+        told[withheld] = recorder.calls[0]["added_time_ids"][:, 2].tolist()
+    assert told == {0.0: [50.0, 50.0], 1.0: [0.0, 0.0]}
+
+
 def test_gradients_reach_the_network_through_noised_conditions(opened: tuple[Any, Family, Sample]) -> None:
     pipe, family, clip = opened
     given = batch_of([Encoder(pipe, family)(clip, generator_for(i)) for i in range(2)], "cpu")

@@ -182,7 +182,7 @@ def test_conditioning_augmentation_on_the_models_own_schedule(kind: str) -> None
         "svd", "conditioning-augmentation", parameters={"maximum": 0.8}, process=ForwardProcess.of(scheduler)
     )
     assert isinstance(plan.latents, OwnSchedule) and plan.tell  # told to a network that has an input for it
-    check_condition(plan.latents, image, wide(alpha) * image + wide(sigma) * noise, s)
+    check_condition(plan.latents, image, wide(alpha) * image + wide(sigma) * noise, sigma)
     plain = plan_of("svd", "conditioning-augmentation", tell=False)
     assert plain.latents == ConditioningAugmentation() and not plain.tell
 

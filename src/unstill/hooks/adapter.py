@@ -108,6 +108,15 @@ class Adapter:
         """Image latents normalised as the video latents, divided by those that the denoiser sees."""
         return 1.0
 
+    def tell_image_noise(
+        self, pipe: Any, noise: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Any] | None:
+        """
+        Writes the standard deviation `(B,)` of noise on the image latents into a denoiser's arguments, where the
+        network was trained with such noise and has an input for it; returns what undoes that.
+        """
+        return None
+
     def compression(self, pipe: Any) -> tuple[int, int]:
         """Pixels per latent pixel, frames per latent frame."""
         return pipe.vae_scale_factor, 1

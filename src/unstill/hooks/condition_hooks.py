@@ -107,4 +107,11 @@ def edit_condition(
     put_back = functools.partial(rows.copy_, rows.clone()) if adapter.reuses_input else None
     for part in rows.split(batch):
         part.copy_(edited / scale)
-    return put_back
+    untold = None if run.image_noise is None else adapter.tell_image_noise(pipe, run.image_noise, args, kwargs)
+    changes = [undo for undo in (put_back, untold) if undo is not None]
+
+    def undo_all() -> None:
+        for undo in changes:
+            undo()
+
+    return undo_all if changes else None

@@ -1,5 +1,7 @@
 """Adapters of pipelines on a VAE of Stable Diffusion."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,6 +46,15 @@ class Pico(StableVideoDiffusion):
     """The embedded model: a transformer that is called as Stable Video Diffusion's U-Net."""
 
     denoisers = ("transformer",)
+
+    def tell_image_noise(
+        self, pipe: Any, noise: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Any] | None:
+        ids = kwargs["added_time_ids"] if "added_time_ids" in kwargs else args[3]
+        told = ids[-len(noise) :, 2]  # a view; under guidance the first half has no image
+        own = told.clone()  # of `noise_aug_strength`: independent noises add up in variance
+        told.copy_(torch.hypot(own, pipe.image_noise_id(noise).to(own)))
+        return functools.partial(told.copy_, own)
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         return pipe.decode_latents(latents.transpose(1, 2))

@@ -35,6 +35,9 @@ class Run:
         encode_image: encodes the image that was given to `apply` anew, to a sample of the VAE's posterior drawn with
             the generator it is called with; `None` where the pipeline encodes the image.
         generator: the generator (or list of them) the caller gave to the pipeline.
+        image_noise (`torch.Tensor` of shape `(B,)`, *optional*): standard deviation of the noise that an
+            `on_condition` hook has added to the image latents, in their units. A network that was trained to be told
+            of such noise is told.
         frames (`int`): latent frames F that hooks see.
         held (`int`): leading latent frames that the pipeline fills with the image instead of denoising them. They are
             not among the F frames that hooks see; `image_latents` holds them.
@@ -52,6 +55,7 @@ class Run:
     image_latents: torch.Tensor | None = None
     encode_image: Callable[[torch.Generator | None], torch.Tensor] | None = None
     generator: torch.Generator | list[torch.Generator] | None = None
+    image_noise: torch.Tensor | None = None
     frames: int = 0
     held: int = 0
     solver: tuple[Grid, int] | None = None
@@ -175,7 +179,7 @@ class Method:
         """
         The image latents as the denoiser sees them at `run.step`. Called before every model call with the clean ones:
         what is random must be drawn once and kept in `run.memory`. Returning the argument itself leaves the input as
-        it is.
+        it is. A hook that adds noise sets `run.image_noise`.
         """
         return image_latents
 

@@ -27,8 +27,8 @@ class ConditioningAugmentation(Method):
     Lets the denoiser see a noised image, so that it cannot copy it.
 
     Image latents y0 become alpha(s) y0 + sigma(s) eps. In training s is uniform and told to the network; at inference
-    it is one fixed `level`, the smaller the more faithful. A model that was not trained for it reads the noise as part
-    of the picture: keep the level small there.
+    it is one fixed `level`, the smaller the more faithful. The embedded model is told of the noise there too. A model
+    that was not trained for it reads the noise as part of the picture: keep the level small there.
 
     Args:
         level: s at inference, a fraction of the training time in [0, 1]; 0 leaves the image as it is.
@@ -67,7 +67,8 @@ class ConditioningAugmentation(Method):
         if self not in run.memory:  # the noise, and not the noised image, which may be repeated over the frames
             level = torch.full((len(image_latents),), self.level, device=image_latents.device)
             noise = noise_like(image_latents, self.noise_shape, run.generator)
-            run.memory[self] = *self._alpha_sigma(level, run.process), noise
+            run.memory[self] = *self.alpha_sigma(level, run.process), noise
+            run.image_noise = run.memory[self][1]
         return augment(image_latents, *run.memory[self])
 
     def corrupt(
@@ -86,9 +87,10 @@ class ConditioningAugmentation(Method):
         uniform = torch.rand(len(image_latents), generator=generator, device=device).to(image_latents.device)
         level = self.maximum * uniform
         noise = noise_like(image_latents, self.noise_shape, generator)
-        return augment(image_latents, *self._alpha_sigma(level, process), noise), level
+        return augment(image_latents, *self.alpha_sigma(level, process), noise), level
 
-    def _alpha_sigma(self, level: torch.Tensor, process: ForwardProcess | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def alpha_sigma(self, level: torch.Tensor, process: ForwardProcess | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """alpha and sigma `(B,)` at levels s `(B,)`, of `betas` or else of the model's own `process`."""
         if process is None or self.betas is not None:
             return vp(level, self.betas)
         return of_model(process, level)

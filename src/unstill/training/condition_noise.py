@@ -99,7 +99,10 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class OwnSchedule:
-    """Conditioning augmentation by the forward process of the model that is trained."""
+    """Conditioning augmentation by the forward process of the model that is trained.
+
+    Its level is the standard deviation of the noise, sigma(s), as that of the other methods: what networks are told.
+    """
 
     augmentation: ConditioningAugmentation
     process: ForwardProcess
@@ -107,7 +110,8 @@ class OwnSchedule:
     def corrupt(
         self, image_latents: Tensor, t: Level, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return self.augmentation.corrupt(image_latents, t, generator, self.process)
+        noised, s = self.augmentation.corrupt(image_latents, t, generator, self.process)
+        return noised, self.augmentation.alpha_sigma(s, self.process)[1]
 
 
 Name = Literal["none", "time-noise", "conditioning-augmentation", "constant", "mix"]

@@ -69,7 +69,7 @@ class Family:
         return {name: torch.zeros_like(like[name]) for name in ("text", "tokens") if name in like}
 
     def predict(self, model: Any, noisy: Tensor, levels: Levels, given: Encoded, told: Tensor) -> Tensor:
-        """The network's answer `(B, C, F, h, w)`; `noisy` as it sees it, `told` (B,) the noise on the image."""
+        """Prediction `(B, C, F, h, w)` from `noisy` as the network sees it; `told` (B,): std of the image noise."""
         raise NotImplementedError
 
 
@@ -140,6 +140,12 @@ class Pico(SVD):
             "fps": torch.tensor(sample.fps),
             "motion": torch.tensor(float(motion)),
         }
+
+    def predict(self, model: Any, noisy: Tensor, levels: Levels, given: Encoded, told: Tensor) -> Tensor:
+        from unstill.models.pico.pipeline import image_noise_id
+
+        shown = given["image"].flatten(1).any(1)  # a withheld image is all zeros, and has no noise to be told of
+        return super().predict(model, noisy, levels, given, image_noise_id(told) * shown)
 
 
 class DynamiCrafter(Family):

@@ -62,6 +62,11 @@ def vp_scheduler() -> DDIMScheduler:
     )
 
 
+def image_noise_id(deviation: Tensor | float) -> Any:
+    """Standard deviation of the noise on the image latents to the third of the `added_time_ids`."""
+    return 100.0 * deviation
+
+
 class PicoPipeline(DiffusionPipeline):
     """Animates a picture at 96 x 96 pixels, or makes one from a caption.
 
@@ -71,6 +76,7 @@ class PicoPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "transformer->vae"
     _callback_tensor_inputs = ["latents"]
+    image_noise_id = staticmethod(image_noise_id)
     vae: PicoAutoencoder
     transformer: PicoTransformer
 
@@ -298,8 +304,3 @@ def noise_label(alpha: float, sigma: float) -> float:
 def motion_bucket(motion: Tensor | float) -> Any:
     """Motion level to the second of the `added_time_ids`: finer where there is little motion."""
     return 100.0 * motion**0.5
-
-
-def image_noise_id(deviation: Tensor | float) -> Any:
-    """Standard deviation of the noise on the image latents to the third of the `added_time_ids`."""
-    return 100.0 * deviation
