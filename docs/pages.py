@@ -24,6 +24,11 @@ from unstill.models.model_cards import MODELS, Model
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 REFERENCE = {  # page: (title, what it is about, modules or packages)
+    "animate": (
+        "animate",
+        "A picture or a prompt becomes a video.",
+        ("unstill.animation", "unstill.animation_request"),
+    ),
     "apply": (
         "apply, methods",
         "Methods, and how they get into a pipeline.",

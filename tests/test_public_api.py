@@ -42,8 +42,10 @@ SIGNATURES = {
     "metrics.inception_score": {"probabilities": REQUIRED, "splits": 10},
     "metrics.motion_score": {"video": REQUIRED, "flow": "farneback", "size": (450, 800), "reduction": "sum"},
     "metrics.motion_affinity": {"video": REQUIRED, "condition_frame": 0, "edges": True},
+    "animate": {"image": None},
     "compare": {"settings": ()},
     "diagnose": {"model": "pico"},
+    "evaluate": {"generated": REQUIRED, "reference": None},
     "load": {"name_or_path": REQUIRED},
     "i4vgen": {"pipe": REQUIRED, "prompt": REQUIRED, "image": None},
 }

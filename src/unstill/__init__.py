@@ -11,6 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Animation": "animation",
     "AnalyticInit": "methods.analytic_init",
     "ConditioningAugmentation": "methods.conditioning_augmentation",
     "EarlyStart": "methods.early_start",
@@ -25,9 +26,11 @@ _HOMES = {
     "ProgressiveNoise": "methods.progressive_noise",
     "TimeNoise": "methods.time_noise",
     "UnstillError": "errors",
+    "animate": "animation",
     "apply": "hooks",
     "compare": "lab.comparison",
     "diagnose": "lab.diagnosis",
+    "evaluate": "metrics.evaluate",
     "free_init": "hooks",
     "i4vgen": "text_to_video.pipeline",
     "load": "models.registry",

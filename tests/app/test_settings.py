@@ -32,7 +32,8 @@ def test_the_slider_is_the_motion_level_of_models_that_have_one():
 
 
 def test_models_with_statistics_of_their_own_use_them():
-    assert motion_slider.usual_method("pico") == "analytic_init" and motion_slider.usual_method("svd") == "early_start"
+    assert registry.usual_method(registry.defaults_of("pico")) == "analytic_init"
+    assert registry.usual_method(registry.defaults_of("svd")) == "early_start"
     method = build_method(AnalyticInit, {}, motion_slider.defaults("pico", 1))
     assert method.sigma == 10 and isinstance(method.statistics, LatentStatistics)
 

@@ -90,6 +90,8 @@ def test_a_prompt_alone_is_enough_for_pico(studio, wish):
     assert "picture.png" not in result.files and "prompt='a red ring over green'" in result.code
     with pytest.raises(UnstillError, match="give one"):
         studio.make(dataclasses.replace(wish, picture=None), quiet)
+    with pytest.raises(UnstillError, match="NI-VSDS animates a picture"):
+        studio.make(dataclasses.replace(wish, picture=None, prompt="a ring", methods=(unstill.NIVSDS(),)), quiet)
 
 
 def test_a_stopped_run_leaves_nothing(studio, wish):
@@ -107,7 +109,7 @@ def test_a_stopped_run_leaves_nothing(studio, wish):
 def test_a_failed_run_leaves_nothing_and_the_next_one_works(studio, wish, monkeypatch):
     before = set(studio.shelf._root.iterdir())
     with monkeypatch.context() as broken:
-        broken.setattr("unstill.app.service.measure", lambda *_: 1 / 0)
+        broken.setattr("unstill.animation.measure", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             studio.make(wish, quiet)
     assert set(studio.shelf._root.iterdir()) == before

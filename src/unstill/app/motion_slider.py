@@ -41,11 +41,6 @@ def defaults(model: str, motion: float) -> dict[str, Any]:
     return {**usual, **start_level(model, motion)}
 
 
-def usual_method(model: str) -> str:
-    """The method that is on before anybody chooses."""
-    return "analytic_init" if "statistics" in registry.defaults_of(model) else "early_start"
-
-
 def _class(model: str) -> type:
     cls = registry.pipeline_class(model)
     assert cls is not None  # `Studio` takes no model whose class is not known

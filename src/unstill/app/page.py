@@ -283,7 +283,10 @@ def _of_model(studio: Studio, name: str) -> dict[str, dict[str, Any]]:
         # What is out of range is said by the studio, in a sentence that has the name in it.
         "frames": {"value": entry.frames if entry else None, "label": f"Frames, up to {longest}"},
         "steps": {"value": entry.steps if entry else 25, "label": f"Steps, up to {studio.limits.steps}"},
-        "methods": {"choices": [(_title(one), one) for one in choices], "value": [motion_slider.usual_method(name)]},
+        "methods": {
+            "choices": [(_title(one), one) for one in choices],
+            "value": [registry.usual_method(registry.defaults_of(name))],
+        },
     }
 
 

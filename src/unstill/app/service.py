@@ -6,32 +6,26 @@ import gc
 import json
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
+from unstill.animation import Animation, animate
 from unstill.app.code_export import PICTURE, brief, python
 from unstill.app.limits import Limits
 from unstill.app.motion_slider import motion_level
 from unstill.app.result_store import Shelf
-from unstill.data.contact_sheets import side_by_side
-from unstill.data.images import resize_and_crop
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
-from unstill.hooks import sampling
 from unstill.methods.base import Method
 from unstill.methods.free_init import FreeInit
-from unstill.methods.registry import describe_method
-from unstill.metrics.quick_scores import measure, verdict
+from unstill.methods.ni_vsds import NIVSDS
 from unstill.models import registry
-from unstill.models.call_arguments import arguments, generate, native_frames, native_size
+from unstill.models.call_arguments import native_frames, native_size
 
 
 SHOWN = 512  # pixels of the shorter side that a video is enlarged to, by a whole factor
@@ -155,6 +149,10 @@ class Studio:
         ):
             if value is not None and not low <= value <= high:
                 raise UnstillError(f"{name} goes from {low} to {high} here, but is {value:g}.")
+        if wish.picture is None and not wish.prompt.strip():
+            raise UnstillError("A video is made of a picture, or of a prompt if the model reads text: give one.")
+        if wish.picture is None and any(isinstance(method, NIVSDS) for method in wish.methods):
+            raise UnstillError("NI-VSDS animates a picture: give one, or leave this method out.")
         passes = max((method.iterations for method in wish.methods if isinstance(method, FreeInit)), default=1)
         if passes > limits.passes:
             raise UnstillError(f"FreeInit may sample up to {limits.passes} times here, but {passes} were asked for.")
@@ -180,114 +178,52 @@ class Studio:
             raise UnstillError(
                 f"{wish.model} makes frames of {size[1]}x{size[0]}, which is more than this page takes."
             )
-        picture = None if wish.picture is None else resize_and_crop(wish.picture, size)
-        call = arguments(
-            type(pipe),
-            image=picture,
-            prompt=wish.prompt.strip() or None,
-            motion=motion_level(wish.model, wish.motion),
-            frames=wish.frames or (entry.frames if entry else min(native_frames(pipe), self.limits.frames)),
-            steps=wish.steps or (entry.steps if entry else None),
-            size=size,
-            fps=entry.fps if entry else None,
-        )
-        pixels = None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        videos: dict[str, torch.Tensor] = {}
-        for name, methods in (("plain", ()), ("improved", wish.methods)):
-            # A pipeline without an image of its own lets the methods encode it.
-            given = None if "image" in call else picture
-            with _watched(pipe, name, tell, stopped), sampling(pipe, *methods, image=given) as sampler:
-                videos[name] = generate(pipe, call, wish.seed, sampler)
-        tell("Looking at both videos", 1, 1)
-        scores = {
-            name: {key: round(value, 5) for key, value in measure(video, pixels).items()}
-            for name, video in videos.items()
-        }
-        code = python(wish.model, call, wish.methods, wish.seed, picture is not None)
         level = motion_level(wish.model, wish.motion)
+
+        def report(video: str, done: int, total: int) -> None:
+            tell(video, done, total)
+            if stopped():
+                raise Stopped
+
+        animation = animate(
+            wish.picture,
+            pipe=pipe,
+            model=wish.model,
+            prompt=wish.prompt.strip() or None,
+            methods=wish.methods,
+            motion=level,
+            frames=wish.frames or (entry.frames if entry else min(native_frames(pipe), self.limits.frames)),
+            steps=wish.steps,
+            seed=wish.seed,
+            progress=report,
+        )
+        tell("Writing the videos", 1, 1)
+        code = python(wish.model, animation.call, wish.methods, wish.seed, animation.picture is not None)
         chips = ([] if level is None else [f"motion={level:g}"]) + [brief(method) for method in wish.methods]
-        settings = {
-            "model": {"name": wish.model, "pipeline": type(pipe).__name__, "weights": entry and entry.weights},
-            "slider": wish.motion,
-            "methods": [describe_method(method) for method in wish.methods],
-            "scheduler": {"class": type(pipe.scheduler).__name__, **pipe.scheduler.config},
-            "call": {key: value for key, value in call.items() if key not in ("image", "conditioning_frames")},
-            "picture": PICTURE if picture else None,
-            "size": {"height": size[0], "width": size[1]},
-            "seed": wish.seed,
-            "device": str(pipe._execution_device),
-            "dtype": str(pipe.dtype).removeprefix("torch."),
-            "scores": scores,
-            "versions": {name: version(name) for name in ("unstill", "torch", "diffusers", "numpy", "pillow", "av")},
-            "code": code,
-        }
-        _write(folder, videos, picture, settings, code, entry.fps if entry else 8)
+        extra = {"slider": wish.motion, "picture": PICTURE if animation.picture else None, "code": code}
+        _write(folder, animation, {**animation.settings, **extra}, code)
         return Result(
             token=token,
             files=tuple(sorted(file.name for file in folder.iterdir())),
-            verdict=verdict(scores["plain"], scores["improved"]),
-            scores=scores,
+            verdict=animation.verdict,
+            scores=animation.scores,
             code=code,
             summary=f"{wish.model}, motion {wish.motion:g}, seed {wish.seed}",
             settings=tuple(chips),
         )
 
 
-def _write(
-    folder: Path,
-    videos: dict[str, torch.Tensor],
-    picture: Image.Image | None,
-    settings: dict[str, Any],
-    code: str,
-    fps: int,
-) -> None:
+def _write(folder: Path, animation: Animation, settings: dict[str, Any], code: str) -> None:
     """Everything a visitor can download; `everything.zip` holds all the others."""
-    factor = max(1, SHOWN // min(videos["plain"].shape[-2:]))
-    for name, video in videos.items():
-        write_video(folder / f"{name}.mp4", video, fps, upscale=factor)
-    write_video(folder / "side_by_side.mp4", side_by_side(list(videos.values()), list(videos)), fps)
+    factor = max(1, SHOWN // min(animation.frames.shape[-2:]))
+    for name, video in animation.videos.items():
+        write_video(folder / f"{name}.mp4", video, animation.fps, upscale=factor)
+    write_video(folder / "side_by_side.mp4", animation.comparison(), animation.fps)
     (folder / "settings.json").write_text(json.dumps(settings, indent=2, default=str), encoding="utf-8")
     (folder / "make_again.py").write_text(code, encoding="utf-8")
-    if picture is not None:
-        picture.save(folder / PICTURE)
+    if animation.picture is not None:
+        animation.picture.save(folder / PICTURE)
     with zipfile.ZipFile(folder / "everything.zip", "w") as packed:
         for file in sorted(folder.iterdir()):
             if file.suffix != ".zip":
                 packed.write(file, file.name)
-
-
-@contextmanager
-def _watched(pipe: Any, name: str, tell: Tell, stopped: Callable[[], bool]) -> Iterator[None]:
-    """
-    Lets the pipeline's own progress bar tell where it is, and stop where the visitor does: every pipeline has one,
-    and not every one has a callback.
-    """
-
-    class Bar:
-        def __init__(self, iterable: Any = None, total: int | None = None) -> None:
-            self._iterable, self._total, self._done = iterable, total or len(iterable), 0
-            tell(name, 0, self._total)
-
-        def __enter__(self) -> Bar:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def __iter__(self) -> Iterator[Any]:
-            for item in self._iterable:
-                yield item
-                self.update()
-
-        def update(self, steps: int = 1) -> None:
-            self._done += steps
-            tell(name, self._done, self._total)
-            if stopped():
-                raise Stopped
-
-    attributes = vars(pipe)
-    attributes["progress_bar"] = Bar
-    try:
-        yield
-    finally:
-        del attributes["progress_bar"]

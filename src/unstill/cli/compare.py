@@ -53,6 +53,7 @@ def compare(
     from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_method, wanted_size
     from unstill.cli.progress import Report
+    from unstill.data.output_paths import check_writable
     from unstill.errors import UnstillError
     from unstill.lab.method_grid import expand, split
     from unstill.lab.sweeps import SWEEPS, sweep_named
@@ -74,7 +75,7 @@ def compare(
             for one in split(setting):
                 parse_method(one, defaults_of(name))
     motions = _motions(motion) if motion else None
-    output.check_writable(out / "manifest.json")
+    check_writable(out / "manifest.json")
     output.hush()
     rank, processes = rank_and_count()
     made = output.provenance()

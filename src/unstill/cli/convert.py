@@ -36,6 +36,7 @@ def convert(
     Without a dtype, memory is needed for one part of the model at a time.
     """
     from unstill.cli import output
+    from unstill.data.output_paths import check_writable
 
     output.hush()
     import torch
@@ -47,7 +48,7 @@ def convert(
     if model is not None:
         registry.find(model)
     check_new(out)
-    output.check_writable(out)
+    check_writable(out)
     wanted = None if dtype is None else getattr(torch, dtype.value)
     if model is None or model in RELEASES:
         pipe = load_checkpoint(checkpoint, model, base=base, dtype=wanted)

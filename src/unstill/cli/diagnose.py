@@ -55,6 +55,7 @@ def diagnose(
     from unstill.cli.options import parse_method, parse_numbers, wanted_size
     from unstill.cli.progress import Report
     from unstill.data.clips import video_files
+    from unstill.data.output_paths import check_file
     from unstill.errors import UnstillError
     from unstill.models.registry import defaults_of
 
@@ -67,7 +68,7 @@ def diagnose(
     defaults = defaults_of(model)
     methods = tuple(parse_method(text, defaults) for text in method or ())
     asked = None if levels is None else parse_numbers(levels, "--levels")
-    output.check_file(out)
+    check_file(out)
     output.hush()
     rank, processes = rank_and_count()
     made = output.provenance()

@@ -54,11 +54,12 @@ def evaluate(
     from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_size
     from unstill.cli.progress import Report as Progress
+    from unstill.data.output_paths import check_file
     from unstill.data.ownership import check_free, together
 
     shape = None if size == "own" else parse_size(size)
     if out is not None:
-        output.check_file(out)
+        check_file(out)
         check_free(out, [])
     output.hush()
     import torch

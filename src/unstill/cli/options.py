@@ -6,23 +6,11 @@ import math
 
 from unstill.documents import parse_size as parse_size
 from unstill.errors import UnstillError, shown
-from unstill.methods.base import Method
 from unstill.methods.parsing import parse_method as parse_method
 from unstill.methods.parsing import parse_values as parse_values
 from unstill.methods.registry import describe_method as describe_method
 from unstill.methods.registry import method_classes as method_classes
 from unstill.methods.registry import plain as plain
-
-
-def parse_methods(texts: list[str] | None, model: str) -> tuple[Method, ...]:
-    """The methods of all `--method` options; without any, the one that suits the model."""
-    from unstill.models.registry import defaults_of
-
-    defaults = defaults_of(model)
-    return tuple(
-        parse_method(text, defaults)
-        for text in texts or ["analytic_init" if "statistics" in defaults else "early_start"]
-    )
 
 
 def parse_numbers(text: str, where: str) -> tuple[float, ...]:
@@ -48,13 +36,8 @@ def wanted_size(text: str | None, model: str) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    size = parse_size(text)
-    from unstill.models import registry
-    from unstill.models.call_arguments import parameters
+    from unstill.models.registry import check_size
 
-    cls, entry = registry.pipeline_class(model), registry.find(model)
-    only = entry.size if entry else None
-    if cls is not None and "height" not in parameters(cls) and size != only:
-        said = f" ({only[1]}x{only[0]})" if only else ""
-        raise UnstillError(f"{model} makes videos of one size only{said}: leave out --size.")
+    size = parse_size(text)
+    check_size(model, size)
     return size

@@ -49,6 +49,7 @@ def statistics(
     """
     from unstill.cli import output
     from unstill.cli.options import parse_size
+    from unstill.data.output_paths import check_file
     from unstill.data.ownership import check_free, together
     from unstill.data.sources import SourceSettings, guess_kind, open_source
     from unstill.data.video_index import list_folder
@@ -59,7 +60,7 @@ def statistics(
     wanted = None if size is None else parse_size(size)
     output.hush()
     registry.pipeline_class(model)
-    output.check_file(out)
+    check_file(out)
     record = out.with_name(f"{out.stem}.json")
     check_free(record, [out], mine=is_statistics)
     kind = guess_kind(videos)

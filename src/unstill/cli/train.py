@@ -77,11 +77,12 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
     from unstill.cli import output
     from unstill.cli.distributed import rank_and_count
     from unstill.cli.progress import Report
+    from unstill.data.output_paths import check_writable
     from unstill.errors import UnstillError
 
-    output.check_writable(out / "pipeline")
+    check_writable(out / "pipeline")
     if recipe.data.cache and recipe.data.cache_folder is not None:
-        output.check_writable(Path(recipe.data.cache_folder) / "latents")
+        check_writable(Path(recipe.data.cache_folder) / "latents")
     output.hush()
     rank, processes = rank_and_count()
     began = time.perf_counter()
@@ -121,6 +122,7 @@ def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bo
     from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_values
     from unstill.cli.progress import Report
+    from unstill.data.output_paths import check_writable
     from unstill.documents import built
     from unstill.training.pico import PicoRecipe
     from unstill.training.pico import train as train_pico
@@ -131,7 +133,7 @@ def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bo
     if settings:
         typer.echo(json.dumps(dataclasses.asdict(chosen), indent=2))
         return
-    output.check_writable(out / "pipeline")
+    check_writable(out / "pipeline")
     output.hush()
     rank, processes = rank_and_count()
     began = time.perf_counter()

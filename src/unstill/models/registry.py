@@ -104,9 +104,9 @@ def defaults_of(name_or_path: str) -> dict[str, Any]:
     A local folder has the level of its pipeline class, and statistics only if a `statistics.safetensors` lies in it.
     """
     entry = find(name_or_path)
-    pipeline = pipeline_name(name_or_path)
-    level = next((model.start for model in ((entry,) if entry else MODELS) if model.pipeline == pipeline), None)
-    defaults: dict[str, Any] = dict([level or ("start", 0.96)])
+    defaults = defaults_of_pipeline(pipeline_name(name_or_path))
+    if entry is not None:
+        defaults = dict([entry.start])
     measured = (PICO if entry and entry.weights is None else Path(name_or_path)) / "statistics.safetensors"
     if measured.is_file():
         from unstill.latent_statistics import LatentStatistics
@@ -114,6 +114,38 @@ def defaults_of(name_or_path: str) -> dict[str, Any]:
         defaults["statistics"] = LatentStatistics.load(measured)
         defaults["resize"] = True  # a person may ask for fewer frames than were measured
     return defaults
+
+
+def defaults_of_pipeline(name: str | None) -> dict[str, Any]:
+    """The level of `start` or `sigma` that suits a pipeline class, by its name."""
+    level = next((model.start for model in MODELS if model.pipeline == name), None)
+    return dict([level or ("start", 0.96)])
+
+
+def usual_method(defaults: Mapping[str, Any]) -> str:
+    """The method for a model with these defaults: Analytic-Init if its statistics are known, else an early start."""
+    return "analytic_init" if "statistics" in defaults else "early_start"
+
+
+def check_size(name_or_path: str | None, size: tuple[int, int], cls: type | None = None) -> None:
+    """
+    Args:
+        name_or_path: the model; `None` if only its pipeline is known.
+        size: (height, width) in pixels.
+        cls: the pipeline's class, by default that of `name_or_path`.
+
+    Raises:
+        UnstillError: the model makes videos of one size only, and this is another one.
+    """
+    from unstill.models.call_arguments import parameters
+
+    entry = None if name_or_path is None else find(name_or_path)
+    if cls is None and name_or_path is not None:
+        cls = pipeline_class(name_or_path)
+    only = entry.size if entry else None
+    if cls is not None and "height" not in parameters(cls) and size != only:
+        words = f" ({only[1]}x{only[0]})" if only else ""
+        raise UnstillError(f"{name_or_path or cls.__name__} makes videos of one size only{words}: leave out --size.")
 
 
 def bundled_picture() -> Path:

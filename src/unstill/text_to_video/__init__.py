@@ -20,6 +20,7 @@ _HOME = {
         "result": "I4VGen",
         "rewards": "ClipReward Reward proxy reward_named",
         "pipeline": "default_reward i4vgen",
+        "prompt_video": "CandidateOptions",
         "text_to_image": "TextToImage",
         "world_reward": "world",
     }.items()

@@ -1,0 +1,406 @@
+"""`unstill.animate`: a picture, or a prompt, becomes a video with methods, and the plain video beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from unstill.animation_request import AnimationRequest
+from unstill.data.contact_sheets import side_by_side
+from unstill.data.images import resize_and_crop
+from unstill.data.output_paths import check_video_name, check_writable, sibling
+from unstill.data.ownership import check_free, together
+from unstill.data.video import write_video
+from unstill.errors import UnstillError
+from unstill.lab.provenance import versions
+from unstill.methods.base import Method
+from unstill.methods.ni_vsds import NIVSDS
+from unstill.methods.registry import describe_method
+from unstill.metrics.quick_scores import measure, verdict
+from unstill.models import registry
+from unstill.models.call_arguments import generate, parameters
+from unstill.models.progress_bars import report_steps
+from unstill.text_to_video.prompt_video import (
+    CandidateOptions,
+    check_candidates_folder,
+    comparison_panels,
+    describe_candidates,
+    make_from_prompt,
+    mean_reward,
+)
+
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from unstill.text_to_video.result import I4VGen
+    from unstill.text_to_video.rewards import Reward
+
+
+Progress = Callable[[str, int, int], None]
+SMALL, ENLARGED = 128, 4  # videos of up to 128 pixels are enlarged 4 times when they are written
+PICTURES = ("image", "conditioning_frames")  # arguments that are no text in the settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Animation:
+    """
+    What `animate` made.
+
+    Attributes:
+        frames: the video with methods, uint8 (F, 3, H, W).
+        plain: the video of the same seed without methods, uint8 (F, 3, H, W); `None` where it was left out.
+        picture: the picture as the model saw it, of the size of the video; `None` where the model saw only a prompt.
+        fps: frames per second.
+        scores: by `"plain"` and `"improved"`, see `unstill.metrics.quick_scores.measure`; with candidates also the
+            mean `reward` of the frames.
+        verdict: one sentence that compares both videos; empty without the plain one.
+        chosen: candidates, choice and stages of I4VGen, where the picture was made of the prompt.
+        call: arguments of the pipeline's call, pictures included.
+        settings: all that is needed to make the videos again, as JSON can hold it.
+        files: what was written: the video, the plain one, the comparison and the settings, as far as asked for.
+    """
+
+    frames: torch.Tensor
+    plain: torch.Tensor | None
+    picture: Image.Image | None
+    fps: int
+    scores: dict[str, dict[str, float]]
+    verdict: str
+    chosen: I4VGen | None
+    call: dict[str, Any]
+    settings: dict[str, Any]
+    files: tuple[Path, ...] = ()
+
+    @property
+    def videos(self) -> dict[str, torch.Tensor]:
+        """The videos by name: `"plain"`, if it was made, and `"improved"`."""
+        plain = {} if self.plain is None else {"plain": self.plain}
+        return {**plain, "improved": self.frames}
+
+    def comparison(self) -> torch.Tensor:
+        """
+        The plain video and the improved one side by side with their names, uint8 (F, 3, H', W').
+
+        Raises:
+            UnstillError: the plain video was left out.
+        """
+        if self.plain is None:
+            raise UnstillError("A comparison needs the plain video; make it with plain=True.")
+        panels = self.videos if self.chosen is None else comparison_panels(self.plain, self.chosen)
+        return side_by_side(list(panels.values()), list(panels))
+
+    def save(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        compare: bool = False,
+        upscale: int | None = None,
+        command: str = "",
+    ) -> Animation:
+        """
+        Writes the videos and their settings, all files together or none; replaces files that unstill wrote.
+
+        Args:
+            out: .mp4, .gif, .webp, or a folder for PNG pictures, see `animate`.
+            compare: also write both videos side by side.
+            upscale: whole factor by which the videos are enlarged; by default 4 up to 128 pixels, otherwise 1.
+            command: what the settings name as their origin.
+
+        Returns:
+            This animation with `files`, and with settings as they were written.
+
+        Raises:
+            UnstillError: the place cannot be written, or holds files that unstill did not write.
+        """
+        out = Path(out)
+        _check_output(out, self.plain is not None, compare, upscale)
+        check_writable(out)
+        factor = upscale or (ENLARGED if max(self.frames.shape[-2:]) <= SMALL else 1)
+        videos = {out: self.frames} | ({} if self.plain is None else {sibling(out, "plain"): self.plain})
+        files = [*videos, *[sibling(out, "compare")] * compare]
+        since = time.perf_counter()
+        with together(_record(out), [file.name for file in files]) as results:
+            for path, video in videos.items():
+                write_video(results.folder / path.name, video, self.fps, upscale=factor)
+            if compare:
+                write_video(results.folder / files[-1].name, self.comparison(), self.fps)
+            seconds = {**self.settings["seconds"], "write": round(time.perf_counter() - since, 3)}
+            results.record = {
+                **({"command": command} if command else {}),
+                **self.settings,
+                "seconds": seconds,
+                "upscale": factor,
+                "files": [str(file) for file in files],
+            }
+        return dataclasses.replace(self, settings=results.record, files=(*files, _record(out)))
+
+
+def animate(
+    image: Image.Image | str | os.PathLike[str] | None = None,
+    *,
+    prompt: str | None = None,
+    model: str | None = None,
+    methods: str | Method | Sequence[str | Method] | None = None,
+    motion: float | None = None,
+    frames: int | None = None,
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+    fps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    plain: bool = True,
+    candidates: CandidateOptions | None = None,
+    out: str | os.PathLike[str] | None = None,
+    compare: bool = False,
+    upscale: int | None = None,
+    pipe: DiffusionPipeline | None = None,
+    device: str | None = None,
+    offload: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Animation:
+    """
+    Makes a video of a picture with methods, and from the same seed the plain video without them; scores both.
+
+    With a prompt and no picture, and a model that makes videos of text, I4VGen makes several pictures of the prompt
+    and animates the best one (`unstill.i4vgen`). All that can be wrong is found before a model is loaded.
+
+    Args:
+        image: a picture, or its file. Without picture and prompt, the embedded model takes the one of this package.
+        prompt: what happens, for models that read text.
+        model: a name of `unstill models`, a local diffusers folder, or a hub id; by default the embedded model `pico`.
+        methods: objects or text (`"early-start:sigma=20"`); by default Analytic-Init where the model's statistics are
+            known, otherwise an early start. An empty sequence: none.
+        motion: how much should move, from 0 (still) to 1 (lively), for models that have such a level.
+        frames, steps: of the video and of sampling; by default the model's.
+        size: (height, width) in pixels, for models that make more than one size.
+        fps: frames per second of the written video; by default the model's.
+        guidance: weight of prompt and image, the pipeline's `guidance_scale`; by default the pipeline's.
+        seed: of the noise. The same seed gives the same video.
+        plain: also make the plain video, which takes as long again.
+        candidates: how pictures are made of a prompt and chosen.
+        out: the video to write (.mp4, .gif, .webp, or a folder for PNG pictures); the plain one is `OUT_plain`, the
+            settings `OUT.json`, candidates are kept in the folder `OUT_candidates`. By default nothing is written.
+        compare: also write both videos side by side as `OUT_compare`.
+        upscale: whole factor by which the written videos are enlarged; by default 4 up to 128 pixels, otherwise 1.
+        pipe: a loaded pipeline, in place of loading `model`. What is left out is then decided by `model`, if it is
+            given, and otherwise by the pipeline.
+        device, offload: as of `unstill.load`.
+        command: what the settings name as their origin.
+        progress: called with a stage (`"plain"`, `"improved"`; with candidates `"candidates"` and `"motion"`), the
+            steps done and all steps. An exception that it raises ends the run.
+
+    Returns:
+        The videos with their scores and settings.
+
+    Raises:
+        UnstillError: a picture that cannot be read; an unknown model or method; something that this model has no use
+            for or lacks; a place that cannot be written or holds files that unstill did not write.
+
+    Example:
+        ```py
+        animation = unstill.animate("photo.jpg", motion=0.8, out="walk.mp4", compare=True)
+        print(animation.verdict)
+        ```
+    """
+    target = None if out is None else Path(out)
+    if pipe is None and model is None:
+        model = "pico"
+    _check_output(target, plain, compare, upscale)
+    request = AnimationRequest.of(
+        image,
+        model=model,
+        pipeline=None if pipe is None else type(pipe),
+        prompt=prompt,
+        methods=methods,
+        motion=motion,
+        frames=frames,
+        steps=steps,
+        size=size,
+        fps=fps,
+        guidance=guidance,
+        seed=seed,
+        candidates=candidates,
+    )
+    if target is not None:
+        if request.candidates is not None:
+            check_candidates_folder(target)
+        check_writable(target)
+    seconds: dict[str, float] = {}
+    if pipe is None:
+        assert model is not None
+        with _timed(seconds, "load"):
+            pipe = registry.load(model, device=device, offload=offload)
+    animation = _sample(pipe, request, plain, target, offload, seconds, progress or (lambda *_: None))
+    return animation if target is None else animation.save(target, compare=compare, upscale=upscale, command=command)
+
+
+def _record(out: Path) -> Path:
+    """The JSON file of settings beside a video."""
+    return out.with_name(f"{out.stem}.json")
+
+
+def _check_output(out: Path | None, plain: bool, compare: bool, upscale: int | None) -> None:
+    """Raises `UnstillError` for files that cannot or must not be written."""
+    if compare and not plain:
+        raise UnstillError("--compare needs the plain video: leave out --no-plain.")
+    if upscale is not None and not 1 <= upscale <= 16:
+        raise UnstillError(f"--upscale goes from 1 to 16, but is {upscale}.")
+    if out is not None:
+        check_video_name(out)
+        check_free(_record(out), [out, *[sibling(out, "plain")] * plain, *[sibling(out, "compare")] * compare])
+
+
+def _sample(
+    pipe: Any,
+    request: AnimationRequest,
+    plain: bool,
+    out: Path | None,
+    offload: bool,
+    seconds: dict[str, float],
+    progress: Progress,
+) -> Animation:
+    """The videos with their scores and settings; of files, only candidates are written."""
+    size = request.size_for(pipe)
+    picture = None if request.picture is None else resize_and_crop(request.picture, size)
+    methods, chosen, reward = request.methods, None, None
+    if request.candidates is not None:
+        with _timed(seconds, "improved"):
+            method, chosen, reward = _animate_prompt(pipe, request, request.candidates, out, offload, progress)
+        methods = (method,)
+        if request.candidates.text_to_image is not None:  # the plain video is made of the same picture
+            picture = chosen.anchor
+    call = request.call(pipe, picture)
+    videos: dict[str, torch.Tensor] = {}
+    if plain:
+        videos["plain"] = _video(pipe, call, picture, (), request.seed, "plain", seconds, progress)
+    if chosen is None:
+        videos["improved"] = _video(pipe, call, picture, methods, request.seed, "improved", seconds, progress)
+    else:
+        videos["improved"] = chosen.frames
+    scores = {"plain": _scores(videos["plain"], picture)} if plain else {}
+    scores["improved"] = _scores(videos["improved"], picture if chosen is None else chosen.anchor)
+    if reward is not None:
+        for name, video in videos.items():
+            scores[name]["reward"] = mean_reward(video, request.prompt or "", reward)
+    return Animation(
+        frames=videos["improved"],
+        plain=videos.get("plain"),
+        picture=picture,
+        fps=request.rate,
+        scores=scores,
+        verdict=_verdict(scores, chosen),
+        chosen=chosen,
+        call=call,
+        settings={
+            "versions": versions(),
+            "platform": platform.platform(),
+            "image": request.source,
+            "model": {
+                "name": request.model,
+                "pipeline": type(pipe).__name__,
+                "weights": request.entry and request.entry.weights,
+            },
+            "methods": [describe_method(method) for method in methods],
+            "scheduler": {"class": type(pipe.scheduler).__name__, **pipe.scheduler.config},
+            "call": {**_defaults(pipe), **{key: value for key, value in call.items() if key not in PICTURES}},
+            "size": {"height": size[0], "width": size[1]},
+            "candidates": chosen and describe_candidates(chosen, out),
+            "seed": request.seed,
+            "device": str(pipe._execution_device),
+            "dtype": str(pipe.dtype).removeprefix("torch."),
+            "fps": request.rate,
+            "scores": scores,
+            "seconds": seconds,
+        },
+    )
+
+
+def _animate_prompt(
+    pipe: Any,
+    request: AnimationRequest,
+    options: CandidateOptions,
+    out: Path | None,
+    offload: bool,
+    progress: Progress,
+) -> tuple[NIVSDS, I4VGen, Reward]:
+    """The method used, all stages of I4VGen, and what scored the candidates."""
+    from unstill.text_to_video.request import stage_two
+
+    # Pipelines that need a picture are called with the chosen one.
+    stand_in = None if options.text_to_image is None else Image.new("RGB", request.size_for(pipe)[::-1])
+    call = request.call(pipe, stand_in)
+    method = stage_two(pipe, next((one for one in request.methods if isinstance(one, NIVSDS)), "paper"))
+    with report_steps(pipe, lambda done, total: None):  # i4vgen reports its own stages
+        chosen, reward = make_from_prompt(
+            pipe, request.prompt or "", call, options, method, request.seed, out, offload=offload, progress=progress
+        )
+    return method, chosen, reward
+
+
+def _video(
+    pipe: Any,
+    call: dict[str, Any],
+    picture: Image.Image | None,
+    methods: Sequence[Method],
+    seed: int,
+    name: str,
+    seconds: dict[str, float],
+    progress: Progress,
+) -> torch.Tensor:
+    """One video, uint8 (F, 3, H, W)."""
+    from unstill.hooks import sampling
+
+    # A pipeline without an image of its own lets the methods encode it.
+    given = None if "image" in call else picture
+    steps = functools.partial(progress, name)
+    with _timed(seconds, name), report_steps(pipe, steps), sampling(pipe, *methods, image=given) as sampler:
+        return generate(pipe, call, seed, sampler)
+
+
+def _scores(video: torch.Tensor, picture: Image.Image | None) -> dict[str, float]:
+    pixels = None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    return {key: round(value, 5) for key, value in measure(video, pixels).items()}
+
+
+def _verdict(scores: dict[str, dict[str, float]], chosen: I4VGen | None) -> str:
+    """One sentence that compares both videos; empty without the plain one."""
+    if "plain" not in scores:
+        return ""
+    plain, improved = scores["plain"], scores["improved"]
+    if chosen is None:
+        return verdict(plain, improved)
+    ratio = improved["motion"] / max(plain["motion"], 1e-6)
+    return (
+        f"The pictures of the improved video score {improved['reward']:.3g} by {chosen.reward}, those of the plain "
+        f"one {plain['reward']:.3g}; it moves {ratio:.0%} as much."
+    )
+
+
+def _defaults(pipe: Any) -> dict[str, Any]:
+    """Arguments that the call leaves to the pipeline, as far as JSON holds them."""
+    values = {name: parameter.default for name, parameter in parameters(type(pipe)).items()}
+    if "guidance_scale" in values and values["guidance_scale"] is None:  # it depends on the prompt
+        values["guidance_scale"] = getattr(pipe, "guidance_scale", None)
+    return {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    """Adds the duration of the block."""
+    since = time.perf_counter()
+    yield
+    seconds[part] = round(time.perf_counter() - since, 3)

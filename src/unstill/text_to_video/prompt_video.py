@@ -1,0 +1,181 @@
+"""The part of `unstill.animate` that starts from a prompt alone: pictures are made of it, the best is animated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from unstill.data.files import replacing, sweep
+from unstill.data.ownership import check_folder, write_record
+from unstill.errors import UnstillError
+from unstill.text_to_video.rewards import Reward, reward_named, score
+
+
+if TYPE_CHECKING:
+    from unstill.methods.ni_vsds import NIVSDS
+    from unstill.text_to_video.request import Progress
+    from unstill.text_to_video.result import I4VGen
+
+
+MARK = "candidates.json"  # the record that says that a folder of candidates was written by this program
+COUNT = 16  # candidates, as in the paper
+NOT_FOR_I4VGEN = ("prompt", "image", "conditioning_frames", "output_type", "decode_chunk_size")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateOptions:
+    """
+    How pictures are made of a prompt, and which of them is animated.
+
+    Args:
+        count: how many pictures are made.
+        reward: what scores them: a name (`proxy`, `world`, `pickscore`, `clip:FOLDER_OR_ID`,
+            `image-reward:CHECKPOINT`) or a function `(prompt, pictures) -> scores`; by default what suits the model.
+        pick: number of the picture to take in place of the best one.
+        early: stop the pictures with lower scores before they are finished.
+        text_to_image: folder or hub id of the text-to-image model that makes the pictures in place of the video model.
+
+    Raises:
+        UnstillError: an unknown reward, a `pick` that is not below `count`, or `early` with `text_to_image`.
+    """
+
+    count: int = COUNT
+    reward: str | Reward | None = None
+    pick: int | None = None
+    early: bool = False
+    text_to_image: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.reward, str):
+            reward_named(self.reward)
+        if self.count < 1:
+            raise UnstillError(f"{self.count} candidates cannot be chosen from; give a number of at least 1.")
+        if self.pick is not None and not 0 <= self.pick < self.count:
+            raise UnstillError(f"There is no candidate {self.pick}; they are numbered 0 to {self.count - 1}.")
+        if self.early and self.text_to_image is not None:
+            raise UnstillError(
+                "--early stops pictures of the video model itself; leave it out, or leave out --text-to-image."
+            )
+
+
+def starts_from_prompt(
+    cls: type | None, has_image: bool, prompt: str | None, methods: Collection[str] | None, text_to_image: str | None
+) -> bool:
+    """
+    Whether pictures are made of the prompt: no picture is given, this or another model can make them, and no other
+    method than NI-VSDS is asked for.
+
+    Args:
+        cls: class of the pipeline; `None` if it is known only when it is loaded.
+        methods: names of the methods that are asked for; `None` leaves them to the library.
+    """
+    from unstill.text_to_video.candidates import has_image_mode
+
+    able = cls is None or has_image_mode(cls) or text_to_image is not None
+    return not has_image and prompt is not None and (methods is None or set(methods) == {"ni_vsds"}) and able
+
+
+def candidates_folder(out: Path) -> Path:
+    """The folder beside the video `out` that keeps the candidates and the results of the stages."""
+    return out.with_name(f"{out.stem}_candidates")
+
+
+def check_candidates_folder(out: Path) -> None:
+    """Raises `UnstillError` if the folder of candidates exists and was not written by this program."""
+    check_folder(candidates_folder(out), MARK)
+
+
+def make_from_prompt(
+    pipe: Any,
+    prompt: str,
+    call: dict[str, Any],
+    options: CandidateOptions,
+    method: NIVSDS,
+    seed: int,
+    out: Path | None = None,
+    *,
+    offload: bool = False,
+    progress: Progress | None = None,
+) -> tuple[I4VGen, Reward]:
+    """
+    All stages of I4VGen.
+
+    Args:
+        call: arguments of the pipeline's call, see `unstill.models.call_arguments.arguments`.
+        out: the video that will be written. The folder of candidates beside it keeps the results of the stages: a run
+            with the same settings continues from them, and candidates of other settings are replaced.
+        offload: of the text-to-image model.
+        progress: called with the stage, the steps done and all steps.
+
+    Returns:
+        The result, and the reward that scored the candidates.
+
+    Raises:
+        UnstillError: as `unstill.i4vgen`.
+    """
+    from unstill.text_to_video.candidates import Halving
+    from unstill.text_to_video.pipeline import default_reward, i4vgen
+    from unstill.text_to_video.text_to_image import TextToImage
+
+    device = pipe._execution_device
+    if options.reward is None:
+        reward = default_reward(pipe)
+    else:
+        reward = reward_named(options.reward)(str(device)) if isinstance(options.reward, str) else options.reward
+    source = options.text_to_image and TextToImage(options.text_to_image, device, pipe.dtype, offload)
+    folder = None
+    if out is not None:
+        folder = candidates_folder(out)
+        check_candidates_folder(out)
+        sweep(folder)
+        with replacing(folder / MARK) as mark:
+            write_record(mark, {"prompt": prompt})
+    made = i4vgen(
+        pipe,
+        prompt,
+        candidates=options.count,
+        reward=reward,
+        pick=options.pick,
+        preset=method,
+        early=Halving() if options.early else None,
+        text_to_image=source or None,
+        generator=torch.Generator().manual_seed(seed),
+        folder=folder,
+        replace=True,
+        progress=progress,
+        **{name: value for name, value in call.items() if name not in NOT_FOR_I4VGEN},
+    )
+    return made, reward
+
+
+def mean_reward(video: torch.Tensor, prompt: str, reward: Callable[..., Any]) -> float:
+    """The mean reward of the frames of a video, uint8 (F, 3, H, W)."""
+    frames = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in video]
+    return round(sum(score(reward, prompt, frames)) / len(frames), 5)
+
+
+def comparison_panels(plain: torch.Tensor, made: I4VGen) -> dict[str, torch.Tensor]:
+    """What a comparison shows: the plain video, the picture, the output of NI-VSDS, and the refined video."""
+    return {
+        "plain": plain,
+        "chosen picture": made.static,
+        "set in motion": made.animated,
+        "refined": made.frames,
+    }
+
+
+def describe_candidates(made: I4VGen, out: os.PathLike[str] | None) -> dict[str, Any]:
+    """What the record of a video says about the candidates."""
+    return {
+        "reward": made.reward,
+        "scores": [round(candidate.score, 5) for candidate in made.candidates],
+        "stopped": [candidate.stopped for candidate in made.candidates],
+        "choice": made.choice,
+        "folder": None if out is None else str(candidates_folder(Path(out))),
+    }
