@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Animation": "animation",
+    "Animation": "animation_result",
     "AnalyticInit": "methods.analytic_init",
     "ConditioningAugmentation": "methods.conditioning_augmentation",
     "EarlyStart": "methods.early_start",

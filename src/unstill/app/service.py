@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from unstill.animation import Animation, animate
+from unstill.animation import animate
+from unstill.animation_result import Animation
 from unstill.app.code_export import PICTURE, brief, python
 from unstill.app.limits import Limits
 from unstill.app.motion_slider import motion_level

@@ -10,7 +10,7 @@ import typer
 
 
 if TYPE_CHECKING:
-    from unstill.animation import Animation
+    from unstill.animation_result import Animation
     from unstill.text_to_video import I4VGen
 
 
