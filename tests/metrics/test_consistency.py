@@ -21,7 +21,8 @@ from unstill.metrics import (
     text_alignment,
 )
 from unstill.metrics.encoders import _CLIP_COLOURS, _IMAGENET_COLOURS
-from unstill.metrics.vbench import DIMENSIONS, normalised
+from unstill.metrics.registry import reported_values
+from unstill.metrics.report import EvaluationReport, MetricScore
 
 
 def rows(n: int = 5, d: int = 6, seed: int = 0) -> Tensor:
@@ -147,9 +148,23 @@ def test_aesthetic_head_is_linear_over_ten(tmp_path: Path) -> None:
 
 
 def test_vbench_scores_are_normalised_between_its_limits() -> None:
-    for end, expected in (("low", 0), ("high", 1)):
-        scores = {name: getattr(dimension, end) for name, dimension in DIMENSIONS.items()}
-        assert normalised(scores) == {name: pytest.approx(expected) for name in DIMENSIONS}
-    assert normalised({"temporal_flickering": 0.6293 + 0.3707 / 4}) == {"temporal_flickering": pytest.approx(0.25)}
-    with pytest.raises(UnstillError, match="Not dimensions of VBench: beauty"):
-        normalised({"beauty": 1.0})
+    """The limits are those of VBench's own script, which maps them to 0 and 1."""
+    limits = {
+        "subject_consistency": (0.1462, 1.0),
+        "background_consistency": (0.2615, 1.0),
+        "temporal_flickering": (0.6293, 1.0),
+        "dynamic_degree": (0.0, 1.0),
+        "aesthetic_quality": (0.0, 1.0),
+    }
+    assert {name: value.vbench for name, (value, _) in reported_values().items() if value.vbench} == limits
+    for share in (0.0, 0.25, 1.0):
+        scores = {
+            name: MetricScore(value=low + share * (high - low), error=None, count=1)
+            for name, (low, high) in limits.items()
+        }
+        report = EvaluationReport(
+            generated="folder", reference=None, videos=1, settings={}, scores=scores, by_video={}
+        ).as_dict()
+        assert {name: score["vbench_normalised"] for name, score in report["scores"].items()} == {
+            name: pytest.approx(share) for name in limits
+        }

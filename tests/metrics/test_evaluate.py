@@ -9,10 +9,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.metrics.clips import SETTINGS, counting_reads, drifting, folder
 from unstill.data import read_video, write_video
 from unstill.errors import UnstillError
 from unstill.metrics import (
     RAFT,
+    EvaluationSettings,
     FrameEncoder,
     ProxyFeatures,
     first_frame_error,
@@ -25,30 +27,7 @@ from unstill.metrics import (
     text_alignment,
 )
 from unstill.metrics.evaluate import evaluate
-from unstill.metrics.evaluator import Measure, Settings
-from unstill.metrics.report import MEANINGS
-
-
-SETTINGS = Settings(size=(48, 64))
-
-
-def drifting(speed: float, seed: int, frames: int = 4) -> Tensor:
-    """A smooth pattern that moves `speed` pixels per frame, uint8 (F, 3, 32, 48)."""
-    generator = torch.Generator().manual_seed(seed)
-    a, b, phase = torch.rand(3, generator=generator).tolist()
-    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(48.0), indexing="ij")
-    waves = [
-        ((x - speed * f) * (0.2 + 0.2 * a) + 6 * phase).sin() * (y * (0.2 + 0.2 * b)).cos() for f in range(frames)
-    ]
-    picture = torch.stack(waves)[:, None] * torch.tensor([100.0, 80.0, -60.0])[:, None, None]
-    return (picture + 127).byte()
-
-
-def folder(path: Path, speed: float, count: int = 3) -> Path:
-    path.mkdir(parents=True)
-    for number in range(count):
-        write_video(path / f"clip{number}.mp4", drifting(speed, number), fps=8)
-    return path
+from unstill.metrics.registry import reported_values
 
 
 def test_numbers_are_those_of_the_functions(tmp_path: Path) -> None:
@@ -114,7 +93,7 @@ def test_with_every_network(tmp_path: Path, clip_folder: Path, dino_folder: Path
         write_video(made / f"{number}.mp4", frames.div(255).clamp(0, 1), fps=8)
     torch.jit.script(Scripted()).save(tmp_path / "script.pt")
     (tmp_path / "prompts.json").write_text(json.dumps({"0": "a dog"}))
-    settings = Settings(
+    settings = EvaluationSettings(
         size=(64, 96),
         clip=str(clip_folder),
         dino=str(dino_folder),
@@ -136,7 +115,7 @@ def test_with_every_network(tmp_path: Path, clip_folder: Path, dino_folder: Path
     assert report.scores["fvd"].value == 0 and "proxy_frechet_distance" not in report.scores
     rows = torch.stack([clip.float().mean((0, 2, 3)).div(50).softmax(0) for clip in clips])
     assert report.scores["inception_score"].value == pytest.approx(inception_score(rows, 1)[0], rel=1e-5)
-    assert set(report.scores) <= set(MEANINGS)
+    assert set(report.scores) <= set(reported_values())
 
 
 def test_raft_gives_the_dynamic_degree_as_well(tmp_path: Path) -> None:
@@ -144,7 +123,7 @@ def test_raft_gives_the_dynamic_degree_as_well(tmp_path: Path) -> None:
     write_video(tmp_path / "video.mp4", video.div(255).clamp(0, 1), fps=8)
     torch.manual_seed(0)
     save_file(RAFT(small=True).state_dict(), tmp_path / "raft.safetensors")
-    settings = Settings(size=(64, 64), flow="raft", flow_weights=str(tmp_path / "raft.safetensors"))
+    settings = EvaluationSettings(size=(64, 64), flow="raft", flow_weights=str(tmp_path / "raft.safetensors"))
     report = evaluate(tmp_path / "video.mp4", settings=settings, cache=tmp_path / "cache")
     clip = read_video(tmp_path / "video.mp4").frames
     weights = tmp_path / "raft.safetensors"
@@ -156,9 +135,7 @@ def test_a_second_run_measures_nothing_and_a_changed_file_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = folder(tmp_path / "made", 1.0)
-    calls: list[int] = []
-    pixels = Measure._pixels
-    monkeypatch.setattr(Measure, "_pixels", lambda self, sample: calls.append(1) or pixels(self, sample))
+    calls = counting_reads(monkeypatch)
     first = evaluate(made, None, SETTINGS, cache=tmp_path / "cache")
     assert len(calls) == 3
     assert evaluate(made, None, SETTINGS, cache=tmp_path / "cache") == first and len(calls) == 3
@@ -168,7 +145,7 @@ def test_a_second_run_measures_nothing_and_a_changed_file_is_measured_again(
     write_video(made / "clip9.mp4", drifting(2.0, 5), fps=8)
     evaluate(made, None, SETTINGS, cache=tmp_path / "cache")
     assert len(calls) == 4
-    evaluate(made, None, Settings(size=(48, 64), frames=3), cache=tmp_path / "cache")
+    evaluate(made, None, EvaluationSettings(size=(48, 64), frames=3), cache=tmp_path / "cache")
     assert len(calls) == 7
 
 
@@ -223,8 +200,8 @@ def test_nothing_to_measure_is_one_sentence(tmp_path: Path) -> None:
         (lambda: evaluate(tmp_path / "bad", settings=SETTINGS, cache=tmp_path / "c"), r"^\S*text\.mp4 is not a video"),
         (lambda: evaluate(made, settings=SETTINGS, prompts=tmp_path / "prompts.json"), "one JSON object"),
         (lambda: evaluate(made, settings=SETTINGS, images=tmp_path / "absent"), "no folder of images"),
-        (lambda: evaluate(made, settings=Settings(flow="raft")), "needs weights"),
-        (lambda: evaluate(made, settings=Settings(i3d=str(made / "clip0.mp4"))), "cannot be read"),
+        (lambda: evaluate(made, settings=EvaluationSettings(flow="raft")), "needs weights"),
+        (lambda: evaluate(made, settings=EvaluationSettings(i3d=str(made / "clip0.mp4"))), "cannot be read"),
     ]
     for call, words in cases:
         with pytest.raises(UnstillError, match=words):
@@ -237,9 +214,7 @@ def test_processes_share_the_files_and_read_each_others_records(
     """Process 1 of 2 measures every other file, waits, and then reads what process 0 left on disk."""
     made, cache = folder(tmp_path / "made", 1.0, count=4), tmp_path / "cache"
     expected = evaluate(made, None, SETTINGS, cache=tmp_path / "alone")
-    measured: list[int] = []
-    pixels = Measure._pixels
-    monkeypatch.setattr(Measure, "_pixels", lambda self, sample: measured.append(1) or pixels(self, sample))
+    measured = counting_reads(monkeypatch)
 
     class State:
         process_index, num_processes = 1, 2

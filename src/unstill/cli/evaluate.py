@@ -1,4 +1,4 @@
-"""`unstill evaluate`: how much videos move, how true they stay, how good they are."""
+"""`unstill evaluate`: motion, fidelity and quality of a folder of videos."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def evaluate(
     """
     Measure a folder of videos: motion, fidelity, quality.
 
-    Needs no downloads: what stands in for a network then is called a proxy. Stopped, it goes on where it was when the
-    same command is given again. Several processes share the work: accelerate launch -m unstill evaluate ...
+    Needs no downloads; scores that stand in for those of a network are called proxies. A stopped run continues when
+    the same command is given again. Several processes share the work: accelerate launch -m unstill evaluate ...
     """
     from unstill.cli import output
     from unstill.cli.distributed import rank_and_count
@@ -65,13 +65,13 @@ def evaluate(
     import torch
 
     from unstill.metrics.evaluate import evaluate as measure
-    from unstill.metrics.evaluator import Settings
+    from unstill.metrics.inputs import EvaluationSettings
 
     rank, processes = rank_and_count()
     best = "cpu"
     if torch.cuda.is_available():
         best = f"cuda:{os.environ['LOCAL_RANK']}" if processes > 1 else "cuda"
-    settings = Settings(
+    settings = EvaluationSettings(
         frames=frames,
         fps=fps,
         flow=flow,
@@ -94,7 +94,7 @@ def evaluate(
                 generated, reference, settings, images=images, prompts=prompts, cache=cache, progress=progress
             )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("Stopped; the same command goes on from here.") from None
+        raise KeyboardInterrupt("Stopped; the same command continues from here.") from None
     if rank > 0:
         return
     result: dict[str, Any] = {**output.provenance(), **report.as_dict()}

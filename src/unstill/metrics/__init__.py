@@ -1,4 +1,4 @@
-"""How much a video moves, how true it stays to its image, how good it is. Names are imported on first use."""
+"""Metrics: how much a video moves, how close it stays to its image, how good it is. Imported on first use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _HOME = {
         "flow": "flow_engine optical_flow",
         "frechet": "frechet_distance frechet_from_moments inception_score",
         "i3d": "I3D",
+        "inputs": "EvaluationSettings",
         "motion": "MotionResponse is_dynamic motion_response motion_score pair_motion top_motion",
+        "onset": "motion_onset onset_time",
+        "registry": "SetScore Value metric metric_group set_metric",
+        "report": "EvaluationReport MetricScore",
         "torchmetrics_wrappers": "FrechetVideoDistance VideoInceptionScore VideoMean",
         "raft": "RAFT RaftFlow",
         "record_cache": "cached_features",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unstill.errors import UnstillError
+from unstill.metrics.registry import metric
 from unstill.metrics.video_checks import as_uint8
 
 
@@ -75,6 +76,12 @@ def motion_affinity(video: Tensor, condition_frame: int = 0, edges: bool = True)
         change = [(line - lines[condition_frame]).mean(dtype=np.float64) for line in lines]  # uint8: wraps around
         distances = [np.append(*pair) for pair in zip(distances, change, strict=True)]
     return torch.from_numpy(np.stack(distances)).mean(1)
+
+
+@metric("motion_affinity", label="differs from the first frame (PIA)", topic="kind of motion", unit="levels")
+def mean_motion_affinity(video: Tensor) -> float:
+    """Mean over the frames of `motion_affinity`, the first frame included."""
+    return float(motion_affinity(video).mean())
 
 
 def affinity_coefficients(

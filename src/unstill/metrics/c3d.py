@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unstill.errors import UnstillError
+from unstill.metrics.registry import metric
 from unstill.metrics.video_checks import as_uint8
 from unstill.metrics.weights import fingerprint, is_torchscript, read_torchscript, read_weights
 
@@ -94,3 +95,9 @@ class C3D:
         if len(video) < FRAMES:
             raise UnstillError(f"C3D needs {FRAMES} frames, the video has {len(video)}.")
         return self.probabilities(as_uint8(video[:FRAMES])).float().cpu()
+
+
+@metric("c3d_probabilities", label=None, needs={"c3d"})
+def c3d_probabilities(video: Tensor, c3d: C3D) -> Tensor:
+    """The class probabilities of `C3D`, for the inception score."""
+    return c3d(video)

@@ -1,8 +1,8 @@
 """Camera against object motion: how much of a flow one affine motion of the whole picture explains.
 
-"It just zooms" is the complaint this answers. Panning, zooming, rolling and shearing are affine in the plane; what
-deviates from the best robust affine fit is counted as objects. A camera that moves through a deep scene makes
-parallax, which is not affine and therefore counts as objects as well.
+It tells a video that only zooms from one in which something moves. Panning, zooming, rolling and shearing are affine
+in the plane; what deviates from the best robust affine fit is counted as objects. A camera that moves through a deep
+scene makes parallax, which is not affine and therefore counts as objects as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from unstill.metrics.flow import FlowEngine, optical_flow
-from unstill.metrics.motion import PAPER_SIZE
+from unstill.metrics.motion import PAPER_SIZE, VISIBLE_SHARE
+from unstill.metrics.onset import onset_time
+from unstill.metrics.registry import Value, metric_group
 
 
 _POINTS = 48  # the fit sees about 48 x 48 positions
@@ -43,8 +45,8 @@ class MotionParts:
 def fit_affine(flow: Tensor) -> Tensor:
     """Robust affine fit of a flow (2, H, W): (2, 3) float64, flow = A (x, y, 1) with x, y in pixels from the centre.
 
-    Least median of squares over exact fits to three positions, which anything that covers less than half of the
-    picture cannot sway, then least squares with the Geman-McClure weight, which averages over all that agree.
+    Least median of squares over exact fits to three positions, which is unaffected by anything that covers less than
+    half of the picture, then least squares with the Geman-McClure weight, which averages over positions that agree.
     """
     height, width = flow.shape[1:]
     rows, columns = slice(None, None, max(1, height // _POINTS)), slice(None, None, max(1, width // _POINTS))
@@ -91,12 +93,53 @@ def motion_parts(
 
     `size` does not keep the aspect ratio: with it, a roll of the camera appears as roll and shear.
     """
+    rows = _pair_parts(video, flow, size, weights).mean(0).tolist()
+    total, camera, objects, right, down, zoom, roll = rows
+    return MotionParts(total=total, camera=camera, objects=objects, pan=(right, down), zoom=zoom, roll=roll)
+
+
+@metric_group(
+    Value("motion_score", "moves, summed over the frames", "motion", "px"),
+    Value("motion_per_pair", "moves, between neighbouring frames", "motion", "px"),
+    Value("camera_motion", "camera part of the motion", "kind of motion", "px"),
+    Value("object_motion", "object part of the motion", "kind of motion", "px"),
+    Value("zoom", "grows or shrinks per frame (zoom)", "kind of motion"),
+    Value("motion_onset", "stands still before it moves", "kind of motion", "s", "lower"),
+    needs={"flow", "size", "fps"},
+)
+def flow_scores(video: Tensor, flow: FlowEngine, size: tuple[int, int] | None, fps: float) -> dict[str, float | None]:
+    """All scores from the optical flow of a video, which is computed once.
+
+    Args:
+        video: uint8 (F, 3, H, W).
+        flow, size: as `unstill.metrics.optical_flow`.
+        fps: frames per second.
+
+    Returns:
+        `motion_score` with the reduction "sum"; its mean over the pairs; parts of `motion_parts`; `motion_onset` in
+        seconds, None for a video that does not move.
+    """
+    pairs = _pair_parts(video, flow, size)
+    total, camera, objects, _, _, zoom, _ = pairs.mean(0).tolist()
+    return {
+        "motion_score": total * len(pairs),
+        "motion_per_pair": total,
+        "camera_motion": camera,
+        "object_motion": objects,
+        "zoom": zoom,
+        "motion_onset": onset_time(pairs[:, 0], fps, VISIBLE_SHARE * min(size or video.shape[2:])),
+    }
+
+
+def _pair_parts(
+    video: Tensor, flow: str | FlowEngine, size: tuple[int, int] | None, weights: str | Path | None = None
+) -> Tensor:
+    """(F-1, 7) float64: total, camera, objects, right, down, zoom, roll of every pair; see `MotionParts`."""
     rows = []
     for field in optical_flow(video, flow, size, weights):
         fit = fit_affine(field)
         camera = affine_flow(fit, field)
         sizes = torch.stack([part.norm(dim=0).mean(dtype=torch.float64) for part in (field, camera, field - camera)])
         growth, turn = (fit[0, 0] + fit[1, 1]) / 2, (fit[1, 0] - fit[0, 1]) / 2
-        rows.append(torch.cat([sizes, fit[:, 2], torch.stack([growth, turn])]))
-    total, camera_size, rest, right, down, zoom, roll = torch.stack(rows).mean(0).tolist()
-    return MotionParts(total=total, camera=camera_size, objects=rest, pan=(right, down), zoom=zoom, roll=roll)
+        rows.append(torch.cat([sizes, fit[:, 2], torch.stack([growth, turn])]).cpu())
+    return torch.stack(rows)

@@ -1,7 +1,7 @@
-"""How much frames stay themselves, their image and their text, from features of any image encoder.
+"""Similarity of the frames to each other, to the image and to the text, from features of an image encoder.
 
-All functions take features of one video, (F, d) with any norm, and are the formulas alone; the encoders that make the
-features are in `unstill.metrics.encoders`.
+The formulas take features of one video, (F, d) with any norm; the encoders are in `unstill.metrics.encoders`. The
+groups `clip_scores` and `dino_scores` compute the features of a video once for all scores of one encoder.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unstill.errors import UnstillError
+from unstill.metrics.encoders import FrameEncoder, aesthetic_quality
+from unstill.metrics.registry import Value, metric, metric_group
 from unstill.metrics.video_checks import as_uint8
 
 
@@ -66,6 +68,13 @@ def image_consistency(frames: Tensor, image: Tensor) -> float:
     return float(0.4 * to_image.max() + 0.3 * neighbours.mean() + 0.3 * neighbours.min())
 
 
+@metric(
+    "temporal_flickering",
+    label="steadiness, unfiltered (VBench)",
+    topic="coherence",
+    better="higher",
+    vbench=(0.6293, 1.0),
+)
 def temporal_flickering(video: Tensor) -> float:
     """VBench's temporal flickering, exactly: 1 - mean |difference of neighbouring frames| / 255. Higher is steadier.
 
@@ -76,3 +85,64 @@ def temporal_flickering(video: Tensor) -> float:
     """
     frames = as_uint8(video, frames=2).to(torch.int16)
     return 1 - float((frames[1:] - frames[:-1]).abs().double().mean()) / 255
+
+
+@metric_group(
+    Value("clip_image_fidelity", "resembles the image (CLIP)", "image", better="higher"),
+    Value("clip_temporal_coherence", "neighbouring frames agree (CLIP)", "coherence", better="higher"),
+    Value(
+        "background_consistency", "background consistency (VBench)", "coherence", better="higher", vbench=(0.2615, 1)
+    ),
+    Value("clip_text_alignment", "matches the text (CLIP)", "text", better="higher", needs=("prompt",)),
+    Value(
+        "aesthetic_quality",
+        "aesthetic quality (VBench)",
+        "quality",
+        better="higher",
+        vbench=(0, 1),
+        needs=("aesthetic",),
+    ),
+    needs={"clip"},
+    optional={"image"},
+)
+def clip_scores(
+    video: Tensor,
+    clip: FrameEncoder,
+    image: Tensor | None = None,
+    prompt: str | None = None,
+    aesthetic: str | None = None,
+) -> dict[str, float | Tensor]:
+    """All scores from CLIP features; those of VBench are of frames that are resized without antialiasing.
+
+    Args:
+        video: uint8 (F, 3, H, W).
+        image: uint8 (3, H, W); None compares with frame 0.
+        prompt, aesthetic: text and file of the aesthetic head; None leaves their scores out.
+    """
+    frames = clip.images(video)
+    vbench_frames = FrameEncoder(clip.model, clip.name, clip=True, antialias=False).images(video)
+    values: dict[str, float | Tensor] = {
+        "clip_image_fidelity": image_fidelity(frames, frames[0] if image is None else clip.images(image[None])[0]),
+        "clip_temporal_coherence": temporal_coherence(frames),
+        "background_consistency": frame_consistency(vbench_frames),
+    }
+    if prompt:
+        values["clip_text_alignment"] = text_alignment(frames, clip.text(prompt))
+    if aesthetic:
+        values["aesthetic_quality"] = aesthetic_quality(vbench_frames, aesthetic)
+    return values
+
+
+@metric_group(
+    Value("i2v_subject", "subject stays that of the image (VBench-I2V)", "image", better="higher"),
+    Value("subject_consistency", "subject consistency (VBench)", "coherence", better="higher", vbench=(0.1462, 1)),
+    needs={"dino"},
+    optional={"image"},
+)
+def dino_scores(video: Tensor, dino: FrameEncoder, image: Tensor | None = None) -> dict[str, float | Tensor]:
+    """All scores from DINO features. Args: as `clip_scores`."""
+    frames = dino.images(video)
+    return {
+        "subject_consistency": frame_consistency(frames),
+        "i2v_subject": image_consistency(frames, frames[0] if image is None else dino.images(image[None])[0]),
+    }

@@ -1,160 +1,100 @@
-"""All that `unstill evaluate` measures on one video, and with which networks."""
+"""Measures single video files with all metrics that apply, by way of a cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from unstill.data import as_frames, read_image, read_video, resize_and_crop
+from unstill.data.images import PICTURE_SUFFIXES
 from unstill.errors import UnstillError
-from unstill.metrics.affinity import motion_affinity
-from unstill.metrics.c3d import C3D
-from unstill.metrics.camera import motion_parts
-from unstill.metrics.consistency import (
-    frame_consistency,
-    image_consistency,
-    image_fidelity,
-    temporal_coherence,
-    temporal_flickering,
-    text_alignment,
-)
-from unstill.metrics.encoders import FrameEncoder, aesthetic_quality
-from unstill.metrics.features import ProxyFeatures, VideoFeatures
-from unstill.metrics.fidelity import (
-    first_frame_error,
-    proxy_coherence,
-    proxy_colour_fidelity,
-    proxy_edge_fidelity,
-    proxy_structure_fidelity,
-)
-from unstill.metrics.flow import flow_engine
-from unstill.metrics.i3d import I3D
-from unstill.metrics.motion import PAPER_SIZE, is_dynamic
-from unstill.metrics.weights import fingerprint
+from unstill.metrics.inputs import EvaluationSettings, load_inputs
+from unstill.metrics.record_cache import RecordCache
+from unstill.metrics.registry import VideoMetric, metric, video_metrics
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """What is measured, and with which networks. Without any of the files and names, only what needs no weights is.
+_OF_THE_VIDEO = {"fps", "image", "prompt"}
 
-    frames, fps: read this many frames at this rate; None: all, as they are.
-    flow, flow_weights, size: see `motion_score`.
-    clip, dino, aesthetic: names or folders for transformers, and LAION's linear head.
-    i3d, preprocessing, unbiased: for FVD. c3d, c3d_mean, splits: for the inception score.
+
+@metric("frames", label=None)
+def frame_count(video: Tensor) -> int:
+    """The number of frames that were read, for the note on unequal lengths."""
+    return len(video)
+
+
+class Evaluator:
+    """Measures files under one set of settings.
+
+    A record is kept per file and metric. Its key holds a hash of the file's content, name and version of the metric,
+    how the file is read, and the identity of every input that the metric uses; nothing else, so that a new metric
+    leaves the records of the others valid.
     """
 
-    frames: int | None = None
-    fps: float | None = None
-    flow: str = "dis"
-    flow_weights: str | None = None
-    size: tuple[int, int] | None = PAPER_SIZE
-    clip: str | None = None
-    dino: str | None = None
-    aesthetic: str | None = None
-    i3d: str | None = None
-    preprocessing: str = "tats"
-    unbiased: bool = True
-    c3d: str | None = None
-    c3d_mean: str | None = None
-    splits: int = 10
-    device: str = "cpu"
+    def __init__(self, settings: EvaluationSettings, cache: RecordCache) -> None:
+        self.settings, self.cache = settings, cache
+        inputs = load_inputs(settings)
+        self.inputs: dict[str, Any] = {name: entry.value for name, entry in inputs.items()}
+        self.identities = {name: entry.identity for name, entry in inputs.items()}
+        self.metrics = [entry for entry in video_metrics() if entry.needs <= inputs.keys() | _OF_THE_VIDEO]
 
+    def measure(self, file: Path, image: Path | None = None, prompt: str | None = None) -> dict[str, Tensor]:
+        """All values of a video, each (n,), from the cache where they are known.
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One video with its conditional image and prompt, where there are any."""
+        Args:
+            file: a video.
+            image: its conditional image, a picture or a video whose first frame it is.
+            prompt: its prompt.
 
-    video: Tensor  # uint8 (F, 3, H, W)
-    fps: float
-    image: Tensor | None  # uint8 (3, H, W) at the size of the video
-    prompt: str | None
-
-    @property
-    def picture(self) -> Tensor:
-        """What fidelity is measured against: the image, or else frame 0."""
-        return self.video[0] if self.image is None else self.image
-
-
-Values = dict[str, float | Tensor]
-"""A number, or several: a mean over videos counts each of them."""
-
-
-class Measure:
-    """Functions from a sample to named values, in groups; the name of a group says all that its values depend on."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = s = settings
-        # Networks are loaded here, so that a mistake shows before the first video is read.
-        self.flow = flow_engine(s.flow, s.flow_weights, device=s.device)
-        weights = s.flow_weights
-        if weights and Path(weights).is_file():
-            weights = fingerprint(weights)
-        if s.aesthetic and not s.clip:
-            raise UnstillError(
-                "The aesthetic head reads CLIP features; choose clip='openai/clip-vit-large-patch14' too."
-            )
-        self.groups: dict[str, Callable[[Sample], Values]] = {
-            f"motion {s.flow} {weights} {s.size}": self._motion,
-            "pixels": self._pixels,
-        }
-        self.features: VideoFeatures = I3D.load(s.i3d, s.preprocessing, s.device) if s.i3d else ProxyFeatures()
-        self.groups[self.features.name] = lambda sample: {"features": self.features(sample.video)}
-        if s.c3d:
-            classifier = C3D.load(s.c3d, s.c3d_mean, s.device)
-            self.groups[classifier.name] = lambda sample: {"probabilities": classifier(sample.video)}
-        if s.clip:
-            self.clip = FrameEncoder.load_clip(s.clip, s.device)
-            self.clip_raw = FrameEncoder(self.clip.model, s.clip, clip=True, antialias=False)
-            self.groups[f"clip {s.clip} {s.aesthetic}"] = self._clip
-        if s.dino:
-            self.dino = FrameEncoder.load_dino(s.dino, s.device)
-            self.groups[f"dino {s.dino}"] = self._dino
-
-    def _motion(self, sample: Sample) -> Values:
-        parts = motion_parts(sample.video, self.flow, self.settings.size)
-        values: Values = {
-            "motion_score": parts.total * (len(sample.video) - 1),
-            "motion_per_pair": parts.total,
-            "camera_motion": parts.camera,
-            "object_motion": parts.objects,
-            "zoom": parts.zoom,
-        }
-        if self.settings.flow == "raft":
-            values["dynamic_degree"] = float(is_dynamic(sample.video, sample.fps, self.flow))
+        Raises:
+            UnstillError: a file that cannot be read, or that a metric refuses.
+        """
+        content = _digest(file)
+        identities = self.identities | {"fps": ""}  # of the content and of how it is read, which every key holds
+        if image is not None:
+            identities["image"] = _digest(image)
+        if prompt:
+            identities["prompt"] = prompt
+        values: dict[str, Tensor] = {}
+        video, inputs = None, self.inputs
+        for entry in self.metrics:
+            if not entry.needs <= identities.keys():
+                continue
+            key = self.cache.key(content, self._settings_of(entry, identities))
+            record = self.cache.load(key)
+            if record is None:
+                if video is None:
+                    clip = read_video(file, fps=self.settings.fps, frames=self.settings.frames)
+                    video, inputs = clip.frames, {**self.inputs, "fps": clip.fps}
+                    if image is not None:
+                        inputs["image"] = _read_picture(image, (video.shape[2], video.shape[3]))
+                    if prompt:
+                        inputs["prompt"] = prompt
+                record = entry(video, inputs)
+                self.cache.save(key, record)
+            values |= record
         return values
 
-    def _pixels(self, sample: Sample) -> Values:
-        video, picture = sample.video, sample.picture
-        values: Values = {} if sample.image is None else {"first_frame_error": first_frame_error(video, sample.image)}
-        return values | {
-            "frames": float(len(video)),
-            "motion_affinity": motion_affinity(video).mean(),
-            "proxy_colour_fidelity": proxy_colour_fidelity(video, picture),
-            "proxy_structure_fidelity": proxy_structure_fidelity(video, picture),
-            "proxy_edge_fidelity": proxy_edge_fidelity(video, picture),
-            "proxy_coherence": proxy_coherence(video),
-            "temporal_flickering": temporal_flickering(video),
-        }
+    def _settings_of(self, entry: VideoMetric, identities: dict[str, str]) -> str:
+        used = sorted((entry.needs | entry.optional) & identities.keys())
+        read = {"frames": self.settings.frames, "fps": self.settings.fps}
+        chosen = {name: identities[name] for name in used}
+        return json.dumps({"metric": entry.name, "version": entry.version, "read": read, "inputs": chosen})
 
-    def _clip(self, sample: Sample) -> Values:
-        frames, image = self.clip.images(sample.video), self.clip.images(sample.picture[None])[0]
-        raw = self.clip_raw.images(sample.video)
-        values: Values = {
-            "clip_image_fidelity": image_fidelity(frames, image),
-            "clip_temporal_coherence": temporal_coherence(frames),
-            "background_consistency": frame_consistency(raw),
-        }
-        if sample.prompt:
-            values["clip_text_alignment"] = text_alignment(frames, self.clip.text(sample.prompt))
-        if self.settings.aesthetic:
-            values["aesthetic_quality"] = aesthetic_quality(raw, self.settings.aesthetic)
-        return values
 
-    def _dino(self, sample: Sample) -> Values:
-        frames, image = self.dino.images(sample.video), self.dino.images(sample.picture[None])[0]
-        return {
-            "subject_consistency": frame_consistency(frames),
-            "i2v_subject": image_consistency(frames, image),
-        }
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise UnstillError(f"{file} cannot be read ({error.strerror}).") from error
+
+
+def _read_picture(file: Path, size: tuple[int, int]) -> Tensor:
+    """A picture, or the first frame of a video, as uint8 (3, *size)."""
+    if file.suffix.lower() in PICTURE_SUFFIXES:
+        return as_frames([read_image(file, size)])[0]
+    return resize_and_crop(read_video(file, frames=1).frames, size)[0]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unstill.metrics.registry import metric
 from unstill.metrics.video_checks import as_float
 
 
@@ -47,3 +48,9 @@ class ProxyFeatures:
         for weight in self.weights:
             x = functional.leaky_relu(functional.conv3d(x, weight, stride=(1, 2, 2), padding=1), 0.2)
         return x.mean((0, 2, 3, 4))
+
+
+@metric("proxy_features", label=None, needs={"proxy_features"})
+def proxy_features(video: Tensor, proxy_features: ProxyFeatures) -> Tensor:
+    """The features of `ProxyFeatures`, for `proxy_frechet_distance`."""
+    return proxy_features(video)

@@ -1,7 +1,8 @@
 """How true a video stays to its image, without any network.
 
-Only `first_frame_error` and `ssim` are measures in their own right. What is called `proxy_...` stands in for a CLIP
-or DINO figure where no weights are at hand: good for a trend between two runs of one model, never for a table.
+Only `first_frame_error` and `ssim` are measures in their own right. The functions called `proxy_...` stand in for CLIP
+and DINO scores where no weights are available: they show a trend between two runs of one model and are not comparable
+to published numbers.
 All proxies lie in [0, 1] and are 1 for a frame identical to the image. They look at pictures averaged down to a
 shorter side of about 256 pixels, as the authors of SSIM recommend.
 """
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unstill.errors import UnstillError
+from unstill.metrics.registry import metric
 from unstill.metrics.video_checks import as_float, as_uint8
 
 
@@ -38,6 +40,14 @@ def _reduced(pictures: Tensor) -> Tensor:
     return functional.avg_pool2d(pictures, n) if n > 1 else pictures
 
 
+@metric(
+    "first_frame_error",
+    label="first frame differs from the image",
+    topic="image",
+    unit="of 1",
+    better="lower",
+    needs={"image"},
+)
 def first_frame_error(video: Tensor, image: Tensor) -> float:
     """Root-mean-square difference of frame 0 of `video` (F, 3, H, W) and `image` (3, H, W), in units of [0, 1]."""
     frames, picture = _pair(video, image)
@@ -90,6 +100,14 @@ def _edges(video: Tensor) -> Tensor:
     return gradient.norm(dim=1)
 
 
+@metric(
+    "proxy_colour_fidelity",
+    label="keeps the image's colours",
+    topic="image",
+    better="higher",
+    proxy=True,
+    optional={"image"},
+)
 def proxy_colour_fidelity(video: Tensor, image: Tensor | None = None, bins: int = 8) -> float:
     """Proxy: mean over frames of the intersection of the joint RGB histograms of frame and image. Blind to layout."""
     frames, picture = map(_reduced, _pair(video, image))
@@ -97,12 +115,28 @@ def proxy_colour_fidelity(video: Tensor, image: Tensor | None = None, bins: int 
     return float(torch.minimum(_histogram(as_uint8(frames), bins), reference).sum(1).mean())
 
 
+@metric(
+    "proxy_structure_fidelity",
+    label="keeps the image's layout",
+    topic="image",
+    better="higher",
+    proxy=True,
+    optional={"image"},
+)
 def proxy_structure_fidelity(video: Tensor, image: Tensor | None = None) -> float:
     """Proxy: mean over frames of SSIM with the image, negative values counted as 0. Falls with any displacement."""
     frames, picture = map(_reduced, _pair(video, image))
     return float(ssim(frames, picture).clamp_min(0).mean())
 
 
+@metric(
+    "proxy_edge_fidelity",
+    label="keeps the image's detail",
+    topic="image",
+    better="higher",
+    proxy=True,
+    optional={"image"},
+)
 def proxy_edge_fidelity(video: Tensor, image: Tensor | None = None) -> float:
     """Proxy: mean over frames of the agreement of the sorted gradient magnitudes of frame and image, 2ab / (a² + b²).
 
@@ -116,6 +150,13 @@ def proxy_edge_fidelity(video: Tensor, image: Tensor | None = None) -> float:
     return float((alike / (profile.square().sum(1) + reference.square().sum(1) + 1e-12)).mean())
 
 
+@metric(
+    "proxy_coherence",
+    label="neighbouring frames are alike",
+    topic="coherence",
+    better="higher",
+    proxy=True,
+)
 def proxy_coherence(video: Tensor) -> float:
     """Proxy: mean SSIM of neighbouring frames, negative values counted as 0. Flicker, cuts and speed lower it."""
     frames = _reduced(as_float(video, frames=2))

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from unstill.errors import UnstillError
+from unstill.metrics.c3d import FRAMES
+from unstill.metrics.registry import SetScore, set_metric
 
 
 def frechet_distance(x: Tensor, y: Tensor, unbiased: bool = True) -> float:
@@ -126,3 +128,30 @@ def inception_score(probabilities: Tensor, splits: int = 10, shuffle_seed: int |
         scores.append(divergence.sum(1).mean().exp())
     stacked = torch.stack(scores)
     return float(stacked.mean()), float(stacked.std(correction=0))
+
+
+@set_metric("fvd", of="i3d_logits", label="Frechet video distance", better="lower", needs={"reference", "unbiased"})
+@set_metric(
+    "proxy_frechet_distance",
+    of="proxy_features",
+    label="Frechet distance of random features",
+    better="lower",
+    proxy=True,
+    needs={"reference", "unbiased"},
+)
+def _distance_of_sets(generated: Tensor, reference: Tensor, unbiased: bool) -> SetScore:
+    sizes = len(generated), len(reference)
+    if min(sizes) < 2:
+        return SetScore(None, note="A distance needs at least 2 videos on each side.")
+    few = f"Frechet distances grow as sets shrink; compare only with {sizes[0]} against {sizes[1]} videos."
+    return SetScore(frechet_distance(generated, reference, unbiased), note=few if min(sizes) < 2048 else None)
+
+
+@set_metric(
+    "inception_score", of="c3d_probabilities", label="inception score (C3D)", better="higher", needs={"splits"}
+)
+def _inception_of_set(generated: Tensor, splits: int) -> SetScore:
+    splits = min(splits, len(generated))
+    # Names often begin with their class: in that order each split would hold few classes and score too low.
+    mean, deviation = inception_score(generated, splits, shuffle_seed=42)
+    return SetScore(mean, deviation, f"Inception score over {splits} splits, shuffled; {FRAMES} frames per video.")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unstill.errors import UnstillError
+from unstill.metrics.registry import metric
 from unstill.metrics.video_checks import as_uint8
 from unstill.metrics.weights import fingerprint, is_torchscript, read_torchscript, read_weights
 
@@ -159,3 +160,9 @@ class I3D:
         if len(video) < _SHORTEST:
             raise UnstillError(f"I3D needs at least {_SHORTEST} frames, the video has {len(video)}.")
         return self.network(preprocess(video, self.preprocessing)[None])[0].float().cpu()
+
+
+@metric("i3d_logits", label=None, needs={"i3d"})
+def i3d_logits(video: Tensor, i3d: I3D) -> Tensor:
+    """The features of `I3D`, for FVD."""
+    return i3d(video)

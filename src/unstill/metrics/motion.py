@@ -18,10 +18,13 @@ from unstill.metrics.flow import (
     mean_magnitude,
     optical_flow,
 )
+from unstill.metrics.registry import SetScore, metric, set_metric
 
 
 Reduction = Literal["sum", "mean", "mean_times_frames"]
 PAPER_SIZE = (450, 800)
+VISIBLE_SHARE = 0.0015
+"""Of the shorter side per frame: motion below it is not seen, and flow estimators read this much from noise."""
 
 
 def pair_motion(
@@ -108,9 +111,36 @@ def is_dynamic(
     return moving >= round(4 * len(thinned) / 16)
 
 
+@metric(
+    "dynamic_degree",
+    label="share of videos that move (VBench)",
+    topic="motion",
+    better="higher",
+    vbench=(0, 1),
+    needs={"fps", "raft"},
+)
+def dynamic_degree(video: Tensor, fps: float, raft: FlowEngine) -> float:
+    """1 if VBench counts the video as moving, else 0; see `is_dynamic`."""
+    return float(is_dynamic(video, fps, raft))
+
+
+@set_metric(
+    "motion_score_error",
+    of="motion_score",
+    label="motion score differs from that of its reference video",
+    topic="motion",
+    unit="px",
+    better="lower",
+    needs={"reference"},
+    paired=True,
+)
+def _motion_score_error(generated: Tensor, reference: Tensor) -> SetScore:
+    return SetScore.mean((generated - reference).abs().flatten().tolist())
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionResponse:
-    """How a model answers to a requested motion level, from pairs of requested and measured motion scores."""
+    """How a model follows a requested motion level, from pairs of requested and measured motion scores."""
 
     error: float
     """Mean of |measured - requested|, the motion-score error."""

@@ -1,61 +1,27 @@
-"""What an evaluation says: scores with their meaning, for people as a table, for programs as plain data."""
+"""The result of an evaluation: as a table for a terminal, and as plain data for JSON."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unstill.metrics.vbench import DIMENSIONS, normalised
+from unstill.metrics.registry import reported_values
 
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """`label`: in a person's words. `better`: which way is better, if either is. `proxy`: stands in for a network."""
-
-    label: str
-    unit: str = ""
-    better: str = ""
-    proxy: bool = False
-
-
-MEANINGS = {
-    "motion_score": Meaning("moves, summed over the frames", "px"),
-    "motion_per_pair": Meaning("moves, between neighbouring frames", "px"),
-    "camera_motion": Meaning("camera part of it", "px"),
-    "object_motion": Meaning("object part of it", "px"),
-    "zoom": Meaning("grows or shrinks per frame (zoom)"),
-    "motion_affinity": Meaning("differs from the first frame (PIA)", "levels"),
-    "motion_score_error": Meaning("motion is off that of its reference video", "px", "lower"),
-    "first_frame_error": Meaning("first frame differs from the image", "of 1", "lower"),
-    "proxy_colour_fidelity": Meaning("keeps the image's colours", "", "higher", proxy=True),
-    "proxy_structure_fidelity": Meaning("keeps the image's layout", "", "higher", proxy=True),
-    "proxy_edge_fidelity": Meaning("keeps the image's detail", "", "higher", proxy=True),
-    "proxy_coherence": Meaning("neighbouring frames are alike", "", "higher", proxy=True),
-    "temporal_flickering": Meaning("steadiness, unfiltered (VBench)", "", "higher"),
-    "clip_image_fidelity": Meaning("resembles the image (CLIP)", "", "higher"),
-    "clip_temporal_coherence": Meaning("neighbouring frames agree (CLIP)", "", "higher"),
-    "clip_text_alignment": Meaning("matches the text (CLIP)", "", "higher"),
-    "background_consistency": Meaning("background consistency (VBench)", "", "higher"),
-    "subject_consistency": Meaning("subject consistency (VBench)", "", "higher"),
-    "i2v_subject": Meaning("subject stays that of the image (VBench-I2V)", "", "higher"),
-    "dynamic_degree": Meaning("share of videos that move (VBench)", "", "higher"),
-    "aesthetic_quality": Meaning("aesthetic quality (VBench)", "", "higher"),
-    "fvd": Meaning("Frechet video distance", "", "lower"),
-    "proxy_frechet_distance": Meaning("Frechet distance of random features", "", "lower", proxy=True),
-    "inception_score": Meaning("inception score (C3D)", "", "higher"),
-}
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Score:
-    """A mean, its standard error, and the number of values it is the mean of; `reference`: the same of real videos.
+class MetricScore:
+    """One score of a set of videos.
 
-    The distances are one number from two sets: their `count` is the number of generated videos, they have no error.
-    The error of the inception score is the deviation over its splits.
+    Args:
+        value: the mean; for distances, one number from two sets.
+        error: standard error of the mean; of the inception score the deviation over its splits; None where there is
+            none.
+        count: number of values that the mean is over; for distances, number of generated videos.
+        reference: the same score of the real videos; None where there are none.
     """
 
     value: float
@@ -65,32 +31,45 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class EvaluationReport:
+    """The scores of a folder of videos.
+
+    Args:
+        generated, reference: the folders.
+        videos: number of generated videos that were measured.
+        settings: fields of `EvaluationSettings`, and `features`, the extractor behind the Frechet distance.
+        scores: by name of the metric.
+        by_video: relative name of a video: its values by name; where a value exists per frame, the mean.
+        skipped: file: why it was left out.
+        notes: what a reader of the scores should know.
+    """
+
     generated: str
     reference: str | None
     videos: int
     settings: dict[str, Any]
-    scores: dict[str, Score]
+    scores: dict[str, MetricScore]
     by_video: dict[str, dict[str, float]]
-    """Relative name: its values; where a value exists per frame, the mean."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """File: why it was left out."""
     notes: tuple[str, ...] = ()
-    """What a reader of the numbers should know."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; scores carry unit, direction and whether they are proxies."""
+        """Plain data for JSON, with label, unit and direction of every score and whether it is a proxy."""
         content = asdict(self)
         content["notes"] = list(self.notes)
+        values = reported_values()
         for name, score in content["scores"].items():
-            meaning = MEANINGS[name]
-            score.update(unit=meaning.unit, better=meaning.better or None, proxy=meaning.proxy)
-            if name in DIMENSIONS:
-                score["vbench_normalised"] = normalised({name: score["value"]})[name]
+            value, _ = values[name]
+            score.update(label=value.label, unit=value.unit, better=value.better, proxy=value.proxy)
+            if value.vbench is not None:
+                low, high = value.vbench
+                score["vbench_normalised"] = (score["value"] - low) / (
+                    high - low
+                )  # not clipped, as on its leaderboard
         return content
 
     def table(self) -> Table:
-        """For a terminal."""
+        """A table of the scores for a terminal."""
         from rich.table import Table
 
         size = self.settings["size"]
@@ -100,12 +79,17 @@ class Report:
         columns = ["", counted, "±"] + (["reference"] if self.reference else []) + ["unit", "better"]
         for column in columns:
             shown.add_column(column, justify="left" if column in ("", "unit", "better") else "right")
+        values = reported_values()
         for name, score in self.scores.items():
-            meaning = MEANINGS[name]
-            row = [meaning.label + (" (proxy)" if meaning.proxy else ""), _figure(score.value), _figure(score.error)]
+            value, _ = values[name]
+            row = [
+                f"{value.label} (proxy)" if value.proxy else f"{value.label}",
+                _figure(score.value),
+                _figure(score.error),
+            ]
             if self.reference:
                 row.append(_figure(score.reference))
-            shown.add_row(*row, meaning.unit, meaning.better)
+            shown.add_row(*row, value.unit, value.better or "")
         return shown
 
 
