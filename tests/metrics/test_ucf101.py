@@ -14,7 +14,7 @@ from unstill.data import read_video, write_video
 from unstill.errors import UnstillError
 from unstill.metrics import ucf101
 from unstill.metrics.evaluate import evaluate
-from unstill.metrics.evaluator import Settings
+from unstill.metrics.inputs import EvaluationSettings
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_evaluate_measures_an_avi_with_b_frames_as_the_mp4(tmp_path: Path) -> No
     pictures = moving_squares(30)
     packed_avi(tmp_path / "avi" / "clip.avi", pictures, 12)
     write_video(tmp_path / "mp4" / "clip.mp4", torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2), 12)
-    settings = Settings(size=(48, 128))
+    settings = EvaluationSettings(size=(48, 128))
     scores = [evaluate(tmp_path / kind, settings=settings, cache=tmp_path / "cache").scores for kind in ("avi", "mp4")]
     assert scores[0]["motion_score"].value == pytest.approx(scores[1]["motion_score"].value, rel=0.05)
 
@@ -93,7 +93,7 @@ def test_stopped_and_started_again(root: Path, tmp_path: Path) -> None:
     report = evaluate(
         made.generated,
         made.reference,
-        Settings(size=(32, 64), frames=4),
+        EvaluationSettings(size=(32, 64), frames=4),
         images=made.images,
         prompts=made.prompts,
         cache=tmp_path / "cache",
