@@ -72,7 +72,7 @@ def test_fields_give_what_the_dataclass_takes():
 )
 def test_what_is_no_value_is_one_sentence(method, name, value):
     field = next(field for field in form_fields.form()[method] if field.name == name)
-    with pytest.raises(UnstillError, match=f"{name} of {method} is "):
+    with pytest.raises(UnstillError, match=f"{name} of {method} takes "):
         field.read(value)
 
 

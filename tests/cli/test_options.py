@@ -16,7 +16,7 @@ def test_every_method_file_is_found_under_its_name():
 
 
 @pytest.mark.parametrize(
-    "text", ["early_start:start=0.9", "Early-Start: start=0.9", "early_start:sigma=none,start=.9"]
+    "text", ["early_start:start=0.9", "Early-Start: start=0.9", "EarlyStart:start=0.9", "early_start:sigma=none,start=.9"]
 )
 def test_values_get_the_type_of_the_annotation(text):
     assert parse_method(text) == EarlyStart(start=0.9)
@@ -25,7 +25,7 @@ def test_values_get_the_type_of_the_annotation(text):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("foo", "no method 'foo'; Known: analytic_init"),
+        ("foo", "no method 'foo'; Known: early_start"),
         ("early_strat", "did you mean 'early_start'?"),
         ("early_start:strat=0.9", "no parameter 'strat'; did you mean 'start'?"),
         ("early_start:start=high", "early_start:start takes a number, not 'high'"),

@@ -319,7 +319,7 @@ def test_next_sample_skips_the_solver(name: str, variant: str | None) -> None:
 def test_the_denoiser_sees_the_condition_of_the_method(name: str, pipe: Any) -> None:
     case = CASES[name]
     if not case.condition:
-        with pytest.raises(UnstillError, match="sees none"):
+        with pytest.raises(UnstillError, match="shows it none"):
             unstill.apply(pipe, Condition(seen=[]))
         return
     adapter, channels = adapter_for(pipe), case.latents[0]

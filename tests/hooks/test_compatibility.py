@@ -10,6 +10,7 @@ from tests.pipelines import CASES, picture, pipeline
 from unstill.errors import UnstillError
 from unstill.hooks import adapter_for
 from unstill.hooks.compatibility import examples, markdown, refusals
+from unstill.hooks.free_init import FreeInitNoise
 from unstill.hooks.registry import UNSUPPORTED
 
 
@@ -26,11 +27,11 @@ def test_apply_says_what_the_table_says(name: str) -> None:
     pipe, image = pipeline(name), {} if CASES[name].image else {"image": picture()}
     told, usual = refusals()[type(pipe).__name__], adapter_for(pipe).usual_scheduler[0]
     process = adapter_for(pipe).process(pipe.scheduler)
-    for method, instance in examples(process):
+    for method, instance in examples(process).items():
         reason = ""
         try:
-            if method == "FreeInit":
-                with unstill.apply(pipe, **image) as handle, handle.also(instance):
+            if instance.stage == "loop":
+                with unstill.apply(pipe, **image) as handle, handle.also(FreeInitNoise(instance)):
                     pass
             else:
                 unstill.apply(pipe, instance, **image).remove()

@@ -11,6 +11,7 @@ import unstill
 from tests.methods.sampler import Sampler, animatediff_ddim
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
+from unstill.methods.base import Target, check_method
 from unstill.methods.early_start import EarlyStart
 from unstill.methods.noise_rectification import NoiseRectification, frame_weights, rectify, rectify_video
 
@@ -254,6 +255,6 @@ def test_wrong_number_of_weights(golden):
 
 
 def test_without_an_image():
-    target = unstill.methods.base.Target("AnimateDiffPipeline", None, 1, False, False, 0)
+    target = Target("AnimateDiffPipeline", None, 1, False, False, 0)
     with pytest.raises(UnstillError, match="AnimateDiffPipeline has none; give it with apply"):
-        NoiseRectification().check((), target)
+        check_method(NoiseRectification(), (), target)

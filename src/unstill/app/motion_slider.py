@@ -6,7 +6,7 @@ model. docs/app.md has the table.
 
 from typing import Any
 
-from unstill.methods.registry import LEVELS
+from unstill.methods.base import LEVELS
 from unstill.models import registry
 from unstill.models.call_arguments import parameters
 

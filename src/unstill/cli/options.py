@@ -7,10 +7,10 @@ import math
 from unstill.documents import parse_size as parse_size
 from unstill.errors import UnstillError, shown
 from unstill.methods.parsing import parse_method as parse_method
-from unstill.methods.parsing import parse_values as parse_values
 from unstill.methods.registry import describe_method as describe_method
 from unstill.methods.registry import method_classes as method_classes
 from unstill.methods.registry import plain as plain
+from unstill.parameters import parse_values as parse_values
 
 
 def parse_numbers(text: str, where: str) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from unstill.hooks.condition_hooks import around_calls, edit_condition
 from unstill.hooks.registry import adapter_for
 from unstill.hooks.scheduler_hooks import Arguments, hooked, skip_step, unhook
 from unstill.hooks.step_hooks import ScheduleOnly, correct, schedule, solve
-from unstill.methods.base import Method, Run, Target
+from unstill.methods.base import Method, Run, Target, check_method
 from unstill.noise_schedule import level_of
 
 
@@ -141,16 +141,17 @@ class Applied:
             held_frames=self._adapter.held_frames(self.pipe),
             copies=self._adapter.copies_scheduler,
             modular=self._adapter.modular,
+            encodes_image=self._adapter.captures is not None,
         )
         for i, method in enumerate(self.methods):
             if not isinstance(method, Method):
                 raise UnstillError(f"{method!r} is not a method; give an instance, such as EarlyStart(start=0.96).")
-            method.check(self.methods[:i] + self.methods[i + 1 :], target)
-        if (unseen := self._having("on_condition")) and not target.condition:
-            raise UnstillError(
-                f"{unseen[0].name} changes the image latents that the denoiser sees, and that of "
-                f"{target.pipeline} sees none."
-            )
+            if method.stage == "loop":
+                raise UnstillError(
+                    f"{method.name} is a loop around the pipeline, not in it; call "
+                    f"unstill.free_init(pipe, {method.name}(), ...)."
+                )
+            check_method(method, self.methods[:i] + self.methods[i + 1 :], target)
 
     def _warn(self) -> None:
         """Says what works, but hardly as meant."""
@@ -217,7 +218,6 @@ class Applied:
 
     def on_set_timesteps(self, scheduler: Any) -> None:
         if self._acting:
-            self._next.memory.clear()
             schedule(self._next, scheduler)
             self._called("set_timesteps")
 

@@ -1,32 +1,18 @@
 """
-What works where: every method asked what it says of every pipeline, with the scheduler its models usually come with.
+What works where: every method of the registry checked against every pipeline, with the scheduler that the pipeline's
+models usually come with.
 
 `python -m unstill.hooks.compatibility` prints the table of docs/pipelines.md.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 import diffusers
-import torch
 
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
 from unstill.hooks.adapter import Adapter
-from unstill.hooks.free_init import FreeInitNoise
 from unstill.hooks.registry import ADAPTERS, UNSUPPORTED
-from unstill.latent_statistics import LatentStatistics
-from unstill.methods.analytic_init import AnalyticInit
-from unstill.methods.base import Method, Target
-from unstill.methods.conditioning_augmentation import ConditioningAugmentation
-from unstill.methods.early_start import EarlyStart
-from unstill.methods.frame_init import FrameInit
-from unstill.methods.free_init import FreeInit
-from unstill.methods.image_start import ImageStart
-from unstill.methods.ni_vsds import NIVSDS
-from unstill.methods.noise_rectification import NoiseRectification
-from unstill.methods.progressive_noise import ProgressiveNoise
-from unstill.methods.time_noise import TimeNoise
+from unstill.methods.base import Method, Target, check_method
+from unstill.methods.registry import method_classes
 from unstill.noise_schedule import level_of
 
 
@@ -38,10 +24,9 @@ def refusals() -> dict[str, dict[str, str]]:
     table: dict[str, dict[str, str]] = {}
     for pipeline, adapter in ADAPTERS.items():
         target = _target(pipeline, adapter)
-        table[pipeline] = {name: _refusal(method, target) for name, method in examples(target.process)}
-    methods = table["AnimateDiffPipeline"]
+        table[pipeline] = {name: _refusal(method, target) for name, method in examples(target.process).items()}
     for pipeline, reason in UNSUPPORTED.items():
-        table[pipeline] = {name: f"{pipeline} {reason}" for name in methods}
+        table[pipeline] = {cls.__name__: f"{pipeline} {reason}" for cls in method_classes().values()}
     return dict(sorted(table.items()))
 
 
@@ -56,7 +41,7 @@ def markdown() -> str:
             reason = reason.replace(pipeline, "This pipeline" if reason.startswith(pipeline) else "this pipeline")
             shown.append(f"no ({notes.setdefault(reason, len(notes) + 1)})" if reason else "yes")
         lines.append(f"| `{pipeline.removesuffix('Pipeline')}` | {' | '.join(shown)} |")
-    methods = list(table["AnimateDiffPipeline"])
+    methods = [cls.__name__ for cls in method_classes().values()]
     head = [f"| `...Pipeline` | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
     return "\n".join([*head, *lines, "", *(f"{number}. {reason}" for reason, number in notes.items())])
 
@@ -72,31 +57,23 @@ def _target(pipeline: str, adapter: Adapter) -> Target:
         held_frames=0,
         copies=adapter.copies_scheduler,
         modular=adapter.modular,
+        encodes_image=adapter.captures is not None,
     )
 
 
-def examples(process: ForwardProcess) -> Iterator[tuple[str, Method]]:
-    level: dict[str, Any] = {"start": 0.9}
+def examples(process: ForwardProcess) -> dict[str, Method]:
+    """An instance of every method by class name, with a noise level in the unit that the scheduler has."""
+    level = {"start": 0.9}
     try:
         level_of(process, **level)
     except UnstillError:
         level = {"sigma": 0.9}
-    statistics = LatentStatistics().update(torch.zeros(2, 1, 1, 1, 1))
-    yield "EarlyStart", EarlyStart(**level)
-    yield "AnalyticInit", AnalyticInit(statistics=statistics, **level)
-    yield "ImageStart", ImageStart(**level)
-    yield "FrameInit", FrameInit()
-    yield "FreeInit", FreeInitNoise(FreeInit())
-    yield "ProgressiveNoise", ProgressiveNoise()
-    yield "NoiseRectification", NoiseRectification()
-    yield "NIVSDS", NIVSDS()
-    yield "ConditioningAugmentation", ConditioningAugmentation()
-    yield "TimeNoise", TimeNoise()
+    return {cls.__name__: cls.example(**level) for cls in method_classes().values()}
 
 
 def _refusal(method: Method, target: Target) -> str:
     try:
-        method.check((), target)
+        check_method(method, (), target)
     except UnstillError as error:
         return str(error)
     return ""

@@ -15,7 +15,6 @@ from unstill.errors import UnstillError
 from unstill.hooks.apply import applied_to, apply
 from unstill.methods.base import Method, Run, Target
 from unstill.methods.free_init import FreeInit
-from unstill.methods.noise_levels import check_signal
 
 
 log = logging.getLogger(__name__)
@@ -86,20 +85,14 @@ class FreeInitNoise(Method):
     video: torch.Tensor | None = None
     initial: torch.Tensor | None = None
 
-    owns = frozenset({"latents"})
+    owns = FreeInit.owns
 
     @property
     def name(self) -> str:
         return "FreeInit"
 
     def check(self, others: Sequence[Method], target: Target) -> None:
-        Method.check(self, others, target)
-        if target.modular:
-            raise UnstillError(
-                f"FreeInit calls the pipeline several times, and the blocks of {target.pipeline} decide what it takes "
-                "and returns; use a supported pipeline that is not modular, such as WanPipeline."
-            )
-        check_signal(target.process, self.method.level_for(target.process), "FreeInit")
+        self.method.check(others, target)
 
     def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
         if self.initial is None:

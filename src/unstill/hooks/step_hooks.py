@@ -13,7 +13,8 @@ from unstill.noise_schedule import Grid, before_step, install
 
 
 def schedule(run: Run, scheduler: Any) -> None:
-    """Lets the methods change what `scheduler.set_timesteps` has just set, and the scheduler visit the result."""
+    """Lets the methods change what `scheduler.set_timesteps` has just set; the scheduler visits the result."""
+    run.states.clear()
     own = run.grid = Grid.of(scheduler)
     for method in run.methods:
         run.grid = method.on_schedule(run, run.grid)
@@ -52,9 +53,8 @@ def solve(run: Run, scheduler: Any, call: Callable[[], Any]) -> Any:
         before_step(scheduler, run.grid, run.step)
         return call()
     # Solvers look levels up by value and count them. Pipelines index them by step, so they come back afterwards.
-    grid, ahead = run.solver
-    install(scheduler, grid)
-    stand_at(scheduler, run.step + ahead)
+    install(scheduler, run.solver.grid)
+    stand_at(scheduler, run.step + run.solver.offset)
     result = call()
     install(scheduler, run.grid)
     stand_at(scheduler, run.step + 1)

@@ -132,7 +132,6 @@ class _Visit(Method):
     owns = frozenset({"levels", "latents"})
 
     def check(self, others: Sequence[Method], target: Target) -> None:
-        Method.check(self, others, target)
         if target.order != 1:
             raise UnstillError(
                 f"{type(target.process.scheduler).__name__} calls the model twice per level; "
@@ -186,7 +185,9 @@ class _Weakened(Method):
     share: float
 
     def on_condition(self, run: Run, image_latents: Tensor) -> Tensor:
-        if self not in run.memory:  # one draw for all levels: the same weakened image throughout
+        noise = run.state_of(self)
+        if noise is None:  # one draw for all levels: the same weakened image throughout
             noise = torch.randn(image_latents.shape, generator=torch.Generator().manual_seed(0))
-            run.memory[self] = noise.to(image_latents) * self.share * image_latents.std()
-        return image_latents + run.memory[self]
+            noise = noise.to(image_latents) * self.share * image_latents.std()
+            run.set_state(self, noise)
+        return image_latents + noise

@@ -9,6 +9,7 @@ https://huggingface.co/papers/2406.15735, Section 3.2, Proposition 1 and Eq. 5.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -43,7 +44,12 @@ class AnalyticInit(Method):
     data_scale: float = 1.0
     extra_variance: float = 0.0
 
+    summary = "Starts below the highest noise level, from latents like noised videos."
+    use_when = "stands still, and you have videos like those you want"
+    cost = "statistics, once"
+    rank = 20
     owns = frozenset({"levels", "latents"})
+    not_in_forms = frozenset({"statistics"})  # they come with the model; a path that a visitor types is never read
     presets = {
         "paper": {"start": 0.96},
         "paper-svd": {"sigma": 100.0},
@@ -61,8 +67,12 @@ class AnalyticInit(Method):
         if not isinstance(self.statistics, LatentStatistics):
             object.__setattr__(self, "statistics", LatentStatistics.load(self.statistics))
 
+    @classmethod
+    def example(cls, **level: float) -> Self:
+        statistics = LatentStatistics().update(torch.zeros(2, 1, 1, 1, 1))
+        return cls(statistics=statistics, start=level.get("start"), sigma=level.get("sigma"))
+
     def check(self, others: Sequence[Method], target: Target) -> None:
-        Method.check(self, others, target)
         level_of(target.process, self.start, self.sigma)
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:

@@ -1,11 +1,12 @@
-"""What every method is made of: the state of one pipeline call, and the hooks a method may implement."""
+"""The base class of methods: what a method declares, the hooks it may override, and the state of one pipeline call."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import torch
 
@@ -17,10 +18,29 @@ if TYPE_CHECKING:
     from unstill.noise_schedule import Grid
 
 
+LEVELS = frozenset({"start", "sigma"})
+"""Two parameters for the same noise level, of which exactly one is given: see `check_level`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SolverSchedule:
+    """
+    Noise levels for the scheduler's solver in place of `run.grid`, when some levels of `run.grid` are visited without
+    the solver (NI-VSDS) or belong to another part of a run.
+
+    Attributes:
+        grid: the levels that the solver is installed with.
+        offset: the solver's step is `run.step + offset`.
+    """
+
+    grid: Grid
+    offset: int
+
+
 @dataclass(slots=True)
 class Run:
     """
-    The state of one pipeline call, made anew for every call and handed to every hook.
+    The state of one pipeline call, created for every call and passed to every hook.
 
     Attributes:
         process (`ForwardProcess`): alpha, sigma and conversions, in the coordinates of the sample that
@@ -41,11 +61,9 @@ class Run:
         frames (`int`): latent frames F that hooks see.
         held (`int`): leading latent frames that the pipeline fills with the image instead of denoising them. They are
             not among the F frames that hooks see; `image_latents` holds them.
-        solver (`tuple` of `Grid` and `int`, *optional*): what the solver is to see in place of `grid` from now on, and
-            how much further it stands there than `step`: for levels that are visited without it.
+        solver (`SolverSchedule`, *optional*): the levels that the solver uses in place of `grid` from now on.
         methods (`tuple` of `Method`): all methods of this call, in the order given to `apply`.
-        memory (`dict`): what a method keeps from one hook to the next within this call: `run.memory[self] = ...`. A
-            method with fields that cannot be hashed (tensors) is declared with `eq=False`.
+        states (`dict`): what methods keep within this call, by their index in `methods`; see `state_of`.
     """
 
     process: ForwardProcess
@@ -58,9 +76,22 @@ class Run:
     image_noise: torch.Tensor | None = None
     frames: int = 0
     held: int = 0
-    solver: tuple[Grid, int] | None = None
+    solver: SolverSchedule | None = None
     methods: tuple[Method, ...] = ()
-    memory: dict[Method, Any] = field(default_factory=dict)
+    states: dict[int, Any] = field(default_factory=dict)
+
+    def state_of(self, method: Method) -> Any:
+        """What `method` has kept with `set_state` in this call; `None` before that."""
+        return self.states.get(self._index(method))
+
+    def set_state(self, method: Method, state: Any) -> None:
+        """
+        Keeps `state` for later hooks of `method` in this call. A method itself is immutable and holds parameters only.
+        """
+        self.states[self._index(method)] = state
+
+    def _index(self, method: Method) -> int:
+        return next(index for index, other in enumerate(self.methods) if other is method)
 
     def draw(self, shape: Sequence[int]) -> torch.Tensor:
         """Fresh unit noise, float32, from this call's generator, on the device of the latents."""
@@ -93,6 +124,7 @@ class Target:
         held_frames (`int`): leading latent frames that the pipeline replaces by the image and does not denoise.
         copies (`bool`): whether copies of the scheduler sample something else beside the video, such as sound.
         modular (`bool`): whether the pipeline is made of blocks, which decide what its call takes and returns.
+        encodes_image (`bool`): whether the pipeline's call encodes the image, so that `apply` takes none.
     """
 
     pipeline: str
@@ -103,6 +135,7 @@ class Target:
     held_frames: int
     copies: bool = False
     modular: bool = False
+    encodes_image: bool = False
 
 
 class Method:
@@ -114,17 +147,37 @@ class Method:
     before. What is not overridden is never called. They are named `on_...` because fields have the bare names
     (`start=0.96`).
 
-    `owns` names what a method decides alone: `"levels"` (where the schedule begins) or `"latents"` (what the first
-    latents are made of). Two methods that own the same thing exclude each other. `presets` are named sets of
-    parameters.
+    Tensors passed to a hook may share memory with the pipeline's own latents: a hook never writes into them. What a
+    hook keeps for later steps is a result of its own computation, or a `clone()`: a pipeline may overwrite its latents
+    in the next step. Adapters of pipelines that do so while a hook runs (Kandinsky 5) pass clones.
 
-    A tensor that a hook is given may be the pipeline's own: a hook never writes into it, and the adapter of a pipeline
-    that writes into its latents (Kandinsky 5) hands out clones.
+    Class attributes, from which lists, forms, tables and the docs are made:
+        summary: what the method does for a user, in one line.
+        use_when: the complaint it answers, as the end of "your video ...".
+        cost: what it costs, in a few words.
+        place: what it changes: a subset of `"start"` (where sampling begins, and from what), `"step"` (predictions),
+            `"condition"` (what the denoiser sees of the image). Empty: read off the hooks that are overridden.
+        stage: `"sampling"` for methods that `apply` takes; `"loop"` for a loop around the pipeline; `"training"`.
+        rank: position in lists; lower ranks come first, equal ones by name.
+        owns: what the method decides alone: `"levels"` (where the schedule begins), `"latents"` (what makes the first
+            latents). Two methods that own the same thing exclude each other.
+        needs: what it needs of the pipeline: `"image"` (image latents), `"condition"` (image latents in the denoiser's
+            input that can be changed; implied by `on_condition`).
+        presets: named sets of parameters.
+        not_in_forms: parameters that the app's form does not show.
     """
 
     __slots__ = ()
+    summary: ClassVar[str] = ""
+    use_when: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+    place: ClassVar[frozenset[str]] = frozenset()
+    stage: ClassVar[Literal["sampling", "loop", "training"]] = "sampling"
+    rank: ClassVar[int] = 100
     owns: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}}
+    not_in_forms: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def name(self) -> str:
@@ -140,17 +193,22 @@ class Method:
             raise UnstillError(f"{cls.__name__} has no preset {name!r}; it has {', '.join(map(repr, cls.presets))}.")
         return cls(**{**cls.presets[name], **changes})
 
+    @classmethod
+    def example(cls, **level: float) -> Self:
+        """
+        An instance for the table of what works where: the default parameters, and a noise level if the method has one.
+
+        Args:
+            **level: `start` or `sigma`, whichever the scheduler of the pipeline has.
+        """
+        known = {field.name for field in dataclasses.fields(cast(Any, cls))}
+        return cls(**{name: value for name, value in level.items() if name in known})
+
     def check(self, others: Sequence[Method], target: Target) -> None:
         """
-        Raises `UnstillError` if this method cannot work on `target` or together with the `others`. Called by `apply`.
-        An override calls `Method.check(self, others, target)` (`super()` does not work in dataclasses with slots).
+        Raises `UnstillError` if this method cannot work on `target` or together with the `others`, for reasons beyond
+        `owns` and `needs`, which `check_method` has checked before.
         """
-        for other in others:
-            if type(other) is type(self):
-                raise UnstillError(f"{self.name} was given twice; give it once.")
-            if shared := self.owns & other.owns:
-                what = "the noise level at which sampling starts" if "levels" in shared else "the first latents"
-                raise UnstillError(f"{self.name} and {other.name} both decide {what}; use one of them.")
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
         """Which noise levels are visited."""
@@ -178,14 +236,36 @@ class Method:
     def on_condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
         """
         The image latents as the denoiser sees them at `run.step`. Called before every model call with the clean ones:
-        what is random must be drawn once and kept in `run.memory`. Returning the argument itself leaves the input as
-        it is. A hook that adds noise sets `run.image_noise`.
+        what is random must be drawn once and kept with `run.set_state`. Returning the argument itself skips the write.
+        A hook that adds noise sets `run.image_noise`.
         """
         return image_latents
 
     def implements(self, hook: str) -> bool:
         """Whether the hook of this name is overridden."""
         return getattr(type(self), hook) is not getattr(Method, hook)
+
+
+def check_method(method: Method, others: Sequence[Method], target: Target) -> None:
+    """
+    Raises `UnstillError` if `method` cannot work on `target` or together with the `others`: given twice, owning the
+    same as another, needing what the pipeline does not have, or what its own `check` refuses.
+    """
+    for other in others:
+        if type(other) is type(method):
+            raise UnstillError(f"{method.name} was given twice; give it once.")
+        if shared := method.owns & other.owns:
+            what = "the noise level at which sampling starts" if "levels" in shared else "the first latents"
+            raise UnstillError(f"{method.name} and {other.name} both decide {what}; use one of them.")
+    if "image" in method.needs and not target.image_latents:
+        where = "to the pipeline's call" if target.encodes_image else "with apply(pipe, ..., image=image)"
+        raise UnstillError(f"{method.name} works from an image, and {target.pipeline} has none; give it {where}.")
+    if ("condition" in method.needs or method.implements("on_condition")) and not target.condition:
+        raise UnstillError(
+            f"{method.name} changes the image latents that the denoiser sees, and {target.pipeline} shows it none "
+            "that can be changed; use a method that changes the start or the steps."
+        )
+    method.check(others, target)
 
 
 def check_level(start: float | None, sigma: float | None) -> None:

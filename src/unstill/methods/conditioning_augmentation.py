@@ -6,14 +6,13 @@ It is the baseline of Conditional Image Leakage whose noise does not depend on t
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
-from unstill.methods.base import Method, Run, Target
+from unstill.methods.base import Method, Run
 from unstill.methods.time_noise import Level, NoiseShape, check_noise, noise_like, per_clip
 
 
@@ -43,6 +42,12 @@ class ConditioningAugmentation(Method):
     betas: tuple[float, float] | None = None
     noise_shape: NoiseShape = "frame"
 
+    summary = "Shows the denoiser a noised image, so that it cannot copy it."
+    use_when = "comes from a model that was trained with noisy images"
+    cost = "nothing"
+    rank = 90
+    needs = frozenset({"condition"})
+
     def __post_init__(self) -> None:
         if not (0 <= self.level <= 1 and 0 < self.maximum <= 1):
             raise UnstillError(
@@ -53,23 +58,17 @@ class ConditioningAugmentation(Method):
             raise UnstillError(f"betas are the first and last of a rising schedule in (0, 1), not {self.betas}.")
         check_noise(self.noise_shape)
 
-    def check(self, others: Sequence[Method], target: Target) -> None:
-        Method.check(self, others, target)
-        if not target.condition:
-            raise UnstillError(
-                "ConditioningAugmentation noises the image latents that the denoiser sees, and "
-                f"{target.pipeline} shows it none that can be changed."
-            )
-
     def on_condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
         if self.level == 0:
             return image_latents
-        if self not in run.memory:  # the noise, and not the noised image, which may be repeated over the frames
+        state = run.state_of(self)
+        if state is None:  # the noise, and not the noised image, which may be repeated over the frames
             level = torch.full((len(image_latents),), self.level, device=image_latents.device)
             noise = noise_like(image_latents, self.noise_shape, run.generator)
-            run.memory[self] = *self.alpha_sigma(level, run.process), noise
-            run.image_noise = run.memory[self][1]
-        return augment(image_latents, *run.memory[self])
+            state = *self.alpha_sigma(level, run.process), noise
+            run.set_state(self, state)
+            run.image_noise = state[1]
+        return augment(image_latents, *state)
 
     def corrupt(
         self,

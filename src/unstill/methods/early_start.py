@@ -31,6 +31,10 @@ class EarlyStart(Method):
     start: float | None = None
     sigma: float | None = None
 
+    summary = "Starts sampling below the highest noise level: more motion."
+    use_when = "stands still, only zooms, moves too slowly"
+    cost = "nothing"
+    rank = 10
     owns = frozenset({"levels"})
     presets = {
         "paper": {"start": 0.96},
@@ -43,7 +47,6 @@ class EarlyStart(Method):
         check_level(self.start, self.sigma)
 
     def check(self, others: Sequence[Method], target: Target) -> None:
-        Method.check(self, others, target)
         level_of(target.process, self.start, self.sigma)
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:

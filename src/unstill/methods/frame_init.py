@@ -37,7 +37,12 @@ class FrameInit(Method):
     order: int = 4
     parity: bool = False
 
+    summary = "Gives the first latents the layout (low frequencies) of the image."
+    use_when = "loses the layout of the image"
+    cost = "nothing; some motion"
+    rank = 40
     owns = frozenset({"latents"})
+    needs = frozenset({"image"})
     presets = {"paper": {}, "released": {"parity": True}}
 
     def __post_init__(self) -> None:
@@ -46,12 +51,6 @@ class FrameInit(Method):
         low_pass((1, 1, 1), self.filter, self.spatial, self.temporal, self.order)  # raises for what is no filter
 
     def check(self, others: Sequence[Method], target: Target) -> None:
-        Method.check(self, others, target)
-        if not target.image_latents:
-            raise UnstillError(
-                f"FrameInit builds the first latents from the image, and {target.pipeline} has none; "
-                "give it with apply(pipe, ..., image=image)."
-            )
         check_signal(target.process, self.level, "FrameInit")
 
     def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from unstill.errors import UnstillError, shown
 from unstill.forward_process import ForwardProcess
 from unstill.methods.base import Method, Target
 from unstill.methods.frequency import FilterKind, low_pass, mix
-from unstill.methods.noise_levels import LEAST_SIGNAL, SMALLEST_SIGNAL, diffuse, training_level
+from unstill.methods.noise_levels import LEAST_SIGNAL, SMALLEST_SIGNAL, check_signal, diffuse, training_level
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +43,13 @@ class FreeInit(Method):
     order: int = 4
     parity: bool = False
 
+    summary = "Samples again from the low frequencies of the video before: less flicker."
+    use_when = "flickers, frames do not belong together"
+    cost = "the whole run, several times"
+    place = frozenset({"start"})
+    stage = "loop"
+    rank = 50
+    owns = frozenset({"latents"})
     presets = {"paper": {}, "released": {"parity": True}, "diffusers": {"iterations": 3, "parity": True}}
 
     def __post_init__(self) -> None:
@@ -53,9 +60,12 @@ class FreeInit(Method):
         low_pass((1, 1, 1), self.filter, self.spatial, self.temporal, self.order)  # raises for what is no filter
 
     def check(self, others: Sequence[Method], target: Target) -> None:
-        raise UnstillError(
-            "FreeInit is a loop around the pipeline, not in it; call unstill.free_init(pipe, FreeInit(), ...)."
-        )
+        if target.modular:
+            raise UnstillError(
+                f"FreeInit calls the pipeline several times, and the blocks of {target.pipeline} decide what it takes "
+                "and returns; use a supported pipeline that is not modular, such as WanPipeline."
+            )
+        check_signal(target.process, self.level_for(target.process), "FreeInit")
 
     def level_for(self, process: ForwardProcess) -> float:
         """The level given, or the default for a process."""

@@ -31,7 +31,12 @@ class ImageStart(Method):
     start: float | None = None
     sigma: float | None = None
 
+    summary = "Starts from the noised image on every frame: closest, with least motion."
+    use_when = "must stay close to the image at any price"
+    cost = "nothing; motion"
+    rank = 70
     owns = frozenset({"latents"})
+    needs = frozenset({"image"})
 
     def __post_init__(self) -> None:
         if self._lower:
@@ -42,12 +47,6 @@ class ImageStart(Method):
         return self.start is not None or self.sigma is not None
 
     def check(self, others: Sequence[Method], target: Target) -> None:
-        Method.check(self, others, target)
-        if not target.image_latents:
-            raise UnstillError(
-                f"ImageStart begins from the image, and {target.pipeline} has none; "
-                "give it with apply(pipe, ..., image=image)."
-            )
         for other in others:
             if self._lower and "levels" in other.owns:
                 raise UnstillError(
@@ -61,7 +60,7 @@ class ImageStart(Method):
         return respace(run.process.scheduler, run.process, start=self.start, sigma=self.sigma)
 
     def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
-        assert run.image_latents is not None  # `check` saw to it
+        assert run.image_latents is not None  # guaranteed by `needs`
         alpha, sigma = run.process.alpha_sigma(run.grid.timesteps[0], 0)
         if alpha <= SMALLEST_SIGNAL * math.hypot(alpha, sigma):
             raise UnstillError(

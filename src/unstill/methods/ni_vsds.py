@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from unstill.errors import UnstillError
-from unstill.methods.base import Method, NextSample, Run, Target
+from unstill.methods.base import Method, NextSample, Run, SolverSchedule, Target
 from unstill.methods.noise_levels import LEAST_SIGNAL, SMALLEST_SIGNAL, signal_share, training_level
 from unstill.noise_schedule import Grid
 
@@ -41,7 +41,12 @@ class NIVSDS(Method):
     regenerate: float | None = None
     counted: bool = False
 
+    summary = "Distils motion into the image, then samples again from the result."
+    use_when = "comes from a text-to-video model, and you have an image"
+    cost = "up to twice the steps"
+    rank = 80
     owns = frozenset({"levels", "latents"})
+    needs = frozenset({"image"})
     presets = {
         "paper": {},
         "paper-lavie": {"regenerate": 0.8},
@@ -63,16 +68,10 @@ class NIVSDS(Method):
             raise UnstillError("NIVSDS takes step sizes of at most a million, as numbers.")
 
     def check(self, others: Sequence[Method], target: Target) -> None:
-        Method.check(self, others, target)
         if target.order != 1:
             raise UnstillError(
                 f"NIVSDS needs one model call per noise level, and {type(target.process.scheduler).__name__} makes "
                 f"{target.order}; use e.g. EulerDiscreteScheduler or DDIMScheduler."
-            )
-        if not target.image_latents:
-            raise UnstillError(
-                f"NIVSDS sets an image in motion, and {target.pipeline} has none; "
-                "give it with apply(pipe, ..., image=image)."
             )
         if target.copies:
             raise UnstillError(
@@ -98,24 +97,25 @@ class NIVSDS(Method):
                 f"NIVSDS has no noise level above tau={self.tau} or none to regenerate from in {steps} steps; "
                 "take more steps or other shares."
             )
-        run.memory[self] = _State(iterations, grid, first)
+        run.set_state(self, _State(iterations, grid, first))
         join = lambda levels: torch.cat([levels[:iterations], levels[first:]])  # noqa: E731
         sigmas = None if grid.sigmas is None else join(grid.sigmas)
         return replace(grid, timesteps=join(grid.timesteps), sigmas=sigmas, own=False)
 
     def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
-        assert run.image_latents is not None  # `check` saw to it
-        state: _State = run.memory[self]
+        assert run.image_latents is not None  # guaranteed by `needs`
+        state: _State = run.state_of(self)
         state.video = run.image_latents[:, :, :1].expand_as(run.noise)
         return run.process.add_noise(state.video, run.noise, run.grid.timesteps[0], 0)
 
     def on_step(
         self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
     ) -> torch.Tensor | NextSample:
-        state: _State = run.memory[self]
+        state: _State = run.state_of(self)
         if run.step >= state.iterations:
             state.video = None
-            run.solver = state.own, state.first - state.iterations  # the solver has not seen the loop
+            # The solver has not seen the loop.
+            run.solver = SolverSchedule(grid=state.own, offset=state.first - state.iterations)
             return output
         assert state.video is not None
         process, step_size = run.process, self._step_size(run.step)

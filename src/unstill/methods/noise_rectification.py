@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from unstill.errors import UnstillError
-from unstill.methods.base import Method, Run, Target
+from unstill.methods.base import Method, Run
 from unstill.methods.noise_levels import SMALLEST_SIGNAL
 from unstill.noise_schedule import Grid
 
@@ -46,6 +46,11 @@ class NoiseRectification(Method):
     curve: tuple[float, float] = (1.0, 0.5)
     posterior: Literal["sample", "mode"] = "sample"
 
+    summary = "Corrects each prediction towards the image: closer, with less motion."
+    use_when = "no longer looks like the image"
+    cost = "one tensor; some motion"
+    rank = 30
+    needs = frozenset({"image"})
     # The released code differs in its default only, which is not to rectify at all; the paper's period is used here.
     presets = {"paper": {}, "released": {}}
 
@@ -59,14 +64,6 @@ class NoiseRectification(Method):
             object.__setattr__(self, "weights", tuple(map(float, self.weights)))
         if not all(abs(weight) <= 1e6 for weight in (*self.curve, *(self.weights or ()))):
             raise UnstillError("NoiseRectification takes weights of at most a million, written as numbers.")
-
-    def check(self, others: Sequence[Method], target: Target) -> None:
-        Method.check(self, others, target)
-        if not target.image_latents:
-            raise UnstillError(
-                f"NoiseRectification holds the video to its image, and {target.pipeline} has none; "
-                "give it with apply(pipe, ..., image=image)."
-            )
 
     def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
         if self.weights is not None and len(self.weights) != run.frames:
@@ -86,13 +83,15 @@ class NoiseRectification(Method):
 
     def on_step(self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float) -> torch.Tensor:
         alpha, sigma = run.process.alpha_sigma(t, run.step)
-        if self not in run.memory:
+        weights = run.state_of(self)
+        if weights is None:
             # The noise that makes these latents from the image takes the place of the one that they were made from.
             run.noise = (sample - alpha * _image(run)) / sigma
-            run.memory[self] = self._weights(run.frames).to(sample)
+            weights = self._weights(run.frames).to(sample)
+            run.set_state(self, weights)
         if not self._due(run.step, run.grid):
             return output
-        noise, weights = run.noise, run.memory[self]
+        noise = run.noise
         if alpha > SMALLEST_SIGNAL * math.hypot(alpha, sigma):
             eps = run.process.to_eps(output, sample, t, run.step)
             return run.process.correct(output, rectify(eps, noise, weights).sub_(eps), sample, t, run.step)
@@ -151,5 +150,5 @@ def rectify_video(x0: torch.Tensor, image: torch.Tensor, weights: torch.Tensor) 
 
 
 def _image(run: Run) -> torch.Tensor:
-    assert run.image_latents is not None  # `check` saw to it
+    assert run.image_latents is not None  # guaranteed by `needs`
     return run.image_latents[:, :, :1]

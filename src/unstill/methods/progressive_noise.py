@@ -31,6 +31,10 @@ class ProgressiveNoise(Method):
     kind: Literal["progressive", "mixed"] = "progressive"
     alpha: float = 2.0
 
+    summary = "Starts from noise that the frames share: coherent, with less motion."
+    use_when = "flickers, and sampling several times is too slow"
+    cost = "nothing; much motion"
+    rank = 60
     presets = {
         "paper": {},
         "mixed": {"kind": "mixed", "alpha": 1.0},

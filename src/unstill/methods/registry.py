@@ -1,9 +1,15 @@
-"""Every method under the name of its file: found, made from named values, written down."""
+"""
+The registry of methods: one file of `unstill.methods` each, found by listing the folder.
+
+The file's name is the method's name on the command line, in records and in the docs. Lists, the app's form, the table
+of what works where and the docs read everything else from the class attributes that `Method` describes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
@@ -12,28 +18,45 @@ from typing import Any, cast
 import unstill.methods
 from unstill.errors import UnstillError
 from unstill.latent_statistics import LatentStatistics
-from unstill.methods.base import Method
+from unstill.methods.base import LEVELS, Method
 
 
-LEVELS = frozenset({"start", "sigma"})  # two ways to say the same noise level: one given excludes the other's default
+PLACES = {"start": ("on_schedule", "on_noise", "on_start"), "step": ("on_step",), "condition": ("on_condition",)}
+"""What a method can change, and the hooks that do so."""
 
 
 @cache
 def method_classes() -> dict[str, type[Method]]:
-    """Every method of `unstill.methods` under the name of its file, e.g. `early_start`."""
-    found = {}
+    """The methods by the names of their files, e.g. `early_start`, in the order of their `rank`."""
+    classes: dict[str, type[Method]] = {}
     for info in pkgutil.iter_modules(unstill.methods.__path__):
         module = importlib.import_module(f"unstill.methods.{info.name}")
-        for thing in vars(module).values():
-            if isinstance(thing, type) and issubclass(thing, Method) and thing.__module__ == module.__name__:
-                if thing is not Method:
-                    found[info.name] = thing
-    return found
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__:
+                if value is not Method:
+                    classes[info.name] = value
+    return dict(sorted(classes.items(), key=lambda item: (item[1].rank, item[0])))
 
 
 def method_name(cls: type[Method]) -> str:
     """`EarlyStart` -> `early_start`."""
     return cls.__module__.rpartition(".")[2]
+
+
+def places_of(cls: type[Method]) -> list[str]:
+    """What a method changes: `"start"`, `"step"`, `"condition"`, in this order; read off its hooks unless declared."""
+    overridden = lambda hook: getattr(cls, hook) is not getattr(Method, hook)  # noqa: E731
+    return [place for place, hooks in PLACES.items() if place in cls.place or any(map(overridden, hooks))]
+
+
+def summary_of(cls: type[Method]) -> str:
+    """What a method does for a user, in one line: its `summary`, or the first paragraph of its docstring."""
+    return cls.summary or formula_of(cls)
+
+
+def formula_of(cls: type[Method]) -> str:
+    """How a method does it: the first paragraph of its docstring, in one line."""
+    return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
 
 
 def build_method(cls: type[Method], given: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Method:

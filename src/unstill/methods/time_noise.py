@@ -43,6 +43,12 @@ class TimeNoise(Method):
     scale: float = 1.0
     noise_shape: NoiseShape = "frame"
 
+    summary = "Training: noises the image so that the model learns to move it."
+    use_when = "comes from a model that you train"
+    cost = "a fine-tuning"
+    place = frozenset({"condition"})
+    stage = "training"
+    rank = 95
     presets = {
         "paper": {},
         "paper-videocrafter": {"maximum": 25.0},

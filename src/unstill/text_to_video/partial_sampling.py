@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import torch
 
-from unstill.methods.base import Method, NextSample, Run
+from unstill.methods.base import Method, NextSample, Run, SolverSchedule
 from unstill.methods.ni_vsds import NIVSDS
 from unstill.noise_schedule import Grid
 
@@ -31,7 +31,7 @@ class Piece(Method):
     watch: Callable[[int], None] | None = None
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
-        run.memory[self] = _State(grid)
+        run.set_state(self, _State(grid))
         if not self.since and self.until is None:
             return grid
         end = len(grid.timesteps) if self.until is None else self.until
@@ -39,9 +39,9 @@ class Piece(Method):
         return replace(grid, timesteps=grid.timesteps[self.since : end], sigmas=sigmas, own=False)
 
     def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
-        own = run.memory[self].own
+        own = run.state_of(self).own
         if run.grid is not own:
-            run.solver = own, self.since
+            run.solver = SolverSchedule(grid=own, offset=self.since)
         if self.state is not None:
             assert isinstance(run.generator, torch.Generator)
             run.generator.set_state(self.state)
@@ -53,12 +53,12 @@ class Piece(Method):
         if self.watch is not None:
             self.watch(self.since + run.step)
         if self.until is not None and run.step == len(run.grid.timesteps) - 1:
-            run.memory[self].predicted = run.process.to_x0(output, sample, t, run.step)
+            run.state_of(self).predicted = run.process.to_x0(output, sample, t, run.step)
         return output
 
     def predicted(self, run: Run) -> torch.Tensor:
         """The clean latents that the last step of a piece has predicted, `(B, C, F, H, W)`."""
-        predicted: torch.Tensor = run.memory[self].predicted
+        predicted: torch.Tensor = run.state_of(self).predicted
         return predicted
 
 
@@ -107,7 +107,7 @@ class Watched(NIVSDS):
         self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
     ) -> torch.Tensor | NextSample:
         result = NIVSDS.on_step(self, run, output, sample, t)
-        loop = run.memory[self]
+        loop = run.state_of(self)
         if run.step == loop.iterations - 1:
             assert isinstance(result, NextSample) and isinstance(run.generator, torch.Generator)
             state = run.generator.get_state()

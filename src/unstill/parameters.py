@@ -1,0 +1,165 @@
+"""
+The parameters of a dataclass, a method or a recipe, read off its annotations.
+
+`--method name:key=value`, `unstill train pico:key=value` and the app's form all read values with `Parameter.parse`;
+pydantic converts them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, Literal, Union
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from unstill.errors import UnstillError, shown
+
+
+Kind = Literal["switch", "choice", "whole", "number", "numbers", "text"]
+WORDS: dict[Kind, str] = {
+    "switch": "true or false",
+    "whole": "a whole number",
+    "number": "a number",
+    "numbers": "numbers with ':' between them, as 0:0.6",
+    "text": "a word",
+}
+_CONFIG = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parameter:
+    """
+    One field of a dataclass.
+
+    Attributes:
+        name: of the field.
+        annotation: its type.
+        default: its default value, `dataclasses.MISSING` where one must be given.
+        about: what the docstring of the class says of it under `Args:`, in one line.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    about: str = ""
+
+    @property
+    def alternatives(self) -> tuple[Any, ...]:
+        """The members of a union; the annotation itself if it is none."""
+        union = typing.get_origin(self.annotation) in (Union, types.UnionType)
+        return typing.get_args(self.annotation) if union else (self.annotation,)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of a `Literal`."""
+        literals = [kind for kind in self.alternatives if typing.get_origin(kind) is Literal]
+        return typing.get_args(literals[0]) if literals else ()
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of value it takes. `"numbers"` may take a single number as well."""
+        origins = [typing.get_origin(kind) for kind in self.alternatives]
+        if Literal in origins:
+            return "choice"
+        if tuple in origins or Sequence in origins:
+            return "numbers"
+        kinds: tuple[tuple[type, Kind], ...] = ((bool, "switch"), (float, "number"), (int, "whole"))
+        return next((word for kind, word in kinds if kind in self.alternatives), "text")
+
+    @property
+    def takes(self) -> str:
+        """The values it takes, in words."""
+        if self.kind == "numbers" and float in self.alternatives:
+            return f"{WORDS['number']} or {WORDS['numbers']}"
+        return f"one of {', '.join(self.choices)}" if self.choices else WORDS[self.kind]
+
+    def parse(self, value: Any, where: str) -> Any:
+        """
+        The value that a person typed or set.
+
+        Args:
+            value: text (several numbers with ':' between them; "none" where `None` is allowed), or a number or bool.
+            where: what messages call the parameter.
+
+        Raises:
+            UnstillError: a value that the annotation does not allow.
+        """
+        if isinstance(value, str) and type(None) in self.alternatives and value.lower() in ("none", ""):
+            return None
+        for candidate in self._candidates(value):
+            try:
+                parsed = _adapter(self.annotation).validate_python(candidate)
+            except ValidationError:
+                continue
+            return tuple(parsed) if isinstance(parsed, list) else parsed
+        raise UnstillError(f"{where} takes {self.takes}, not {shown(value)}.")
+
+    def _candidates(self, value: Any) -> list[Any]:
+        if not isinstance(value, str):
+            return [value] if isinstance(value, bool | int | float) else []
+        if self.kind in ("whole", "number", "numbers"):
+            if not value.isascii() or "_" in value:  # pydantic also reads 1_000, and int() digits of every script
+                return []
+            return [value, value.split(":")] if self.kind == "numbers" else [value]
+        return [value]
+
+
+@cache
+def parameters_of(cls: type) -> dict[str, Parameter]:
+    """The fields of a dataclass by name."""
+    hints, about = typing.get_type_hints(cls), _descriptions(cls)
+    return {
+        field.name: Parameter(field.name, hints[field.name], field.default, about.get(field.name, ""))
+        for field in dataclasses.fields(cls)
+    }
+
+
+def parse_values(cls: type, name: str, text: str, words: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """
+    Fields of the dataclass `cls` from `key=value,key=value`, and those of the known `words` that stand between them.
+
+    Raises:
+        UnstillError: an unknown key or word, or a value that the field's annotation does not allow.
+    """
+    known = parameters_of(cls)
+    values: dict[str, Any] = {}
+    given_words: list[str] = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, value = (side.strip() for side in part.partition("="))
+        if not equals and key in words:
+            given_words.append(key)
+        elif not equals:
+            presets = f" nor one of its presets ({', '.join(words)})" if words else ""
+            raise UnstillError(f"{shown(part)} is not a setting of {name}, such as {next(iter(known))}=...{presets}.")
+        elif key not in known:
+            raise UnstillError(f"{name} has no parameter {shown(key)}{did_you_mean(key, known)}")
+        else:
+            values[key] = known[key].parse(value, f"{name}:{key}")
+    return values, given_words
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: the nearest of the known ones, and all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(word[:80], known, n=1)
+    listed = f"known: {', '.join(known)}." if known else "it has none."
+    return f"; did you mean {close[0]!r}? {listed[0].upper()}{listed[1:]}" if close else f"; {listed}"
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=_CONFIG)
+
+
+def _descriptions(cls: type) -> dict[str, str]:
+    """What the docstring says of every argument under `Args:`, in one line each."""
+    _, _, listed = (inspect.getdoc(cls) or "").partition("Args:\n")
+    entries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", listed, re.MULTILINE)
+    return {name: " ".join(words.split()).replace("`", "") for name, words in entries}
