@@ -27,7 +27,7 @@ WORDS: dict[Kind, str] = {
     "switch": "true or false",
     "whole": "a whole number",
     "number": "a number",
-    "numbers": "numbers with ':' between them, as 0:0.6",
+    "numbers": "finite numbers with ':' between them, as 0:0.6",
     "text": "a word",
 }
 _CONFIG = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -76,8 +76,11 @@ class Parameter:
     @property
     def takes(self) -> str:
         """The values it takes, in words."""
-        if self.kind == "numbers" and float in self.alternatives:
-            return f"{WORDS['number']} or {WORDS['numbers']}"
+        if self.kind == "numbers":
+            single = f"{WORDS['number']} or " if float in self.alternatives else ""
+            pairs = [kind for kind in self.alternatives if typing.get_origin(kind) is tuple]
+            count = f"{len(typing.get_args(pairs[0]))} " if pairs else ""
+            return f"{single}{count}{WORDS['numbers']}"
         return f"one of {', '.join(self.choices)}" if self.choices else WORDS[self.kind]
 
     def parse(self, value: Any, where: str) -> Any:
@@ -111,7 +114,6 @@ class Parameter:
         return [value]
 
 
-@cache
 def parameters_of(cls: type) -> dict[str, Parameter]:
     """The fields of a dataclass by name."""
     hints, about = typing.get_type_hints(cls), _descriptions(cls)

@@ -16,7 +16,8 @@ def test_every_method_file_is_found_under_its_name():
 
 
 @pytest.mark.parametrize(
-    "text", ["early_start:start=0.9", "Early-Start: start=0.9", "EarlyStart:start=0.9", "early_start:sigma=none,start=.9"]
+    "text",
+    ["early_start:start=0.9", "Early-Start: start=0.9", "EarlyStart:start=0.9", "early_start:sigma=none,start=.9"],
 )
 def test_values_get_the_type_of_the_annotation(text):
     assert parse_method(text) == EarlyStart(start=0.9)
@@ -44,7 +45,10 @@ def test_values_get_the_type_of_the_annotation(text):
         ("frame_init:temporal=1e300", "stop frequencies"),
         ("time_noise:maximum=1e300", "each at most a million"),
         ("noise_rectification:weights=1:1e300", "at most a million"),
-        ("noise_rectification:curve=1:inf", "takes a number, not 'inf'"),
+        (
+            "noise_rectification:curve=1:inf",
+            "takes 2 finite numbers with ':' between them, as 0:0.6, not '1:inf'",
+        ),
         ("ni_vsds:step_size=1e300", "at most a million"),
         ("conditioning_augmentation:betas=0.5:7", "a rising schedule in (0, 1)"),
         ("x" * 100_000, "there is no method 'xxx"),
