@@ -8,6 +8,10 @@ class UnstillError(ValueError):
     """Wrong input or an impossible combination. The command line prints the text and exits with 2."""
 
 
+class Terminated(KeyboardInterrupt):
+    """Stopped by SIGTERM, which leads to the same cleaning up as Ctrl-C and to an exit code of its own."""
+
+
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error of a library means that the machine is too small; torch's allocator on a CPU has no class."""
     return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error)

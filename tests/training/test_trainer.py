@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import unstill
 from tests.processes import finish, kill, launch_two
 from tests.training.conftest import silent, start
-from unstill.errors import UnstillError
+from unstill.errors import Terminated, UnstillError
 from unstill.training.checkpoints import same_run
 from unstill.training.recipe import Recipe
 from unstill.training.trainer import learning_rate, train
@@ -247,17 +247,18 @@ def test_a_full_disk_loses_nothing_and_leaves_nothing_half_written(
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["0000006", "0000008"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
 def test_ctrl_c_keeps_what_was_done(
-    make: Make, undisturbed: dict[int, Path], tmp_path: Path, number: signal.Signals
+    make: Make, undisturbed: dict[int, Path], tmp_path: Path, number: signal.Signals, kind: type[KeyboardInterrupt]
 ) -> None:
     def report(stage: str, done: int, total: int, figures: str) -> None:
         if (stage, done) == ("training", 3):
             signal.raise_signal(number)
 
     before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt, match="Stopped after 3 steps, which are kept"):
+    with pytest.raises(KeyboardInterrupt, match="Stopped after 3 steps, which are kept") as stop:
         train(make(), tmp_path, report)
+    assert stop.type is kind  # the command's exit code goes by it
     assert signal.getsignal(number) is before
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["0000002", "0000003"]
     train(make(), tmp_path, silent)

@@ -24,7 +24,7 @@ from unstill.cli.evaluate import evaluate
 from unstill.cli.list_commands import methods, models
 from unstill.cli.statistics import statistics
 from unstill.cli.train import train
-from unstill.errors import UnstillError, lacks_memory
+from unstill.errors import Terminated, UnstillError, lacks_memory
 
 
 # What typer raises for what it cannot parse; of its own or of click, depending on its version.
@@ -50,7 +50,7 @@ class Verbs(TyperGroup):
             if not sentence:
                 raise
         except KeyboardInterrupt as stop:
-            sentence, code = str(stop) or "Stopped; nothing half-written was left behind.", _stopped_code()
+            sentence, code = str(stop) or "Stopped; nothing half-written was left behind.", _stopped_code(stop)
         except Exception as error:
             sentence, code = _limit(error), 2
             if not sentence:
@@ -128,19 +128,14 @@ def version(
         raise typer.Exit
 
 
-_terminated = False
-
-
 def _terminate(number: int, frame: FrameType | None) -> None:
     """SIGTERM stops as Ctrl-C does; a second one does not disturb the cleaning up."""
-    global _terminated
-    _terminated = True
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    raise Terminated
 
 
-def _stopped_code() -> int:
-    return 143 if _terminated else 130
+def _stopped_code(stop: KeyboardInterrupt) -> int:
+    return 143 if isinstance(stop, Terminated) else 130
 
 
 def main() -> None:
@@ -149,6 +144,6 @@ def main() -> None:
         warnings.simplefilter("ignore")
     try:
         app()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         typer.echo("Stopped.", err=True)
-        sys.exit(_stopped_code())
+        sys.exit(_stopped_code(stop))

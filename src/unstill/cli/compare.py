@@ -105,8 +105,8 @@ def compare(
                 processes=processes,
                 progress=functools.partial(report, "videos"),
             )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("Stopped; the same command continues from here.") from None
+    except KeyboardInterrupt as stop:
+        raise type(stop)("Stopped; the same command continues from here.") from None
     if result is None:
         return
     if as_json:

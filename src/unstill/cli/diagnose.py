@@ -98,8 +98,8 @@ def diagnose(
                 processes=processes,
                 progress=functools.partial(report, "clips and videos"),
             )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("Stopped; the same command continues from here.") from None
+    except KeyboardInterrupt as stop:
+        raise type(stop)("Stopped; the same command continues from here.") from None
     if result is None:
         return
     if as_json:

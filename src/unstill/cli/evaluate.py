@@ -93,8 +93,8 @@ def evaluate(
             report = measure(
                 generated, reference, settings, images=images, prompts=prompts, cache=cache, progress=progress
             )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("Stopped; the same command continues from here.") from None
+    except KeyboardInterrupt as stop:
+        raise type(stop)("Stopped; the same command continues from here.") from None
     if rank > 0:
         return
     result: dict[str, Any] = {**output.provenance(), **report.as_dict()}

@@ -101,8 +101,8 @@ def statistics(
             progress = functools.partial(report, "clips")
             run = functools.partial(estimate, encode, source, meta=meta, seed=seed, workers=workers, progress=progress)
             measured = run(out=out) if processes == 1 else _together(run, out, meta)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("Stopped; the same command goes on from here.") from None
+    except KeyboardInterrupt as stop:
+        raise type(stop)("Stopped; the same command goes on from here.") from None
     if rank > 0:
         return
     result = {

@@ -97,7 +97,7 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
         with Report(quiet=as_json or rank > 0) as report:
             result = fine_tune(recipe, out, report, validation)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(str(stop) or "Stopped; the same command goes on from what is kept.") from None
+        raise type(stop)(str(stop) or "Stopped; the same command goes on from what is kept.") from None
     except UnstillError:
         if rank > 0:  # the main process says it
             raise typer.Exit(2) from None
@@ -140,8 +140,8 @@ def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bo
     try:
         with Report(quiet=as_json or rank > 0) as report:
             pipe = train_pico(out, chosen, report, compile=compile)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("Stopped; the same command goes on from the last checkpoint.") from None
+    except KeyboardInterrupt as stop:
+        raise type(stop)("Stopped; the same command goes on from the last checkpoint.") from None
     if pipe is None:
         return
     made = {

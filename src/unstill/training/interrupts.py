@@ -11,6 +11,8 @@ from types import FrameType
 import torch
 from accelerate import Accelerator
 
+from unstill.errors import Terminated
+
 
 SECONDS_APART = 1.0
 """Signals that come sooner after the first are the same one: a terminal sends it, and so does `accelerate launch`."""
@@ -26,6 +28,7 @@ class Stopping:
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self._asked: float | None = None  # when
+        self._error: type[KeyboardInterrupt] = KeyboardInterrupt
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Stopping:
@@ -45,11 +48,16 @@ class Stopping:
         asked = torch.tensor([float(self._asked is not None)], device=self._accelerator.device)
         return bool(self._accelerator.reduce(asked, "sum") > 0)
 
+    def error(self, words: str) -> KeyboardInterrupt:
+        """What ends the run: `Terminated` after SIGTERM."""
+        return self._error(words)
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self._asked is None:
             self._asked = now
+            self._error = Terminated if number == signal.SIGTERM else KeyboardInterrupt
             if self._accelerator.is_main_process:
                 print("Stopping after this step; again to stop at once.", file=sys.stderr, flush=True)
         elif now - self._asked > SECONDS_APART:
-            raise KeyboardInterrupt("Stopped; the same command goes on from the last checkpoint.")
+            raise self.error("Stopped; the same command goes on from the last checkpoint.")

@@ -238,7 +238,7 @@ class _Run:
                 if validation is not None and self._due(done):
                     self._validate(validation, done)
                 if done < o.steps and stopping.agreed():
-                    self._stop(done, curve)
+                    self._stop(done, curve, stopping)
         elapsed = time.monotonic() - began
         return Result(self._finish(), losses, len(losses) * o.batch / max(elapsed, 1e-9), waited / max(elapsed, 1e-9))
 
@@ -256,13 +256,13 @@ class _Run:
             "train.gradient_checkpointing, or train a lora."
         )
 
-    def _stop(self, done: int, curve: LossCurve) -> NoReturn:
+    def _stop(self, done: int, curve: LossCurve, stopping: Stopping) -> NoReturn:
         """Keeps what was done, and ends the run."""
         curve.keep()
         newest = self.checkpoints.newest()
         if newest is None or int(newest.name) != done:
             self.checkpoints.save(done)
-        raise KeyboardInterrupt(f"Stopped after {done} steps, which are kept; the same command goes on from there.")
+        raise stopping.error(f"Stopped after {done} steps, which are kept; the same command goes on from there.")
 
     def _step(self, step: int, clips: list[Any], rate: float) -> tuple[float, float]:
         """One update: the mean error over the clips of all processes, and the norm of the gradient."""
