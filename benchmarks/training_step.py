@@ -19,10 +19,10 @@ import torch
 from unstill.data import synthetic_world
 from unstill.data.sources import generator_for
 from unstill.data.video import write_video
+from unstill.families.registry import training_for
 from unstill.forward_process import ForwardProcess
 from unstill.models.registry import load
 from unstill.training.condition_noise import plan_of
-from unstill.training.families import family_of
 from unstill.training.loss import Objective, Withhold
 from unstill.training.noise_sampling import schedule_of
 from unstill.training.recipe import Recipe
@@ -44,7 +44,7 @@ def recipe(videos: str, steps: int, batch: int, **data: Any) -> Recipe:
 def bare(steps: int, batch: int) -> float:
     """Clips per second of forward and backward passes on one batch."""
     pipe: Any = load("pico", device="cpu")
-    family = family_of(pipe)
+    family = training_for(pipe)
     shape = (batch, 6, 8, 16, 16)
     g = torch.Generator().manual_seed(0)
     clips = {

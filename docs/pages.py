@@ -18,7 +18,8 @@ import typer
 
 import unstill
 from unstill.cli import app
-from unstill.models.model_cards import MODELS, Model
+from unstill.families.model_card import Model
+from unstill.families.registry import MODELS
 
 
 DOCS = Path(__file__).parent

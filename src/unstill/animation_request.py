@@ -14,12 +14,12 @@ from PIL import Image
 from unstill.data.images import read_image
 from unstill.data.ownership import digest
 from unstill.errors import UnstillError
+from unstill.families.model_card import Model
 from unstill.methods.base import Method
 from unstill.methods.parsing import parse_method
 from unstill.methods.registry import method_name
 from unstill.models import registry
 from unstill.models.call_arguments import arguments, native_frames, native_size
-from unstill.models.model_cards import Model
 from unstill.text_to_video.prompt_video import CandidateOptions, starts_from_prompt
 
 

@@ -11,8 +11,8 @@ from torch.nn.functional import interpolate
 
 import unstill
 from tests.pipelines import CASES, LONG, hunyuan_embeddings, hunyuan_video, picture, pipeline, sample
-from unstill.hooks.adapter import VideoAdapter
-from unstill.hooks.registry import ADAPTERS
+from unstill.families.base import VideoAdapter
+from unstill.families.registry import ADAPTERS
 from unstill.metrics.torchmetrics_wrappers import VideoMean
 from unstill.metrics.video_checks import as_float
 

@@ -11,7 +11,7 @@ import yaml
 import unstill
 from unstill.cli import app
 from unstill.cli.options import method_classes
-from unstill.models.model_cards import MODELS
+from unstill.families.registry import MODELS
 
 
 ROOT = Path(__file__).parents[2]

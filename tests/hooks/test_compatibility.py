@@ -8,10 +8,10 @@ import pytest
 import unstill
 from tests.pipelines import CASES, picture, pipeline
 from unstill.errors import UnstillError
+from unstill.families.registry import UNSUPPORTED
 from unstill.hooks import adapter_for
 from unstill.hooks.compatibility import examples, markdown, refusals
 from unstill.hooks.free_init import FreeInitNoise
-from unstill.hooks.registry import UNSUPPORTED
 
 
 PIPELINES = Path(__file__).parents[2] / "docs" / "pipelines.md"

@@ -67,7 +67,7 @@ class Sampler:
 
 
 class SamplerAdapter(Adapter):
-    captures = "encode_image"
+    image_latents_from = "encode_image"
     denoisers = ()
 
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.pipelines import pipeline, random_pico
 from unstill.errors import UnstillError
-from unstill.hooks.registry import ADAPTERS
+from unstill.families.registry import ADAPTERS
 from unstill.models.call_arguments import arguments, native_size
 from unstill.models.pico import PicoPipeline
 from unstill.models.registry import MODELS, defaults_of, find, load, pipeline_class, pipeline_name
@@ -53,7 +53,7 @@ def test_a_folder_takes_the_level_of_its_class_but_no_statistics(folder):
 
 @pytest.mark.parametrize("name", ["svx", "a/b/c"])
 def test_unknown_names_list_the_known(name):
-    with pytest.raises(UnstillError, match="Known: pico, svd"):
+    with pytest.raises(UnstillError, match="Known: pico, animatediff"):
         find(name)
 
 

@@ -18,7 +18,7 @@ from tests.pipelines import SMALL, embeddings, picture, pipeline
 from tests.text_to_video.stubs import CALL, animatediff, reward
 from tests.text_to_video.test_rewards import words
 from unstill.errors import UnstillError
-from unstill.models.animatediff import without_motion
+from unstill.families.animatediff import without_motion
 from unstill.text_to_video.candidates import Halving, ImageMode
 from unstill.text_to_video.rewards import proxy
 

@@ -12,10 +12,11 @@ from tests import pipelines as tiny
 from unstill.data import synthetic_world
 from unstill.data.sources import Sample, generator_for
 from unstill.errors import UnstillError
+from unstill.families.registry import training_for
+from unstill.families.training import TrainingRole
 from unstill.forward_process import ForwardProcess
 from unstill.training.condition_noise import Clean, ConstantNoise, Plan
 from unstill.training.encoded_dataset import Encoder
-from unstill.training.families import Family, family_of
 from unstill.training.loss import Objective, Withhold, batch_of
 from unstill.training.noise_sampling import schedule_of
 
@@ -55,12 +56,12 @@ def sample(size: int, frames: int) -> Sample:
 
 
 @pytest.fixture(scope="module", params=PIPELINES)
-def opened(request: pytest.FixtureRequest) -> tuple[Any, Family, Sample]:
+def opened(request: pytest.FixtureRequest) -> tuple[Any, TrainingRole, Sample]:
     torch.manual_seed(0)
     factory, size, frames = PIPELINES[request.param]
     pipe = factory()
     pipe.set_progress_bar_config(disable=True)
-    family = family_of(pipe)
+    family = training_for(pipe)
     assert family.name == request.param
     network = getattr(pipe, family.denoiser).eval()
     with torch.no_grad():
@@ -82,7 +83,7 @@ class Recorder:
         return self.network(*args, **kwargs)
 
 
-def _of_the_pipeline(pipe: Any, family: Family, clip: Sample) -> dict[str, Any]:
+def _of_the_pipeline(pipe: Any, family: TrainingRole, clip: Sample) -> dict[str, Any]:
     """What the pipeline calls its network with at its first step, without guidance, for the clip's first frame."""
     network = getattr(pipe, family.denoiser)
     recorder = Recorder(network)
@@ -122,7 +123,7 @@ def _pil(clip: Sample) -> Any:
 
 
 def test_the_network_is_called_as_its_pipeline_calls_it(
-    opened: tuple[Any, Family, Sample], monkeypatch: pytest.MonkeyPatch
+    opened: tuple[Any, TrainingRole, Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Same arguments, and of equal value where nothing is drawn: tokens, rates, levels, the image's own latents."""
     pipe, family, clip = opened
@@ -139,7 +140,7 @@ def test_the_network_is_called_as_its_pipeline_calls_it(
     recorder = Recorder(getattr(pipe, family.denoiser))
     with torch.no_grad():
         output = family.predict(
-            recorder, levels.noised(given["latents"], given["latents"]), levels, given, torch.zeros(1)
+            recorder, levels.noised(given["latents"], given["latents"]), levels.timestep, given, torch.zeros(1)
         )
     ours = recorder.calls[0]
     assert output.shape == given["latents"].shape
@@ -169,9 +170,9 @@ def test_the_network_is_called_as_its_pipeline_calls_it(
 def test_pico_is_told_of_noise_in_its_own_unit() -> None:
     """100 times the deviation, as its pipeline tells `noise_aug_strength`; nothing where the image is withheld."""
     pipe, clip = tiny.random_pico(), sample(64, FRAMES)
-    family = family_of(pipe)
+    family = training_for(pipe)
     given = batch_of([Encoder(pipe, family)(clip, generator_for(i)) for i in range(2)], "cpu")
-    nothing = family.withheld(pipe, {k: v[0] for k, v in given.items()})
+    nothing = family.dropped(pipe, {k: v[0] for k, v in given.items()})
     plan = Plan(latents=ConstantNoise(maximum=0.5, exponent=0.0), tell=True)
     schedule = schedule_of(ForwardProcess.of(pipe.scheduler))
     told = {}
@@ -183,10 +184,10 @@ def test_pico_is_told_of_noise_in_its_own_unit() -> None:
     assert told == {0.0: [50.0, 50.0], 1.0: [0.0, 0.0]}
 
 
-def test_gradients_reach_the_network_through_noised_conditions(opened: tuple[Any, Family, Sample]) -> None:
+def test_gradients_reach_the_network_through_noised_conditions(opened: tuple[Any, TrainingRole, Sample]) -> None:
     pipe, family, clip = opened
     given = batch_of([Encoder(pipe, family)(clip, generator_for(i)) for i in range(2)], "cpu")
-    nothing = family.withheld(pipe, {k: v[0] for k, v in given.items()})
+    nothing = family.dropped(pipe, {k: v[0] for k, v in given.items()})
     network = getattr(pipe, family.denoiser)
     network.zero_grad()
     found = {}
@@ -206,7 +207,7 @@ def _noisy() -> Plan:
     return Plan(latents=image, tokens=tokens, tell=True)
 
 
-def test_what_is_withheld(opened: tuple[Any, Family, Sample]) -> None:
+def test_what_is_withheld(opened: tuple[Any, TrainingRole, Sample]) -> None:
     """Always: what the network sees does not depend on caption and image any more."""
     pipe, family, clip = opened
     other = Sample(clip.video.flip(-1), "", 8.0, "another clip", 0.5)
@@ -214,7 +215,7 @@ def test_what_is_withheld(opened: tuple[Any, Family, Sample]) -> None:
     seen = []
     for one in (clip, other):
         encoded = Encoder(pipe, family)(one, generator_for(0))
-        nothing = nothing or family.withheld(pipe, encoded)
+        nothing = nothing or family.dropped(pipe, encoded)
         batch = batch_of([encoded], "cpu")
         recorder = Recorder(getattr(pipe, family.denoiser))
         schedule = schedule_of(ForwardProcess.of(pipe.scheduler))
@@ -234,7 +235,7 @@ def test_what_is_withheld(opened: tuple[Any, Family, Sample]) -> None:
         assert first[names[0]].narrow(dim, size - c, c).abs().max() == 0
 
 
-def test_clips_that_a_network_cannot_take(opened: tuple[Any, Family, Sample]) -> None:
+def test_clips_that_a_network_cannot_take(opened: tuple[Any, TrainingRole, Sample]) -> None:
     pipe, family, clip = opened
     frames, _, height, width = clip.video.shape
     family.check_clip(pipe, frames, (height, width))

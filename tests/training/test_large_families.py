@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from tests.training.conftest import silent
 from tests.training.test_families import PIPELINES
 from unstill.data.sources import SourceSettings, open_source
+from unstill.families.registry import training_for
 from unstill.training import trainer
-from unstill.training.families import family_of
 from unstill.training.recipe import Recipe
 
 
@@ -29,7 +29,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     ) -> tuple[list[float], set[str]]:
         torch.manual_seed(0)
         pipe = factory()
-        family = family_of(pipe)
+        family = training_for(pipe)
         network = getattr(pipe, family.denoiser)
         with torch.no_grad():  # some layers begin at zero, and hide what lies before them
             for parameter in network.parameters():

@@ -15,8 +15,8 @@ from tests.training.conftest import silent, start
 from tests.training.test_families import PIPELINES, _of_the_pipeline, sample
 from unstill.data.sources import SourceSettings, open_source
 from unstill.errors import UnstillError
+from unstill.families.registry import training_for
 from unstill.training import trainer
-from unstill.training.families import family_of
 from unstill.training.lora import METADATA, load_lora
 from unstill.training.recipe import Recipe
 
@@ -30,7 +30,7 @@ def fresh(name: str) -> Any:
     pipe = PIPELINES[name][0]()
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
-        for parameter in getattr(pipe, family_of(pipe).denoiser).parameters():  # some layers begin at zero
+        for parameter in getattr(pipe, training_for(pipe).denoiser).parameters():  # some layers begin at zero
             parameter.add_(0.05 * torch.randn(parameter.shape))
     return pipe
 
@@ -51,17 +51,17 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         }
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "opened", lambda recipe: (pipe, family_of(pipe), open_source(settings)))
+        patch.setattr(trainer, "opened", lambda recipe: (pipe, training_for(pipe), open_source(settings)))
         patch.setattr(pipe, "save_pretrained", lambda folder: folder.mkdir())
         patch.setattr(trainer._Run, "_copy_statistics", lambda *_: None)
         trainer.train(recipe, out / "run", silent)
-    getattr(pipe, family_of(pipe).denoiser).eval()
+    getattr(pipe, training_for(pipe).denoiser).eval()
     return name, pipe, out / "run" / "lora.safetensors"
 
 
 def answer(pipe: Any) -> torch.Tensor:
     """What the denoiser answers at the first step of a call of the pipeline."""
-    family = family_of(pipe)
+    family = training_for(pipe)
     network = getattr(pipe, family.denoiser).eval()
     _, size, frames = PIPELINES[family.name]
     call = _of_the_pipeline(pipe, family, sample(size, frames))
@@ -72,7 +72,7 @@ def answer(pipe: Any) -> torch.Tensor:
 def with_peft(pipe: Any, path: Path) -> None:
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()[METADATA])
-    component = family_of(pipe).denoiser
+    component = training_for(pipe).denoiser
     own = {key.removeprefix(f"{component}."): value for key, value in load_file(path).items()}
     model = getattr(pipe, component)
     inject_adapter_in_model(LoraConfig(**{k.removeprefix(f"{component}."): v for k, v in config.items()}), model)
@@ -85,14 +85,14 @@ def with_diffusers(pipe: Any, path: Path) -> None:
     elif hasattr(pipe, "unet") and hasattr(pipe.unet, "load_lora_adapter"):
         pipe.unet.load_lora_adapter(path.parent, prefix="unet", weight_name=path.name)
     else:  # diffusers has no loader for these
-        assert family_of(pipe).name in ("svd", "pico")
+        assert training_for(pipe).name in ("svd", "pico")
         load_lora(pipe, path)
 
 
 def without_header(pipe: Any, path: Path) -> None:
     """As programs do that know no alpha: B A is added as it is."""
-    model = getattr(pipe, family_of(pipe).denoiser)
-    weights, prefix = load_file(path), f"{family_of(pipe).denoiser}."
+    model = getattr(pipe, training_for(pipe).denoiser)
+    weights, prefix = load_file(path), f"{training_for(pipe).denoiser}."
     with torch.no_grad():
         for key, down in weights.items():
             if ".lora_A." in key:

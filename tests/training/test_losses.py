@@ -13,10 +13,12 @@ from torch import Tensor
 from tests import pipelines as tiny
 from tests.models.weights import DC_TINY, with_golden_weights
 from unstill.errors import UnstillError
+from unstill.families.dynamicrafter import DynamiCrafterTraining
+from unstill.families.registry import training_for
+from unstill.families.svd import SVDTraining
 from unstill.forward_process import ForwardProcess
 from unstill.methods.time_noise import corrupt, sample_level
 from unstill.models.dynamicrafter import DynamiCrafterScheduler, DynamiCrafterUNet
-from unstill.training.families import SVD, DynamiCrafter
 from unstill.training.loss_weights import denoising
 from unstill.training.noise_sampling import EDM, Flow, VariancePreserving, schedule_of
 
@@ -41,7 +43,7 @@ def test_the_official_dynamicrafter_step() -> None:
     unet = with_golden_weights(DynamiCrafterUNet(**DC_TINY), 1234)
     given = {"image": image, "text": g["context"][:, :77], "tokens": g["context"][:, 77:], "fps": g["fs"]}
     with torch.no_grad():
-        output = DynamiCrafter().predict(unet, levels.model_input(noisy), levels, given, beta)
+        output = DynamiCrafterTraining().predict(unet, levels.model_input(noisy), levels.timestep, given, beta)
     torch.testing.assert_close(output, g["unet_output"], rtol=1e-4, atol=1e-4)
     loss = denoising(output, g["x0"], g["noise"], levels).mean()
     torch.testing.assert_close(loss, g["loss"][0], rtol=1e-5, atol=0)
@@ -67,7 +69,7 @@ def test_the_official_svd_loss() -> None:
         calls.append((x, t, ids))
         return (torch.tanh(0.4 * x[:, :, :4] - 0.02 * x[:, :, 4:] + 0.1 * t.view(-1, 1, 1, 1, 1)),)
 
-    output = SVD().predict(network, levels.model_input(levels.noised(x0, noise)), levels, given, beta)
+    output = SVDTraining().predict(network, levels.model_input(levels.noised(x0, noise)), levels.timestep, given, beta)
     x, c_noise, ids = calls[0]
     torch.testing.assert_close(x, g["unet_input"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(c_noise, g["c_noise"])
@@ -142,6 +144,4 @@ def test_a_network_without_a_loss_is_refused() -> None:
     with pytest.raises(UnstillError, match="there is no loss here"):
         schedule_of(ForwardProcess.of(diffusers.EDMEulerScheduler()))
     with pytest.raises(UnstillError, match="cannot be trained here"):
-        from unstill.training.families import family_of
-
-        family_of(SimpleNamespace())
+        training_for(SimpleNamespace())

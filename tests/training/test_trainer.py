@@ -195,11 +195,13 @@ def test_at_the_first_step_the_learning_rate_is_not_blamed(make: Make, pico: Pat
 def test_clips_are_named_where_the_weights_are_fine(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unstill.training.families import Pico
+    from unstill.families.pico import PicoTraining
 
-    encode = Pico.encode
+    encode = PicoTraining.encode
     monkeypatch.setattr(
-        Pico, "encode", lambda *given: {k: v * torch.nan if k == "image" else v for k, v in encode(*given).items()}
+        PicoTraining,
+        "encode",
+        lambda *given: {k: v * torch.nan if k == "image" else v for k, v in encode(*given).items()},
     )
     with pytest.raises(UnstillError, match=r"step 1 is not a number \(world clip .* look at those clips") as caught:
         train(make(data__cache=False), tmp_path, silent)

@@ -34,8 +34,8 @@ def models(as_json: Json = False) -> None:
 
 def methods(as_json: Json = False) -> None:
     """List the methods, their parameters and defaults, and the pipelines that they do not work on."""
+    from unstill.families.registry import UNSUPPORTED
     from unstill.hooks.compatibility import refusals
-    from unstill.hooks.registry import UNSUPPORTED
     from unstill.methods.registry import method_classes, plain
 
     table = refusals()

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from unstill.errors import UnstillError
+from unstill.families.registry import adapter_for
 from unstill.hooks.caller import hook_pipeline, hooks_of
 from unstill.hooks.condition_hooks import around_calls, edit_condition
-from unstill.hooks.registry import adapter_for
+from unstill.hooks.method_hooks import watch_block, watch_method
 from unstill.hooks.scheduler_hooks import Arguments, hooked, skip_step, unhook
 from unstill.hooks.step_hooks import ScheduleOnly, correct, schedule, solve
 from unstill.methods.base import Method, Run, Target, check_method
@@ -66,7 +67,7 @@ class Applied:
 
     Three calls that a pipeline makes itself tell all that methods need: `scheduler.set_timesteps` the noise levels,
     `prepare_latents` the first latents, and one that differs between pipelines the image latents. So does their order;
-    after the last one (`Adapter.starts_at`) the run starts, and the first latents are rewritten in place.
+    after the last one (`Adapter.last_setup_call`) the run starts, and the first latents are rewritten in place.
 
     All hooks act only while this pipeline is called, and in the thread of the call: its scheduler and its networks may
     be shared with other pipelines.
@@ -84,7 +85,7 @@ class Applied:
             raise UnstillError(
                 f"This {type(pipe).__name__} has methods already; give all to one apply, or remove() those first."
             )
-        if image is not None and self._adapter.captures is not None:
+        if image is not None and self._adapter.image_latents_from is not None:
             raise UnstillError(
                 f"{type(pipe).__name__} encodes its image itself; give the image to the pipeline's call."
             )
@@ -101,8 +102,9 @@ class Applied:
         self._lock = threading.Lock()  # held while the pipeline is called
         self._thread: int | None = None  # the thread of that call
         self._forget()
-        names = {"prepare_latents", self._adapter.captures or "prepare_latents"}
-        self._undo = [self._adapter.watch(pipe, name, self._on_result) for name in names]
+        names = {"prepare_latents", self._adapter.image_latents_from or "prepare_latents"}
+        watch = watch_block if self._adapter.modular else watch_method
+        self._undo = [watch(pipe, name, self._on_result) for name in names]
         if self._having("on_condition"):
             denoisers = (getattr(pipe, name, None) for name in self._adapter.denoisers)
             self._undo += [
@@ -136,12 +138,12 @@ class Applied:
             pipeline=type(self.pipe).__name__,
             process=self.process,
             order=self._scheduler.order,
-            image_latents=image_latents and (self._adapter.captures is not None or self._image is not None),
+            image_latents=image_latents and (self._adapter.image_latents_from is not None or self._image is not None),
             condition=bool(self._adapter.denoisers),
-            held_frames=self._adapter.held_frames(self.pipe),
-            copies=self._adapter.copies_scheduler,
+            held_frames=self._adapter.conditioning_frames(self.pipe),
+            copies=self._adapter.has_audio_scheduler,
             modular=self._adapter.modular,
-            encodes_image=self._adapter.captures is not None,
+            encodes_image=self._adapter.image_latents_from is not None,
         )
         for i, method in enumerate(self.methods):
             if not isinstance(method, Method):
@@ -183,13 +185,13 @@ class Applied:
         return [method for method in self.methods if method.implements(hook)]
 
     def _new_run(self) -> Run:
-        return Run(process=self.process, methods=self.methods, held=self._adapter.held_frames(self.pipe))
+        return Run(process=self.process, methods=self.methods, held=self._adapter.conditioning_frames(self.pipe))
 
     def _forget(self) -> None:
         """What is known of the call that has begun: nothing."""
         self._next = self._new_run()
         self._first: _First | None = None
-        self._captured: Any = None  # what the method `Adapter.captures` has returned
+        self._captured: Any = None  # what the method `Adapter.image_latents_from` has returned
         self._latest: torch.Tensor | None = None  # what `scheduler.step` has returned
 
     @contextmanager
@@ -227,7 +229,7 @@ class Applied:
     def _on_result(self, name: str, arguments: Arguments, result: Any) -> Any:
         if not self._acting:
             return result
-        if name == self._adapter.captures:
+        if name == self._adapter.image_latents_from:
             self._captured = result
         if name == "prepare_latents":
             if self.pipe.scheduler is not self._scheduler:
@@ -244,7 +246,7 @@ class Applied:
         return result
 
     def _called(self, name: str) -> None:
-        if name == self._adapter.starts_at and self._first is not None:
+        if name == self._adapter.last_setup_call and self._first is not None:
             self.run, self._next, self._latest = self._next, self._new_run(), None
             first, self._first = self._first, None
             self._start(self.run, first)
@@ -260,7 +262,7 @@ class Applied:
             size = len(video), video.shape[1], *video.shape[3:]
             run.encode_image = functools.partial(adapter.encode_image, self.pipe, self._image, size, video.device)
             run.image_latents = run.encode_image(None)
-        elif adapter.captures is not None:  # called without an image, which some pipelines may be
+        elif adapter.image_latents_from is not None:  # called without an image, which some pipelines may be
             self._check(image_latents=False)
         run.generator = first.arguments.get("generator")
 
@@ -271,7 +273,7 @@ class Applied:
             )
         made = video
         if not run.grid.own:
-            video = adapter.lower(self.pipe, made, run.image_latents)
+            video = adapter.rescale_initial(self.pipe, made, run.image_latents)
         scale, offset = adapter.first_scale(self.pipe, run.image_latents)
         latents = own = video[:, :, run.held :]
         run.noise = noise = ((video - offset) / scale)[:, :, run.held :]
@@ -293,7 +295,7 @@ class Applied:
         return edit_condition(self._adapter, self.pipe, self.run, self._having("on_condition"), args, kwargs)
 
     def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
-        if not self._acting or (self._adapter.asks_for_x0 and "pred_original_sample" not in arguments):
+        if not self._acting or (self._adapter.two_pass_step and "pred_original_sample" not in arguments):
             return call()
         run = self.run
         if run is None:

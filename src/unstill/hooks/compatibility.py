@@ -8,9 +8,9 @@ models usually come with.
 import diffusers
 
 from unstill.errors import UnstillError
+from unstill.families.base import Adapter
+from unstill.families.registry import ADAPTERS, UNSUPPORTED
 from unstill.forward_process import ForwardProcess
-from unstill.hooks.adapter import Adapter
-from unstill.hooks.registry import ADAPTERS, UNSUPPORTED
 from unstill.methods.base import Method, Target, check_method
 from unstill.methods.registry import method_classes
 from unstill.noise_schedule import level_of
@@ -55,9 +55,9 @@ def _target(pipeline: str, adapter: Adapter) -> Target:
         image_latents=True,
         condition=bool(adapter.denoisers),
         held_frames=0,
-        copies=adapter.copies_scheduler,
+        copies=adapter.has_audio_scheduler,
         modular=adapter.modular,
-        encodes_image=adapter.captures is not None,
+        encodes_image=adapter.image_latents_from is not None,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from unstill.hooks.adapter import Adapter
+from unstill.families.base import Adapter
 from unstill.methods.base import Method, Run
 
 
@@ -107,8 +107,8 @@ def edit_condition(
     put_back = functools.partial(rows.copy_, rows.clone()) if adapter.reuses_input else None
     for part in rows.split(batch):
         part.copy_(edited / scale)
-    untold = None if run.image_noise is None else adapter.tell_image_noise(pipe, run.image_noise, args, kwargs)
-    changes = [undo for undo in (put_back, untold) if undo is not None]
+    reset = None if run.image_noise is None else adapter.set_image_noise(pipe, run.image_noise, args, kwargs)
+    changes = [undo for undo in (put_back, reset) if undo is not None]
 
     def undo_all() -> None:
         for undo in changes:

@@ -13,6 +13,8 @@ from unstill.hooks.scheduler_hooks import Arguments
 # Gets the name of a method, the arguments of its call and what it returned; gives what it is to return instead.
 Watch = Callable[[str, Arguments, Any], Any]
 
+_LATENTS_BLOCK = "PrepareLatentsStep"  # the end of the class names of blocks that make the first latents
+
 
 class _WatchedMethod:
     """In the place of a method of a pipeline, among the attributes of the instance."""
@@ -35,7 +37,7 @@ class _WatchedMethod:
 
 
 def watch_method(pipe: Any, name: str, watch: Watch) -> Callable[[], None]:
-    """Lets `watch` see, and replace, what the pipeline's method `name` returns; gives the way back."""
+    """Lets `watch` see, and replace, what the pipeline's method `name` returns. Returns an undo function."""
     watched = vars(pipe)[name] = _WatchedMethod(pipe, name, watch)
     return lambda: watched.take_out(vars(pipe))
 
@@ -49,22 +51,22 @@ def without_watching(attributes: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def watch_block(pipe: Any, ending: str, condition: str, watch: Watch) -> Callable[[], None]:
+def watch_block(pipe: Any, name: str, watch: Watch) -> Callable[[], None]:
     """
-    The same for the block of a modular pipeline that makes `latents`, by the end of its class name: `watch` sees them
-    and what the pipeline's state has under `condition`, as if `prepare_latents` returned both.
+    The same for a modular pipeline, whose block `PrepareLatentsStep` makes the first latents: `watch` sees them and
+    the image latents of the pipeline's state, as if a method `name` returned both.
     """
-    home, name = _find(pipe._blocks, ending) or (None, "")
+    home, key = _find(pipe._blocks, _LATENTS_BLOCK) or (None, "")
     if home is None:
         raise UnstillError(
-            f"This {type(pipe).__name__} has no block {ending}, so its first latents cannot be changed."
+            f"This {type(pipe).__name__} has no block {_LATENTS_BLOCK}, so its first latents cannot be changed."
         )
-    block = home[name]
-    watched = home[name] = _WatchedBlock(block, condition, watch)
+    block = home[key]
+    watched = home[key] = _WatchedBlock(block, name, watch)
 
     def undo() -> None:
-        if home.get(name) is watched:  # else someone has put another one there, which stays
-            home[name] = block
+        if home.get(key) is watched:  # else someone has put another one there, which stays
+            home[key] = block
 
     return undo
 
@@ -81,8 +83,8 @@ def _find(blocks: Any, ending: str) -> tuple[dict[str, Any], str] | None:
 class _WatchedBlock:
     """In the place of a block; a copy is the block alone."""
 
-    def __init__(self, block: Any, condition: str, watch: Watch) -> None:
-        self.block, self.condition, self.watch = block, condition, watch
+    def __init__(self, block: Any, name: str, watch: Watch) -> None:
+        self.block, self.name, self.watch = block, name, watch
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.block, name)
@@ -92,7 +94,7 @@ class _WatchedBlock:
 
     def __call__(self, components: Any, state: Any) -> Any:
         components, state = self.block(components, state)
-        made = state.get("latents"), state.get(self.condition)
-        latents, _ = self.watch("prepare_latents", {"generator": state.get("generator")}, made)
+        result = state.get("latents"), state.get("image_condition_latents")
+        latents, _ = self.watch(self.name, {"generator": state.get("generator")}, result)
         state.set("latents", latents)
         return components, state

@@ -5,8 +5,8 @@ from typing import Any, Self
 
 import torch
 
+from unstill.families.base import Adapter
 from unstill.forward_process import ForwardProcess
-from unstill.hooks.adapter import Adapter
 from unstill.hooks.scheduler_hooks import Arguments, stand_at
 from unstill.methods.base import Method, NextSample, Run
 from unstill.noise_schedule import Grid, before_step, install
@@ -42,7 +42,7 @@ def correct(adapter: Adapter, run: Run, methods: Sequence[Method], arguments: Ar
     if corrected is not own:
         video = torch.cat([output[:, :, :held], corrected.to(output)], 2)
         arguments["model_output"] = adapter.step_from_video(video)
-        if adapter.asks_for_x0:
+        if adapter.two_pass_step:
             arguments["pred_original_sample"] = arguments["model_output"]
     return None
 

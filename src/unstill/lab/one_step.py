@@ -68,7 +68,7 @@ def usual_levels(pipe: Any) -> tuple[float, ...]:
 
 def has_image(pipe: Any) -> bool:
     """Whether the pipeline is conditioned on an image at all."""
-    return adapter_for(pipe).captures is not None
+    return adapter_for(pipe).image_latents_from is not None
 
 
 def one_step(
@@ -102,7 +102,7 @@ def one_step(
     visit = _Visit(values=tuple(levels), unit=unit_of(process), clean=latents.float(), noise=noise.float())
     changed: tuple[Method, ...] = ()
     if condition != "image":
-        if adapter.captures is None:
+        if adapter.image_latents_from is None:
             raise UnstillError(f"{type(pipe).__name__} is conditioned on no image that could be {condition}.")
         if condition == "weakened" and not adapter.denoisers:
             raise UnstillError(f"The denoiser of {type(pipe).__name__} sees no image latents that could be weakened.")
@@ -113,7 +113,7 @@ def one_step(
     steps = max(len(levels), 4)  # some schedulers' rules cannot make a grid of fewer
     given = {**call, "num_inference_steps": steps, "output_type": "latent"}
     given["generator"] = torch.Generator().manual_seed(0)
-    image = latents[:, :, :1] if adapter.captures is None else None
+    image = latents[:, :, :1] if adapter.image_latents_from is None else None
     with torch.no_grad(), apply(pipe, *methods, *changed, visit, image=image):
         pipe(**given)
     return Predictions(tuple(visit.levels), torch.cat(visit.noisy).cpu(), torch.cat(visit.x0).cpu())

@@ -1,7 +1,5 @@
 """AnimateDiff's motion modules as their authors run them, where diffusers differs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
@@ -37,26 +35,3 @@ def frame_norms_of(pipe: Any) -> None:
     unet = getattr(pipe, "unet", None)
     if unet is None or not use_frame_norms(unet):
         raise UnstillError(f"{type(pipe).__name__} has no motion modules of AnimateDiff, so no frame_norm.")
-
-
-@contextmanager
-def without_motion(pipe: Any) -> Iterator[None]:
-    """
-    Motion modules pass everything on as it is: a pipeline of AnimateDiff is then the text-to-image model it was made
-    from, with the same weights, for each frame by itself.
-    """
-    blocks = [block for block in pipe.unet.modules() if isinstance(block, AnimateDiffTransformer3D)]
-    before = [vars(block).get("forward") for block in blocks]  # offloading leaves one there
-    try:
-        for block in blocks:
-            block.forward = _pass_on
-        yield
-    finally:
-        for block, forward in zip(blocks, before, strict=True):
-            del block.forward
-            if forward is not None:
-                block.forward = forward
-
-
-def _pass_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return hidden_states

@@ -14,7 +14,6 @@ from unstill.errors import UnstillError
 
 
 SVD_BUCKETS = 255  # motion_bucket_id was trained on 0 to 255
-IMAGE_OR_PROMPT = frozenset({"PicoPipeline"})  # others that take an image need it, whatever their default says
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:

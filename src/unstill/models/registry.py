@@ -1,4 +1,4 @@
-"""The models this library knows by name, and `load`: a name, a hub id or a local folder becomes a ready pipeline."""
+"""`load`: the name of a model, a hub id or a local folder becomes a ready pipeline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 
 from unstill.documents import read_json
 from unstill.errors import UnstillError, first_line, lacks_memory, shown
-from unstill.models.model_cards import MODELS, Model
+from unstill.families.model_card import Model
+from unstill.families.registry import MODELS, family_of
 
 
 if TYPE_CHECKING:
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 
 
 PICO = Path(__file__).parent / "pico" / "weights"
-# Pipelines of this package, which diffusers does not know.
-OWN = {
-    "DynamiCrafterPipeline": "unstill.models.dynamicrafter",
-    "LaViePipeline": "unstill.models.lavie",
-    "PicoPipeline": "unstill.models.pico",
-    "VideoCrafterPipeline": "unstill.models.dynamicrafter",
-}
 
 
 def find(name_or_path: str) -> Model | None:
@@ -78,7 +72,7 @@ def pipeline_class(name_or_path: str) -> type[DiffusionPipeline] | None:
     name = pipeline_name(name_or_path)
     if name is None:
         return None
-    home = import_module(OWN.get(name, "diffusers"))
+    home = import_module(family_of(name).module)
     from diffusers import DiffusionPipeline
 
     try:

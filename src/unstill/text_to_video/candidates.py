@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from unstill.errors import UnstillError
+from unstill.families.registry import IMAGE_MODES
 from unstill.hooks import adapter_for, apply
-from unstill.models.animatediff import without_motion
 from unstill.models.call_arguments import clear_refusals
 from unstill.text_to_video.partial_sampling import Piece
 from unstill.text_to_video.rewards import best
@@ -69,19 +69,6 @@ class Halving:
     def stops(self, steps: int) -> list[int]:
         """After how many of `steps` steps candidates are compared."""
         return sorted({round(share * steps) for share in self.at} & set(range(1, steps)))
-
-
-# Pipelines that make pictures, and what it takes besides asking for one frame.
-IMAGE_MODES: dict[str, Callable[[Any], AbstractContextManager[Any]]] = {
-    "AnimateDiffPipeline": without_motion,
-    "AnimateDiffPAGPipeline": without_motion,
-    "AnimateDiffSDXLPipeline": without_motion,
-    "CogVideoXPipeline": nullcontext,
-    "LaViePipeline": nullcontext,
-    "PicoPipeline": nullcontext,
-    "TextToVideoSDPipeline": nullcontext,
-    "WanPipeline": nullcontext,
-}
 
 
 def has_image_mode(cls: type) -> bool:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
+from unstill.families.registry import family_of
 from unstill.hooks import Adapter, adapter_for, apply
 from unstill.methods.base import Method
 from unstill.methods.ni_vsds import NIVSDS
@@ -26,7 +27,7 @@ from unstill.text_to_video.candidates import Candidate, Halving, choose
 from unstill.text_to_video.partial_sampling import Distilled, Piece, Watched
 from unstill.text_to_video.request import Choice, Job, Progress, check_image
 from unstill.text_to_video.result import I4VGen, save_pictures
-from unstill.text_to_video.rewards import Reward, name_of, proxy, score
+from unstill.text_to_video.rewards import Reward, name_of, reward_named, score
 from unstill.text_to_video.stage_cache import OtherCandidates, Record, fingerprint
 from unstill.text_to_video.text_to_image import from_text_to_image
 
@@ -131,12 +132,8 @@ def i4vgen(
 
 
 def default_reward(pipe: Any) -> Reward:
-    """For the embedded model what its pictures show, for others `proxy`."""
-    if type(pipe).__name__ == "PicoPipeline":
-        from unstill.text_to_video.world_reward import world
-
-        return world
-    return proxy
+    """For the embedded model what its pictures show, for others `proxy`; see `Family.reward`."""
+    return reward_named(family_of(type(pipe).__name__).reward)("cpu")
 
 
 def _source(text_to_image: Any) -> Any:
@@ -243,7 +240,7 @@ def _call(job: Job, adapter: Adapter, anchor: Candidate, method: Method) -> torc
     if "controlnet_frame_indices" in known:  # SparseCtrl, of which frame 0 is the default
         call["conditioning_frames"] = [anchor.image]
     given = None
-    if adapter.captures is None:
+    if adapter.image_latents_from is None:
         given = anchor.image if anchor.sample is None else anchor.sample.to(pipe._execution_device)
     with apply(pipe, method, image=given), clear_refusals(pipe):
         return as_uint8(pipe(**call, generator=job.generator, output_type="pt").frames[0])

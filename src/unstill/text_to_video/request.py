@@ -107,7 +107,7 @@ class Job:
             raise UnstillError(f"{type(pipe).__name__} reads no prompt; use apply(pipe, NIVSDS()) with an image.")
         _check_call(type(pipe).__name__, call, known)
         method = stage_two(pipe, preset)
-        given = torch.zeros(()) if adapter_for(pipe).captures is None else None
+        given = torch.zeros(()) if adapter_for(pipe).image_latents_from is None else None
         apply(pipe, method, image=given).remove()  # raises what would be raised after the candidates
         height, width = native_size(pipe)
         size = call.get("height") or height, call.get("width") or width

@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from unstill.data.cache import CacheSettings, fill_cache, fingerprint_of, open_cache
 from unstill.data.loading import Readable
 from unstill.data.sources import Sample, Source, generator_for
-from unstill.training.families import Encoded, Family
+from unstill.families.registry import adapter_for
+from unstill.families.training import Encoded, TrainingRole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +28,7 @@ class Encoder:
     """
 
     pipe: Any
-    family: Family
+    family: TrainingRole
     random_frame: bool = False
     motion_bucket: float | None = None
 
@@ -35,7 +36,8 @@ class Encoder:
     def __call__(self, sample: Sample, generator: torch.Generator) -> Encoded:
         """On the CPU; the generator draws the frame, and from the posterior of the autoencoder."""
         frame = int(torch.randint(len(sample.video), (), generator=generator)) if self.random_frame else 0
-        made = self.family.encode(self.pipe, sample, frame, generator)
+        latents = adapter_for(self.pipe).encode_video(self.pipe, sample.video, generator)[0]
+        made = self.family.encode(self.pipe, sample, latents, frame)
         if self.motion_bucket is not None and "motion" in made:
             made["motion"] = torch.tensor(float(self.motion_bucket))
         return {name: value.detach().cpu() for name, value in made.items()}

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unstill.families.training import Encoded, TrainingRole
 from unstill.training.condition_noise import Condition, Plan
-from unstill.training.families import Encoded, Family
 from unstill.training.loss_weights import denoising
 from unstill.training.noise_sampling import Levels, Schedule
 
@@ -36,7 +36,7 @@ class Objective:
         unspecified_motion: what the network is told for a withheld motion level, if it has such a value.
     """
 
-    family: Family
+    family: TrainingRole
     schedule: Schedule
     plan: Plan
     withhold: Withhold
@@ -56,7 +56,8 @@ class Objective:
         eps = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in generators]).to(device)
         given, told = self._condition(clips, levels, generators)
         given = self._withheld(given, chances)
-        output = self.family.predict(model, levels.model_input(levels.noised(x0, eps)), levels, given, told)
+        noisy = levels.model_input(levels.noised(x0, eps))
+        output = self.family.predict(model, noisy, levels.timestep, given, told)
         return denoising(output, x0, eps, levels), levels
 
     def _condition(
@@ -64,7 +65,7 @@ class Objective:
     ) -> tuple[Encoded, Tensor]:
         """The batch with its image noised, and the noise level that the network is told `(B,)`."""
         given = dict(clips)
-        told = torch.full_like(levels.time, getattr(self.family, "usual_noise", 0.0))
+        told = torch.full_like(levels.time, self.family.usual_noise)
         if self.plan.latents is not None and "image" in given:
             image = given["image"].expand(-1, -1, given["latents"].shape[2], -1, -1)
             given["image"], level = _each(self.plan.latents, image, levels.time, generators)

@@ -11,8 +11,11 @@ from accelerate import Accelerator
 
 from unstill.data.sources import Source, open_source
 from unstill.errors import UnstillError, shown
+from unstill.families.model_card import Model
+from unstill.families.registry import MODELS, TRAINING, training_for
+from unstill.families.training import TrainingRole
+from unstill.models.call_arguments import native_frames, native_size
 from unstill.training.condition_noise import plan_of
-from unstill.training.families import FAMILIES, Family, family_of
 from unstill.training.recipe import Recipe
 
 
@@ -51,13 +54,13 @@ def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
     return accelerator
 
 
-def opened(recipe: Recipe) -> tuple[Any, Family, Source]:
+def opened(recipe: Recipe) -> tuple[Any, TrainingRole, Source]:
     """The pipeline to train, on the CPU and in float32, and the clips."""
     from unstill.models.registry import find, load
 
     check_condition(recipe)
     pipe: Any = load(recipe.model, checkpoint=recipe.checkpoint, dtype=torch.float32, device="cpu")
-    family, entry = family_of(pipe), find(recipe.model)
+    family, entry = training_for(pipe), find(recipe.model)
     settings = recipe.data.settings(*usual_clip(pipe, entry), recipe.seed)
     family.check_clip(pipe, settings.frames, settings.size)
     if recipe.lora is not None:
@@ -72,7 +75,7 @@ def check_condition(recipe: Recipe) -> None:
     """
     from unstill.models.registry import pipeline_name
 
-    family = FAMILIES.get(pipeline_name(recipe.model) or "")
+    family = TRAINING.get(pipeline_name(recipe.model) or "")
     if family is not None:
         c = recipe.condition
         plan_of(family.name, c.method, c.preset, on=c.on, tell=c.tell, parameters=c.parameters())
@@ -90,14 +93,12 @@ def check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:
             )
 
 
-def usual_clip(pipe: Any, entry: Any) -> tuple[int, float | None, tuple[int, int]]:
-    """(frames, fps, size) that a model is trained on unless the recipe says otherwise."""
-    from unstill.models.model_cards import MODELS
-
-    like = entry or next(model for model in MODELS if model.pipeline == type(pipe).__name__)
-    frames, size = like.frames, like.size
-    if entry is None and hasattr(pipe, "native_size"):
-        frames, size = pipe.unet.config.num_frames, pipe.native_size()
-    if entry is None and isinstance(getattr(pipe, "size", None), int):
-        frames, size = pipe.transformer.config.num_frames, (pipe.size, pipe.size)
-    return frames, float(like.fps), size
+def usual_clip(pipe: Any, entry: Model | None) -> tuple[int, float | None, tuple[int, int]]:
+    """
+    (frames, fps, size) that a model is trained on unless the recipe says otherwise: of a checkpoint of unknown name
+    what its pipeline makes, at the rate of its class's first model, if there is one.
+    """
+    if entry is not None:
+        return entry.frames, float(entry.fps), entry.size
+    like = next((model for model in MODELS if model.pipeline == type(pipe).__name__), None)
+    return native_frames(pipe), float(like.fps) if like else None, native_size(pipe)

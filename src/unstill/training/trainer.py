@@ -28,13 +28,13 @@ from unstill.data.files import alone, sweep_all
 from unstill.data.loading import Loader, place
 from unstill.data.sources import Source, generator_for
 from unstill.errors import UnstillError, lacks_memory
+from unstill.families.training import TrainingRole
 from unstill.forward_process import ForwardProcess
 from unstill.models.saving import save
 from unstill.training import parameters
 from unstill.training.checkpoints import Checkpoints, same_run
 from unstill.training.condition_noise import plan_of
 from unstill.training.encoded_dataset import Encoder, encoded_clips
-from unstill.training.families import Family
 from unstill.training.interrupts import Stopping
 from unstill.training.lora import Addition, merge, save_lora
 from unstill.training.loss import Objective, Withhold, batch_of, told_as
@@ -114,7 +114,7 @@ class _Run:
         out: Path,
         accelerator: Accelerator,
         pipe: Any,
-        family: Family,
+        family: TrainingRole,
         source: Source,
         report: Report,
     ) -> None:
@@ -143,7 +143,7 @@ class _Run:
         )
         first = self.encode(self.clips.read(0, 0))
         self.encoded = True
-        self.nothing = {k: v.cpu() for k, v in family.withheld(self.pipe, first).items()}
+        self.nothing = {k: v.cpu() for k, v in family.dropped(self.pipe, first).items()}
         self.model = getattr(self.pipe, family.denoiser)
         if recipe.data.cache:  # their work is done until validation
             self._frozen_to("cpu")

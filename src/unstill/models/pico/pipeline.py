@@ -19,6 +19,7 @@ from torch import Tensor
 from unstill.data.images import resize_and_crop
 from unstill.data.synthetic_world import FPS
 from unstill.errors import UnstillError
+from unstill.families.pico import image_noise_id
 from unstill.forward_process import ForwardProcess
 from unstill.models.pico.autoencoder import PicoAutoencoder
 from unstill.models.pico.text import embed
@@ -62,11 +63,6 @@ def vp_scheduler() -> DDIMScheduler:
     )
 
 
-def image_noise_id(deviation: Tensor | float) -> Any:
-    """Standard deviation of the noise on the image latents to the third of the `added_time_ids`."""
-    return 100.0 * deviation
-
-
 class PicoPipeline(DiffusionPipeline):
     """Animates a picture at 96 x 96 pixels, or makes one from a caption.
 
@@ -76,7 +72,6 @@ class PicoPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "transformer->vae"
     _callback_tensor_inputs = ["latents"]
-    image_noise_id = staticmethod(image_noise_id)
     vae: PicoAutoencoder
     transformer: PicoTransformer
 
@@ -131,6 +126,15 @@ class PicoPipeline(DiffusionPipeline):
             )
         if num_inference_steps < 1:
             raise UnstillError(f"num_inference_steps is {num_inference_steps}; give at least 1.")
+
+    @staticmethod
+    def encode_prompt(captions: list[str]) -> Tensor:
+        """(B, words, codes), float32; an empty caption is all zeros. Raises `UnstillError` for an unknown word."""
+        return embed(captions)
+
+    def encode_motion(self, motion: float | None) -> float:
+        """What the network is given for a motion level; `None` lets it choose."""
+        return self.transformer.unspecified_motion if motion is None else float(motion_bucket(motion))
 
     @staticmethod
     def _captions(prompt: str | list[str], pictures: int | None) -> list[str]:
@@ -242,7 +246,8 @@ class PicoPipeline(DiffusionPipeline):
         self._guidance_scale = guidance_scale
         device, guided = self._execution_device, guidance_scale != 1.0
         batch = len(captions) * num_videos_per_prompt
-        words = embed(captions).to(device, self.transformer.dtype).repeat_interleave(num_videos_per_prompt, 0)
+        words = self.encode_prompt(captions).to(device, self.transformer.dtype)
+        words = words.repeat_interleave(num_videos_per_prompt, 0)
         if guided:
             words = torch.cat([torch.zeros_like(words), words])
         if pixels is None:
@@ -251,8 +256,7 @@ class PicoPipeline(DiffusionPipeline):
         else:
             pixels = pixels.expand(len(captions), -1, -1, -1)
             image_latents = self._encode_vae_image(pixels, device, num_videos_per_prompt, guided)
-        bucket = self.transformer.unspecified_motion if motion is None else motion_bucket(motion)
-        ids = torch.tensor([FPS - 1.0, bucket, 0.0], device=device).repeat(len(image_latents), 1)
+        ids = torch.tensor([FPS - 1.0, self.encode_motion(motion), 0.0], device=device).repeat(len(image_latents), 1)
         if noise_aug_strength and pixels is not None:  # not for the first half under guidance, which has no image
             clean = image_latents[-batch:]
             noise = randn_tensor(clean.shape, generator=generator, device=device, dtype=clean.dtype)

@@ -1,12 +1,15 @@
 """
-What an adapter is: all that unstill must know of a pipeline class, and what pipelines on the same kind of VAE share.
+What a family is made of: adapters for its pipeline classes, how it is trained, and the models known by name.
 
-An adapter has no state; it is handed the pipeline. Inside the library video latents are `(B, C, F, H, W)`: adapters
-translate, to and fro.
+Adapters have no state; they are handed the pipeline. Inside the library, video latents are `(B, C, F, H, W)`, and
+adapters convert in both directions.
 """
 
+from __future__ import annotations
+
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -15,43 +18,74 @@ from PIL import Image
 
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
+from unstill.families.model_card import Model
+from unstill.families.training import TrainingRole
 from unstill.forward_process import ForwardProcess, Kind, Prediction
-from unstill.hooks.method_hooks import Watch, watch_block, watch_method
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """
+    Everything this library knows of the pipelines of one kind of model; a file of this package defines one as
+    `FAMILY`. Keys are names of pipeline classes.
+
+    Attributes:
+        adapters: the supported pipelines. An adapter also serves the classes that inherit from its pipeline.
+        unsupported: pipelines, and base classes of them, on which no method works, with the rest of a sentence that
+            begins with the class name: why, and what to use instead.
+        image_modes: pipelines that make a picture of a prompt when they are called for one frame, inside of this
+            context.
+        training: pipelines that `unstill train` can train.
+        models: models known by name. The first one of a pipeline class gives the defaults of its unknown checkpoints.
+        module: where the pipeline classes are imported from.
+        reward: what `i4vgen` scores candidates with by default, as `--reward` takes it.
+    """
+
+    adapters: Mapping[str, Adapter] = dataclasses.field(default_factory=dict)
+    unsupported: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    image_modes: Mapping[str, Callable[[Any], AbstractContextManager[Any]]] = dataclasses.field(default_factory=dict)
+    training: Mapping[str, TrainingRole] = dataclasses.field(default_factory=dict)
+    models: tuple[Model, ...] = ()
+    module: str = "diffusers"
+    reward: str = "proxy"
 
 
 class Adapter:
     """
-    What holds for most pipelines; a family overrides what differs.
+    What must be known of a pipeline class to run methods in it. The defaults hold for most pipelines.
 
     Attributes:
         kind: the forward process, where the scheduler does not tell it (see `ForwardProcess.of`).
         prediction: what the scheduler steps, where that is not what the network predicts.
-        asks_for_x0: whether the pipeline calls `scheduler.step` once for an x0, and again with a guided one to step.
+        two_pass_step: whether the pipeline calls `scheduler.step` twice per step: first for x0, then, with the guided
+            x0, for the step.
         frames_first: whether the pipeline's latents are `(B, F, C, H, W)`.
-        captures: the method of the pipeline whose result holds the image latents; `None`: it encodes no image.
-        starts_at: the last of `set_timesteps`, `prepare_latents` and `captures` that the pipeline calls. Until then it
-            has not read the first latents, so that they can be rewritten in place.
+        image_latents_from: the method of the pipeline whose result holds the image latents; `None`: it encodes no
+            image.
+        last_setup_call: the last of `set_timesteps`, `prepare_latents` and `image_latents_from` that the pipeline
+            calls. Until then it has not read the first latents, so that they can be rewritten in place.
         denoisers: the components whose input holds image latents; empty where that cannot be changed.
         condition_input: the name of that input.
         reuses_input: whether the pipeline hands the same tensor to the denoiser again, not a new one for each call.
         zero_unconditional: whether under guidance the first half of the batch sees zeros instead of the image.
-        modular: whether the pipeline is made of blocks.
-        copies_scheduler: whether copies of the scheduler sample something else beside the video.
+        modular: whether the pipeline is made of blocks, of which `PrepareLatentsStep` makes the first latents and
+            leaves the image latents in the state as `image_condition_latents`.
+        has_audio_scheduler: whether the pipeline samples audio beside the video, with a copy of the scheduler.
         usual_scheduler: class and configuration of what its released models come with, for the table of what works.
     """
 
     kind: Kind | None = None
     prediction: Prediction | None = None
-    asks_for_x0: bool = False
+    two_pass_step: bool = False
     frames_first: bool = False
-    captures: str | None = None
-    starts_at: str = "prepare_latents"
+    image_latents_from: str | None = None
+    last_setup_call: str = "prepare_latents"
     denoisers: tuple[str, ...] = ()
     condition_input: str = "hidden_states"
     reuses_input: bool = False
     zero_unconditional: bool = False
     modular: bool = False
-    copies_scheduler: bool = False
+    has_audio_scheduler: bool = False
     usual_scheduler: tuple[str, dict[str, Any]] = ("DDIMScheduler", {})
 
     def process(self, scheduler: Any) -> ForwardProcess:
@@ -59,11 +93,7 @@ class Adapter:
         process = ForwardProcess.of(scheduler, kind=self.kind)
         return process if self.prediction is None else dataclasses.replace(process, prediction=self.prediction)
 
-    def watch(self, pipe: Any, name: str, watch: Watch) -> Callable[[], None]:
-        """Lets `watch` see, and replace, what the pipeline's method `name` returns; gives the way back."""
-        return watch_method(pipe, name, watch)
-
-    def held_frames(self, pipe: Any) -> int:
+    def conditioning_frames(self, pipe: Any) -> int:
         """Leading latent frames that the pipeline fills with the image and does not denoise."""
         return 0
 
@@ -89,14 +119,17 @@ class Adapter:
         """(scale, offset) of what `prepare_latents` makes of unit noise: latents = scale * noise + offset."""
         return getattr(pipe.scheduler, "init_noise_sigma", 1.0), 0.0  # flow matching schedulers have none
 
-    def lower(self, pipe: Any, video: torch.Tensor, image_latents: torch.Tensor | None) -> torch.Tensor:
-        """First latents for levels that methods have changed, where the pipeline itself does not go by the levels."""
+    def rescale_initial(self, pipe: Any, video: torch.Tensor, image_latents: torch.Tensor | None) -> torch.Tensor:
+        """
+        The pipeline's first latents, rescaled to the first noise level where methods changed it and the pipeline's own
+        scaling does not follow.
+        """
         return video
 
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
         """
-        From what `captures` has returned to `(B, C, 1, H, W)`, normalised as the video latents; `video` are the first
-        latents.
+        What `image_latents_from` has returned, as `(B, C, 1, H, W)`, normalised as the video latents; `video` are the
+        first latents.
         """
         raise NotImplementedError
 
@@ -108,12 +141,12 @@ class Adapter:
         """Image latents normalised as the video latents, divided by those that the denoiser sees."""
         return 1.0
 
-    def tell_image_noise(
+    def set_image_noise(
         self, pipe: Any, noise: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Any] | None:
         """
-        Writes the standard deviation `(B,)` of noise on the image latents into a denoiser's arguments, where the
-        network was trained with such noise and has an input for it; returns what undoes that.
+        Writes the standard deviation `(B,)` of the noise on the image latents into a denoiser's arguments. Returns an
+        undo function; `None` where the network has no input for it or was not trained with such noise.
         """
         return None
 
@@ -123,7 +156,7 @@ class Adapter:
 
     def encode_video(self, pipe: Any, video: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """
-        A clip through the pipeline's own VAE, to video latents as the pipeline normalises them.
+        A clip encoded by the pipeline's own VAE, as video latents normalised as the pipeline does.
 
         Args:
             video: `(F, 3, H, W)` in [0, 1].
@@ -196,7 +229,7 @@ def _posterior(pipe: Any, pixels: torch.Tensor, generator: torch.Generator | Non
 
 
 class FrameAdapter(Adapter):
-    """Pipelines on a VAE of Stable Diffusion, which encodes frame by frame. As it stands: AnimateDiff."""
+    """Pipelines on a VAE of Stable Diffusion, which encodes frame by frame. Used unchanged for AnimateDiff."""
 
     def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
         latents = torch.cat([_posterior(pipe, frame[None], generator) for frame in frames])  # (F, C, h, w)
@@ -243,10 +276,16 @@ class VideoAdapter(Adapter):
         return pipe.vae.decode((latents * deviation + mean).to(latents.dtype)).sample
 
 
-class ModularAdapter(Adapter):
-    """Pipelines made of blocks, one of which makes the first latents when the image latents are in the state."""
+class FirstFrameAdapter(VideoAdapter):
+    """
+    Pipelines on a causal video VAE whose latent frame 0 is the image from the first step to the last; the scheduler
+    steps the frames after it. Used unchanged for Sana Video.
+    """
 
-    modular = True
+    image_latents_from = "prepare_latents"
 
-    def watch(self, pipe: Any, name: str, watch: Watch) -> Callable[[], None]:
-        return watch_block(pipe, "PrepareLatentsStep", "image_condition_latents", watch)
+    def conditioning_frames(self, pipe: Any) -> int:
+        return 1
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return video[:, :, :1]

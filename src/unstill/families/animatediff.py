@@ -1,0 +1,119 @@
+"""AnimateDiff (Guo et al., https://huggingface.co/papers/2307.04725): motion modules in Stable Diffusion."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from unstill.families.base import Family, FrameAdapter
+from unstill.families.model_card import Model
+
+
+# As diffusers' documentation recommends: the first level is then pure noise, which the pipeline starts from. The
+# authors' own code and that of I4VGen begin below it ("leading": level 961 of 1000 with 25 steps).
+SCHEDULER = (
+    "DDIMScheduler",
+    (("beta_schedule", "linear"), ("clip_sample", False), ("timestep_spacing", "linspace"), ("steps_offset", 1)),
+)
+
+
+@contextmanager
+def without_motion(pipe: Any) -> Iterator[None]:
+    """
+    Motion modules return their input unchanged: a pipeline of AnimateDiff is then the text-to-image model it was made
+    from, with the same weights, for each frame by itself.
+    """
+    from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+
+    blocks = [block for block in pipe.unet.modules() if isinstance(block, AnimateDiffTransformer3D)]
+    before = [vars(block).get("forward") for block in blocks]  # offloading leaves one there
+    try:
+        for block in blocks:
+            block.forward = _identity
+        yield
+    finally:
+        for block, forward in zip(blocks, before, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
+def _identity(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return hidden_states
+
+
+FAMILY = Family(
+    adapters={
+        "AnimateDiffPipeline": FrameAdapter(),
+        "AnimateDiffControlNetPipeline": FrameAdapter(),
+        "AnimateDiffPAGPipeline": FrameAdapter(),
+        "AnimateDiffSDXLPipeline": FrameAdapter(),
+        "AnimateDiffSparseControlNetPipeline": FrameAdapter(),
+    },
+    image_modes={
+        "AnimateDiffPipeline": without_motion,
+        "AnimateDiffPAGPipeline": without_motion,
+        "AnimateDiffSDXLPipeline": without_motion,
+    },
+    models=(
+        Model(
+            name="animatediff",
+            pipeline="AnimateDiffPipeline",
+            weights="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            licence="CreativeML Open RAIL-M (base), Apache-2.0 (motion module)",
+            parameters="1.3 B",
+            needs="a GPU of 8 GB with --offload",
+            dtype="float16",
+            size=(512, 512),
+            frames=16,
+            fps=8,
+            steps=25,
+            input="prompt",
+            start=("start", 0.96),
+            condition=False,
+            parts=(("motion_adapter", "MotionAdapter", "guoyww/animatediff-motion-adapter-v1-5-2"),),
+            scheduler=SCHEDULER,
+        ),
+        Model(
+            name="animatediff-sparsectrl",
+            pipeline="AnimateDiffSparseControlNetPipeline",
+            weights="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            licence="CreativeML Open RAIL-M (base), Apache-2.0 (others)",
+            parameters="1.3 B",
+            needs="a GPU of 12 GB with --offload",
+            dtype="float16",
+            size=(512, 512),
+            frames=16,
+            fps=8,
+            steps=25,
+            input="image and prompt",
+            start=("start", 0.96),
+            condition=False,
+            parts=(
+                ("motion_adapter", "MotionAdapter", "guoyww/animatediff-motion-adapter-v1-5-3"),
+                ("controlnet", "SparseControlNetModel", "guoyww/animatediff-sparsectrl-rgb"),
+            ),
+            scheduler=SCHEDULER,
+        ),
+        Model(
+            name="animatediff-sdxl",
+            pipeline="AnimateDiffSDXLPipeline",
+            weights="stabilityai/stable-diffusion-xl-base-1.0",
+            licence="CreativeML Open RAIL++-M (base), Apache-2.0 (motion module)",
+            parameters="2.8 B",
+            needs="a GPU of 24 GB with --offload",
+            dtype="float16",
+            size=(1024, 1024),
+            frames=16,
+            fps=8,
+            steps=20,
+            input="prompt",
+            start=("start", 0.96),
+            condition=False,
+            variant="fp16",
+            parts=(("motion_adapter", "MotionAdapter", "guoyww/animatediff-motion-adapter-sdxl-beta"),),
+            scheduler=SCHEDULER,
+        ),
+    ),
+)

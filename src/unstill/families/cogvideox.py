@@ -1,0 +1,61 @@
+"""CogVideoX (Yang et al., https://huggingface.co/papers/2408.06072)."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from unstill.families.base import Family, VideoAdapter
+from unstill.families.model_card import Model
+
+
+class CogVideoXText(VideoAdapter):
+    """Text to video."""
+
+    frames_first = True
+    usual_scheduler = ("CogVideoXDDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
+
+
+class CogVideoX(CogVideoXText):
+    """The image is frame 0 of a second block of channels, whose other frames are zero."""
+
+    image_latents_from = "prepare_latents"
+    denoisers = ("transformer",)
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[1][:, :1].transpose(1, 2) * self.condition_scale(pipe)
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, :1, channels:].transpose(1, 2)
+
+    def condition_scale(self, pipe: Any) -> float:
+        # invert_scale_latents: the image is divided by the factor that videos are multiplied by
+        config = pipe.vae.config
+        return config.scaling_factor**2 if config.invert_scale_latents else 1.0
+
+
+FAMILY = Family(
+    adapters={
+        "CogVideoXPipeline": CogVideoXText(),
+        "CogVideoXImageToVideoPipeline": CogVideoX(),
+    },
+    image_modes={"CogVideoXPipeline": nullcontext},
+    models=(
+        Model(
+            name="cogvideox-5b-i2v",
+            pipeline="CogVideoXImageToVideoPipeline",
+            weights="zai-org/CogVideoX-5b-I2V",
+            licence="CogVideoX License",
+            parameters="5 B",
+            needs="a GPU of 24 GB with --offload",
+            dtype="bfloat16",
+            size=(480, 720),
+            frames=49,
+            fps=8,
+            steps=50,
+            input="image and prompt",
+            start=("start", 0.96),
+            tiled=True,
+        ),
+    ),
+)

@@ -1,0 +1,144 @@
+"""DynamiCrafter (Xing et al., https://huggingface.co/papers/2310.12190) and its predecessor, VideoCrafter1."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unstill.data.sources import Sample
+from unstill.families.base import Family, FrameAdapter
+from unstill.families.model_card import Model
+from unstill.families.training import Encoded, TrainingRole
+
+
+class DynamiCrafter(FrameAdapter):
+    """Image latents are repeated over the frames and concatenated to the channels, in every branch of guidance."""
+
+    image_latents_from = last_setup_call = "prepare_image_latents"
+    denoisers = ("unet",)
+    condition_input = "sample"
+    usual_scheduler = ("DDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, channels:]
+
+
+class DynamiCrafterTraining(TrainingRole):
+    """Image latents are never dropped; a dropped image has the tokens of mid-grey."""
+
+    name = "dynamicrafter"
+    blank_latents = False
+
+    def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
+        pixels = (sample.video[[frame]] * 2 - 1).to(pipe._execution_device)
+        made = {
+            "latents": latents,
+            "tokens": pipe.encode_image(pixels, len(sample.video))[0].float(),
+            "text": pipe.encode_prompt([sample.caption])[0].float(),
+            "fps": torch.tensor(sample.fps),
+        }
+        if pipe.unet.config.in_channels > pipe.unet.config.out_channels:
+            made["image"] = latents[:, [frame]]
+        return made
+
+    def dropped(self, pipe: Any, like: Encoded) -> Encoded:
+        size = pipe.image_encoder.config.image_size
+        grey = torch.zeros(1, 3, size, size, device=pipe._execution_device)
+        frames = like["latents"].shape[1]
+        return {"text": pipe.encode_prompt([""])[0].float(), "tokens": pipe.encode_image(grey, frames)[0].float()}
+
+    def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
+        if "image" in given:
+            image = given["image"].expand(-1, -1, noisy.shape[2], -1, -1)
+            noisy = torch.cat([noisy, image.to(noisy)], 1)
+        context = torch.cat([given["text"], given["tokens"]], 1).to(noisy)
+        return model(noisy, timestep.long(), context, given["fps"], return_dict=False)[0]
+
+
+class VideoCrafterTraining(DynamiCrafterTraining):
+    """The image is seen through its tokens only."""
+
+    name = "videocrafter"
+
+
+FAMILY = Family(
+    adapters={
+        "DynamiCrafterPipeline": DynamiCrafter(),
+        "VideoCrafterPipeline": FrameAdapter(),  # it sees its image as tokens only
+    },
+    training={
+        "DynamiCrafterPipeline": DynamiCrafterTraining(),
+        "VideoCrafterPipeline": VideoCrafterTraining(),
+    },
+    models=(
+        Model(
+            name="dynamicrafter-256",
+            pipeline="DynamiCrafterPipeline",
+            weights="Doubiiu/DynamiCrafter",
+            file="model.ckpt",
+            licence="research, non-commercial (their repository)",
+            parameters="1.4 B",
+            needs="a GPU of 12 GB",
+            dtype="float16",
+            size=(256, 256),
+            frames=16,
+            fps=8,
+            steps=50,
+            input="image and prompt",
+            start=("start", 0.96),
+        ),
+        Model(
+            name="dynamicrafter-512",
+            pipeline="DynamiCrafterPipeline",
+            weights="Doubiiu/DynamiCrafter_512",
+            file="model.ckpt",
+            licence="research, non-commercial (their repository)",
+            parameters="1.4 B",
+            needs="a GPU of 16 GB",
+            dtype="float16",
+            size=(320, 512),
+            frames=16,
+            fps=8,
+            steps=50,
+            input="image and prompt",
+            start=("start", 0.96),
+        ),
+        Model(
+            name="dynamicrafter-1024",
+            pipeline="DynamiCrafterPipeline",
+            weights="Doubiiu/DynamiCrafter_1024",
+            file="model.ckpt",
+            licence="research, non-commercial (their repository)",
+            parameters="1.4 B",
+            needs="a GPU of 24 GB",
+            dtype="float16",
+            size=(576, 1024),
+            frames=16,
+            fps=8,
+            steps=50,
+            input="image and prompt",
+            start=("start", 0.96),
+        ),
+        Model(
+            name="videocrafter-512",
+            pipeline="VideoCrafterPipeline",
+            weights="VideoCrafter/Image2Video-512",
+            file="model.ckpt",
+            licence="research, non-commercial (their repository)",
+            parameters="1.4 B",
+            needs="a GPU of 16 GB",
+            dtype="float16",
+            size=(320, 512),
+            frames=16,
+            fps=8,
+            steps=50,
+            input="image and prompt",
+            start=("start", 0.96),
+            condition=False,
+        ),
+    ),
+    module="unstill.models.dynamicrafter",
+)

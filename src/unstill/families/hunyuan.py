@@ -1,0 +1,92 @@
+"""HunyuanVideo (https://huggingface.co/papers/2412.03603), 1.5, and SkyReels V1, which has its network."""
+
+from typing import Any
+
+import torch
+
+from unstill.families.base import Family, VideoAdapter
+from unstill.families.model_card import Model
+
+
+class HunyuanVideo(VideoAdapter):
+    """
+    The first latents hold a thousandth of the image. `latent_concat`: channels C, C with the image in frame 0, 1 of a
+    mask; `token_replace`: the image takes the place of frame 0.
+    """
+
+    image_latents_from = "prepare_latents"
+    last_setup_call = "set_timesteps"
+    denoisers = ("transformer",)
+
+    def conditioning_frames(self, pipe: Any) -> int:
+        return int(pipe.transformer.config.image_condition_type == "token_replace")
+
+    def first_scale(self, pipe: Any, image_latents: torch.Tensor | None) -> tuple[Any, Any]:
+        assert image_latents is not None
+        return 0.999, 0.001 * image_latents
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[1][:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, -channels - 1 : -1, :1] if x.shape[1] > channels else x[:, :, :1]
+
+
+class HunyuanSkyreels(VideoAdapter):
+    """Channels C, C with the image in frame 0."""
+
+    image_latents_from = "prepare_latents"
+    denoisers = ("transformer",)
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[1][:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, channels:, :1]
+
+
+class HunyuanVideo15(VideoAdapter):
+    """Channels C, C with the image in frame 0, 1 of a mask."""
+
+    image_latents_from = last_setup_call = "prepare_cond_latents_and_mask"
+    denoisers = ("transformer",)
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[0][:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, -channels - 1 : -1, :1]
+
+
+FAMILY = Family(
+    adapters={
+        "HunyuanVideoPipeline": VideoAdapter(),
+        "HunyuanVideoImageToVideoPipeline": HunyuanVideo(),
+        "HunyuanSkyreelsImageToVideoPipeline": HunyuanSkyreels(),
+        "HunyuanVideo15Pipeline": VideoAdapter(),
+        "HunyuanVideo15ImageToVideoPipeline": HunyuanVideo15(),
+    },
+    unsupported={
+        "HunyuanVideoFramepackPipeline": (
+            "samples a video in sections, and methods act on whole videos; use HunyuanVideoImageToVideoPipeline."
+        )
+    },
+    models=(
+        Model(
+            name="hunyuanvideo-i2v",
+            pipeline="HunyuanVideoImageToVideoPipeline",
+            weights="hunyuanvideo-community/HunyuanVideo-I2V",
+            licence="Tencent Hunyuan Community License (not for the EU, the UK and South Korea)",
+            parameters="13 B",
+            needs="a GPU of 60 GB with --offload",
+            dtype="bfloat16",
+            size=(720, 1280),
+            frames=129,
+            fps=24,
+            steps=50,
+            input="image and prompt",
+            start=("start", 0.96),
+            tiled=True,
+        ),
+    ),
+)

@@ -1,0 +1,43 @@
+"""Kandinsky 5."""
+
+from typing import Any
+
+import torch
+
+from unstill.families.base import Family, FirstFrameAdapter, VideoAdapter
+
+
+class KandinskyText(VideoAdapter):
+    """
+    Text to video. The latents are `(B, F, H, W, C)`, and the pipeline writes each step into them: they are copied
+    here, because a view would change under a method that keeps it. Some networks take C + 1 more channels, of zeros.
+    """
+
+    def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        return latents[..., : pipe.transformer.config.in_visual_dim].permute(0, 4, 1, 2, 3).clone()
+
+    def first_from_video(self, pipe: Any, video: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        latents = video.permute(0, 2, 3, 4, 1)
+        if not pipe.transformer.visual_cond:
+            return latents
+        mask = torch.zeros_like(latents[..., :1])
+        mask[:, : self.conditioning_frames(pipe)] = 1
+        return torch.cat([latents, torch.zeros_like(latents), mask], -1)
+
+    def step_to_video(self, x: torch.Tensor, frames: int) -> torch.Tensor:
+        return x.permute(0, 4, 1, 2, 3).clone()
+
+    def step_from_video(self, video: torch.Tensor) -> torch.Tensor:
+        return video.permute(0, 2, 3, 4, 1)
+
+
+class Kandinsky(KandinskyText, FirstFrameAdapter):
+    """The image takes the place of frame 0 for good; after the last step the pipeline evens out its brightness."""
+
+
+FAMILY = Family(
+    adapters={
+        "Kandinsky5T2VPipeline": KandinskyText(),
+        "Kandinsky5I2VPipeline": Kandinsky(),
+    },
+)

@@ -1,0 +1,69 @@
+"""LTX-Video (HaCohen et al., https://huggingface.co/papers/2501.00103) and LTX-2."""
+
+from typing import Any
+
+import torch
+
+from unstill.families.base import Family, FirstFrameAdapter
+from unstill.families.model_card import Model
+
+
+class LTX(FirstFrameAdapter):
+    """The first latents are packed: `(B, S, D)`."""
+
+    last_setup_call = "set_timesteps"
+
+    def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        space, time = self.compression(pipe)
+        size = ((arguments["num_frames"] - 1) // time + 1, arguments["height"] // space, arguments["width"] // space)
+        patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
+        return pipe._unpack_latents(latents, *size, *patches)
+
+    def first_from_video(self, pipe: Any, video: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        return pipe._pack_latents(video, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
+
+    def compression(self, pipe: Any) -> tuple[int, int]:
+        return pipe.vae_spatial_compression_ratio, pipe.vae_temporal_compression_ratio
+
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        mean, deviation = self.moments(pipe, latents)
+        clean = latents.new_zeros(len(latents)) if pipe.vae.config.timestep_conditioning else None
+        return pipe.vae.decode((latents * deviation + mean).to(latents.dtype), clean).sample
+
+
+class LTX2(LTX):
+    """Samples its audio with a copy of the scheduler."""
+
+    has_audio_scheduler = True
+
+
+FAMILY = Family(
+    adapters={
+        "LTXImageToVideoPipeline": LTX(),
+        "LTX2ImageToVideoPipeline": LTX2(),
+    },
+    unsupported={
+        "LTXPipeline": "steps its latents as a list of tokens; use LTXImageToVideoPipeline.",
+        "LTXConditionPipeline": "noises every token to a level of its own; use LTXImageToVideoPipeline.",
+        "LTX2Pipeline": "steps its latents as a list of tokens; use LTX2ImageToVideoPipeline.",
+        "LTX2ConditionPipeline": "steps its latents as a list of tokens; use LTX2ImageToVideoPipeline.",
+    },
+    models=(
+        Model(
+            name="ltx-video",
+            pipeline="LTXImageToVideoPipeline",
+            weights="Lightricks/LTX-Video",
+            licence="RAIL-M of LTX-Video 0.9; commercial use only from 0.9.5",
+            parameters="1.9 B",
+            needs="a GPU of 16 GB with --offload",
+            dtype="bfloat16",
+            size=(480, 704),
+            frames=97,
+            fps=24,
+            steps=50,
+            input="image and prompt",
+            start=("start", 0.96),
+            condition=False,
+        ),
+    ),
+)

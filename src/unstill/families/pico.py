@@ -1,0 +1,99 @@
+"""pico, the model embedded in this package."""
+
+import functools
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unstill.data.images import Size
+from unstill.data.sources import Sample
+from unstill.errors import UnstillError
+from unstill.families.base import Family
+from unstill.families.model_card import Model
+from unstill.families.svd import StableVideoDiffusion, SVDTraining
+from unstill.families.training import Encoded
+
+
+def image_noise_id(deviation: Tensor | float) -> Any:
+    """Standard deviation of the noise on the image latents to the third of the `added_time_ids`."""
+    return 100.0 * deviation
+
+
+class Pico(StableVideoDiffusion):
+    """A transformer that is called as Stable Video Diffusion's U-Net."""
+
+    denoisers = ("transformer",)
+
+    def set_image_noise(
+        self, pipe: Any, noise: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Any]:
+        ids = kwargs["added_time_ids"] if "added_time_ids" in kwargs else args[3]
+        given = ids[-len(noise) :, 2]  # a view; under guidance the first half has no image
+        before = given.clone()  # of `noise_aug_strength`: independent noises add up in variance
+        given.copy_(torch.hypot(before, image_noise_id(noise).to(before)))
+        return functools.partial(given.copy_, before)
+
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        return pipe.decode_latents(latents.transpose(1, 2))
+
+
+class PicoTraining(SVDTraining):
+    """No CLIP, short captions, motion levels that are exact on the synthetic world."""
+
+    name = "pico"
+    denoiser = "transformer"
+    has_text = True
+    has_tokens = False
+    usual_noise = 0.0
+    lora = ("qkv", "out", "widen", "narrow")
+    context = "text"
+
+    def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
+        longest, own = pipe.transformer.config.num_frames, pipe.size
+        if frames > longest or size != (own, own):
+            raise UnstillError(
+                f"data: this model takes clips of at most {longest} frames of {own}x{own}, not {frames} of "
+                f"{size[1]}x{size[0]}; change data.frames and data.size, or leave them out."
+            )
+
+    def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
+        return {
+            "latents": latents,
+            "image": latents[:, [frame]],
+            "text": pipe.encode_prompt([sample.caption])[0],
+            "fps": torch.tensor(sample.fps),
+            "motion": torch.tensor(pipe.encode_motion(sample.motion)),
+        }
+
+    def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
+        shown = given["image"].flatten(1).any(1)  # a dropped image is all zeros, without noise
+        return super().predict(model, noisy, timestep, given, image_noise_id(image_noise) * shown)
+
+
+FAMILY = Family(
+    adapters={"PicoPipeline": Pico()},
+    image_modes={"PicoPipeline": nullcontext},
+    training={"PicoPipeline": PicoTraining()},
+    models=(
+        Model(
+            name="pico",
+            pipeline="PicoPipeline",
+            weights=None,
+            licence="Apache-2.0",
+            parameters="16 M",
+            needs="any CPU",
+            dtype="float32",
+            size=(96, 96),
+            frames=16,
+            fps=8,
+            steps=25,
+            input="image",
+            start=("sigma", 20.0),
+        ),
+    ),
+    module="unstill.models.pico",
+    reward="world",
+)

@@ -1,0 +1,63 @@
+"""All families: one for each file of this package that is not one of `NO_FAMILY`."""
+
+import difflib
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import unstill.families
+from unstill.errors import UnstillError
+from unstill.families.base import Adapter, Family
+from unstill.families.model_card import Model
+from unstill.families.training import TrainingRole
+
+
+NO_FAMILY = {"base", "model_card", "registry", "training"}
+
+FAMILIES: dict[str, Family] = {
+    name: import_module(f"unstill.families.{name}").FAMILY
+    for name in sorted(info.name for info in iter_modules(unstill.families.__path__))
+    if name not in NO_FAMILY
+}
+"""By the name of the file."""
+
+_ALL = FAMILIES.values()
+# Of all families, by pipeline class.
+ADAPTERS = {name: adapter for family in _ALL for name, adapter in family.adapters.items()}
+UNSUPPORTED = {name: reason for family in _ALL for name, reason in family.unsupported.items()}
+IMAGE_MODES = {name: mode for family in _ALL for name, mode in family.image_modes.items()}
+TRAINING = {name: role for family in _ALL for name, role in family.training.items()}
+
+MODELS: tuple[Model, ...] = tuple(
+    sorted((model for family in _ALL for model in family.models), key=lambda model: model.weights is not None)
+)
+"""The embedded model first, the others in the order of the files."""
+
+
+def family_of(pipeline: str) -> Family:
+    """The family of a supported pipeline class, by its name; one without any role for another class."""
+    return next((family for family in _ALL if pipeline in family.adapters), Family())
+
+
+def adapter_for(pipe: Any) -> Adapter:
+    """The adapter of the pipeline's class, or of the nearest one it inherits from; without one `UnstillError`."""
+    for cls in type(pipe).__mro__:
+        if cls.__name__ in ADAPTERS:
+            return ADAPTERS[cls.__name__]
+        if cls.__name__ in UNSUPPORTED:
+            raise UnstillError(f"{type(pipe).__name__} {UNSUPPORTED[cls.__name__]}")
+    name = type(pipe).__name__
+    nearest = difflib.get_close_matches(name, ADAPTERS, n=1, cutoff=0.0)[0]
+    raise UnstillError(
+        f"{name} is not a supported pipeline; the supported one of the nearest name is {nearest}, and all of them are "
+        f"{', '.join(ADAPTERS)}."
+    )
+
+
+def training_for(pipe: Any) -> TrainingRole:
+    """How the pipeline's class is trained; `UnstillError` for one that cannot be trained here."""
+    name = type(pipe).__name__
+    if name not in TRAINING:
+        raise UnstillError(f"{name} cannot be trained here; there is training for {', '.join(TRAINING)}.")
+    TRAINING[name].check(pipe)
+    return TRAINING[name]

@@ -1,0 +1,91 @@
+"""How `unstill train` trains a family: what a clip is encoded to, and how the denoiser is called with it."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from unstill.data.images import Size
+from unstill.data.sources import Sample
+from unstill.errors import UnstillError
+
+
+Encoded = dict[str, Tensor]
+"""One clip as the denoiser is trained on it, or a batch of them with a first dimension more.
+
+latents (C, F, h, w): of the video. image (C, 1 or F, h, w): of the conditional image, as the network sees them (absent
+where it sees none). mask: channels that go before them. tokens (L, D): of the image. text (L, D): of the caption.
+fps, motion (): conditions of the network.
+"""
+
+
+class TrainingRole:
+    """
+    What must be known of a pipeline class to train its denoiser.
+
+    Attributes:
+        name: in presets of the condition noise (`training.condition_noise.PLANS`) and in messages.
+        denoiser: the component that is trained.
+        blank_latents: whether a dropped image also means zeros for its latents.
+        has_text: whether the network sees a caption.
+        has_tokens: whether the network sees tokens of the image.
+        usual_noise: standard deviation of the noise on the image that the network is conditioned on by default.
+        lora: names of the linear layers that LoRA is added to by default.
+    """
+
+    name: ClassVar[str]
+    denoiser: ClassVar[str] = "unet"
+    blank_latents: ClassVar[bool] = True
+    has_text: ClassVar[bool] = True
+    has_tokens: ClassVar[bool] = True
+    usual_noise: ClassVar[float] = 0.0
+    lora: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def check(self, pipe: Any) -> None:
+        """Raises `UnstillError` for a pipeline of the class that cannot be trained."""
+
+    def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
+        """Raises `UnstillError` for clips of a length or size (H, W) that the network cannot take."""
+        multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
+        check_multiple(pipe, size, multiple)
+
+    def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
+        """
+        Everything the denoiser is trained on.
+
+        Args:
+            latents: of the clip, `(C, F, h, w)`, by `Adapter.encode_video`.
+            frame: the number of the frame that is the conditional image.
+        """
+        raise NotImplementedError
+
+    def dropped(self, pipe: Any, like: Encoded) -> Encoded:
+        """What replaces a dropped caption (`text`) and image (`tokens`)."""
+        return {name: torch.zeros_like(like[name]) for name in ("text", "tokens") if name in like}
+
+    def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
+        """
+        The network's prediction.
+
+        Args:
+            noisy: latents `(B, C, F, h, w)`, scaled as the network sees them.
+            timestep: `(B,)`, in the network's unit.
+            given: a batch of encoded clips.
+            image_noise: standard deviation of the noise on the image, `(B,)`.
+
+        Returns:
+            `(B, C, F, h, w)`.
+        """
+        raise NotImplementedError
+
+
+def check_multiple(pipe: Any, size: Size, multiple: int) -> None:
+    """Raises `UnstillError` for a size (H, W) that is not a multiple both ways."""
+    height, width = size
+    if height % multiple or width % multiple:
+        raise UnstillError(
+            f"data.size is {width}x{height}, but {type(pipe).__name__} takes multiples of {multiple} both ways, such "
+            f"as {max(1, round(width / multiple)) * multiple}x{max(1, round(height / multiple)) * multiple}."
+        )

@@ -1,0 +1,157 @@
+"""Wan 2.1 and 2.2 (https://huggingface.co/papers/2503.20314), and SkyReels V2, which has its network."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unstill.data.images import Size
+from unstill.data.sources import Sample
+from unstill.errors import UnstillError
+from unstill.families.base import Family, VideoAdapter
+from unstill.families.model_card import Model
+from unstill.families.training import Encoded, TrainingRole, check_multiple
+
+
+class WanText(VideoAdapter):
+    """Text to video."""
+
+    usual_scheduler = ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True})
+
+    def handover(self, pipe: Any) -> float | None:
+        ratio = pipe.config.get("boundary_ratio")
+        if ratio is None or getattr(pipe, "transformer_2", None) is None:
+            return None
+        return float(ratio * pipe.scheduler.config.num_train_timesteps)
+
+
+class Wan(WanText):
+    """
+    The image is encoded as a video whose other frames are empty, and concatenated behind a mask: channels C, 4, C.
+    With `expand_timesteps` (Wan 2.2 5B) it takes the place of frame 0 instead.
+    """
+
+    image_latents_from = "prepare_latents"
+    denoisers = ("transformer", "transformer_2")
+
+    def conditioning_frames(self, pipe: Any) -> int:
+        return int(pipe.config.get("expand_timesteps", False))
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[1][:, -video.shape[1] :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, -channels:, :1]
+
+
+class ModularWanText(WanText):
+    """Text to video, made of blocks."""
+
+    modular = True
+
+
+class ModularWan(Wan):
+    """`Wan`, made of blocks."""
+
+    modular = True
+
+    def conditioning_frames(self, pipe: Any) -> int:
+        return 0
+
+
+class WanTraining(TrainingRole):
+    """Wan 2.1: condition latents of the image before empty frames, behind a mask of four channels."""
+
+    name = "wan"
+    denoiser = "transformer"
+    blank_latents = False
+
+    def check(self, pipe: Any) -> None:
+        if pipe.transformer_2 is not None or pipe.config.get("expand_timesteps") or pipe.transformer is None:
+            raise UnstillError(
+                "Of Wan only 2.1 image-to-video can be trained here: one transformer, image behind a mask."
+            )
+
+    def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
+        check_multiple(pipe, size, pipe.vae_scale_factor_spatial * pipe.transformer.config.patch_size[1])
+        step = pipe.vae_scale_factor_temporal
+        if frames % step != 1:
+            raise UnstillError(
+                f"data.frames is {frames}, but {type(pipe).__name__} takes a multiple of {step} and one more, such as "
+                f"{frames // step * step + 1}."
+            )
+
+    def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
+        frames, _, height, width = sample.video.shape
+        device, pixels = pipe._execution_device, sample.video[[frame]]
+        _, condition = pipe.prepare_latents(
+            (pixels * 2 - 1).to(device),
+            1,
+            len(latents),
+            height,
+            width,
+            frames,
+            torch.float32,
+            device,
+            latents=latents[None],
+        )
+        made = {"latents": latents, "mask": condition[0, : -len(latents)], "image": condition[0, -len(latents) :]}
+        made["text"] = pipe.encode_prompt([sample.caption], do_classifier_free_guidance=False)[0][0].float()
+        if pipe.transformer.config.image_dim is not None:
+            picture = (pixels[0] * 255).round().byte()
+            made["tokens"] = pipe.encode_image(picture, device)[0].float()
+        return made
+
+    def dropped(self, pipe: Any, like: Encoded) -> Encoded:
+        text = pipe.encode_prompt([""], do_classifier_free_guidance=False)[0][0].float()
+        return super().dropped(pipe, like) | {"text": text}
+
+    def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
+        x = torch.cat([noisy, given["mask"].to(noisy), given["image"].to(noisy)], 1)
+        tokens = given["tokens"].to(noisy) if "tokens" in given else None
+        return model(x, timestep, given["text"].to(noisy), tokens, return_dict=False)[0]
+
+
+FAMILY = Family(
+    adapters={
+        "WanPipeline": WanText(),
+        "WanVACEPipeline": WanText(),
+        "WanImageToVideoPipeline": Wan(),
+        "WanModularPipeline": ModularWanText(),
+        "Wan22ModularPipeline": ModularWanText(),
+        "WanImage2VideoModularPipeline": ModularWan(),
+        "Wan22Image2VideoModularPipeline": ModularWan(),
+        "SkyReelsV2Pipeline": WanText(),
+        "SkyReelsV2ImageToVideoPipeline": Wan(),
+    },
+    unsupported={
+        "WanAnimatePipeline": (
+            "samples a video in segments, and methods act on whole videos; use WanImageToVideoPipeline."
+        ),
+        "Wan22VaceModularPipeline": "shows its image to a network of its own; use Wan22Image2VideoModularPipeline.",
+        "SkyReelsV2DiffusionForcingImageToVideoPipeline": (
+            "samples every latent frame with a scheduler of its own, and methods act on whole videos; use "
+            "SkyReelsV2ImageToVideoPipeline."
+        ),
+    },
+    image_modes={"WanPipeline": nullcontext},
+    training={"WanImageToVideoPipeline": WanTraining()},
+    models=(
+        Model(
+            name="wan2.1-i2v-14b-480p",
+            pipeline="WanImageToVideoPipeline",
+            weights="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+            licence="Apache-2.0",
+            parameters="14 B",
+            needs="a GPU of 40 GB with --offload",
+            dtype="bfloat16",
+            size=(480, 832),
+            frames=81,
+            fps=16,
+            steps=50,
+            input="image and prompt",
+            start=("start", 0.96),
+        ),
+    ),
+)
