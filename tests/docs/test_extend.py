@@ -1,6 +1,10 @@
 """docs/extend.md: every recipe is run as it stands there."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import torch
 from torch.nn.functional import interpolate
 
 import unstill
-from tests.pipelines import CASES, LONG, hunyuan_embeddings, hunyuan_video, picture, pipeline, sample
+from tests.pipelines import CASES, LONG, hunyuan_embeddings, hunyuan_video, picture, pipeline, random_pico, sample
 from unstill.families.base import VideoAdapter
 from unstill.families.registry import ADAPTERS
 from unstill.metrics.torchmetrics_wrappers import VideoMean
@@ -20,9 +24,14 @@ from unstill.metrics.video_checks import as_float
 PAGE = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
 
 
+def block(name: str) -> str:
+    """The code of a marked block of the page."""
+    return re.search(rf"<!-- tests/docs/test_extend.py: {name} -->\n```py\n(.*?)```", PAGE, re.DOTALL)[1]
+
+
 def run(name: str, **names) -> dict:
     """The names that the marked block of the page leaves behind."""
-    code = re.search(rf"<!-- tests/docs/test_extend.py: {name} -->\n```py\n(.*?)```", PAGE, re.DOTALL)[1]
+    code = block(name)
     names |= {"__name__": __name__, "torch": torch, "unstill": unstill, "ADAPTERS": ADAPTERS}
     exec(code, names)
     return names
@@ -71,6 +80,64 @@ def test_an_image_pipeline(monkeypatch) -> None:
         with unstill.apply(pipe, *methods):
             videos.append(sample(case, pipe))
     assert torch.equal(*videos) and not torch.equal(videos[0], sample(case, pipe))
+
+
+def test_a_family(tmp_path) -> None:
+    """The file alone is enough for apply, the table, the list of models, loading and training."""
+    (tmp_path / "families").mkdir()
+    (tmp_path / "families" / "ours.py").write_text(block("family"))
+    (tmp_path / "ours_pipeline.py").write_text(
+        "from unstill.models.pico import PicoPipeline\n\n\nclass OursPipeline(PicoPipeline):\n    pass\n"
+    )
+    random_pico().save_pretrained(tmp_path / "model")
+    index = tmp_path / "model" / "model_index.json"
+    index.write_text(index.read_text().replace('"PicoPipeline"', '"OursPipeline"'))
+    recipe = f"""
+        model: {tmp_path / "model"}
+        data: {{videos: world, frames: 2, clips: 2, workers: 0}}
+        train: {{steps: 1, batch: 2, ema: null}}
+    """
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    (tmp_path / "use.py").write_text(USE)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    said = subprocess.run(
+        [sys.executable, "use.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    names = json.loads(said.stdout.splitlines()[0])
+    assert "ours" in names and names[0] == "pico"
+    assert (tmp_path / "run" / "pipeline" / "model_index.json").is_file()
+
+
+USE = """
+import json
+
+import torch
+import unstill.families
+
+unstill.families.__path__.append("families")
+
+import unstill
+from typer.testing import CliRunner
+from unstill.cli import app
+from unstill.hooks.compatibility import refusals
+
+listed = CliRunner().invoke(app, ["models", "--json"])
+assert listed.exit_code == 0, listed.output
+print(json.dumps([model["name"] for model in json.loads(listed.stdout)]))
+table = refusals()
+assert table["OursPipeline"] == {name: why.replace("Pico", "Ours") for name, why in table["PicoPipeline"].items()}
+pipe = unstill.load("./model")
+assert type(pipe).__name__ == "OursPipeline"
+image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+call = lambda: pipe(image, num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="pt").frames
+plain = call()
+with unstill.apply(pipe, unstill.ConditioningAugmentation(level=0.5)):
+    assert not torch.equal(call(), plain)
+assert torch.equal(call(), plain)
+trained = CliRunner().invoke(app, ["train", "recipe.yaml", "--out", "run"])
+assert trained.exit_code == 0, trained.output
+"""
 
 
 def test_a_metric(capsys) -> None:
