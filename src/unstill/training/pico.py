@@ -20,9 +20,10 @@ from unstill.data.captions import codes
 from unstill.data.files import replacing
 from unstill.data.ownership import check_folder, write_record
 from unstill.errors import UnstillError
+from unstill.families.pico import image_noise_id
 from unstill.latent_statistics import LatentStatistics
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, edm_scheduler, motion_bucket
-from unstill.models.pico.pipeline import MAX_IMAGE_NOISE, image_noise_id
+from unstill.models.pico.pipeline import MAX_IMAGE_NOISE
 from unstill.models.pico.text import one_hot
 from unstill.models.saving import save
 from unstill.training.pico_autoencoder import train_autoencoder
