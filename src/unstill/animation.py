@@ -17,7 +17,6 @@ from PIL import Image
 
 from unstill.animation_request import AnimationRequest
 from unstill.animation_result import Animation, check_output
-from unstill.data.images import resize_and_crop
 from unstill.data.output_paths import check_writable
 from unstill.lab.provenance import versions
 from unstill.methods.base import Method
@@ -59,6 +58,7 @@ def animate(
     size: tuple[int, int] | None = None,
     fps: int | None = None,
     guidance: float | None = None,
+    crop: str | tuple[float, float] = "auto",
     seed: int = 0,
     plain: bool = True,
     candidates: CandidateOptions | None = None,
@@ -88,6 +88,9 @@ def animate(
         size: (height, width) in pixels, for models that make more than one size.
         fps: frames per second of the written video; by default the model's.
         guidance: weight of prompt and image, the pipeline's `guidance_scale`; by default the pipeline's.
+        crop: what of a picture of another aspect ratio the model sees: `"centre"`, `"fit"` (the whole on a blurred
+            ground), `"X,Y"` or (x, y), the middle of the part in percent from the left and the top, or `"auto"`: the
+            centre unless that cuts off more than 35 %, then the whole.
         seed: of the noise. The same seed gives the same video.
         plain: also make the plain video, which takes as long again.
         candidates: how pictures are made of a prompt and chosen.
@@ -131,6 +134,7 @@ def animate(
         size=size,
         fps=fps,
         guidance=guidance,
+        crop=crop,
         seed=seed,
         candidates=candidates,
     )
@@ -158,7 +162,8 @@ def _sample(
 ) -> Animation:
     """The videos with their scores and settings; of files, only candidates are written."""
     size = request.size_for(pipe)
-    picture = None if request.picture is None else resize_and_crop(request.picture, size)
+    fitted = request.fitted_picture(pipe)
+    picture = None if fitted is None else fitted.picture
     methods, chosen, reward = request.methods, None, None
     if request.candidates is not None:
         with _timed(seconds, "improved"):
@@ -183,6 +188,7 @@ def _sample(
         frames=videos["improved"],
         plain=videos.get("plain"),
         picture=picture,
+        picture_note=fitted.note if fitted else "",
         fps=request.rate,
         scores=scores,
         verdict=_verdict(scores, chosen),
@@ -192,6 +198,7 @@ def _sample(
             "versions": versions(),
             "platform": platform.platform(),
             "image": request.source,
+            "crop": fitted and {"crop": fitted.crop, "seen": fitted.box},
             "model": {
                 "name": request.model,
                 "pipeline": type(pipe).__name__,

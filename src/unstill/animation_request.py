@@ -13,6 +13,7 @@ from PIL import Image
 
 from unstill.data.images import read_image
 from unstill.data.ownership import digest
+from unstill.data.picture_crop import Crop, FittedPicture, fit_picture, parse_crop
 from unstill.errors import UnstillError
 from unstill.families.model_card import Model
 from unstill.methods.base import Method
@@ -46,6 +47,7 @@ class AnimationRequest:
     size: tuple[int, int] | None
     fps: int | None
     guidance: float | None
+    crop: Crop
     seed: int
     candidates: CandidateOptions | None
 
@@ -64,6 +66,7 @@ class AnimationRequest:
         size: tuple[int, int] | None,
         fps: int | None,
         guidance: float | None,
+        crop: str | tuple[float, float],
         seed: int,
         candidates: CandidateOptions | None,
     ) -> Self:
@@ -85,6 +88,7 @@ class AnimationRequest:
             of_model = None if model is None else registry.pipeline_name(model)
             if (pipeline.__name__ if pipeline else of_model) == "PicoPipeline":
                 image = registry.bundled_picture()
+        part = parse_crop(crop)
         picture, source = _read(image)
         if model is not None:
             defaults = registry.defaults_of(model)
@@ -116,6 +120,7 @@ class AnimationRequest:
             size=size,
             fps=fps,
             guidance=guidance,
+            crop=part,
             seed=seed,
             candidates=(candidates or CandidateOptions()) if makes_picture else None,
         )
@@ -138,6 +143,10 @@ class AnimationRequest:
     def size_for(self, pipe: Any) -> tuple[int, int]:
         """(height, width) of the video, in pixels."""
         return self.size or (self.entry.size if self.entry else native_size(pipe))
+
+    def fitted_picture(self, pipe: Any) -> FittedPicture | None:
+        """What the model sees of the picture; `None` where there is only a prompt."""
+        return None if self.picture is None else fit_picture(self.picture, self.size_for(pipe), self.crop)
 
     def call(self, pipe: Any, picture: Image.Image | None) -> dict[str, Any]:
         """Arguments of the pipeline's call for a picture of the size of the video."""

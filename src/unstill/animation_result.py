@@ -36,6 +36,7 @@ class Animation:
         frames: the video with methods, uint8 (F, 3, H, W).
         plain: the video of the same seed without methods, uint8 (F, 3, H, W); `None` where it was left out.
         picture: the picture as the model saw it, of the size of the video; `None` where the model saw only a prompt.
+        picture_note: one sentence on what of the picture was cut off or added; empty where the model saw it as it is.
         fps: frames per second.
         scores: by `"plain"` and `"improved"`, see `unstill.metrics.quick_scores.measure`; with candidates also the
             mean `reward` of the frames.
@@ -49,6 +50,7 @@ class Animation:
     frames: torch.Tensor
     plain: torch.Tensor | None
     picture: Image.Image | None
+    picture_note: str
     fps: int
     scores: dict[str, dict[str, float]]
     verdict: str

@@ -55,6 +55,23 @@ def test_without_an_argument_the_bundled_picture_moves(unstill, tmp_path, monkey
     assert len(read_video(tmp_path / "short.gif")) == 5
 
 
+def test_what_the_model_sees_of_a_picture_of_another_shape_is_said_and_can_be_chosen(unstill, model, photo, tmp_path):
+    told = {}
+    for crop in ("auto", "fit", "0,50"):
+        out = tmp_path / f"{crop}.gif"
+        result = unstill("animate", photo, "--model", model, *QUICK, "--no-plain", "--crop", crop, "--out", out)
+        told[crop] = result.stdout.splitlines()[0], json.loads(out.with_suffix(".json").read_text())["crop"]
+    hint = "Change it with --crop fit, centre or X,Y."
+    seen = "The model sees 67% of the picture; cut off:"
+    assert told["auto"][0] == f"{seen} 17% at the left and 17% at the right. {hint}"
+    assert told["0,50"][0] == f"{seen} 33% at the right. {hint}"
+    assert told["fit"][0].startswith("The model sees the whole picture, with a blurred copy of it above and below")
+    assert told["auto"][1] == {"crop": "50,50", "seen": [16, 0, 80, 64]} and told["fit"][1]["crop"] == "fit"
+    wrong = unstill("animate", photo, "--model", model, "--crop", "left", "--out", tmp_path / "wrong.gif")
+    assert wrong.exit_code == 2 and "A crop is auto, centre, fit" in wrong.stderr
+    assert not (tmp_path / "wrong.gif").exists()
+
+
 @pytest.mark.parametrize(("name", "made"), [("a.gif", "a.gif"), ("a.webp", "a.webp"), ("frames", "frames")])
 def test_every_kind_of_output_can_be_read_again(unstill, model, photo, tmp_path, name, made):
     out = tmp_path / name

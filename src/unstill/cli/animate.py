@@ -36,6 +36,13 @@ def animate(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps: more is slower and cleaner.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
+    crop: Annotated[
+        str,
+        typer.Option(
+            help="What the model sees of a picture of another shape: centre, fit (all of it, on a blurred ground), "
+            "X,Y (the middle of the part, in percent from the left and the top), or auto."
+        ),
+    ] = "auto",
     fps: Annotated[int | None, typer.Option(min=1, max=120, help="Frames per second of the written video.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same video.")] = 0,
     out: Annotated[Path, typer.Option(help=".mp4, .gif, .webp, or a folder for PNG pictures.")] = Path("animated.mp4"),
@@ -101,6 +108,7 @@ def animate(
             size=shape,
             fps=fps,
             guidance=guidance,
+            crop=crop,
             seed=seed,
             plain=plain,
             candidates=CandidateOptions(**given) if given else None,
@@ -124,6 +132,8 @@ def _show(animation: Animation) -> None:
     from unstill.cli.scores import table
 
     console = Console(highlight=False)
+    if animation.picture_note:
+        console.print(f"{animation.picture_note} Change it with --crop fit, centre or X,Y.", soft_wrap=True)
     console.print(table(animation.scores))
     if animation.verdict:
         console.print(animation.verdict, soft_wrap=True)

@@ -40,12 +40,14 @@ class FittedPicture:
     note: str
 
 
-def parse_crop(text: str) -> Crop:
-    """`"auto"`, `"centre"`, `"fit"` or `"X,Y"` in percent, as a person types it.
+def parse_crop(text: str | tuple[float, float]) -> Crop:
+    """A crop, or what a person types for it: `"auto"`, `"centre"`, `"fit"` or `"X,Y"` in percent.
 
     Raises:
         UnstillError: anything else.
     """
+    if not isinstance(text, str):
+        return _check_crop(text)
     word = text.strip().lower()
     word = {"center": "centre"}.get(word, word)
     if word in ("auto", "centre", "fit"):
