@@ -24,8 +24,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    markdown = re.sub(r"<!-- measured: (\w+) -->", lambda found: pages.measured(found[1]), markdown)
-    markdown = markdown.replace("<!-- first five minutes -->", pages.first_five_minutes() + "\n")
+    markdown = pages.filled(markdown)
     markdown = re.sub(r"(\d) ± (\d)", "\\1\u00a0±\u00a0\\2", markdown)  # one figure, one line
     return links.kept_in(markdown, page.file.src_uri, pages.homes())
 

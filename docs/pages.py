@@ -20,6 +20,8 @@ import unstill
 from unstill.cli import app
 from unstill.families.model_card import Model
 from unstill.families.registry import MODELS
+from unstill.hooks import compatibility
+from unstill.methods.registry import changes_of, method_classes, summary_of
 
 
 DOCS = Path(__file__).parent
@@ -57,9 +59,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 def generated() -> dict[str, str]:
     """Every page that is made here: path below docs/ -> Markdown."""
-    from unstill.hooks.compatibility import refusals
-
-    table = refusals()
+    table = compatibility.refusals()
     made = {"commands/index.md": commands(), "models/index.md": models(), "reference/index.md": reference_index()}
     made |= {f"commands/{name}.md": command(name, verb) for name, verb in verbs().items()}
     made |= {f"models/{one.name}.md": model(one, table[one.pipeline]) for one in MODELS}
@@ -267,6 +267,31 @@ def models() -> str:
         "\n".join([*lines, *_table(("name", "takes", "frames, size", "memory", "licence of the weights"), rows)])
         + "\n"
     )
+
+
+# Markers in written pages
+
+
+def filled(markdown: str) -> str:
+    """A written page with its markers replaced by what the code says."""
+    markdown = re.sub(r"<!-- measured: (\w+) -->", lambda found: measured(found[1]), markdown)
+    for marker, make in {
+        "methods": methods,
+        "what works where": compatibility.markdown,
+        "first five minutes": first_five_minutes,
+    }.items():
+        if (comment := f"<!-- {marker} -->") in markdown:
+            markdown = markdown.replace(comment, make() + "\n")
+    return markdown
+
+
+def methods() -> str:
+    """The registry of methods as a table, for docs/methods/index.md."""
+    rows = [
+        [cls.use_when, f"[{cls.__name__}]({name}.md)", changes_of(cls), cls.cost, summary_of(cls)]
+        for name, cls in method_classes().items()
+    ]
+    return "\n".join(_table(("your video", "try", "it changes", "costs", "what it does"), rows))
 
 
 # What was measured

@@ -56,10 +56,19 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     elif name in _MODULES:
         value = import_module(f".{name}", __name__)
+    elif name[:1].isupper() and (method := _method(name)) is not None:
+        return method
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _method(name: str) -> Any:
+    """A method class that is not listed above: one whose file was added to `unstill.methods`."""
+    from unstill.methods.registry import method_classes
+
+    return next((cls for cls in method_classes().values() if cls.__name__ == name), None)
 
 
 def __dir__() -> list[str]:

@@ -51,6 +51,11 @@ class Parameter:
     about: str = ""
 
     @property
+    def required(self) -> bool:
+        """Whether a value must be given."""
+        return self.default is dataclasses.MISSING
+
+    @property
     def alternatives(self) -> tuple[Any, ...]:
         """The members of a union; the annotation itself if it is none."""
         union = typing.get_origin(self.annotation) in (Union, types.UnionType)
@@ -118,7 +123,7 @@ def parameters_of(cls: type) -> dict[str, Parameter]:
     """The fields of a dataclass by name."""
     hints, about = typing.get_type_hints(cls), _descriptions(cls)
     return {
-        field.name: Parameter(field.name, hints[field.name], field.default, about.get(field.name, ""))
+        field.name: Parameter(field.name, hints[field.name], _default(field), about.get(field.name, ""))
         for field in dataclasses.fields(cls)
     }
 
@@ -153,6 +158,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word[:80], known, n=1)
     listed = f"known: {', '.join(known)}." if known else "it has none."
     return f"; did you mean {close[0]!r}? {listed[0].upper()}{listed[1:]}" if close else f"; {listed}"
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 @cache

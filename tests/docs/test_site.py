@@ -10,8 +10,9 @@ import yaml
 
 import unstill
 from unstill.cli import app
-from unstill.cli.options import method_classes
 from unstill.families.registry import MODELS
+from unstill.methods.early_start import EarlyStart
+from unstill.methods.registry import PLACES, method_classes, places_of
 
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,8 @@ WRITTEN = {
     if not path.name.endswith(".words.md")
 }
 REST = {path: (ROOT / path).read_text("utf-8") for path in ("README.md", "benchmarks/README.md", "CHANGELOG.md")}
-ALL = {f"docs/{path}": text for path, text in (WRITTEN | GENERATED).items()} | REST
+SHOWN = {path: pages.filled(text) for path, text in WRITTEN.items()}
+ALL = {f"docs/{path}": text for path, text in (SHOWN | GENERATED).items()} | REST
 
 
 def prose(markdown: str) -> str:
@@ -75,7 +77,20 @@ def test_every_verb_model_and_method_has_its_page() -> None:
         assert model.licence in GENERATED[f"models/{model.name}.md"]
     for name in method_classes():
         text = WRITTEN[f"methods/{name}.md"]
-        assert f"../media/{name}.webp" in text and text.count("When not to use it") == 1, name
+        picture = f"media/{name}.webp"
+        assert (f"../{picture}" in text) == (DOCS / picture).is_file() and text.count("When not to use it") == 1, name
+
+
+def test_tables_of_methods_are_those_of_the_registry() -> None:
+    row = f"| {EarlyStart.use_when} | [EarlyStart](early_start.md) | start | nothing | {EarlyStart.summary} |"
+    assert row in SHOWN["methods/index.md"]
+    assert "\n| `WanImageToVideo` | yes | yes |" in SHOWN["pipelines.md"]
+    listed = re.findall(r"^\| (.*) \| \[`(\w+)`\]\(docs/methods/\w+.md\) \| (.*) \|$", REST["README.md"], re.MULTILINE)
+    assert [name for _, name, _ in listed] == [name for name in method_classes() if name in {row[1] for row in listed}]
+    for use_when, name, cells in listed:
+        cls = method_classes()[name]
+        marks = ["●" if place in places_of(cls) else "" for place in PLACES]
+        assert (use_when, [cell.strip() for cell in cells.split("|")]) == (cls.use_when, [*marks, cls.cost]), name
 
 
 def test_a_command_says_what_its_options_take() -> None:
@@ -99,7 +114,7 @@ def test_measured_rows_are_those_of_the_file() -> None:
         shown = pages.measured(cls.__name__)
         if not measured:  # the lab's recipes stand in, or the page has a page of its own
             in_the_lab = {"FreeInit": "`free-init`", "NIVSDS": "`ni-vsds`", "TimeNoise": "Not in the"}
-            assert in_the_lab[cls.__name__] in shown
+            assert in_the_lab.get(cls.__name__, "Not in the") in shown
             continue
         assert shown.count("\n| `") == len(measured), name
         assert all(f"{row['motion']['mean']:.2f}" in shown for row in measured)

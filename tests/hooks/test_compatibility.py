@@ -1,6 +1,4 @@
-"""The table of what works where: against `apply` itself, and against the docs."""
-
-from pathlib import Path
+"""The table of what works where: against `apply` itself."""
 
 import diffusers
 import pytest
@@ -12,14 +10,19 @@ from unstill.families.registry import UNSUPPORTED
 from unstill.hooks import adapter_for
 from unstill.hooks.compatibility import examples, markdown, refusals
 from unstill.hooks.free_init import FreeInitNoise
+from unstill.methods.registry import method_classes
 
 
-PIPELINES = Path(__file__).parents[2] / "docs" / "pipelines.md"
-
-
-def test_the_docs_have_the_table_as_it_is() -> None:
-    """After a change: `python -m unstill.hooks.compatibility`."""
-    assert markdown() in PIPELINES.read_text()
+def test_the_table_has_every_pipeline_and_method_with_the_reasons_below() -> None:
+    table, lines = refusals(), markdown().splitlines()
+    assert lines[0] == f"| `...Pipeline` | {' | '.join(cls.__name__ for cls in method_classes().values())} |"
+    rows = lines[2 : 2 + len(table)]
+    for row, (name, cells) in zip(rows, table.items(), strict=True):
+        assert row.startswith(f"| `{name.removesuffix('Pipeline')}` | ")
+        assert [cell.startswith(" no (") for cell in row.split("|")[2:-1]] == [
+            bool(reason) for reason in cells.values()
+        ]
+    assert sum(line.startswith(("1. ", "2. ")) for line in lines) == 2
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "VideoCrafterPipeline"])  # has other betas here

@@ -1,13 +1,16 @@
-"""`unstill models` and `unstill methods`: what there is."""
+"""`unstill models` and `unstill methods`: the registries, printed."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+
+if TYPE_CHECKING:
+    from unstill.methods.base import Method
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -33,41 +36,64 @@ def models(as_json: Json = False) -> None:
 
 
 def methods(as_json: Json = False) -> None:
-    """List the methods, their parameters and defaults, and the pipelines that they do not work on."""
+    """List the methods: what each does, when to use it, its parameters and presets, where it does not work."""
     from unstill.families.registry import UNSUPPORTED
     from unstill.hooks.compatibility import refusals
-    from unstill.methods.registry import method_classes, plain
+    from unstill.methods.registry import method_classes
 
     table = refusals()
-    found: list[dict[str, Any]] = []
-    for name, cls in method_classes().items():
-        parameters = {
-            field.name: "required" if field.default is dataclasses.MISSING else plain(field.default)
-            for field in dataclasses.fields(cast(Any, cls))
-        }
-        about = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
-        refused = {pipeline: cells[cls.__name__] for pipeline, cells in table.items() if cells[cls.__name__]}
-        presets = list(cls.presets)
-        found.append({"name": name, "about": about, "parameters": parameters, "presets": presets, "refused": refused})
+    described = [
+        _described(name, cls, {pipeline: cells[cls.__name__] for pipeline, cells in table.items()})
+        for name, cls in method_classes().items()
+    ]
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(described, indent=2))
         return
     from rich.console import Console
     from rich.padding import Padding
 
     console = Console(highlight=False)
-    for method in found:
+    console.width = min(console.width, 80)
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Padding(text, (0, 0, 0, 2)), style=style)
+
+    for method in described:
         console.print(f"[bold]{method['name']}[/bold]")
-        console.print(Padding(method["about"], (0, 0, 0, 2)))
-        settings = ", ".join(f"{key}={typed(value)}" for key, value in method["parameters"].items())
-        console.print(Padding(f"{settings}; presets: {', '.join(method['presets'])}", (0, 0, 0, 2)), style="dim")
+        say(method["summary"])
+        if method["use_when"]:
+            say(f"Use it when your video {method['use_when']}.")
+        say(f"Changes: {method['changes']}. Costs: {method['cost'] or 'not stated'}.")
+        parameters = ", ".join(f"{key}={typed(value)}" for key, value in method["parameters"].items())
+        say(f"Parameters: {parameters or 'none'}")
+        say(f"Presets: {', '.join(method['presets'])}")
         refused = {pipeline: reason for pipeline, reason in method["refused"].items() if pipeline not in UNSUPPORTED}
         for reason, pipelines in by_reason(refused).items():
             where = "any pipeline" if refused.keys() | UNSUPPORTED.keys() == table.keys() else ", ".join(pipelines)
-            console.print(Padding(f"not on {where}: {reason}", (0, 0, 0, 2)), style="dim")
+            say(f"Not on {where}: {reason}", style="dim")
+        say(f"How: {method['how']}", style="dim")
         console.print()
     for pipeline, reason in UNSUPPORTED.items():
         console.print(f"No method works on {pipeline}: it {reason}", style="dim")
+
+
+def _described(name: str, cls: type[Method], refusals: dict[str, str]) -> dict[str, Any]:
+    """A method as `--json` prints it, in the order in which the list says it."""
+    from unstill.methods.registry import changes_of, how_of, plain, summary_of
+    from unstill.parameters import parameters_of
+
+    parameters = parameters_of(cls).values()
+    return {
+        "name": name,
+        "summary": summary_of(cls),
+        "use_when": cls.use_when,
+        "changes": changes_of(cls),
+        "cost": cls.cost,
+        "parameters": {one.name: "required" if one.required else plain(one.default) for one in parameters},
+        "presets": list(cls.presets),
+        "refused": {pipeline: reason for pipeline, reason in refusals.items() if reason},
+        "how": how_of(cls),
+    }
 
 
 def by_reason(refused: dict[str, str]) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ import unstill.methods
 from unstill.errors import UnstillError
 from unstill.latent_statistics import LatentStatistics
 from unstill.methods.base import LEVELS, Method
+from unstill.parameters import parameters_of
 
 
 PLACES = {"start": ("on_schedule", "on_noise", "on_start"), "step": ("on_step",), "condition": ("on_condition",)}
@@ -49,12 +50,18 @@ def places_of(cls: type[Method]) -> list[str]:
     return [place for place, hooks in PLACES.items() if place in cls.place or any(map(overridden, hooks))]
 
 
+def changes_of(cls: type[Method]) -> str:
+    """The same in words: `"start, step"`, `"start, in a loop"`, `"condition, in training"`."""
+    stage = {"sampling": [], "loop": ["in a loop"], "training": ["in training"]}[cls.stage]
+    return ", ".join([*places_of(cls), *stage])
+
+
 def summary_of(cls: type[Method]) -> str:
     """What a method does for a user, in one line: its `summary`, or the first paragraph of its docstring."""
-    return cls.summary or formula_of(cls)
+    return cls.summary or how_of(cls)
 
 
-def formula_of(cls: type[Method]) -> str:
+def how_of(cls: type[Method]) -> str:
     """How a method does it: the first paragraph of its docstring, in one line."""
     return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
 
@@ -68,16 +75,11 @@ def build_method(cls: type[Method], given: Mapping[str, Any], defaults: Mapping[
         UnstillError: a parameter without any value, or what the method itself refuses.
     """
     values = dict(given)
-    fields = dataclasses.fields(cast(Any, cls))
-    for field in fields:
-        if field.name in (defaults or {}) and field.name not in values:
-            if field.name not in LEVELS or LEVELS.isdisjoint(given):
-                values[field.name] = (defaults or {})[field.name]
-    required = [
-        field.name
-        for field in fields
-        if field.default is field.default_factory is dataclasses.MISSING and field.name not in values
-    ]
+    known = parameters_of(cls)
+    for name, default in (defaults or {}).items():
+        if name in known and name not in values and (name not in LEVELS or LEVELS.isdisjoint(given)):
+            values[name] = default
+    required = [parameter.name for parameter in known.values() if parameter.required and parameter.name not in values]
     if required:
         name = method_name(cls)
         raise UnstillError(f"The method {name} needs {' and '.join(required)}: --method {name}:{required[0]}=...")
