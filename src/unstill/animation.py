@@ -179,8 +179,8 @@ def _sample(
         videos["improved"] = _video(pipe, call, picture, methods, request.seed, "improved", seconds, progress)
     else:
         videos["improved"] = chosen.frames
-    scores = {"plain": _scores(videos["plain"], picture)} if plain else {}
-    scores["improved"] = _scores(videos["improved"], picture if chosen is None else chosen.anchor)
+    scores = {"plain": _scores(videos["plain"], picture, request.rate)} if plain else {}
+    scores["improved"] = _scores(videos["improved"], picture if chosen is None else chosen.anchor, request.rate)
     if reward is not None:
         for name, video in videos.items():
             scores[name]["reward"] = mean_reward(video, request.prompt or "", reward)
@@ -261,9 +261,9 @@ def _video(
         return generate(pipe, call, seed, sampler)
 
 
-def _scores(video: torch.Tensor, picture: Image.Image | None) -> dict[str, float]:
+def _scores(video: torch.Tensor, picture: Image.Image | None, fps: float) -> dict[str, float]:
     pixels = None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    return {key: round(value, 5) for key, value in measure(video, pixels).items()}
+    return {key: round(value, 5) for key, value in measure(video, pixels, fps).items()}
 
 
 def _verdict(scores: dict[str, dict[str, float]], chosen: I4VGen | None) -> str:

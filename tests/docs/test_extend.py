@@ -1,5 +1,6 @@
 """docs/extend.md: every recipe is run as it stands there."""
 
+import importlib
 import json
 import os
 import re
@@ -14,11 +15,13 @@ import torch
 from torch.nn.functional import interpolate
 
 import unstill
+from tests.metrics.clips import SETTINGS, metric_file
 from tests.pipelines import CASES, LONG, hunyuan_embeddings, hunyuan_video, picture, pipeline, random_pico, sample
+from unstill.data import write_video
 from unstill.families.base import VideoAdapter
 from unstill.families.registry import ADAPTERS
+from unstill.metrics.reference_table import markdown
 from unstill.metrics.torchmetrics_wrappers import VideoMean
-from unstill.metrics.video_checks import as_float
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -140,11 +143,21 @@ assert trained.exit_code == 0, trained.output
 """
 
 
-def test_a_metric(capsys) -> None:
-    still, away = torch.zeros(3, 3, 4, 4), torch.zeros(3, 3, 4, 4)
+def test_a_metric(tmp_path, monkeypatch, capsys) -> None:
+    """The block as a file of the package: in the report, its table and the page; then as a torchmetrics object."""
+    still, away = torch.zeros(3, 3, 32, 32), torch.zeros(3, 3, 32, 32)
     away[-1] = 0.5
-    names = run("metric", videos=[still, away], as_float=as_float, VideoMean=VideoMean)
-    assert names["loop_error"](away) == 0.5
+    for name, video in {"still": still, "away": away}.items():
+        write_video(tmp_path / "made" / f"{name}.mp4", video, fps=8)
+    with metric_file(tmp_path / "package" / "loop_error.py", monkeypatch) as write:
+        write(block("metric"))
+        report = unstill.evaluate(tmp_path / "made", settings=SETTINGS, cache=tmp_path / "cache")
+        assert report.as_dict()["scores"]["loop_error"]["value"] == pytest.approx(0.25, abs=0.01)
+        assert "last frame differs from the first" in list(report.table().columns[0].cells)
+        assert "| `loop_error` | last frame differs from the first | of 1 | lower | nothing |" in markdown()
+        loop_error = importlib.import_module("unstill.metrics.loop_error").loop_error
+    assert loop_error(away) == 0.5
+    run("metric object", videos=[still, away], loop_error=loop_error, VideoMean=VideoMean)
     assert capsys.readouterr().out == "tensor(0.2500, dtype=torch.float64)\n"
     with pytest.raises(unstill.UnstillError):
-        names["loop_error"](still[0])
+        loop_error(still[0])

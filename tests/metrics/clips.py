@@ -1,13 +1,18 @@
 """Small moving patterns as video files, and what the tests of evaluations share."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import unstill.metrics
 from unstill.data import read_video, write_video
-from unstill.metrics import EvaluationSettings
+from unstill.metrics import EvaluationSettings, registry
+from unstill.metrics.registry import set_metrics, video_metrics
 
 
 SETTINGS = EvaluationSettings(size=(48, 64))
@@ -42,3 +47,27 @@ def counting_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     monkeypatch.setattr("unstill.metrics.evaluator.read_video", read)
     return files
+
+
+@contextmanager
+def metric_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """A function that writes text into `file`, whose folder is on the path of the package of metrics meanwhile."""
+    module = f"unstill.metrics.{file.stem}"
+    videos, sets = (
+        {entry.name: entry for entry in video_metrics()},
+        {entry.value.name: entry for entry in set_metrics()},
+    )
+    monkeypatch.setattr(registry, "_REGISTRY", registry._Registry(videos, sets))
+    monkeypatch.setattr(unstill.metrics, "__path__", [*unstill.metrics.__path__, str(file.parent)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    file.parent.mkdir()
+
+    def write(text: str) -> None:
+        sys.modules.pop(module, None)
+        file.write_text(text)
+
+    try:
+        yield write
+    finally:
+        sys.modules.pop(module, None)
+        vars(unstill.metrics).pop(file.stem, None)

@@ -6,8 +6,9 @@ import torch
 from tests.metrics.clips import SETTINGS, drifting
 from unstill.data import write_video
 from unstill.errors import UnstillError
-from unstill.metrics import motion_onset, onset_time
+from unstill.metrics import motion_onset, motion_score, onset_time
 from unstill.metrics.evaluate import evaluate
+from unstill.metrics.quick_scores import measure
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,10 @@ def test_evaluate_reports_seconds_of_the_videos_that_move(tmp_path) -> None:
     by_video = {name: values.get("motion_onset") for name, values in report.by_video.items()}
     assert by_video == {"late": 0.5, "soon": 0.0, "never": None}
     assert report.scores["motion_onset"].value == 0.25 and report.scores["motion_onset"].count == 2
+
+
+def test_quick_scores_have_it_where_the_rate_is_known() -> None:
+    late = late_start(4, 4)
+    assert measure(late, None, fps=8)["onset"] == 0.5
+    assert "onset" not in measure(late, None) and "onset" not in measure(late[:4], None, fps=8)
+    assert measure(late, None)["motion"] == motion_score(late, "dis", (128, 192), "mean") / 4

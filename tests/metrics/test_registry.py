@@ -1,7 +1,6 @@
 """The registry of metrics: a new file is seen everywhere, records follow versions and inputs, mistakes are refused."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,9 @@ import torch
 from typer.testing import CliRunner
 
 import unstill.metrics
-from tests.metrics.clips import SETTINGS, counting_reads, folder
+from tests.metrics.clips import SETTINGS, counting_reads, folder, metric_file
 from unstill.cli import app
-from unstill.metrics import EvaluationSettings, registry
+from unstill.metrics import EvaluationSettings
 from unstill.metrics.evaluate import evaluate
 from unstill.metrics.inputs import load_inputs
 from unstill.metrics.reference_table import BEGIN, END, markdown, with_table
@@ -22,7 +21,6 @@ from unstill.metrics.registry import (
     metric_group,
     reported_values,
     set_metric,
-    set_metrics,
     video_metrics,
 )
 
@@ -49,19 +47,8 @@ def toy_spread(generated):
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A function that puts text into a file on the path of the package; afterwards the registry is as it was."""
-    video, of_sets = {entry.name: entry for entry in video_metrics()}, {e.value.name: e for e in set_metrics()}
-    monkeypatch.setattr(registry, "_REGISTRY", registry._Registry(video, of_sets))
-    monkeypatch.setattr(unstill.metrics, "__path__", [*unstill.metrics.__path__, str(tmp_path / "package")])
-    (tmp_path / "package").mkdir()
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-
-    def add(text: str) -> None:
-        sys.modules.pop("unstill.metrics.toy", None)
-        (tmp_path / "package" / "toy.py").write_text(text)
-
-    yield add
-    sys.modules.pop("unstill.metrics.toy", None)
-    vars(unstill.metrics).pop("toy", None)
+    with metric_file(tmp_path / "package" / "toy.py", monkeypatch) as write:
+        yield write
 
 
 def test_a_new_file_is_a_new_metric_everywhere(package, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import math
 import torch
 
 from unstill.metrics.fidelity import first_frame_error, proxy_colour_fidelity, proxy_edge_fidelity
-from unstill.metrics.motion import motion_score
+from unstill.metrics.motion import pair_motion
+from unstill.metrics.onset import onset_time
 
 
 FLOW_SIDE = 128  # optical flow of smaller frames is unreliable: they are enlarged, and the score scaled back
@@ -15,26 +16,30 @@ STILL = 0.0015
 ROWS = (
     ("reward", "its pictures score, by the reward", "{:.3g}"),  # where it was made of words
     ("motion", "moves, in pixels per frame", "{:.2f}"),
+    ("onset", "stands still before it moves for", "{:.1f} s"),  # of a video that moves
     ("first_frame_error", "first frame differs from the picture by", "{:.1%}"),
     ("colour", "keeps the picture's colours (proxy)", "{:.0%}"),
     ("detail", "keeps the picture's detail (proxy)", "{:.0%}"),
 )
 
 
-def measure(video: torch.Tensor, picture: torch.Tensor | None) -> dict[str, float]:
+def measure(video: torch.Tensor, picture: torch.Tensor | None, fps: float | None = None) -> dict[str, float]:
     """
     Args:
         video: uint8 (F, 3, H, W).
         picture: uint8 (3, H, W) at the size of the video; `None` compares with frame 0.
+        fps: frames per second; without it there is no `onset`.
 
     Returns:
+        `onset`: seconds that a video stands still before it moves, see `motion_onset`; none for one that never moves;
         `motion`: mean optical flow (DIS) in pixels per frame; `motion_share`: the same as a share of the shorter side;
         `first_frame_error`: RMS difference of frame 0 and picture in [0, 1]; `colour`, `detail`: weight-free proxies
         of fidelity in [0, 1].
     """
     height, width = video.shape[-2:]
     scale = math.ceil(max(1, FLOW_SIDE / min(height, width)))
-    motion = motion_score(video, flow="dis", size=(height * scale, width * scale), reduction="mean") / scale
+    pairs = pair_motion(video, flow="dis", size=(height * scale, width * scale)) / scale
+    motion = float(pairs.mean())
     scores = {
         "motion": motion,
         "motion_share": motion / min(height, width),
@@ -43,6 +48,8 @@ def measure(video: torch.Tensor, picture: torch.Tensor | None) -> dict[str, floa
     }
     if picture is not None:
         scores["first_frame_error"] = first_frame_error(video, picture)
+    if fps is not None and (onset := onset_time(pairs, fps, STILL * min(height, width))) is not None:
+        scores["onset"] = onset
     return scores
 
 
