@@ -1,4 +1,4 @@
-"""The two pixel formats every metric accepts, and the check at the door."""
+"""The two pixel formats that every metric accepts, and the checks of their arguments."""
 
 from __future__ import annotations
 
