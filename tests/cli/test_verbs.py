@@ -212,7 +212,8 @@ def test_analytic_init_from_measured_statistics(unstill, model, photo, clips, tm
 
 
 def test_train_makes_a_pipeline_that_loads(unstill, tmp_path):
-    recipe = "pico:steps=2,autoencoder_steps=2,clips=8,batch=2"
+    small = "size=32,frames=3,layers=1,heads=1,autoencoder_frames=16,autoencoder_batch=4,pictures=2,precision=no"
+    recipe = f"pico:steps=2,autoencoder_steps=2,clips=12,batch=2,{small}"
     result = unstill("train", recipe, "--out", tmp_path / "run", "--seed", 5, "--json")
     made = json.loads(result.stdout)
     assert (made["recipe"]["steps"], made["recipe"]["seed"]) == (2, 5) and result.stderr == ""

@@ -1,4 +1,4 @@
-"""The embedded model with random weights: layouts, parametrisations, manners; and its training."""
+"""The embedded model with random weights: layouts, parametrisations, manners."""
 
 import math
 from pathlib import Path
@@ -12,11 +12,8 @@ from safetensors.torch import load_file
 from tests.pipelines import pico, random_pico
 from unstill.data import captions, synthetic_world
 from unstill.errors import UnstillError
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, text, vp_scheduler
+from unstill.models.pico import PicoAutoencoder, PicoPipeline, text, vp_scheduler
 from unstill.models.pico.pipeline import WEIGHTS
-from unstill.training import pico as training
-from unstill.training import pico_autoencoder as autoencoder_training
-from unstill.training.pico_recipe import PicoRecipe
 
 
 @pytest.fixture(scope="module")
@@ -260,88 +257,3 @@ def test_standardised_latents_keep_the_picture():
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(12), atol=1e-5, rtol=0)
     torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(12))
     torch.testing.assert_close(vae.decoder(z)[..., 40:-40, 40:-40], before[..., 40:-40, 40:-40], atol=1e-3, rtol=1e-3)
-
-
-def test_loss_is_the_edm_loss_of_the_denoised_clip():
-    torch.manual_seed(0)
-    clean, noise = torch.randn(2, 3, 12, 8, 8), torch.randn(2, 3, 12, 8, 8)
-    sigma = torch.tensor([0.3, 20.0])
-    network = random_pico().transformer
-    ids = torch.tensor([[7.0, 50.0, 0.0]] * 2)
-    image = clean[:, 0]
-    s = sigma[:, None, None, None, None]
-    noisy = clean + s * noise
-    v = network(
-        torch.cat([noisy / (1 + s**2).sqrt(), image[:, None].expand(-1, 3, -1, -1, -1)], 2),
-        sigma.log() / 4,
-        text.embed(["a red ring", ""]),
-        ids,
-    )
-    denoised = noisy / (s**2 + 1) - s / (s**2 + 1).sqrt() * v.sample
-    expected = ((denoised - clean) ** 2).mean((1, 2, 3, 4)) * (1 + sigma**2) / sigma**2
-    words = text.embed(["a red ring", ""])
-    errors = training.denoising_loss(network, training.Batch(clean, image, words, sigma, noise, ids))
-    torch.testing.assert_close(errors, expected, rtol=1e-4, atol=1e-5)
-
-
-class TestTraining:
-    recipe = PicoRecipe(autoencoder_steps=3, clips=8, steps=4, batch=4, pictures=2, frames=3, size=32)
-
-    @pytest.fixture(autouse=True)
-    def small_networks(self, monkeypatch):
-        def network(**kwargs):
-            return pico(**kwargs).transformer
-
-        network.unspecified_motion = PicoTransformer.unspecified_motion
-        monkeypatch.setattr(training, "PicoTransformer", network)
-
-    def train(self, out, checkpoint_every=1):
-        return training.train(out, self.recipe, lambda *_: None, checkpoint_every=checkpoint_every)
-
-    def test_interrupted_and_resumed_equals_uninterrupted(self, tmp_path, monkeypatch):
-        whole = self.train(tmp_path / "whole").transformer.state_dict()
-        update, calls = training.update, []
-
-        def stopped(*args):
-            calls.append(0)
-            if len(calls) in (3, 7):  # once in the autoencoder, once in the denoiser
-                raise KeyboardInterrupt
-            update(*args)
-
-        monkeypatch.setattr(training, "update", stopped)
-        monkeypatch.setattr(autoencoder_training, "update", stopped)
-        for _ in range(2):
-            with pytest.raises(KeyboardInterrupt):
-                self.train(tmp_path / "parts")
-        parts = self.train(tmp_path / "parts").transformer.state_dict()
-        assert all(torch.equal(whole[k], parts[k]) for k in whole)
-
-    def test_a_clip_run_backwards_is_told_backwards(self, tmp_path):
-        self.train(tmp_path)
-        data = training._load_latents(tmp_path)
-        assert data["captions"].shape == (8, 2, captions.LENGTH)
-        opposite = {"left": "right", "right": "left", "up": "down", "down": "up"}
-        for forwards, backwards in data["captions"]:
-            words, other = ([captions.WORDS[i - 1] for i in codes if i] for codes in (forwards, backwards))
-            assert other == [opposite.get(word, word) for word in words]
-
-    def test_result_is_a_pipeline_with_statistics(self, tmp_path):
-        from unstill.latent_statistics import LatentStatistics
-
-        self.train(tmp_path)
-        loaded = PicoPipeline.from_pretrained(tmp_path / "pipeline")
-        assert loaded.transformer.config.num_frames == 3
-        statistics = LatentStatistics.load(tmp_path / "pipeline" / "statistics.safetensors")
-        assert statistics.count == 8
-        assert tuple(statistics.mean.shape) == (12, 3, 4, 4)
-
-    def test_another_recipe_in_the_same_folder_is_refused(self, tmp_path):
-        training._same_recipe(tmp_path / "recipe.json", self.recipe)
-        training._same_recipe(tmp_path / "recipe.json", PicoRecipe(**{**self.as_dict(), "steps": 9}))
-        with pytest.raises(UnstillError, match="seed"):
-            training._same_recipe(tmp_path / "recipe.json", PicoRecipe(**{**self.as_dict(), "seed": 1}))
-
-    def as_dict(self):
-        from dataclasses import asdict
-
-        return asdict(self.recipe)

@@ -304,7 +304,7 @@ def test_what_a_run_did_not_write_stops_it_before_anything_is_written(make: Make
 def test_a_second_process_in_the_same_folder_is_refused(
     make: Make, undisturbed: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unstill.training.trainer.PATIENCE", 0.1)
+    monkeypatch.setattr("unstill.training.setup.PATIENCE", 0.1)
     refused = []
 
     def report(stage: str, done: int, total: int, figures: str) -> None:

@@ -124,8 +124,9 @@ def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bo
     from unstill.cli.progress import Report
     from unstill.data.output_paths import check_writable
     from unstill.documents import built
-    from unstill.training.pico import PicoRecipe
+    from unstill.errors import UnstillError
     from unstill.training.pico import train as train_pico
+    from unstill.training.pico_recipe import PicoRecipe
 
     name, _, text = recipe.partition(":")
     values, _ = parse_values(PicoRecipe, name, text)
@@ -141,7 +142,11 @@ def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bo
         with Report(quiet=as_json or rank > 0) as report:
             pipe = train_pico(out, chosen, report, compile=compile)
     except KeyboardInterrupt as stop:
-        raise type(stop)("Stopped; the same command goes on from the last checkpoint.") from None
+        raise type(stop)(str(stop) or "Stopped; the same command goes on from what is kept.") from None
+    except UnstillError:
+        if rank > 0:  # the main process says it
+            raise typer.Exit(2) from None
+        raise
     if pipe is None:
         return
     made = {
@@ -170,7 +175,7 @@ def _list() -> None:
 
     for name in shipped():
         typer.echo(f"{name:26s} {yaml_of(name).splitlines()[0].removeprefix('# ')}")
-    typer.echo(f"{'pico':26s} The embedded model from nothing: hours on a CPU, minutes on a GPU")
+    typer.echo(f"{'pico':26s} The embedded model, from nothing or given weights: ten minutes on a GPU, days on a CPU")
 
 
 def _change(text: str) -> tuple[str, Any]:

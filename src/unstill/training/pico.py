@@ -1,293 +1,232 @@
 """How the embedded model is made: `unstill train pico`, or `accelerate launch -m unstill train pico`.
 
-Four stages, each resumable from its own file in the output folder: the autoencoder, the latents of the synthetic
-world, the denoiser, the finished pipeline with its statistics. Nothing depends on when a run was interrupted: whatever
-is random at a step is drawn from a generator seeded by (seed, stage, step, process).
+Three phases, each resumable: the autoencoder, the latents of clips of the synthetic world, the denoiser. Clips are
+rendered and encoded on the device, and their latents stay there. Whatever is random at a step is drawn from a
+generator seeded by (seed, phase, step, process), so that the weights do not depend on when a run was interrupted.
+
+    out/recipe.json              the recipe
+    out/autoencoder/             checkpoints and loss.csv
+    out/autoencoder.safetensors  the trained autoencoder
+    out/latents/                 the encoded clips, in parts
+    out/denoiser/                checkpoints and loss.csv
+    out/pipeline/                the finished model with its statistics
 """
 
-import json
-import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from accelerate import Accelerator, PartialState
+from safetensors.torch import save_file
+from torch import Tensor
 
 from unstill.data import synthetic_world
-from unstill.data.captions import codes
-from unstill.data.files import replacing
+from unstill.data.captions import LENGTH, codes
+from unstill.data.files import replacing, sweep_all
 from unstill.data.ownership import check_folder, write_record
+from unstill.documents import JSONObject, read_json
 from unstill.errors import UnstillError
-from unstill.families.pico import image_noise_id
 from unstill.latent_statistics import LatentStatistics
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, edm_scheduler, motion_bucket
-from unstill.models.pico.pipeline import MAX_IMAGE_NOISE
-from unstill.models.pico.text import one_hot
+from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, edm_scheduler
 from unstill.models.saving import save
 from unstill.training.pico_autoencoder import train_autoencoder
-from unstill.training.pico_recipe import PicoRecipe, Report, generator, resume, save_checkpoint, update
+from unstill.training.pico_denoiser import Latents, train_denoiser
+from unstill.training.pico_recipe import PicoRecipe, Report, computes_in_bf16, generator, read_tensors
+from unstill.training.setup import alone_in
 
 
-SIGMA_BINS = (0.5, 2.0, 8.0, 32.0)  # where the printed losses are split
-
-
-RUN_FILES = (
-    *("recipe.json", "autoencoder.pt", "autoencoder.safetensors", "latents", "denoiser.pt"),
-    *("pipeline", "made.json"),
-)
+RUN_FILES = ("recipe.json", "autoencoder", "autoencoder.safetensors", "latents", "denoiser", "pipeline", "made.json")
 """What a run writes into its folder."""
+PART, CHUNK = 512, 128  # clips per file of latents, and rendered at once
 
 
 def train(
     out: Path, recipe: PicoRecipe, report: Report, compile: bool = False, checkpoint_every: int = 200
 ) -> PicoPipeline | None:
-    """Trains, or resumes, in the folder `out`. The main process writes `out/pipeline` and returns it."""
-    accelerator = Accelerator(mixed_precision="bf16")
-    for name, size in (("batch", recipe.batch), ("pictures", recipe.pictures)):
-        if size % accelerator.num_processes:
-            raise UnstillError(
-                f"{name} {size} cannot be shared by {accelerator.num_processes} processes; choose a multiple of it."
-            )
+    """
+    Trains, or resumes, in the folder `out`. The main process writes `out/pipeline` and returns it.
+
+    Args:
+        compile: compile the blocks of the denoiser one by one, which are all alike.
+        checkpoint_every: steps.
+
+    Raises:
+        UnstillError: a recipe that the processes cannot share, another run in the folder, a damaged file of this run.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; what was done is kept.
+    """
+    state = PartialState()
+    _check_shares(recipe, state.num_processes)
+    if state.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    precision = recipe.precision
+    if precision == "auto":
+        precision = "bf16" if computes_in_bf16(state.device) else "no"
+    start = None if recipe.start is None else _started_from(recipe)
     out.mkdir(parents=True, exist_ok=True)
-    _same_recipe(out / "recipe.json", recipe)
-    if accelerator.is_main_process and not (out / "autoencoder.safetensors").exists():
-        train_autoencoder(out, recipe, accelerator.device, report, checkpoint_every)
-    accelerator.wait_for_everyone()
-    vae = PicoAutoencoder()
-    vae.load_state_dict(load_file(out / "autoencoder.safetensors"))
-    vae.requires_grad_(False).eval().to(accelerator.device)
-    _make_latents(out, recipe, vae, report, accelerator.process_index, accelerator.num_processes)
-    accelerator.wait_for_everyone()
-    data = _load_latents(out)
-    unet = _train_denoiser(out, recipe, accelerator, data, report, compile, checkpoint_every)
-    if not accelerator.is_main_process:
-        return None
-    pipe = PicoPipeline(vae=vae.cpu(), transformer=unet, scheduler=edm_scheduler())
-    statistics = LatentStatistics()
-    for part in data["latents"].split(256):
-        statistics.update(part.float().transpose(1, 2))
-    save(pipe, out / "pipeline", lambda folder: _save_statistics(statistics, folder))
+    with alone_in(out, state.is_main_process):
+        if state.is_main_process:
+            _same_recipe(out / "recipe.json", recipe)
+            sweep_all(out)
+        state.wait_for_everyone()
+        if start is not None:
+            vae = start.vae
+        else:
+            vae = _autoencoder(out, recipe, Accelerator(mixed_precision=precision), report, checkpoint_every)
+        vae.requires_grad_(False).eval().to(state.device)
+        data = _latents(out, recipe, vae, state, report)
+        torch.manual_seed(recipe.seed)
+        network = start.transformer if start is not None else _fresh_network(recipe)
+        accelerator = Accelerator(mixed_precision=precision)
+        train_denoiser(out, recipe, network, data, accelerator, report, compile, checkpoint_every)
+        if not state.is_main_process:
+            return None
+        return _finish(out, vae, network, data)
+
+
+def _check_shares(recipe: PicoRecipe, processes: int) -> None:
+    """Raises `UnstillError` for batches that the processes cannot share evenly."""
+    for name, size, multiple in (
+        ("batch", recipe.batch, processes),
+        ("pictures", recipe.pictures, processes),
+        ("autoencoder_batch", recipe.autoencoder_batch, 2 * processes),  # half of a share is moved
+    ):
+        if size % multiple:
+            raise UnstillError(
+                f"{name} {size} cannot be shared by {processes} processes; choose a multiple of {multiple}."
+            )
+
+
+def _started_from(recipe: PicoRecipe) -> PicoPipeline:
+    """Raises `UnstillError` for a model that is no pico, or of other clips than the recipe's."""
+    from unstill.models.registry import load
+
+    assert recipe.start is not None
+    pipe = load(recipe.start, dtype=torch.float32, device="cpu")
+    if not isinstance(pipe, PicoPipeline):
+        raise UnstillError(f"start={recipe.start} is a {type(pipe).__name__}; name pico, or a folder of one.")
+    frames = pipe.transformer.config.num_frames
+    if (frames, pipe.size) != (recipe.frames, recipe.size):
+        raise UnstillError(
+            f"start={recipe.start} makes {frames} frames of {pipe.size} pixels, but the recipe has {recipe.frames} of "
+            f"{recipe.size}; set frames={frames},size={pipe.size}."
+        )
     return pipe
 
 
-def _save_statistics(statistics: LatentStatistics, folder: Path) -> None:
-    statistics.save(folder / "statistics.safetensors")
+def _fresh_network(recipe: PicoRecipe) -> PicoTransformer:
+    return PicoTransformer(
+        num_frames=recipe.frames,
+        sample_size=recipe.size // 8,
+        num_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+    )
 
 
 def _same_recipe(path: Path, recipe: PicoRecipe) -> None:
-    """A folder holds one run. Only `steps` may differ: the stretch of constant rate does not depend on it."""
+    """
+    Writes down the recipe of a run, or compares. Only `steps` may differ: before the learning rate falls they decide
+    nothing.
+
+    Raises:
+        UnstillError: the folder holds a run with another recipe, or something else.
+    """
     new = asdict(recipe)
     check_folder(path.parent, path.name, RUN_FILES)
     if path.exists():
-        old = json.loads(path.read_text())
+        old = read_json(path, JSONObject, "choose another --out").root
         changed = [k for k, v in new.items() if k != "steps" and old.get(k) != v]
         if changed:
             raise UnstillError(
-                f"{path.parent} holds a run with another {' and '.join(changed)}; choose another folder or the same."
+                f"{path.parent} holds a run with another {' and '.join(changed)}; choose another --out, or the same "
+                "recipe."
             )
     with replacing(path) as part:
         write_record(part, new)
 
 
-def _rate(recipe: PicoRecipe, step: int) -> float:
-    """Warm-up, constant, then linear to 2 %."""
-    left = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
-    return recipe.learning_rate * min(1.0, (step + 1) / 200) * min(1.0, max(0.02, left))
+def _autoencoder(
+    out: Path, recipe: PicoRecipe, accelerator: Accelerator, report: Report, checkpoint_every: int
+) -> PicoAutoencoder:
+    """The trained autoencoder, made if it is not there."""
+    path = out / "autoencoder.safetensors"
+    if not path.exists():
+        train_autoencoder(out, recipe, accelerator, report, checkpoint_every)
+    accelerator.wait_for_everyone()
+    vae = PicoAutoencoder()
+    vae.load_state_dict(read_tensors(path, vae.state_dict()))
+    return vae
 
 
-# ---- the latents ----------------------------------------------------------------------------------------------------
-
-
-def _make_latents(
-    out: Path, recipe: PicoRecipe, vae: PicoAutoencoder, report: Report, rank: int, processes: int, part: int = 512
-) -> None:
-    """Renders and encodes the clips, in parts kept on disk.
-
-    latents (N, F, C, h, w) float16, motion (N,), captions of both directions (N, 2, L) uint8, plain (N,): no collage.
-    """
+@torch.no_grad()
+def _latents(out: Path, recipe: PicoRecipe, vae: PicoAutoencoder, state: PartialState, report: Report) -> Latents:
+    """All encoded clips, on the device. Every process renders and encodes a share, in parts kept on disk."""
     folder = out / "latents"
     folder.mkdir(exist_ok=True)
-    device = next(vae.parameters()).device
-    for index, start in enumerate(range(0, recipe.clips, part)):
-        path = folder / f"{index:04d}.safetensors"
-        if index % processes != rank or path.exists():
+    counts = {index: min(PART, recipe.clips - first) for index, first in enumerate(range(0, recipe.clips, PART))}
+    for index, count in counts.items():
+        path = folder / f"{index:05d}.safetensors"
+        if index % state.num_processes != state.process_index or path.exists():
             continue
-        g = generator(recipe.seed, 3, index)
-        names = ("latents", "motion", "captions", "plain")
-        made: dict[str, list[Tensor]] = {name: [] for name in names}
-        for left in range(min(part, recipe.clips - start), 0, -64):
-            scene = synthetic_world.sample_scene(min(64, left), g, size=recipe.size)
-            motion = synthetic_world.sample_motion(scene, g)
-            clips = synthetic_world.render(scene, motion, recipe.frames, recipe.size)
-            pixels = (clips.video.flatten(0, 1) * 2 - 1).to(device)
-            with torch.no_grad():
-                coded = torch.cat([vae.encoder(p) for p in pixels.split(128)])
-            made["latents"].append(coded.unflatten(0, clips.video.shape[:2]).half().cpu())
-            made["motion"].append(clips.motion)
-            told = [codes(scene, motion, recipe.frames, backwards) for backwards in (False, True)]
-            made["captions"].append(torch.stack(told, 1))
-            made["plain"].append(scene.background == synthetic_world.BACKGROUNDS.index("waves"))
-        with replacing(path) as temporary:
-            save_file({name: torch.cat(parts) for name, parts in made.items()}, temporary)
-        report("latents", min(start + part, recipe.clips), recipe.clips, "")
+        g = generator(recipe.seed, 3, index, device=state.device)
+        chunks = [_encoded(recipe, vae, min(CHUNK, left), g) for left in range(count, 0, -CHUNK)]
+        made = {name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]}
+        with replacing(path) as part:
+            save_file(made, part)
+        report("latents", index * PART + count, recipe.clips, "")
+    state.wait_for_everyone()
+    like = _layout(recipe, vae, recipe.clips)
+    data = {name: torch.empty_like(tensor, device=state.device) for name, tensor in like.items()}
+    for index, count in counts.items():
+        made = read_tensors(folder / f"{index:05d}.safetensors", _layout(recipe, vae, count))
+        for name, tensor in made.items():
+            data[name][index * PART : index * PART + count] = tensor.to(state.device)
+    return data
 
 
-def _load_latents(out: Path) -> dict[str, Tensor]:
-    parts = [load_file(path) for path in sorted((out / "latents").glob("*.safetensors"))]
-    return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+def _encoded(recipe: PicoRecipe, vae: PicoAutoencoder, n: int, g: torch.Generator) -> Latents:
+    """`n` clips of the synthetic world."""
+    scene = synthetic_world.sample_scene(n, g, size=recipe.size)
+    motion = synthetic_world.sample_motion(scene, g)
+    clips = synthetic_world.render(scene, motion, recipe.frames, recipe.size)
+    pixels = clips.video.flatten(0, 1) * 2 - 1
+    at_once = 2048 if pixels.is_cuda else 128
+    latents = torch.cat([vae.encoder(part) for part in pixels.split(at_once)])
+    told = [codes(scene, motion, recipe.frames, backwards) for backwards in (False, True)]
+    return {
+        "latents": latents.unflatten(0, clips.video.shape[:2]).half(),
+        "motion": clips.motion,
+        "captions": torch.stack(told, 1),
+        "plain": scene.background == synthetic_world.BACKGROUNDS.index("waves"),
+    }
 
 
-# ---- the denoiser ---------------------------------------------------------------------------------------------------
+def _layout(recipe: PicoRecipe, vae: PicoAutoencoder, n: int) -> Latents:
+    """Shapes and types of the tensors of `n` encoded clips."""
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(n, *shape, dtype=dtype, device="meta")
+
+    side, channels = recipe.size // 8, vae.config.latent_channels
+    return {
+        "latents": empty(recipe.frames, channels, side, side, dtype=torch.float16),
+        "motion": empty(),
+        "captions": empty(2, LENGTH, dtype=torch.uint8),
+        "plain": empty(dtype=torch.bool),
+    }
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What the denoiser is trained on at one step."""
+def _finish(out: Path, vae: PicoAutoencoder, network: PicoTransformer, data: Latents) -> PicoPipeline:
+    """Writes the finished pipeline, with the statistics of the latents."""
+    statistics = LatentStatistics()
+    for part in data["latents"].split(256):
+        statistics.update(part.float().transpose(1, 2))
+    finished = PicoTransformer.from_config(network.config)  # not compiled
+    finished.load_state_dict(network.state_dict())
+    pipe = PicoPipeline(vae=vae.cpu(), transformer=finished.eval(), scheduler=edm_scheduler())
 
-    clean: Tensor  # (B, F, C, h, w)
-    image: Tensor  # (B, C, h, w), zeros where it is withheld
-    words: Tensor  # (B, L, D), likewise
-    sigma: Tensor  # (B,)
-    noise: Tensor  # (B, F, C, h, w)
-    ids: Tensor  # (B, 3)
+    def add_statistics(folder: Path) -> None:
+        statistics.save(folder / "statistics.safetensors")
 
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(*(getattr(self, one.name).to(device) for one in fields(self)))
-
-
-def denoising_loss(network: nn.Module, batch: Batch) -> Tensor:
-    """Errors (B,) of the v-prediction.
-
-    They are Stable Video Diffusion's (sigma_data = 1): the EDM loss of the denoised clip with weight
-    (1 + sigma^2) / sigma^2.
-    """
-    clean, s = batch.clean, batch.sigma[:, None, None, None, None]
-    norm = (1 + s * s).sqrt()
-    noisy = clean + s * batch.noise
-    model_input = torch.cat([noisy / norm, batch.image[:, None].expand(-1, clean.shape[1], -1, -1, -1)], 2)
-    v = network(model_input, 0.25 * batch.sigma.log(), batch.words, batch.ids, return_dict=False)[0]
-    target = (batch.noise - s * clean) / norm  # v = alpha eps - sigma x0 in variance-preserving coordinates
-    return (v.float() - target).square().mean((1, 2, 3, 4))
-
-
-def _train_denoiser(
-    out: Path,
-    recipe: PicoRecipe,
-    accelerator: Accelerator,
-    data: dict[str, Tensor],
-    report: Report,
-    compile: bool,
-    checkpoint_every: int,
-) -> PicoTransformer:
-    torch.manual_seed(recipe.seed)
-    device, rank = accelerator.device, accelerator.process_index
-    unet = PicoTransformer(num_frames=recipe.frames, sample_size=recipe.size // 8).to(device)
-    average = {k: v.detach().clone() for k, v in unet.named_parameters()}
-    optimizer = torch.optim.AdamW(
-        unet.parameters(), recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
-    first = resume(out / "denoiser.pt", unet, optimizer, average)
-    if compile:
-        unet.compile(dynamic=False)  # clips and pictures: two shapes, two graphs
-    model, optimizer = accelerator.prepare(unet, optimizer)
-    clips, pictures = (n // accelerator.num_processes for n in (recipe.batch, recipe.pictures))
-    losses: list[list[float]] = [[] for _ in range(len(SIGMA_BINS) + 1)]
-    still: list[float] = []
-    began = time.monotonic()
-    for step in range(first, recipe.steps):
-        g = generator(recipe.seed, 4, step, rank)
-        batch = _draw_clips(recipe, data, clips, g).to(device)
-        for group in optimizer.param_groups:
-            group["lr"] = _rate(recipe, step)
-        errors = denoising_loss(model, batch)
-        loss = errors.mean()
-        if pictures:
-            drawn = denoising_loss(model, _draw_pictures(recipe, data, pictures, g).to(device)).mean()
-            still.append(drawn.item())
-            loss = loss + recipe.picture_weight * drawn
-        update(model, optimizer, loss, accelerator)
-        decay = min(recipe.ema, (step + 1) / (step + 10))
-        torch._foreach_lerp_(list(average.values()), [p.detach() for p in unet.parameters()], 1 - decay)
-        for level, error in zip(batch.sigma.tolist(), errors.tolist(), strict=True):
-            losses[sum(level > b for b in SIGMA_BINS)].append(error)
-        if step % 50 == 49 or step == recipe.steps - 1:
-            means = " ".join(f"{sum(part) / len(part):.3f}" if part else "-" for part in losses)
-            speed = (step + 1 - first) * recipe.batch / (time.monotonic() - began)
-            picture = f"pictures {sum(still) / len(still):.3f}, " if still else ""
-            line = f"loss by noise level {means}, {picture}{speed:.1f} clips/s"
-            report("denoiser", step + 1, recipe.steps, line)
-            losses, still = [[] for _ in losses], []
-        if accelerator.is_main_process and step % checkpoint_every == checkpoint_every - 1:
-            save_checkpoint(out / "denoiser.pt", step + 1, unet, optimizer, average)
-    if accelerator.is_main_process:
-        save_checkpoint(out / "denoiser.pt", max(first, recipe.steps), unet, optimizer, average)
-    finished = PicoTransformer(num_frames=recipe.frames, sample_size=recipe.size // 8)
-    finished.load_state_dict({k: v.cpu() for k, v in average.items()})
-    return finished
-
-
-def _draw_clips(recipe: PicoRecipe, data: dict[str, Tensor], n: int, g: torch.Generator) -> Batch:
-    """Some clips run backwards; some lack their image, their caption or their motion level."""
-
-    def chance(p: float | Tensor) -> Tensor:
-        return torch.rand(n, generator=g) < p
-
-    chosen = torch.randint(len(data["motion"]), (n,), generator=g)
-    latents = data["latents"][chosen].float()
-    turned = chance(0.5)
-    backwards = turned[:, None, None, None, None]
-    clean = torch.where(backwards, latents.flip(1), latents)
-    shown = ~chance(recipe.drop)
-    # What has no image needs its caption more.
-    told = ~chance(torch.where(shown, recipe.silence, recipe.drop))
-    strength = chance(recipe.noisy_image) * (torch.randn(n, generator=g) - 2.5).exp().clamp(max=MAX_IMAGE_NOISE)
-    strength = strength * shown
-    noise = torch.randn(clean[:, 0].shape, generator=g)
-    return _batch(
-        recipe,
-        g,
-        clean=clean,
-        image=clean[:, 0] * shown[:, None, None, None] + strength[:, None, None, None] * noise,
-        words=one_hot(data["captions"][chosen, turned.long()]) * told[:, None, None],
-        bucket=torch.where(
-            chance(recipe.drop), PicoTransformer.unspecified_motion, motion_bucket(data["motion"][chosen])
-        ),
-        image_noise=strength,
-    )
-
-
-def _draw_pictures(recipe: PicoRecipe, data: dict[str, Tensor], n: int, g: torch.Generator) -> Batch:
-    """Single frames without an image, most with the caption of their clip; no collages, which no caption describes."""
-    plain = data["plain"].nonzero()[:, 0]
-    chosen = plain[torch.randint(len(plain), (n,), generator=g)]
-    moment = torch.randint(recipe.frames, (n,), generator=g)
-    clean = data["latents"][chosen, moment].float()[:, None]
-    told = torch.rand(n, generator=g) >= recipe.drop
-    way = torch.randint(2, (n,), generator=g)
-    return _batch(
-        recipe,
-        g,
-        clean=clean,
-        image=torch.zeros_like(clean[:, 0]),
-        words=one_hot(data["captions"][chosen, way]) * told[:, None, None],
-        bucket=torch.full((n,), PicoTransformer.unspecified_motion),
-        image_noise=torch.zeros(n),
-    )
-
-
-def _batch(
-    recipe: PicoRecipe,
-    g: torch.Generator,
-    clean: Tensor,
-    image: Tensor,
-    words: Tensor,
-    bucket: Tensor,
-    image_noise: Tensor,
-) -> Batch:
-    """Adds noise and what the network is told beside words."""
-    n = len(clean)
-    ids = torch.stack([torch.full((n,), synthetic_world.FPS - 1.0), bucket, image_noise_id(image_noise)], 1)
-    sigma = (torch.randn(n, generator=g) * recipe.log_sigma_std + recipe.log_sigma_mean).exp().clamp(0.01, 700)
-    return Batch(clean, image, words, sigma, torch.randn(clean.shape, generator=g), ids)
+    save(pipe, out / "pipeline", add_statistics)
+    return pipe

@@ -1,76 +1,91 @@
-"""What the stages of the embedded model's training share: the recipe, randomness that knows its step, checkpoints."""
+"""What the embedded model's training is decided by, and what its phases share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import torch
-from accelerate import Accelerator
 from pydantic import Field
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
-from unstill.data.files import replacing
+from unstill.errors import UnstillError, first_line
 
 
 Count = Annotated[int, Field(ge=1, le=65_536)]
+Steps = Annotated[int, Field(ge=1, le=10**9)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Report = Callable[[str, int, int, str], None]  # stage, steps done, steps in all, a line of figures
+Report = Callable[[str, int, int, str], None]  # phase, steps done, steps in all, a line of figures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PicoRecipe:
-    """Everything that decides the weights. docs/pico.md tells how the weights in this package came about."""
+    """Everything that decides the weights. The defaults are what the weights of this package were made with."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    autoencoder_steps: Annotated[int, Field(ge=1, le=10**9)] = 2600
-    clips: Annotated[int, Field(ge=1, le=10**7)] = 16384
-    steps: Annotated[int, Field(ge=1, le=10**9)] = 4400
-    batch: Count = 16  # clips per step, over all processes
-    pictures: Count = 32  # single frames per step, made from a caption alone, over all processes
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.5e-3
-    decay: Share = 0.3  # the share of the steps, at the end, over which the learning rate falls to 2 %
+    start: str | None = None  # pico or a folder: its autoencoder is kept, and its denoiser is trained further
+    autoencoder_steps: Steps = 4039
+    autoencoder_batch: Count = 128  # frames per step, over all processes
+    autoencoder_frames: Annotated[int, Field(ge=1, le=10**7)] = 16_384  # how many there are
+    clips: Annotated[int, Field(ge=1, le=10**7)] = 115_712
+    steps: Steps = 3687
+    batch: Count = 128  # clips per step, over all processes
+    pictures: Annotated[int, Field(ge=0, le=65_536)] = 64  # single frames per step, over all processes
+    muon_rate: Rate = 3e-3  # learning rate of the blocks' matrices
+    adam_rate: Rate = 1.5e-3  # learning rate of all other parameters
+    warmup: Annotated[int, Field(ge=0, le=10**9)] = 300
+    decay: Share = 0.4  # the share of the steps, at the end, over which the learning rates fall to 1 %
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     log_sigma_mean: Annotated[float, Field(ge=-20, le=20)] = 0.9
     log_sigma_std: Annotated[float, Field(gt=0, le=20)] = 1.6
     picture_weight: Annotated[float, Field(ge=0, le=1e6)] = 0.25  # of the single frames in the loss
     noisy_image: Share = 0.25  # the share of clips whose image is noised
     drop: Share = 0.1  # how often the image, and independently the motion level, is withheld
-    silence: Share = 0.5  # how often the caption of a clip that has an image is withheld; a picture's: `drop`
+    drop_caption: Share = 0.5  # how often the caption of a clip that has an image is withheld; a picture's: `drop`
     frames: Annotated[int, Field(ge=3, le=1000)] = 16
     size: Annotated[int, Field(ge=16, le=4096, multiple_of=16)] = 96
+    layers: Annotated[int, Field(ge=1, le=1000)] = 9
+    heads: Annotated[int, Field(ge=1, le=1000)] = 5  # of 64 channels each
+    precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 where the processor computes in it
 
 
-def generator(*key: int) -> torch.Generator:
-    """A generator of its own for every (seed, stage, step, process)."""
+def generator(*key: int, device: torch.device | None = None) -> torch.Generator:
+    """A generator of its own for every (seed, phase, step, process): a run goes on from nothing but its step."""
     mixed = 0x9E3779B97F4A7C15
     for k in key:
         mixed = ((mixed ^ k) * 0xBF58476D1CE4E5B9) & 0x7FFFFFFFFFFFFFFF
         mixed ^= mixed >> 31
-    return torch.Generator().manual_seed(mixed)
+    return torch.Generator(device or "cpu").manual_seed(mixed)
 
 
-def update(model: nn.Module, optimizer: Any, loss: Tensor, accelerator: Accelerator | None = None) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward() if accelerator is None else accelerator.backward(loss)
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there; a CPU without instructions for it is many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and any(
+        getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
 
 
-def save_checkpoint(
-    path: Path, step: int, model: nn.Module, optimizer: Any, average: dict[str, Tensor] | None = None
-) -> None:
-    state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
-    with replacing(path) as part:
-        torch.save(state, part)
+def read_tensors(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """
+    The tensors of a file that a run has written.
 
+    Args:
+        like: names, shapes and types that the file must have; may be on the meta device.
 
-def resume(path: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor] | None = None) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    for name, value in (average or {}).items():
-        value.copy_(state["average"][name])
-    return int(state["step"])
+    Raises:
+        UnstillError: a file that is damaged, of other tensors, or holds NaN or infinity.
+    """
+    try:
+        found = load_file(path)
+        if {k: (v.shape, v.dtype) for k, v in found.items()} != {k: (v.shape, v.dtype) for k, v in like.items()}:
+            raise ValueError("its tensors are not those of this recipe")
+        if wrong := [k for k, v in found.items() if v.is_floating_point() and not bool(v.isfinite().all())]:
+            raise ValueError(f"{wrong[0]} holds NaN or infinity")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UnstillError(f"{path} is damaged ({first_line(error)}); delete it, and it is made again.") from error
+    return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from unstill.data.files import alone
 from unstill.data.sources import Source, open_source
 from unstill.errors import UnstillError, shown
 from unstill.families.model_card import Model
@@ -17,6 +19,9 @@ from unstill.families.training import TrainingRole
 from unstill.models.call_arguments import native_frames, native_size
 from unstill.training.condition_noise import plan_of
 from unstill.training.recipe import Recipe
+
+
+PATIENCE = 10.0  # seconds for the helpers of a process that was killed to end
 
 
 def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
@@ -52,6 +57,15 @@ def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
             "gradient_clipping": o.clip,
         }
     return accelerator
+
+
+def alone_in(out: Path, is_main_process: bool) -> AbstractContextManager[None]:
+    """The main process keeps the folder for itself and the processes of its run."""
+    if not is_main_process:
+        return nullcontext()
+    return alone(
+        out, f"Another process is training in {out}; wait for it, stop it, or choose another --out.", PATIENCE
+    )
 
 
 def opened(recipe: Recipe) -> tuple[Any, TrainingRole, Source]:

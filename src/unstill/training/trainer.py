@@ -14,7 +14,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
 from torch import Tensor
 
-from unstill.data.files import alone, sweep_all
+from unstill.data.files import sweep_all
 from unstill.data.loading import Loader, place
 from unstill.data.sources import Source, generator_for
 from unstill.errors import UnstillError, lacks_memory
@@ -41,13 +40,12 @@ from unstill.training.loss import Objective, Withhold, batch_of, told_as
 from unstill.training.loss_log import Figures, LossCurve, truncate
 from unstill.training.noise_sampling import schedule_of
 from unstill.training.recipe import Recipe
-from unstill.training.setup import accelerator_for, opened
+from unstill.training.setup import accelerator_for, alone_in, opened
 
 
 log = logging.getLogger(__name__)
 Report = Callable[[str, int, int, str], None]  # stage, steps done, steps in all, a line of figures
 Validation = Callable[[Any, int, Path], dict[str, float]]  # pipeline, steps done, folder -> figures
-PATIENCE = 10.0  # seconds for the helpers of a process that was killed to end
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -79,7 +77,7 @@ def train(recipe: Recipe, out: Path, report: Report, validation: Validation | No
     model = getattr(pipe, family.denoiser)
     run = _Run(recipe, out, accelerator, pipe, family, source, report)
     try:
-        with _alone(accelerator, out):
+        with alone_in(out, accelerator.is_main_process):
             if accelerator.is_main_process:
                 nested = recipe.model_dump(mode="json", by_alias=True)
                 same_run(out, nested, parameters.shape_of(model), source.fingerprint)
@@ -94,15 +92,6 @@ def train(recipe: Recipe, out: Path, report: Report, validation: Validation | No
     finally:
         accelerator.end_training()
     return result if accelerator.is_main_process else None
-
-
-def _alone(accelerator: Accelerator, out: Path) -> AbstractContextManager[None]:
-    """The main process keeps the folder for itself and the processes of this run."""
-    if not accelerator.is_main_process:
-        return nullcontext()
-    return alone(
-        out, f"Another process is training in {out}; wait for it, stop it, or choose another --out.", PATIENCE
-    )
 
 
 class _Run:
