@@ -6,6 +6,7 @@ What `diffusers_tests.py` runs for one file of tests: pytest three times, and wh
 
 import ast
 import functools
+import gc
 import hashlib
 import inspect
 import json
@@ -22,6 +23,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+import torch._dynamo  # the tests reset it
 
 from unstill import EarlyStart, UnstillError, apply
 from unstill.hooks import ADAPTERS
@@ -93,6 +95,9 @@ class Recorder:
     def __init__(self, injection: Injection, source: Path) -> None:
         self.injection, self.source = injection, source
         self.tests: dict[str, dict[str, Any]] = {}
+
+    def pytest_collection_finish(self) -> None:
+        gc.freeze()  # the tests collect garbage twice each, which need not look at what was imported
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
@@ -240,7 +245,7 @@ def run(tests: list[str], results: Path, mode: str, seed: int = 0) -> dict[str, 
 
     def target() -> None:
         recorder = Recorder(Injection(mode, seed), Path.cwd().resolve())
-        pytest.main([*tests, "-q", "-p", "no:cacheprovider", "--tb=no", "--no-header"], plugins=[recorder])
+        pytest.main([*tests, "-q", "-p", "no:cacheprovider", "--tb=no", "--assert=plain"], plugins=[recorder])
         results.write_text(json.dumps(recorder.tests))
 
     # By fork: the imports are made once, and no run sees what another has left.
