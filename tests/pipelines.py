@@ -39,6 +39,7 @@ class Case:
     held: int = 0
     image_each: bool = False  # whether a batch of prompts takes one image for each
     repeats: bool = True  # whether it repeats embeddings for several videos, and not only those of its text encoder
+    several: str = "num_videos_per_prompt"  # the argument that asks for several videos of a prompt
     fails: dict[str, str] = field(default_factory=dict)
     schedulers: dict[str, Callable[[], Any]] = field(default_factory=dict)  # besides the one that `build` uses
     unguided: dict[str, float] = field(default_factory=lambda: {"guidance_scale": 1.0})
@@ -402,6 +403,44 @@ def cogvideox(cls: type = diffusers.CogVideoXImageToVideoPipeline, channels: int
     )
 
 
+def consisid() -> Any:
+    base = cogvideox()
+    transformer = diffusers.ConsisIDTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=8,
+        out_channels=4,
+        time_embed_dim=2,
+        text_embed_dim=8,
+        num_layers=1,
+        sample_width=2,
+        sample_height=2,
+        sample_frames=9,
+        patch_size=2,
+        temporal_compression_ratio=4,
+        max_text_seq_length=4,
+        use_rotary_positional_embeddings=True,
+        use_learned_positional_embeddings=True,
+        cross_attn_interval=1,
+        is_train_face=True,
+        cross_attn_dim_head=1,
+        cross_attn_num_heads=1,
+        LFE_id_dim=2,
+        LFE_vit_dim=2,
+        LFE_depth=5,
+        LFE_dim_head=8,
+        LFE_num_heads=2,
+        LFE_num_id_token=1,
+        LFE_num_querie=1,
+        LFE_output_dim=21,
+        LFE_ff_mult=1,
+        LFE_num_scale=1,
+    )
+    return diffusers.ConsisIDPipeline(
+        tokenizer=None, text_encoder=None, vae=base.vae, transformer=transformer, scheduler=base.scheduler
+    )
+
+
 def _cogvideox_scheduler(cls: type) -> Any:
     return cls(
         prediction_type="v_prediction",
@@ -409,6 +448,37 @@ def _cogvideox_scheduler(cls: type) -> Any:
         timestep_spacing="trailing",
         snr_shift_scale=1.0,
         clip_sample=False,
+    )
+
+
+def easyanimate() -> Any:
+    transformer = diffusers.EasyAnimateTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=2,
+        text_embed_dim=8,
+        num_layers=1,
+        sample_width=2,
+        sample_height=2,
+        patch_size=2,
+    )
+    vae = diffusers.AutoencoderKLMagvit(
+        down_block_types=("SpatialDownBlock3D", *("SpatialTemporalDownBlock3D",) * 3),
+        up_block_types=("SpatialUpBlock3D", *("SpatialTemporalUpBlock3D",) * 3),
+        block_out_channels=(8, 8, 8, 8),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        spatial_group_norm=False,
+    )
+    return diffusers.EasyAnimatePipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=vae,
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
     )
 
 
@@ -1042,6 +1112,44 @@ CASES: dict[str, Case] = {
         schedulers={"DPM": lambda: _cogvideox_scheduler(diffusers.CogVideoXDPMScheduler)},
         image_each=True,
         fails={"several": "", "generators": "list of generators of length 2"},
+    ),
+    "ConsisIDPipeline": Case(
+        build=consisid,
+        call={
+            "image": picture(),
+            "height": 16,
+            "width": 16,
+            "num_frames": 9,
+            "prompt": None,
+            "max_sequence_length": 4,
+            **embeddings(4, 8),
+            "id_cond": torch.ones(1, 2),
+            "id_vit_hidden": [torch.ones(1, 2, 2)],
+        },
+        level={"start": 0.96},
+        latents=(4, 3, 2, 2),
+        encoded=9,
+        schedulers={"DPM": lambda: _cogvideox_scheduler(diffusers.CogVideoXDPMScheduler)},
+        image_each=True,
+        fails={"several": "", "batch": "Sizes of tensors must match", "generators": "list of generators of length 2"},
+    ),
+    "EasyAnimatePipeline": Case(
+        build=easyanimate,
+        call={
+            "height": 16,
+            "width": 16,
+            "num_frames": 9,
+            "prompt": None,
+            **embeddings(4, 8),
+            "prompt_attention_mask": torch.ones(1, 4, dtype=torch.long),
+            "negative_prompt_attention_mask": torch.ones(1, 4, dtype=torch.long),
+        },
+        level={"start": 0.96},
+        latents=(4, 3, 2, 2),
+        encoded=9,
+        image=False,
+        condition=False,
+        several="num_images_per_prompt",
     ),
     "WanImageToVideoPipeline": Case(
         build=wan,

@@ -1,12 +1,15 @@
 """The table of what works where: against `apply` itself."""
 
+import re
+from pathlib import Path
+
 import diffusers
 import pytest
 
 import unstill
 from tests.pipelines import CASES, picture, pipeline
 from unstill.errors import UnstillError
-from unstill.families.registry import UNSUPPORTED
+from unstill.families.registry import ADAPTERS, UNSUPPORTED
 from unstill.hooks import adapter_for
 from unstill.hooks.compatibility import examples, markdown, refusals
 from unstill.hooks.free_init import FreeInitNoise
@@ -16,13 +19,16 @@ from unstill.methods.registry import method_classes
 def test_the_table_has_every_pipeline_and_method_with_the_reasons_below() -> None:
     table, lines = refusals(), markdown().splitlines()
     assert lines[0] == f"| `...Pipeline` | {' | '.join(cls.__name__ for cls in method_classes().values())} |"
-    rows = lines[2 : 2 + len(table)]
-    for row, (name, cells) in zip(rows, table.items(), strict=True):
+    supported = {name: cells for name, cells in table.items() if name not in UNSUPPORTED}
+    rows = lines[2 : 2 + len(supported)]
+    for row, (name, cells) in zip(rows, supported.items(), strict=True):
         assert row.startswith(f"| `{name.removesuffix('Pipeline')}` | ")
         assert [cell.startswith(" no (") for cell in row.split("|")[2:-1]] == [
             bool(reason) for reason in cells.values()
         ]
     assert sum(line.startswith(("1. ", "2. ")) for line in lines) == 2
+    assert "WanThis" not in markdown()  # a name is replaced as a whole only
+    assert lines[-len(UNSUPPORTED) :] == [f"- `{name}` {reason}" for name, reason in sorted(UNSUPPORTED.items())]
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "VideoCrafterPipeline"])  # has other betas here
@@ -56,3 +62,26 @@ def test_pipelines_that_cannot_work_say_why(cls: type, base: str) -> None:
         unstill.apply(object.__new__(cls))
     assert str(caught.value).endswith(UNSUPPORTED[base])
     assert set(refusals()[base].values()) == {f"{base} {UNSUPPORTED[base]}"}
+
+
+def video_pipelines() -> set[str]:
+    """The classes of diffusers, by the words of their source: importing all of them takes long."""
+    found = set()
+    for file in Path(diffusers.__file__).parent.glob("pipelines/**/pipeline_*.py"):
+        parts = re.split(r"^class (\w+Pipeline)\(", file.read_text("utf-8"), flags=re.MULTILINE)[1:]
+        for name, source in zip(parts[::2], parts[1::2], strict=True):
+            if re.search("num_frames|video_processor|num_videos", source):
+                found.add(name)
+    # these make pictures, with the processor of videos
+    return (found & set(dir(diffusers))) - {"CogView3PlusPipeline", "Cosmos2TextToImagePipeline"}
+
+
+def test_every_video_pipeline_of_diffusers_is_supported_or_refused_with_its_reason() -> None:
+    assert len(video_pipelines()) > 70
+    assert not video_pipelines() - ADAPTERS.keys() - UNSUPPORTED.keys()
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_a_refusal_advises_supported_pipelines_only(name: str) -> None:
+    advised = set(re.findall(r"\w+Pipeline\b", UNSUPPORTED[name]))
+    assert advised and advised <= ADAPTERS.keys()

@@ -224,7 +224,7 @@ def test_a_batch_of_prompts_with_a_generator_each(name: str, pipe: Any) -> None:
 @every_pipeline
 @pytest.mark.usefixtures("own_draws")
 def test_several_videos_of_a_prompt(name: str, pipe: Any) -> None:
-    case, several = CASES[name], {"num_videos_per_prompt": 2}
+    case, several = CASES[name], {CASES[name].several: 2}
     if not refused(name, "several", lambda: sample(case, pipe, **several)):
         seen = Seen(starts=[], steps=[])
         both = improved(name, pipe, seen, **several)

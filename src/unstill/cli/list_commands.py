@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -100,7 +101,7 @@ def by_reason(refused: dict[str, str]) -> dict[str, list[str]]:
     """Pipelines that share a reason, which then does not name one."""
     shared: dict[str, list[str]] = {}
     for pipeline, reason in refused.items():
-        shared.setdefault(reason.replace(pipeline, "it"), []).append(pipeline.removesuffix("Pipeline"))
+        shared.setdefault(re.sub(rf"\b{pipeline}\b", "it", reason), []).append(pipeline.removesuffix("Pipeline"))
     return shared
 
 

@@ -1,4 +1,4 @@
-"""CogVideoX (Yang et al., https://huggingface.co/papers/2408.06072)."""
+"""CogVideoX (Yang et al., https://huggingface.co/papers/2408.06072), and ConsisID, which is made of it."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -34,10 +34,18 @@ class CogVideoX(CogVideoXText):
         return config.scaling_factor**2 if config.invert_scale_latents else 1.0
 
 
+class ConsisID(CogVideoX):
+    """Like `CogVideoX`, but the image is scaled as videos are, whatever `invert_scale_latents` says."""
+
+    def condition_scale(self, pipe: Any) -> float:
+        return 1.0
+
+
 FAMILY = Family(
     adapters={
         "CogVideoXPipeline": CogVideoXText(),
         "CogVideoXImageToVideoPipeline": CogVideoX(),
+        "ConsisIDPipeline": ConsisID(),
     },
     image_modes={"CogVideoXPipeline": nullcontext},
     models=(

@@ -5,6 +5,8 @@ models usually come with.
 `python -m unstill.hooks.compatibility` prints the table of docs/pipelines.md.
 """
 
+import re
+
 import diffusers
 
 from unstill.errors import UnstillError
@@ -31,19 +33,27 @@ def refusals() -> dict[str, dict[str, str]]:
 
 
 def markdown() -> str:
-    """The table for the docs: pipelines down, methods across, the reasons below it by number."""
+    """
+    The table for the docs: pipelines down, methods across, and the reasons below it by number; then the pipelines that
+    no method works on.
+    """
     table = refusals()
     notes: dict[str, int] = {}
     lines = []
     for pipeline, cells in table.items():
+        if pipeline in UNSUPPORTED:
+            continue
         shown = []
         for reason in cells.values():
-            reason = reason.replace(pipeline, "This pipeline" if reason.startswith(pipeline) else "this pipeline")
+            reason = re.sub(rf"\b{pipeline}\b", "this pipeline", reason)
+            reason = reason[:1].upper() + reason[1:]
             shown.append(f"no ({notes.setdefault(reason, len(notes) + 1)})" if reason else "yes")
         lines.append(f"| `{pipeline.removesuffix('Pipeline')}` | {' | '.join(shown)} |")
     methods = [cls.__name__ for cls in method_classes().values()]
     head = [f"| `...Pipeline` | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
-    return "\n".join([*head, *lines, "", *(f"{number}. {reason}" for reason, number in notes.items())])
+    numbered = [f"{number}. {reason}" for reason, number in notes.items()]
+    refused = [f"- `{pipeline}` {reason}" for pipeline, reason in sorted(UNSUPPORTED.items())]
+    return "\n".join([*head, *lines, "", *numbered, "", "No method works on these:", "", *refused])
 
 
 def _target(pipeline: str, adapter: Adapter) -> Target:
