@@ -5,10 +5,10 @@ The fast tests of diffusers' own video pipelines: plain, with `apply(pipe)` and 
 with stand-ins for what they download (`diffusers_hub.py`). Shown are the tests that pass plainly and fail with a
 method, and whether pipelines return the same bits with `apply(pipe)`. Needs pytest, requests-mock and parameterized.
 
-EarlyStart must change what a pipeline returns, so two kinds of tests may fail with it and are listed apart. One
+EarlyStart must change what a pipeline returns, so three kinds of tests may fail with it and are listed apart. One
 compares an output with numbers written in it, which is seen from the assertion that failed
-(`diffusers_plugin.compares_stored_values`). The other holds for the numbers of its seed only: it also fails without
-any method when the generators have other seeds.
+(`diffusers_plugin.compares_stored_values`). One holds for the numbers of its seed only: it also fails without any
+method when the generators have other seeds. The third is answered with a sentence, an `UnstillError`.
 """
 
 import argparse
@@ -31,6 +31,7 @@ KINDS = (
     "no-op newly failing",
     "no-op other bits",
     "EarlyStart newly failing",
+    "EarlyStart refused",
     "EarlyStart stored values",
     "EarlyStart fails with other seeds",
 )
@@ -80,6 +81,9 @@ def compare(outcomes: Outcomes) -> dict[str, Any]:
     passed = [test for test, entry in plain.items() if entry["outcome"] == "passed"]
     failed = [test for test in passed if early[test]["outcome"] != "passed"]
     stored = [test for test in failed if early[test].get("stored")]
+    refused = {
+        test: early[test]["error"] for test in failed if early[test].get("error", "").startswith("UnstillError")
+    }
     others = [entries for mode, entries in outcomes.items() if mode not in MODES]
     seeds = {
         test: f"{sum(entries[test]['outcome'] == 'failed' for entries in others)} of {len(others)}"
@@ -94,8 +98,9 @@ def compare(outcomes: Outcomes) -> dict[str, Any]:
         "no-op tests with calls": len(called),
         "no-op other bits": [test for test in called if _bits(plain[test]) != _bits(noop[test])],
         "EarlyStart newly failing": {
-            test: early[test].get("error") for test in failed if test not in stored and test not in seeds
+            test: early[test].get("error") for test in failed if test not in (*stored, *seeds, *refused)
         },
+        "EarlyStart refused": refused,
         "EarlyStart stored values": stored,
         "EarlyStart fails with other seeds": seeds,
         "EarlyStart calls": len(calls),
@@ -109,7 +114,7 @@ def _bits(entry: dict[str, Any]) -> list[str]:
 
 def table(rows: dict[str, Any]) -> str:
     head = ["tests", "pass plainly", "fail", "skipped", "`apply(pipe)`: newly failing", "same bits"]
-    head += ["`EarlyStart`: newly failing", "stored values", "fail with other seeds", "acted in calls"]
+    head += ["`EarlyStart`: newly failing", "refused", "stored values", "fail with other seeds", "acted in calls"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for file, row in rows.items():
         name = Path(file).stem.removeprefix("test_")
@@ -122,6 +127,7 @@ def table(rows: dict[str, Any]) -> str:
             len(row["no-op newly failing"]),
             f"{calls - other} of {calls} tests",
             len(row["EarlyStart newly failing"]),
+            len(row["EarlyStart refused"]),
             len(row["EarlyStart stored values"]),
             len(row["EarlyStart fails with other seeds"]),
             f"{row['EarlyStart acted in']} of {row['EarlyStart calls']}",
