@@ -481,11 +481,11 @@ def test_an_unknown_pipeline_is_refused_by_name() -> None:
     with pytest.raises(UnstillError, match=r"Other is not a supported pipeline.*AnimateDiffPipeline"):
         unstill.apply(Other())
 
-    class WanVideoToVideoPipeline(diffusers.DiffusionPipeline):
+    class WanImageToVideo3Pipeline(diffusers.DiffusionPipeline):
         pass
 
     with pytest.raises(UnstillError, match="of the nearest name is WanImageToVideoPipeline"):
-        unstill.apply(WanVideoToVideoPipeline())
+        unstill.apply(WanImageToVideo3Pipeline())
 
 
 def test_every_supported_pipeline_is_tested() -> None:
