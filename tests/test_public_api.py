@@ -80,6 +80,11 @@ def test_apply_takes_a_pipeline_and_methods():
     assert all(one.default is not REQUIRED for one in beyond)
 
 
-@pytest.mark.parametrize("name", [name for name in unstill.__all__ if not name.startswith("_")])
-def test_every_public_name_is_there(name):
-    assert getattr(unstill, name) is not None
+@pytest.mark.parametrize("package", ["unstill", "unstill.metrics", "unstill.text_to_video"])
+def test_every_public_name_is_there(package):
+    module = import_module(package)
+    assert set(module.__all__) <= set(dir(module))
+    for name in module.__all__:
+        assert getattr(module, name) is not None, name
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
+        module.nothing  # noqa: B018

@@ -4,72 +4,53 @@ Makes image-to-video diffusion move, and stay true to the image: published metho
 The public names are imported when they are first used, so that `import unstill` costs next to nothing.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Animation": "animation_result",
-    "AnalyticInit": "methods.analytic_init",
-    "ConditioningAugmentation": "methods.conditioning_augmentation",
-    "EarlyStart": "methods.early_start",
-    "ForwardProcess": "forward_process",
-    "FrameInit": "methods.frame_init",
-    "FreeInit": "methods.free_init",
-    "ImageStart": "methods.image_start",
-    "LatentStatistics": "latent_statistics",
-    "Method": "methods.base",
-    "NIVSDS": "methods.ni_vsds",
-    "NoiseRectification": "methods.noise_rectification",
-    "ProgressiveNoise": "methods.progressive_noise",
-    "TimeNoise": "methods.time_noise",
-    "UnstillError": "errors",
-    "animate": "animation",
-    "apply": "hooks",
-    "compare": "lab.comparison",
-    "diagnose": "lab.diagnosis",
-    "evaluate": "metrics.evaluate",
-    "free_init": "hooks",
-    "i4vgen": "text_to_video.pipeline",
-    "load": "models.registry",
-}
-_MODULES = (
-    "data",
-    "forward_process",
-    "hooks",
-    "lab",
-    "latent_statistics",
-    "methods",
-    "metrics",
-    "models",
-    "text_to_video",
-    "training",
-)
+if TYPE_CHECKING:
+    from unstill import data as data
+    from unstill import forward_process as forward_process
+    from unstill import hooks as hooks
+    from unstill import lab as lab
+    from unstill import latent_statistics as latent_statistics
+    from unstill import methods as methods
+    from unstill import metrics as metrics
+    from unstill import models as models
+    from unstill import text_to_video as text_to_video
+    from unstill import training as training
+    from unstill.animation import animate as animate
+    from unstill.animation_result import Animation as Animation
+    from unstill.errors import UnstillError as UnstillError
+    from unstill.forward_process import ForwardProcess as ForwardProcess
+    from unstill.hooks.apply import apply as apply
+    from unstill.hooks.free_init import free_init as free_init
+    from unstill.lab.comparison import compare as compare
+    from unstill.lab.diagnosis import diagnose as diagnose
+    from unstill.latent_statistics import LatentStatistics as LatentStatistics
+    from unstill.methods.analytic_init import AnalyticInit as AnalyticInit
+    from unstill.methods.base import Method as Method
+    from unstill.methods.conditioning_augmentation import ConditioningAugmentation as ConditioningAugmentation
+    from unstill.methods.early_start import EarlyStart as EarlyStart
+    from unstill.methods.frame_init import FrameInit as FrameInit
+    from unstill.methods.free_init import FreeInit as FreeInit
+    from unstill.methods.image_start import ImageStart as ImageStart
+    from unstill.methods.ni_vsds import NIVSDS as NIVSDS
+    from unstill.methods.noise_rectification import NoiseRectification as NoiseRectification
+    from unstill.methods.progressive_noise import ProgressiveNoise as ProgressiveNoise
+    from unstill.methods.time_noise import TimeNoise as TimeNoise
+    from unstill.metrics.evaluate import evaluate as evaluate
+    from unstill.models.registry import load as load
+    from unstill.text_to_video.pipeline import i4vgen as i4vgen
+else:
+    from unstill._lazy import lazy_exports
 
-__all__ = ["__version__", *_HOMES, *_MODULES]
+    def _added_method(name):
+        """A method class that is not listed above: one whose file was added to `unstill.methods`."""
+        from unstill.methods.registry import method_classes
 
+        return next((cls for cls in method_classes().values() if cls.__name__ == name), None)
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    elif name in _MODULES:
-        value = import_module(f".{name}", __name__)
-    elif name[:1].isupper() and (method := _method(name)) is not None:
-        return method
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def _method(name: str) -> Any:
-    """A method class that is not listed above: one whose file was added to `unstill.methods`."""
-    from unstill.methods.registry import method_classes
-
-    return next((cls for cls in method_classes().values() if cls.__name__ == name), None)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    __all__, __getattr__, __dir__ = lazy_exports(__name__, fallback=_added_method)
+    __all__ += ["__version__"]

@@ -92,10 +92,17 @@ def animate(
     bars = sys.stderr.isatty() and not as_json
     output.hush(bars)
     import unstill
-    from unstill.text_to_video import CandidateOptions
+    from unstill.text_to_video.prompt_video import COUNT, CandidateOptions
 
-    choice = {"count": candidates, "reward": reward, "pick": pick, "early": early, "text_to_image": text_to_image}
-    given = {name: value for name, value in choice.items() if value is not None and value is not False}
+    options = None
+    if early or any(option is not None for option in (candidates, reward, pick, text_to_image)):
+        options = CandidateOptions(
+            count=COUNT if candidates is None else candidates,
+            reward=reward,
+            pick=pick,
+            early=early,
+            text_to_image=text_to_image,
+        )
     with Report(quiet=not bars) as progress:
         animation = unstill.animate(
             image,
@@ -111,7 +118,7 @@ def animate(
             crop=crop,
             seed=seed,
             plain=plain,
-            candidates=CandidateOptions(**given) if given else None,
+            candidates=options,
             out=out,
             compare=compare,
             upscale=upscale,

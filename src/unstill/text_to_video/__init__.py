@@ -6,35 +6,24 @@ The package is not called `i4vgen`, because `unstill.i4vgen` is the function: Py
 such a name as soon as anything imports it.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 
-_HOME = {
-    name: module
-    for module, names in {
-        "candidates": "Candidate Halving",
-        "image_reward": "ImageReward",
-        "result": "I4VGen",
-        "rewards": "ClipReward Reward proxy reward_named",
-        "pipeline": "default_reward i4vgen",
-        "prompt_video": "CandidateOptions",
-        "text_to_image": "TextToImage",
-        "world_reward": "world",
-    }.items()
-    for name in names.split()
-}
+if TYPE_CHECKING:
+    from unstill.text_to_video.candidates import Candidate as Candidate
+    from unstill.text_to_video.candidates import Halving as Halving
+    from unstill.text_to_video.image_reward import ImageReward as ImageReward
+    from unstill.text_to_video.pipeline import default_reward as default_reward
+    from unstill.text_to_video.pipeline import i4vgen as i4vgen
+    from unstill.text_to_video.prompt_video import CandidateOptions as CandidateOptions
+    from unstill.text_to_video.result import I4VGen as I4VGen
+    from unstill.text_to_video.rewards import ClipReward as ClipReward
+    from unstill.text_to_video.rewards import Reward as Reward
+    from unstill.text_to_video.rewards import proxy as proxy
+    from unstill.text_to_video.rewards import reward_named as reward_named
+    from unstill.text_to_video.text_to_image import TextToImage as TextToImage
+    from unstill.text_to_video.world_reward import world as world
+else:
+    from unstill._lazy import lazy_exports
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+    __all__, __getattr__, __dir__ = lazy_exports(__name__)
