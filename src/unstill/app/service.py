@@ -1,4 +1,4 @@
-"""Where videos are made: one model in memory, one visitor at a time, each wish answered by one result on the shelf."""
+"""Makes the videos of the app: one model in memory, one request at a time, the files of each in the result store."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Tell = Callable[[str, int, int], None]
 
 
 class Stopped(Exception):
-    """The visitor does not want the video any more."""
+    """The user pressed Stop, left the page, or the server ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
-    """What a visitor asked for; `motion` is the slider, and the methods have their levels already."""
+    """What a user of the page asked for; `motion` is where the slider stands, which gave `methods` their levels."""
 
     model: str
     picture: Image.Image | None
@@ -53,7 +53,7 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What came of a wish: names of files on the shelf, and what is told about them."""
+    """The answer to a request: a folder in the result store (`token`), its files, and what the page shows of them."""
 
     token: str
     files: tuple[str, ...]
@@ -67,8 +67,9 @@ class Result:
 class Studio:
     """
     Args:
-        models: the names or local folders that may be asked for; the first one is shown first.
-        shelf: where results go.
+        models: the names or local folders that are offered; the first one is selected at first.
+        shelf: the store of results.
+        limits: what a request may ask for.
         device, offload: as of `unstill.load`.
     """
 
@@ -84,19 +85,19 @@ class Studio:
         self._options: dict[str, Any] = {"device": device, "offload": offload}
         self._one = threading.Lock()  # a stopped run may still be in its last step when the next one begins
         self._loaded: tuple[str, Any] | None = None
-        self.closed = threading.Event()  # ends whatever is at work
+        self.closed = threading.Event()  # stops the current run
 
     def make(self, wish: Wish, tell: Tell, stopped: Callable[[], bool] = lambda: False) -> Result:
         """
-        The plain and the improved video, scored and written.
+        Makes the plain and the improved video, scores them and writes all files of the result.
 
         Args:
-            tell: called with (what is done, steps done, steps in all).
-            stopped: asked at every step.
+            tell: called with (the current work, steps done, steps in all).
+            stopped: called at every step; whether to stop.
 
         Raises:
-            UnstillError: the wish cannot be fulfilled.
-            Stopped: `stopped` said so; nothing is left of the run.
+            UnstillError: something is asked for that the model or the limits do not allow.
+            Stopped: `stopped` returned true; no file of the run is left.
         """
         self._check(wish)
 
@@ -117,18 +118,18 @@ class Studio:
         return result
 
     def close(self) -> None:
-        """End what is at work, and wait until it has removed its files."""
+        """Stops the current run, and waits up to 10 seconds until it has removed its files."""
         self.closed.set()
         if self._one.acquire(timeout=10):
             self._one.release()
 
     def longest(self, model: str) -> int:
-        """Frames that a visitor may ask of a model: no more than it was trained for."""
+        """The largest number of frames that can be asked for: no more than the model was trained for."""
         entry = registry.find(model)
         return min(self.limits.frames, entry.frames if entry else self.limits.frames)
 
     def warm(self) -> None:
-        """Loads the first model if it comes with the package, so that the first visitor does not wait for it."""
+        """Loads the first model if it comes with the package, so that the first request does not wait for it."""
         entry = registry.find(self.models[0])
         if entry is not None and entry.weights is None:
             with self._one:
@@ -215,7 +216,7 @@ class Studio:
 
 
 def _write(folder: Path, animation: Animation, settings: dict[str, Any], code: str) -> None:
-    """Everything a visitor can download; `everything.zip` holds all the others."""
+    """The files that can be downloaded; `everything.zip` holds all the others."""
     factor = max(1, SHOWN // min(animation.frames.shape[-2:]))
     for name, video in animation.videos.items():
         write_video(folder / f"{name}.mp4", video, animation.fps, upscale=factor)

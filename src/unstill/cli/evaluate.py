@@ -64,7 +64,7 @@ def evaluate(
     output.hush()
     import torch
 
-    from unstill.metrics.evaluate import evaluate as measure
+    import unstill
     from unstill.metrics.inputs import EvaluationSettings
 
     rank, processes = rank_and_count()
@@ -90,7 +90,7 @@ def evaluate(
     )
     try:
         with Progress(quiet=as_json or rank > 0) as progress:
-            report = measure(
+            report = unstill.evaluate(
                 generated, reference, settings, images=images, prompts=prompts, cache=cache, progress=progress
             )
     except KeyboardInterrupt as stop:
