@@ -80,6 +80,8 @@ def test_only_methods_that_work_on_the_model_are_offered():
     assert "conditioning_augmentation" in form_fields.offered("PicoPipeline")
     assert "conditioning_augmentation" not in form_fields.offered("AnimateDiffPipeline")
     assert not form_fields.offered("NoSuchPipeline")
+    assert "analytic_init" in form_fields.offered("PicoPipeline", registry.defaults_of("pico"))
+    assert "analytic_init" not in form_fields.offered("PicoPipeline", {"sigma": 10.0})  # no statistics
 
 
 def test_code_says_no_more_than_is_needed():

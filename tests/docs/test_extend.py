@@ -6,25 +6,31 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import diffusers
 import pytest
 import torch
-from torch.nn.functional import interpolate
 
 import unstill
 from tests.metrics.clips import SETTINGS, metric_file
 from tests.pipelines import CASES, LONG, hunyuan_embeddings, hunyuan_video, picture, pipeline, random_pico, sample
+from unstill.app import form_fields
+from unstill.cli import app
 from unstill.data import write_video
 from unstill.families.base import VideoAdapter
 from unstill.families.registry import ADAPTERS
+from unstill.hooks.compatibility import refusals
+from unstill.methods.parsing import parse_method
+from unstill.methods.registry import method_classes
 from unstill.metrics.reference_table import markdown
 from unstill.metrics.torchmetrics_wrappers import VideoMean
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "extend.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "extend.md").read_text(encoding="utf-8")
+sys.path.insert(0, str(DOCS))
+import pages  # noqa: E402
 
 
 def block(name: str) -> str:
@@ -40,9 +46,45 @@ def run(name: str, **names) -> dict:
     return names
 
 
+@pytest.fixture
+def added_method(tmp_path, monkeypatch):
+    """The page's method as a file in a folder that belongs to `unstill.methods` for the length of a test."""
+    (tmp_path / "blurred_condition.py").write_text(block("method"), encoding="utf-8")
+    monkeypatch.setattr(unstill.methods, "__path__", [*unstill.methods.__path__, str(tmp_path)])
+    method_classes.cache_clear()
+    yield method_classes()["blurred_condition"]
+    del sys.modules["unstill.methods.blurred_condition"], unstill.methods.blurred_condition
+    vars(unstill).pop("BlurredCondition", None)
+    monkeypatch.undo()
+    method_classes.cache_clear()
+
+
+def test_everything_knows_a_method_whose_file_was_added(added_method, capsys) -> None:
+    assert unstill.BlurredCondition is added_method
+    assert parse_method("BlurredCondition:until=0.5") == parse_method("blurred_condition:until=0.5")
+    with pytest.raises(SystemExit, match="0"):
+        app(["methods"])
+    assert "blurred_condition\n  Shows the denoiser a blurred image" in capsys.readouterr().out
+    (field,) = form_fields.form()["blurred_condition"]
+    assert (field.name, field.default, field.read("0.5")) == ("until", 0.2, 0.5) and field.about.startswith(
+        "the share"
+    )
+    assert "blurred_condition" in form_fields.offered("PicoPipeline")
+    table = refusals()
+    assert table["PicoPipeline"]["BlurredCondition"] == ""
+    assert "shows it none" in table["AnimateDiffPipeline"]["BlurredCondition"]
+    index = pages.filled((DOCS / "methods" / "index.md").read_text("utf-8"))
+    assert (
+        "| copies every detail of the image | [BlurredCondition](blurred_condition.md) | condition | nothing |"
+        in index
+    )
+    assert "| BlurredCondition |" in pages.filled((DOCS / "pipelines.md").read_text("utf-8"))
+
+
 def test_a_method() -> None:
     tiny = pipeline("PicoPipeline")
-    names = run("method", pipe=tiny, image=picture(64), dataclass=dataclass, interpolate=interpolate)
+    names = run("method")
+    names |= run("use of the method", **names, pipe=tiny, image=picture(64))
     assert len(names["video"]) == tiny.transformer.config.num_frames
     pipe, case = pipeline("StableVideoDiffusionPipeline"), CASES["StableVideoDiffusionPipeline"]
     plain = sample(case, pipe)

@@ -1,6 +1,7 @@
 """What every method declares, and what `check_method` and `Run` do for all of them."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,6 +52,17 @@ def test_every_method_says_what_lists_show(name):
     assert places_of(cls)
     assert cls.not_in_forms <= {one.name for one in cls.__dataclass_fields__.values()}
     assert getattr(unstill, cls.__name__) is cls
+
+
+@pytest.mark.parametrize("name", method_classes())
+def test_type_checkers_see_every_method(name):
+    """A new method works without the line; its type from `unstill` is `Any` until it is there."""
+    cls = method_classes()[name]
+    source = Path(unstill.__file__).read_text("utf-8")
+    line = f"from {cls.__module__} import {cls.__name__} as {cls.__name__}"
+    if cls.__name__ not in source:
+        pytest.skip(f"src/unstill/__init__.py could have, below TYPE_CHECKING: {line}")
+    assert f"    {line}\n" in source
 
 
 def test_lists_begin_with_what_to_try_first():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from typing import Any
 
 from unstill.errors import UnstillError
@@ -60,10 +61,22 @@ class Field:
         return self.parameter.parse(value, where)
 
 
-def offered(pipeline: str) -> dict[str, type[Method]]:
-    """The methods that work on a pipeline class, by name."""
+def offered(pipeline: str, defaults: Container[str] = ()) -> dict[str, type[Method]]:
+    """
+    The methods that work on a pipeline class, by name.
+
+    Args:
+        pipeline: name of the class.
+        defaults: parameters that the model has values for. A method that needs another one, and does not show it in
+            forms, is left out.
+    """
     refused = refusals().get(pipeline, {})
-    return {name: cls for name, cls in method_classes().items() if not refused.get(cls.__name__, "not there")}
+    works = {name: cls for name, cls in method_classes().items() if not refused.get(cls.__name__, "not there")}
+    return {
+        name: cls
+        for name, cls in works.items()
+        if all(key in defaults or not parameters_of(cls)[key].required for key in cls.not_in_forms)
+    }
 
 
 def form() -> dict[str, list[Field]]:

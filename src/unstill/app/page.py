@@ -20,7 +20,7 @@ from unstill.app.service import Result, Stopped, Studio, Wish
 from unstill.app.uploads import checked_picture
 from unstill.errors import UnstillError, lacks_memory
 from unstill.methods.base import Method
-from unstill.methods.registry import build_method, method_classes
+from unstill.methods.registry import build_method, method_classes, summary_of
 from unstill.models import registry
 from unstill.models.call_arguments import parameters
 
@@ -276,8 +276,7 @@ def _of_model(studio: Studio, name: str) -> dict[str, dict[str, Any]]:
     known = parameters(cls)
     longest = studio.longest(name)
     needed = "prompt" in known and known["prompt"].default != ""
-    statistics = "statistics" in registry.defaults_of(name)
-    choices = [one for one in form_fields.offered(cls.__name__) if one != "analytic_init" or statistics]
+    choices = form_fields.offered(cls.__name__, registry.defaults_of(name))
     return {
         "prompt": {"visible": "prompt" in known, "label": "What happens" if needed else "What happens (optional)"},
         # What is out of range is said by the studio, in a sentence that has the name in it.
@@ -300,7 +299,9 @@ def _title(name: str) -> str:
 
 
 def _about(name: str) -> str:
-    return " ".join((method_classes()[name].__doc__ or "").strip().split("\n\n")[0].split())
+    """What the method does for a user, and when to use it."""
+    cls = method_classes()[name]
+    return f"{summary_of(cls)} For a video that {cls.use_when}." if cls.use_when else summary_of(cls)
 
 
 def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
