@@ -22,7 +22,7 @@ from unstill.lab.provenance import versions
 from unstill.methods.base import Method
 from unstill.methods.ni_vsds import NIVSDS
 from unstill.methods.registry import describe_method
-from unstill.metrics.quick_scores import measure, verdict
+from unstill.metrics.quick_scores import breaks_up, measure, verdict
 from unstill.models import registry
 from unstill.models.call_arguments import generate, parameters
 from unstill.models.progress_bars import report_steps
@@ -273,11 +273,13 @@ def _verdict(scores: dict[str, dict[str, float]], chosen: I4VGen | None) -> str:
     plain, improved = scores["plain"], scores["improved"]
     if chosen is None:
         return verdict(plain, improved)
-    ratio = improved["motion"] / max(plain["motion"], 1e-6)
-    return (
+    score = (
         f"The pictures of the improved video score {improved['reward']:.3g} by {chosen.reward}, those of the plain "
-        f"one {plain['reward']:.3g}; it moves {ratio:.0%} as much."
+        f"one {plain['reward']:.3g}"
     )
+    if breaks_up(improved):
+        return f"{score}; it breaks up."
+    return f"{score}; it moves {improved['motion'] / max(plain['motion'], 1e-6):.0%} as much."
 
 
 def _defaults(pipe: Any) -> dict[str, Any]:
