@@ -37,7 +37,7 @@ FLOORS = [
         ("forward_process", ("forward_process",), "alpha, sigma, predictions"),
         ("data", ("data",), "pictures, videos, latents, files"),
     ],
-    [("errors, documents, parameters", ("errors", "documents", "parameters"), "one kit for all floors")],
+    [("errors, documents, parameters", ("errors", "documents", "parameters", "_lazy"), "one kit for all floors")],
 ]
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 240, 84, 44, 42, 12
