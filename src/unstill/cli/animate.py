@@ -82,12 +82,19 @@ def animate(
     With --prompt and no picture, several pictures are made of the words, and the best is set in motion; a folder
     beside the video keeps them all.
     """
+    from unstill.animation_request import methods_for
     from unstill.cli import output
     from unstill.cli.options import parse_size
     from unstill.cli.progress import Report
+    from unstill.data.images import open_picture
     from unstill.data.output_paths import check_video_name
+    from unstill.models import registry
 
-    check_video_name(out)  # before the imports below, which take seconds
+    # The usual mistakes are found before diffusers is imported, which takes seconds.
+    check_video_name(out)
+    methods_for(method, registry.defaults_of(model))
+    if image is not None:
+        open_picture(image).close()
     shape = None if size is None else parse_size(size)
     bars = sys.stderr.isatty() and not as_json
     output.hush(bars)

@@ -41,6 +41,7 @@ def convert(
     output.hush()
     import torch
 
+    from unstill.families.registry import MODELS
     from unstill.models import registry
     from unstill.models.convert import RELEASES, check_new, load_checkpoint
     from unstill.models.saving import save
@@ -65,7 +66,7 @@ def convert(
         typer.echo(json.dumps(made, indent=2))
         return
     # A folder may be called like a model of the catalogue, which the bare name would mean.
-    named = f"./{out}" if str(out).lower() in (known.name for known in registry.MODELS) else out
+    named = f"./{out}" if str(out).lower() in (known.name for known in MODELS) else out
     typer.echo(f"Wrote {out}, a {made['pipeline']}. Try it: unstill animate photo.jpg --model {named}")
     if hasattr(pipe, "tokenizer") and pipe.tokenizer is None:
         typer.echo(

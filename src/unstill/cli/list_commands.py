@@ -19,7 +19,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def models(as_json: Json = False) -> None:
     """List the models that go by a name; any diffusers folder or hub id works too."""
-    from unstill.models.registry import MODELS
+    from unstill.families.registry import MODELS
 
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(model) for model in MODELS], indent=2))

@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from unstill.errors import UnstillError
 
@@ -104,7 +104,7 @@ def open_picture(path: Path) -> Image.Image:
         raise UnstillError(_too_large(path, False)) from error
     except PermissionError as error:
         raise UnstillError(f"{path} may not be read (permission denied); change its permissions.") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UnstillError(_not_a_picture(path)) from error
     except UnstillError:
         raise

@@ -12,7 +12,8 @@ from accelerate import Accelerator
 
 from unstill.data.cache import CacheSettings, fill_cache, fingerprint_of, open_cache
 from unstill.data.loading import Readable
-from unstill.data.sources import Sample, Source, generator_for
+from unstill.data.seeding import generator_for
+from unstill.data.sources import Sample, Source
 from unstill.families.registry import adapter_for
 from unstill.families.training import Encoded, TrainingRole
 

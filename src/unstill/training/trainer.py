@@ -25,7 +25,8 @@ from torch import Tensor
 
 from unstill.data.files import sweep_all
 from unstill.data.loading import Loader, place
-from unstill.data.sources import Source, generator_for
+from unstill.data.seeding import generator_for
+from unstill.data.sources import Source
 from unstill.errors import UnstillError, lacks_memory
 from unstill.families.training import TrainingRole
 from unstill.forward_process import ForwardProcess

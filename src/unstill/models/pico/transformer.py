@@ -16,7 +16,8 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.nn.functional import gelu, rms_norm, scaled_dot_product_attention, silu
 
-from unstill.models.pico.text import LENGTH, WIDTH
+from unstill.data.captions import LENGTH
+from unstill.models.pico.text import WIDTH
 
 
 NOISE_CHANNELS = 128  # sinusoids of the timestep
