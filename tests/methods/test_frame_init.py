@@ -99,11 +99,18 @@ def test_what_is_refused(golden):
     pipe = Sampler(diffusers.FlowMatchEulerDiscreteScheduler(), None, golden["even.z0"])
     with pytest.raises(UnstillError, match="keeps nothing of a video .* give FrameInit a lower"):
         unstill.apply(pipe, FrameInit(level=1.0))
-    pipe.scheduler = diffusers.EDMEulerScheduler()
-    with pytest.raises(UnstillError, match="EDMEulerScheduler has no training time"):
-        unstill.apply(pipe, FrameInit())
     pipe.scheduler = animatediff_ddim()
     with pytest.raises(UnstillError, match="both decide the first latents"):
         unstill.apply(pipe, FrameInit(), unstill.ImageStart())
     with pytest.raises(UnstillError, match="given twice"):
         unstill.apply(pipe, FrameInit(), FrameInit(level=0.5))
+
+
+def test_edm_schedulers_count_training_time_along_their_ramp_of_levels():
+    for schedule in ("karras", "exponential"):
+        scheduler = diffusers.EDMEulerScheduler(sigma_min=0.02, sigma_max=200.0, sigma_schedule=schedule)
+        scheduler.set_timesteps(11)  # levels at 1, 0.9, ... 0 of the ramp
+        for step, share in ((0, 1.0), (2, 0.8), (10, 0.0)):
+            alpha, sigma = training_level(ForwardProcess.of(scheduler), share)
+            assert sigma / alpha == pytest.approx(scheduler.sigmas[step].item(), rel=1e-4)
+            assert alpha**2 + sigma**2 == pytest.approx(1)

@@ -9,11 +9,14 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from safetensors.torch import load_file
 
+import unstill
 from tests.pipelines import pico, random_pico
 from unstill.data import captions, synthetic_world
 from unstill.errors import UnstillError
-from unstill.models.pico import PicoAutoencoder, PicoPipeline, text, vp_scheduler
-from unstill.models.pico.pipeline import WEIGHTS
+from unstill.lab.fingerprint import fingerprint
+from unstill.models.pico import PicoAutoencoder, PicoPipeline, euler_scheduler, text, vp_scheduler
+from unstill.models.pico.pipeline import LORAS, WEIGHTS
+from unstill.training.lora import load_lora
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +40,35 @@ def test_same_seed_same_video_other_seed_other_video(pipe, image):
     assert not torch.equal(run(pipe, image), run(pipe, image, seed=1))
 
 
-def test_sampling_is_the_euler_method_on_the_preconditioned_network(pipe, image):
-    """D(x; s) = x / (s^2 + 1) - s / sqrt(s^2 + 1) F(x / sqrt(s^2 + 1); ln(s) / 4), stepped along Karras' levels."""
+@pytest.mark.parametrize("solver", ["2M", "Euler"])
+def test_sampling_is_the_solver_on_the_preconditioned_network(pipe, image, solver):
+    """D(x; s) = x / (s^2 + 1) - s / sqrt(s^2 + 1) F(x / sqrt(s^2 + 1); ln(s) / 4), stepped along Karras' levels.
+
+    2M (Lu et al. 2022, Algorithm 2, with h = ln(s / after)): the same step from D + h / (2 h_before) (D - D_before).
+    """
     x = torch.randn(1, 4, 12, 8, 8, generator=torch.Generator().manual_seed(0))
-    result = run(pipe, image, output_type="latent", motion=0.36)
+    own = pipe.scheduler
+    pipe.scheduler = euler_scheduler() if solver == "Euler" else own
+    try:
+        result = run(pipe, image, output_type="latent", motion=0.36)
+    finally:
+        pipe.scheduler = own
     ramp = torch.linspace(0, 1, 3, dtype=torch.float64)
     sigmas = [*((200 ** (1 / 7) + ramp * (0.02 ** (1 / 7) - 200 ** (1 / 7))) ** 7).tolist(), 0.0]
     cond = pipe.vae.encoder(image * 2 - 1)[:, None].expand(-1, 4, -1, -1, -1)
     ids = torch.tensor([[7.0, 60.0, 0.0]])
     x = x * math.sqrt(200**2 + 1)
+    before = None  # D and h of the step before
     with torch.no_grad():
         for s, after in zip(sigmas, sigmas[1:], strict=False):
             v = pipe.transformer(torch.cat([x / math.sqrt(s * s + 1), cond], 2), 0.25 * math.log(s), None, ids)[0]
-            denoised = x / (s * s + 1) - s / math.sqrt(s * s + 1) * v
-            x = denoised + after / s * (x - denoised)
+            denoised = target = x / (s * s + 1) - s / math.sqrt(s * s + 1) * v
+            if solver == "2M" and after > 0:
+                h = math.log(s / after)
+                if before is not None:
+                    target = denoised + h / (2 * before[1]) * (denoised - before[0])
+                before = denoised, h
+            x = target + after / s * (x - target)
     torch.testing.assert_close(result, x, rtol=1e-4, atol=1e-3)
 
 
@@ -257,3 +275,15 @@ def test_standardised_latents_keep_the_picture():
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(12), atol=1e-5, rtol=0)
     torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(12))
     torch.testing.assert_close(vae.decoder(z)[..., 40:-40, 40:-40], before[..., 40:-40, 40:-40], atol=1e-3, rtol=1e-3)
+
+
+def test_embedded_models_with_an_addition_are_what_load_lora_makes_of_pico():
+    merged, beside = unstill.load("pico-still", device="cpu"), unstill.load("pico", device="cpu")
+    load_lora(beside, LORAS / "still.safetensors")
+    sample = torch.randn(1, 2, 24, 12, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = unstill.load("pico", device="cpu").transformer(sample, 0.5)[0]
+        expected, found = beside.transformer(sample, 0.5)[0], merged.transformer(sample, 0.5)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(found, plain, atol=1e-2)
+    assert fingerprint("pico-still") != fingerprint("pico")

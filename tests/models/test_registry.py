@@ -53,7 +53,7 @@ def test_a_folder_takes_the_level_of_its_class_but_no_statistics(folder):
 
 @pytest.mark.parametrize("name", ["svx", "a/b/c"])
 def test_unknown_names_list_the_known(name):
-    with pytest.raises(UnstillError, match="Known: pico, animatediff"):
+    with pytest.raises(UnstillError, match="Known: pico, pico-still, pico-still-time-noise, animatediff"):
         find(name)
 
 

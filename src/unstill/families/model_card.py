@@ -25,6 +25,7 @@ class Model:
         scheduler: settings that replace those of the loaded scheduler: (class, changed values).
         tiled: whether its autoencoder works tile by tile, without which a clip of that size takes far more memory.
         condition: whether its denoiser sees image latents, which the methods of the condition change.
+        lora: a low-rank addition to the weights that come with the package, which has it too: the name of its file.
         file: the one file in `weights` that holds the released checkpoint; `None` for a diffusers repository.
     """
 
@@ -44,6 +45,7 @@ class Model:
     parts: tuple[tuple[str, str, str], ...] = ()
     scheduler: tuple[str, tuple[tuple[str, Any], ...]] | None = None
     variant: str | None = None
+    lora: str | None = None
     file: str | None = None
     tiled: bool = False
     condition: bool = True

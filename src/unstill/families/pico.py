@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,26 +74,29 @@ class PicoTraining(SVDTraining):
         return super().predict(model, noisy, timestep, given, image_noise_id(image_noise) * shown)
 
 
+EMBEDDED = Model(
+    name="pico",
+    pipeline="PicoPipeline",
+    weights=None,
+    licence="Apache-2.0",
+    parameters="16 M",
+    needs="any CPU",
+    dtype="float32",
+    size=(96, 96),
+    frames=16,
+    fps=8,
+    steps=15,
+    input="image",
+    start=("sigma", 20.0),
+)
 FAMILY = Family(
     adapters={"PicoPipeline": Pico()},
     image_modes={"PicoPipeline": nullcontext},
     training={"PicoPipeline": PicoTraining()},
     models=(
-        Model(
-            name="pico",
-            pipeline="PicoPipeline",
-            weights=None,
-            licence="Apache-2.0",
-            parameters="16 M",
-            needs="any CPU",
-            dtype="float32",
-            size=(96, 96),
-            frames=16,
-            fps=8,
-            steps=25,
-            input="image",
-            start=("sigma", 20.0),
-        ),
+        EMBEDDED,
+        replace(EMBEDDED, name="pico-still", lora="still"),
+        replace(EMBEDDED, name="pico-still-time-noise", lora="still-time-noise"),
     ),
     module="unstill.models.pico",
     reward="world",

@@ -19,7 +19,10 @@ def fingerprint(model: str) -> str:
     if entry is not None and entry.weights is not None or not folder.is_dir():
         return model
     found = hashlib.sha256()
+    lora = f"{entry.lora}.safetensors" if entry is not None else None
     for file in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".bin")):
+        if file.parent == registry.PICO / "loras" and file.name != lora:  # additions to the embedded weights
+            continue
         size = file.stat().st_size
         found.update(f"{file.relative_to(folder).as_posix()} {size} ".encode())
         with file.open("rb") as opened:

@@ -24,10 +24,19 @@ def signal_share(alpha: float, sigma: float) -> float:
 def training_level(process: ForwardProcess, fraction: float) -> tuple[float, float]:
     """
     (alpha, sigma) after a fraction of the training time, in coordinates in which pure noise is N(0, I), whatever those
-    of the sampler. 0.85 is timestep 850 of 1000 for schedulers with a training table, sigma = 0.85 for flow matching.
+    of the sampler. 0.85 is timestep 850 of 1000 for schedulers with a training table, sigma = 0.85 for flow matching,
+    and 0.85 of the way up the ramp of training levels that diffusers' EDM schedulers hold in place of a table.
     """
     if process.kind == "flow":
         return 1 - fraction, fraction
+    config = process.scheduler.config
+    if "sigma_schedule" in config:  # of EDM schedulers
+        low, high = config.sigma_min, config.sigma_max
+        if config.sigma_schedule == "karras":
+            sigma = ((1 - fraction) * low ** (1 / config.rho) + fraction * high ** (1 / config.rho)) ** config.rho
+        else:
+            sigma = low ** (1 - fraction) * high**fraction
+        return 1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)
     if process.abar is None:
         raise UnstillError(
             f"{type(process.scheduler).__name__} has no training time, which this method counts in; use AnalyticInit."

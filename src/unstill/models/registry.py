@@ -259,7 +259,7 @@ def _from_pretrained(name_or_path: str, model: Model | None, dtype: torch.dtype,
     if model and model.weights is None:
         from unstill.models.pico import PicoPipeline
 
-        return PicoPipeline.from_pretrained(PICO, dtype=dtype, local_files_only=True)
+        return PicoPipeline.embedded(model.lora, dtype)
     if model is None and Path(name_or_path).is_dir() and cls is not None:
         try:
             return cls.from_pretrained(name_or_path, dtype=dtype, **options)

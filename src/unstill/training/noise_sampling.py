@@ -160,13 +160,15 @@ def schedule_of(
     are for EDM, `logit_std` for flow matching, whose shift is the scheduler's own.
 
     Raises:
-        UnstillError: for the preconditioned networks of Karras et al. (kind `edm`), which nothing here was tested on.
+        UnstillError: for the preconditioned networks of Karras et al. (kind `edm`), which nothing here was tested on,
+            except with v-prediction and `sigma_data` 1, where they are those of Stable Video Diffusion.
     """
     scheduler = process.scheduler
     if process.kind == "flow":
         config = scheduler.config
         return Flow(config.get("shift") or config.get("flow_shift") or 1.0, logit_std, config.num_train_timesteps)
-    if process.kind == "ve" and scheduler.config.get("timestep_type") == "continuous":
+    continuous = process.kind == "ve" and scheduler.config.get("timestep_type") == "continuous"
+    if continuous or (process.prediction == "edm_v" and scheduler.config.sigma_data == 1):
         return EDM(log_sigma_mean, log_sigma_std, time)
     if process.abar is None or process.kind == "edm":
         raise UnstillError(

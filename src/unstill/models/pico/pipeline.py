@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DiffusionPipeline, EDMDPMSolverMultistepScheduler, EulerDiscreteScheduler
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
+from safetensors.torch import load_file
 from torch import Tensor
 
 from unstill.data.images import resize_and_crop
@@ -27,6 +28,7 @@ from unstill.models.pico.transformer import PicoTransformer
 
 
 WEIGHTS = Path(__file__).parent / "weights"
+LORAS = WEIGHTS / "loras"
 SIGMA_MAX, SIGMA_MIN = 200.0, 0.02
 MAX_IMAGE_NOISE = 3.0  # standard deviation of the strongest noise that image latents had in training
 CAPTION_GUIDANCE = 2.0  # captions are followed better than at 1, and no better at 4 (docs/pico/captions.md)
@@ -39,8 +41,18 @@ class PicoPipelineOutput(BaseOutput):
     frames: list[list[PIL.Image.Image]] | np.ndarray | Tensor
 
 
-def edm_scheduler() -> EulerDiscreteScheduler:
-    """Variance-exploding, as Stable Video Diffusion is sampled: Karras levels from 200 to 0.02, v-prediction."""
+def edm_scheduler() -> EDMDPMSolverMultistepScheduler:
+    """The default: DPM-Solver++(2M) in the coordinates of EDM, Karras levels from 200 to 0.02, v-prediction.
+
+    With `sigma_data` 1, EDM's preconditioning is v-prediction on x / sqrt(1 + sigma^2).
+    """
+    return EDMDPMSolverMultistepScheduler(
+        sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, sigma_data=1.0, prediction_type="v_prediction"
+    )
+
+
+def euler_scheduler() -> EulerDiscreteScheduler:
+    """As Stable Video Diffusion is sampled: Euler on the same levels; it needs about twice the steps."""
     return EulerDiscreteScheduler(
         prediction_type="v_prediction",
         timestep_type="continuous",
@@ -94,9 +106,12 @@ class PicoPipeline(DiffusionPipeline):
         return pipe
 
     @classmethod
-    def embedded(cls) -> "PicoPipeline":
-        """The weights that come with this package, in float32."""
-        return cls.from_pretrained(WEIGHTS, dtype=torch.float32, local_files_only=True)
+    def embedded(cls, lora: str | None = None, dtype: torch.dtype = torch.float32) -> "PicoPipeline":
+        """The weights that come with this package; `lora`: with this addition of `LORAS` merged into them."""
+        pipe = cls.from_pretrained(WEIGHTS, dtype=dtype, local_files_only=True)
+        if lora is not None:
+            merge_lora(pipe.transformer, LORAS / f"{lora}.safetensors")
+        return pipe
 
     @property
     def size(self) -> int:
@@ -207,7 +222,7 @@ class PicoPipeline(DiffusionPipeline):
         prompt: str | list[str] = "",
         motion: float | None = 0.3,
         num_frames: int | None = None,
-        num_inference_steps: int = 25,
+        num_inference_steps: int = 15,
         noise_aug_strength: float = 0.0,
         guidance_scale: float | None = None,
         num_videos_per_prompt: int = 1,
@@ -298,6 +313,17 @@ class PicoPipeline(DiffusionPipeline):
             frames = self.video_processor.postprocess_video(self.decode_latents(latents), output_type=output_type)
         self.maybe_free_model_hooks()
         return PicoPipelineOutput(frames=frames) if return_dict else (frames,)
+
+
+@torch.no_grad()
+def merge_lora(network: torch.nn.Module, path: Path) -> None:
+    """Adds a LoRA that `unstill train` wrote for `network` to its weights: W + B A, as alpha is the rank there."""
+    found = load_file(path)
+    for key, narrow in found.items():
+        layer, a, _ = key.partition(".lora_A.")
+        if a:
+            weight = network.get_submodule(layer.partition(".")[2]).weight
+            weight += (found[key.replace(".lora_A.", ".lora_B.")].float() @ narrow.float()).to(weight)
 
 
 def noise_label(alpha: float, sigma: float) -> float:
