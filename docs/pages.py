@@ -43,7 +43,11 @@ REFERENCE = {  # page: (title, what it is about, modules or packages)
         ("unstill.forward_process", "unstill.noise_schedule", "unstill.latent_statistics", "unstill.errors"),
     ),
     "anchor": ("i4vgen", "A video from a text by way of a still picture.", ("unstill.text_to_video",)),
-    "models": ("models", "The registry and this package's own pipelines.", ("unstill.models",)),
+    "models": (
+        "models, families",
+        "Loading, this package's own pipelines, and what is known of each family of models.",
+        ("unstill.models", "unstill.families"),
+    ),
     "data": ("data", "Pictures and videos in and out, clips, the synthetic world.", ("unstill.data",)),
     "metrics": ("metrics", "Motion, fidelity, distribution.", ("unstill.metrics",)),
     "lab": ("lab", "Diagnosis and comparison.", ("unstill.lab",)),

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unstill import data as data
+    from unstill import families as families
     from unstill import forward_process as forward_process
     from unstill import hooks as hooks
     from unstill import lab as lab

@@ -86,7 +86,7 @@ class AnimationRequest:
                 raise UnstillError(f"--{name} is at least {least}, but is {value}.")
         if image is None and not prompt:
             of_model = None if model is None else registry.pipeline_name(model)
-            if (pipeline.__name__ if pipeline else of_model) == "PicoPipeline":
+            if registry.is_embedded(pipeline.__name__ if pipeline else of_model):
                 image = registry.bundled_picture()
         part = parse_crop(crop)
         picture, source = _read(image)

@@ -16,6 +16,8 @@ from unstill.latent_statistics import LatentStatistics
 from unstill.models.registry import MODELS, load
 
 
+WITHOUT_IMAGE_INPUT = {"animatediff", "animatediff-sparsectrl", "animatediff-sdxl", "lavie", "ltx-video"}
+WITHOUT_IMAGE_INPUT |= {"modelscope", "videocrafter-512"}
 VERBS = [command.callback.__name__ for command in app.registered_commands]
 
 
@@ -33,7 +35,9 @@ def test_every_verb_has_an_example_and_json(unstill, verb):
 
 
 def test_models_and_methods(unstill):
-    assert [model["name"] for model in json.loads(unstill("models", "--json").stdout)] == [m.name for m in MODELS]
+    models = json.loads(unstill("models", "--json").stdout)
+    assert [model["name"] for model in models] == [m.name for m in MODELS]
+    assert {model["name"] for model in models if not model["condition"]} == WITHOUT_IMAGE_INPUT
     methods = {method["name"]: method for method in json.loads(unstill("methods", "--json").stdout)}
     assert methods["early_start"]["parameters"] == {"start": None, "sigma": None}
     assert methods["analytic_init"]["parameters"]["statistics"] == "required"

@@ -222,7 +222,7 @@ def test_hooks_see_video_latents(name: str) -> None:
     assert seen["noise"].shape == seen["start"].shape == shape
     assert [step for step, _, _ in seen["steps"]] == [0, 1]
     assert all(output.shape == x.shape == shape for _, output, x in seen["steps"])
-    assert run.frames == frames - case.held and run.held == case.held
+    assert run.frames == frames - case.held and run.conditioning_frames == case.held
     assert torch.equal(seen["steps"][0][2], seen["start"])
     assert abs(run.noise.std().item() - 1) < 0.35
     if case.image:
@@ -583,7 +583,7 @@ def test_encode_and_decode_are_those_of_the_pipeline(name: str, pipe: Any) -> No
         # Cosmos steps its held frame like any other; elsewhere it is the image in the end
         first = sample(case, pipe)[:, :, :1] if name.startswith("Cosmos") else handle.run.image_latents
     run = handle.run
-    final = torch.cat([first] * run.held + [torch.full_like(run.noise, 0.25)], 2)
+    final = torch.cat([first] * run.conditioning_frames + [torch.full_like(run.noise, 0.25)], 2)
     decoded = adapter.decode_video(pipe, final)
     assert len(decoded) == case.encoded
     decoded = decoded[-len(shown) :]  # HunyuanVideo cuts off what its image was

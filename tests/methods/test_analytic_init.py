@@ -160,7 +160,7 @@ def test_data_scale_and_extra_variance() -> None:
         process=process,
         grid=SimpleNamespace(timesteps=torch.tensor([699])),
         noise=noise,
-        held=0,
+        conditioning_frames=0,
         frames=case.latents[1],
     )
     pipe.scheduler.timesteps = torch.tensor([699])

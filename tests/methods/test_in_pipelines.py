@@ -116,7 +116,9 @@ def unit_noise(name: str) -> torch.Tensor:
 def scaled(pipe: Any, run: Run) -> torch.Tensor:
     """What the pipeline makes of unit noise."""
     scale, offset = adapter_for(pipe).first_scale(pipe, run.image_latents)
-    offset = offset[:, :, run.held :] if isinstance(offset, torch.Tensor) and offset.shape[2] > 1 else offset
+    offset = (
+        offset[:, :, run.conditioning_frames :] if isinstance(offset, torch.Tensor) and offset.shape[2] > 1 else offset
+    )
     return scale * run.noise + offset
 
 

@@ -13,8 +13,8 @@ from unstill.methods.base import Method, Target, check_method
 from unstill.methods.registry import method_classes, places_of, summary_of
 
 
-TARGET = Target("SomePipeline", None, 1, image_latents=True, condition=True, held_frames=0)
-WITHOUT_IMAGE = Target("SomePipeline", None, 1, image_latents=False, condition=False, held_frames=0)
+TARGET = Target("SomePipeline", None, 1, image_latents=True, condition=True, conditioning_frames=0)
+WITHOUT_IMAGE = Target("SomePipeline", None, 1, image_latents=False, condition=False, conditioning_frames=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.pipelines import pipeline, random_pico
 from unstill.errors import UnstillError
-from unstill.families.registry import ADAPTERS
 from unstill.models.call_arguments import arguments, native_size
 from unstill.models.pico import PicoPipeline
 from unstill.models.registry import MODELS, defaults_of, find, load, pipeline_class, pipeline_name
@@ -142,11 +141,6 @@ def test_arguments_in_the_words_of_each_class():
     assert arguments(sparse, image=Image, prompt="a boat")["conditioning_frames"] == [Image]
     with pytest.raises(UnstillError, match="give one"):
         arguments(sparse, prompt="a boat")
-
-
-def test_entries_know_whether_their_condition_can_be_changed():
-    for model in MODELS:
-        assert model.condition == bool(ADAPTERS[model.pipeline].denoisers), model.name
 
 
 def test_a_released_file_that_cannot_be_fetched_is_one_sentence(monkeypatch):

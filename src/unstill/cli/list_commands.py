@@ -19,17 +19,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def models(as_json: Json = False) -> None:
     """List the models that go by a name; any diffusers folder or hub id works too."""
-    from unstill.families.registry import MODELS
+    from unstill.families.registry import ADAPTERS, MODELS
 
+    sees_image = {model.name: bool(ADAPTERS[model.pipeline].denoisers) for model in MODELS}
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(model) for model in MODELS], indent=2))
+        about = [{**dataclasses.asdict(model), "condition": sees_image[model.name]} for model in MODELS]
+        typer.echo(json.dumps(about, indent=2))
         return
     from rich.console import Console
     from rich.padding import Padding
 
     console = Console(highlight=False)
     for m in MODELS:
-        kinds = "all methods" if m.condition else "methods of start and step"
+        kinds = "all methods" if sees_image[m.name] else "methods of start and step"
         console.print(f"[bold]{m.name}[/bold]  {m.input} to {m.frames} frames, {m.size[1]}x{m.size[0]}; {kinds}")
         source = "weights in the package" if m.weights is None else m.weights
         about = f"{m.parameters} parameters, {m.needs}; {source}: {m.licence}"

@@ -71,7 +71,6 @@ FAMILY = Family(
             steps=25,
             input="prompt",
             start=("start", 0.96),
-            condition=False,
             parts=(("motion_adapter", "MotionAdapter", "guoyww/animatediff-motion-adapter-v1-5-2"),),
             scheduler=SCHEDULER,
         ),
@@ -89,7 +88,6 @@ FAMILY = Family(
             steps=25,
             input="image and prompt",
             start=("start", 0.96),
-            condition=False,
             parts=(
                 ("motion_adapter", "MotionAdapter", "guoyww/animatediff-motion-adapter-v1-5-3"),
                 ("controlnet", "SparseControlNetModel", "guoyww/animatediff-sparsectrl-rgb"),
@@ -110,7 +108,6 @@ FAMILY = Family(
             steps=20,
             input="prompt",
             start=("start", 0.96),
-            condition=False,
             variant="fp16",
             parts=(("motion_adapter", "MotionAdapter", "guoyww/animatediff-motion-adapter-sdxl-beta"),),
             scheduler=SCHEDULER,

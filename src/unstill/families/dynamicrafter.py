@@ -1,4 +1,4 @@
-"""DynamiCrafter (Xing et al., https://huggingface.co/papers/2310.12190) and its predecessor, VideoCrafter1."""
+"""DynamiCrafter (Xing et al., https://huggingface.co/papers/2310.12190) and VideoCrafter1, by the same authors."""
 
 from typing import Any
 
@@ -137,7 +137,6 @@ FAMILY = Family(
             steps=50,
             input="image and prompt",
             start=("start", 0.96),
-            condition=False,
         ),
     ),
     module="unstill.models.dynamicrafter",

@@ -10,7 +10,7 @@ from unstill.families.base import Family, FirstFrameAdapter, VideoAdapter
 class KandinskyText(VideoAdapter):
     """
     Text to video. The latents are `(B, F, H, W, C)`, and the pipeline writes each step into them: they are copied
-    here, because a view would change under a method that keeps it. Some networks take C + 1 more channels, of zeros.
+    here, because a view that a method keeps would change. Some networks take C + 1 more channels, of zeros.
     """
 
     def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
@@ -32,7 +32,7 @@ class KandinskyText(VideoAdapter):
 
 
 class Kandinsky(KandinskyText, FirstFrameAdapter):
-    """The image takes the place of frame 0 for good; after the last step the pipeline evens out its brightness."""
+    """Frame 0 is the image in every step; after the last one, the pipeline corrects the brightness of the first frames."""
 
 
 FAMILY = Family(

@@ -25,7 +25,6 @@ FAMILY = Family(
             steps=50,
             input="prompt",
             start=("start", 0.96),
-            condition=False,
         ),
     ),
     module="unstill.models.lavie",

@@ -63,7 +63,6 @@ FAMILY = Family(
             steps=50,
             input="image and prompt",
             start=("start", 0.96),
-            condition=False,
         ),
     ),
 )

@@ -24,7 +24,6 @@ class Model:
         start: the noise level at which improved sampling begins unless asked otherwise: ("start" or "sigma", value).
         scheduler: settings that replace those of the loaded scheduler: (class, changed values).
         tiled: whether its autoencoder works tile by tile, without which a clip of that size takes far more memory.
-        condition: whether its denoiser sees image latents, which the methods of the condition change.
         lora: a low-rank addition to the weights that come with the package, which has it too: the name of its file.
         file: the one file in `weights` that holds the released checkpoint; `None` for a diffusers repository.
     """
@@ -48,4 +47,3 @@ class Model:
     lora: str | None = None
     file: str | None = None
     tiled: bool = False
-    condition: bool = True

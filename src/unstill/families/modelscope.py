@@ -36,7 +36,6 @@ FAMILY = Family(
             steps=25,
             input="prompt",
             start=("start", 0.96),
-            condition=False,
             variant="fp16",
         ),
     ),

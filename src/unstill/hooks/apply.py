@@ -140,8 +140,8 @@ class Applied:
             order=self._scheduler.order,
             image_latents=image_latents and (self._adapter.image_latents_from is not None or self._image is not None),
             condition=bool(self._adapter.denoisers),
-            held_frames=self._adapter.conditioning_frames(self.pipe),
-            copies=self._adapter.has_audio_scheduler,
+            conditioning_frames=self._adapter.conditioning_frames(self.pipe),
+            has_audio_scheduler=self._adapter.has_audio_scheduler,
             modular=self._adapter.modular,
             encodes_image=self._adapter.image_latents_from is not None,
         )
@@ -185,7 +185,11 @@ class Applied:
         return [method for method in self.methods if method.implements(hook)]
 
     def _new_run(self) -> Run:
-        return Run(process=self.process, methods=self.methods, held=self._adapter.conditioning_frames(self.pipe))
+        return Run(
+            process=self.process,
+            methods=self.methods,
+            conditioning_frames=self._adapter.conditioning_frames(self.pipe),
+        )
 
     def _forget(self) -> None:
         """What is known of the call that has begun: nothing."""
@@ -266,7 +270,7 @@ class Applied:
             self._check(image_latents=False)
         run.generator = first.arguments.get("generator")
 
-        if video.shape[2] <= run.held:
+        if video.shape[2] <= run.conditioning_frames:
             raise UnstillError(
                 f"This call of {type(self.pipe).__name__} makes no latent frame besides those that hold the image, so "
                 "there is nothing for methods to do; ask for more frames."
@@ -275,18 +279,20 @@ class Applied:
         if not run.grid.own:
             video = adapter.rescale_initial(self.pipe, made, run.image_latents)
         scale, offset = adapter.first_scale(self.pipe, run.image_latents)
-        latents = own = video[:, :, run.held :]
-        run.noise = noise = ((video - offset) / scale)[:, :, run.held :]
+        latents = own = video[:, :, run.conditioning_frames :]
+        run.noise = noise = ((video - offset) / scale)[:, :, run.conditioning_frames :]
         run.frames = own.shape[2]
         # Who makes the first latents comes last, and builds on the noise of the others in whatever order they came.
         for method in sorted(self._having("on_noise"), key=lambda method: "latents" in method.owns):
             run.noise = method.on_noise(run, run.noise)
         if run.noise is not noise:
-            latents = (scale * torch.cat([video[:, :, : run.held], run.noise], 2) + offset)[:, :, run.held :]
+            latents = (scale * torch.cat([video[:, :, : run.conditioning_frames], run.noise], 2) + offset)[
+                :, :, run.conditioning_frames :
+            ]
         for method in self._having("on_start"):
             latents = method.on_start(run, latents)
         if video is not made or latents is not own:
-            video = torch.cat([video[:, :, : run.held], latents.to(video)], 2)
+            video = torch.cat([video[:, :, : run.conditioning_frames], latents.to(video)], 2)
             first.latents.copy_(adapter.first_from_video(self.pipe, video, first.arguments))
 
     def _around_denoiser(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any] | None:
@@ -315,7 +321,7 @@ class Applied:
 
     @property
     def sample(self) -> torch.Tensor:
-        """The sample after the latest step, `(B, C, F, H, W)` without held frames: after a call, the clean latents."""
+        """The sample after the latest step, `(B, C, F, H, W)` without conditioning frames: after a call, the clean latents."""
         assert self.run is not None and self._latest is not None
         video = self._adapter.step_to_video(self._latest, self.run.frames)
         return video[:, :, video.shape[2] - self.run.frames :].float()

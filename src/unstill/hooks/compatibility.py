@@ -64,8 +64,8 @@ def _target(pipeline: str, adapter: Adapter) -> Target:
         order=1,
         image_latents=True,
         condition=bool(adapter.denoisers),
-        held_frames=0,
-        copies=adapter.has_audio_scheduler,
+        conditioning_frames=0,
+        has_audio_scheduler=adapter.has_audio_scheduler,
         modular=adapter.modular,
         encodes_image=adapter.image_latents_from is not None,
     )

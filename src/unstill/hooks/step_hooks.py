@@ -31,16 +31,16 @@ def correct(adapter: Adapter, run: Run, methods: Sequence[Method], arguments: Ar
         return None
     output = adapter.step_to_video(arguments["model_output"], run.frames)
     sample = adapter.step_to_video(arguments["sample"], run.frames)
-    held = output.shape[2] - run.frames  # some pipelines drop the held frames before the step, some after it
-    corrected = own = output[:, :, held:].float()
+    fixed = output.shape[2] - run.frames  # some pipelines drop the conditioning frames before the step, some after it
+    corrected = own = output[:, :, fixed:].float()
     for method in methods:
-        result = method.on_step(run, corrected, sample[:, :, held:].float(), arguments["timestep"])
+        result = method.on_step(run, corrected, sample[:, :, fixed:].float(), arguments["timestep"])
         if isinstance(result, NextSample):
-            video = torch.cat([sample[:, :, :held], result.sample.to(sample)], 2)
+            video = torch.cat([sample[:, :, :fixed], result.sample.to(sample)], 2)
             return adapter.step_from_video(video)
         corrected = result
     if corrected is not own:
-        video = torch.cat([output[:, :, :held], corrected.to(output)], 2)
+        video = torch.cat([output[:, :, :fixed], corrected.to(output)], 2)
         arguments["model_output"] = adapter.step_from_video(video)
         if adapter.two_pass_step:
             arguments["pred_original_sample"] = arguments["model_output"]

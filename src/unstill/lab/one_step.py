@@ -162,8 +162,8 @@ class _Visit(Method):
         """alpha x0 + sigma eps at level `index` of the grid."""
         alpha, sigma = run.process.alpha_sigma(run.grid.timesteps[index], index)
         self.levels.append(Level(self.values[index], alpha, sigma))
-        clean = self.clean[:, :, run.held :].to(like)
-        noise = self.noise[index][None, :, run.held :].to(like)
+        clean = self.clean[:, :, run.conditioning_frames :].to(like)
+        noise = self.noise[index][None, :, run.conditioning_frames :].to(like)
         if clean.shape != like.shape:
             raise UnstillError(
                 f"The clip has latents {tuple(clean.shape)}, but the pipeline was called for {tuple(like.shape)}; "

@@ -80,8 +80,8 @@ class AnalyticInit(Method):
 
     def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
         channels, _, height, width = latents.shape[1:]
-        statistics = self._of_shape((channels, run.held + run.frames, height, width))
-        mean = self.data_scale * statistics.mean[:, run.held :].to(latents)
+        statistics = self._of_shape((channels, run.conditioning_frames + run.frames, height, width))
+        mean = self.data_scale * statistics.mean[:, run.conditioning_frames :].to(latents)
         variance = self.data_scale**2 * float(statistics.variance) + self.extra_variance
         alpha, sigma = run.process.alpha_sigma(run.grid.timesteps[0], step=0)
         return initial_latents(mean, variance, alpha, sigma, run.noise)

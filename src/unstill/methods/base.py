@@ -59,8 +59,8 @@ class Run:
             `on_condition` hook has added to the image latents, in their units. A network that was trained to be told
             of such noise is told.
         frames (`int`): latent frames F that hooks see.
-        held (`int`): leading latent frames that the pipeline fills with the image instead of denoising them. They are
-            not among the F frames that hooks see; `image_latents` holds them.
+        conditioning_frames (`int`): leading latent frames that the pipeline fills with the image instead of denoising
+            them. They are not among the F frames that hooks see; `image_latents` holds them.
         solver (`SolverSchedule`, *optional*): the levels that the solver uses in place of `grid` from now on.
         methods (`tuple` of `Method`): all methods of this call, in the order given to `apply`.
         states (`dict`): what methods keep within this call, by their index in `methods`; see `state_of`.
@@ -75,7 +75,7 @@ class Run:
     generator: torch.Generator | list[torch.Generator] | None = None
     image_noise: torch.Tensor | None = None
     frames: int = 0
-    held: int = 0
+    conditioning_frames: int = 0
     solver: SolverSchedule | None = None
     methods: tuple[Method, ...] = ()
     states: dict[int, Any] = field(default_factory=dict)
@@ -121,8 +121,8 @@ class Target:
         order (`int`): model calls per noise level (2 for Heun and KDPM2).
         image_latents (`bool`): whether `run.image_latents` will be there.
         condition (`bool`): whether the denoiser sees image latents that an `on_condition` hook can change.
-        held_frames (`int`): leading latent frames that the pipeline replaces by the image and does not denoise.
-        copies (`bool`): whether copies of the scheduler sample something else beside the video, such as sound.
+        conditioning_frames (`int`): leading latent frames that the pipeline fills with the image and does not denoise.
+        has_audio_scheduler (`bool`): whether the pipeline samples audio beside the video, with a copy of the scheduler.
         modular (`bool`): whether the pipeline is made of blocks, which decide what its call takes and returns.
         encodes_image (`bool`): whether the pipeline's call encodes the image, so that `apply` takes none.
     """
@@ -132,8 +132,8 @@ class Target:
     order: int
     image_latents: bool
     condition: bool
-    held_frames: int
-    copies: bool = False
+    conditioning_frames: int
+    has_audio_scheduler: bool = False
     modular: bool = False
     encodes_image: bool = False
 

@@ -73,7 +73,7 @@ class NIVSDS(Method):
                 f"NIVSDS needs one model call per noise level, and {type(target.process.scheduler).__name__} makes "
                 f"{target.order}; use e.g. EulerDiscreteScheduler or DDIMScheduler."
             )
-        if target.copies:
+        if target.has_audio_scheduler:
             raise UnstillError(
                 f"NIVSDS visits levels twice, which the sound of {target.pipeline} cannot follow; use ImageStart."
             )

@@ -142,6 +142,11 @@ def check_size(name_or_path: str | None, size: tuple[int, int], cls: type | None
         raise UnstillError(f"{name_or_path or cls.__name__} makes videos of one size only{words}: leave out --size.")
 
 
+def is_embedded(pipeline: str | None) -> bool:
+    """Whether a pipeline class, by its name, is that of the model whose weights come with the package."""
+    return any(model.weights is None and model.pipeline == pipeline for model in MODELS)
+
+
 def bundled_picture() -> Path:
     """The picture that comes with the package."""
     return PICO / "bundled.png"
