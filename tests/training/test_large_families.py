@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.conftest import silent
+from tests.training.conftest import empty_pipeline, silent
 from tests.training.test_families import PIPELINES
 from unstill.data.sources import SourceSettings, open_source
 from unstill.families.registry import training_for
@@ -40,7 +40,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         before = {key: value.clone() for key, value in network.state_dict().items()}
         settings = SourceSettings(kind="world", frames=frames, size=(size, size), clips=4)
         monkeypatch.setattr(trainer, "opened", lambda recipe: (pipe, family, open_source(settings)))
-        monkeypatch.setattr(pipe, "save_pretrained", lambda folder: folder.mkdir())
+        monkeypatch.setattr(pipe, "save_pretrained", empty_pipeline)
         monkeypatch.setattr(trainer._Run, "_copy_statistics", lambda *_: None)
         lora = changes.pop("lora", None)
         recipe = Recipe.model_validate(

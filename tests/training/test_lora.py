@@ -11,7 +11,7 @@ from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.training.conftest import silent, start
+from tests.training.conftest import empty_pipeline, silent, start
 from tests.training.test_families import PIPELINES, _of_the_pipeline, sample
 from unstill.data.sources import SourceSettings, open_source
 from unstill.errors import UnstillError
@@ -52,7 +52,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "opened", lambda recipe: (pipe, training_for(pipe), open_source(settings)))
-        patch.setattr(pipe, "save_pretrained", lambda folder: folder.mkdir())
+        patch.setattr(pipe, "save_pretrained", empty_pipeline)
         patch.setattr(trainer._Run, "_copy_statistics", lambda *_: None)
         trainer.train(recipe, out / "run", silent)
     getattr(pipe, training_for(pipe).denoiser).eval()

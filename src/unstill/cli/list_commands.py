@@ -23,8 +23,8 @@ def models(as_json: Json = False) -> None:
 
     sees_image = {model.name: bool(ADAPTERS[model.pipeline].denoisers) for model in MODELS}
     if as_json:
-        about = [{**dataclasses.asdict(model), "condition": sees_image[model.name]} for model in MODELS]
-        typer.echo(json.dumps(about, indent=2))
+        entries = [{**dataclasses.asdict(model), "condition": sees_image[model.name]} for model in MODELS]
+        typer.echo(json.dumps(entries, indent=2))
         return
     from rich.console import Console
     from rich.padding import Padding

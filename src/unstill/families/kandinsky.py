@@ -32,7 +32,7 @@ class KandinskyText(VideoAdapter):
 
 
 class Kandinsky(KandinskyText, FirstFrameAdapter):
-    """Frame 0 is the image in every step; after the last one, the pipeline corrects the brightness of the first frames."""
+    """Frame 0 is the image in every step; after the last one, the pipeline corrects the first frames' brightness."""
 
 
 FAMILY = Family(

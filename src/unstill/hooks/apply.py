@@ -321,7 +321,7 @@ class Applied:
 
     @property
     def sample(self) -> torch.Tensor:
-        """The sample after the latest step, `(B, C, F, H, W)` without conditioning frames: after a call, the clean latents."""
+        """After the latest step, `(B, C, F, H, W)` without conditioning frames: after a call, the clean latents."""
         assert self.run is not None and self._latest is not None
         video = self._adapter.step_to_video(self._latest, self.run.frames)
         return video[:, :, video.shape[2] - self.run.frames :].float()

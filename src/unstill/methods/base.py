@@ -122,7 +122,7 @@ class Target:
         image_latents (`bool`): whether `run.image_latents` will be there.
         condition (`bool`): whether the denoiser sees image latents that an `on_condition` hook can change.
         conditioning_frames (`int`): leading latent frames that the pipeline fills with the image and does not denoise.
-        has_audio_scheduler (`bool`): whether the pipeline samples audio beside the video, with a copy of the scheduler.
+        has_audio_scheduler (`bool`): whether the pipeline samples audio, too, with a copy of the scheduler.
         modular (`bool`): whether the pipeline is made of blocks, which decide what its call takes and returns.
         encodes_image (`bool`): whether the pipeline's call encodes the image, so that `apply` takes none.
     """
