@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipelines import random_pico
+
 
 # Everything but this and the files' own imports is skipped without gradio.
 if importlib.util.find_spec("gradio") is None:
@@ -82,10 +84,19 @@ def running(home, scratch, *options):
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def tiny(tmp_path_factory):
+    """A folder with a small pipeline of random weights: a video takes a tenth of a second."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    random_pico().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, tiny):
+    """Offers the embedded model, and `tiny` to tests that only need some video."""
     home, scratch = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("scratch")
     (home / "secret.txt").write_text("nobody reads this")
-    with running(home, scratch) as started:
+    with running(home, scratch, "--model", "pico", "--model", tiny) as started:
         yield started
         code, rest = started.end(signal.SIGINT)
         assert code == 130 and rest.endswith("Stopped; nothing half-written was left behind.\n"), rest

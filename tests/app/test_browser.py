@@ -86,6 +86,11 @@ def test_a_visit(browser, downloads, tmp_path):
     browser.type("#picture input[type=file]", str(tmp_path / "photo.jpg"))
     browser.wait(f"(document.querySelector('#picture img')?.src || {before!r}) !== {before!r}")
 
+    browser.wait("document.querySelector('#crop-choice')?.offsetParent")  # 4:3 does not fit a square
+    assert "The model sees 75% of the picture" in browser.text("#seen")
+    browser.click("#crop-choice input[value=fit]")
+    browser.wait("document.querySelector('#seen').innerText.includes('The model sees the whole picture')")
+
     browser.run(SET, "motion", "0.8")
     browser.wait("document.querySelector('#means').innerText.includes('motion=0.8')")
     assert "AnalyticInit(sigma=13.2)" in browser.text("#means")
@@ -102,7 +107,7 @@ def test_a_visit(browser, downloads, tmp_path):
     assert browser.run(AT_THE_VIDEO) == "VIDEO"  # nothing of the progress lies over it
 
     browser.click("#stage .downloads a.first")
-    assert len(read_video(await_file(browser, downloads, "unstill_improved.mp4"))) == 8
+    assert len(read_video(await_file(browser, downloads, "unstill_improved.mp4"))) == 16
     browser.click("#stage .downloads a[href$='settings.json']")
     settings = json.loads(await_file(browser, downloads, "unstill_settings.json").read_text())
     assert settings["call"]["motion"] == 0.8 and settings["methods"][0]["parameters"]["sigma"] == 13.2

@@ -68,7 +68,7 @@ def outside(server):
 def test_no_function_takes_a_file_that_was_not_uploaded(server, outside):
     """Every function that gradio lists, in every place of its values, by every way to call it."""
     before, functions = content(server.uploads), config(server)["dependencies"]
-    assert {"look_at", "animate"} <= {function["api_name"] for function in functions}
+    assert {"look_at", "show_crop", "animate"} <= {function["api_name"] for function in functions}
     for function in functions:
         for place in range(max(1, len(function["inputs"]))):
             for door in DOORS if place == 0 else ("run",):
@@ -247,12 +247,11 @@ def test_names_of_a_server():
     assert not is_loopback("0.0.0.0") and not is_loopback("film.example")
 
 
-def test_with_a_password_nothing_is_reached_without(tmp_path):
+def test_with_a_password_nothing_is_reached_without(tmp_path, tiny):
     (tmp_path / "users").write_text("ada:long enough\n\nbob:x:y\n")
     (tmp_path / "scratch").mkdir()
-    with running(
-        tmp_path, tmp_path / "scratch", "--host", "0.0.0.0", "--auth", "users", "--allow-host", "a.b"
-    ) as server:
+    options = "--model", tiny, "--host", "0.0.0.0", "--auth", "users", "--allow-host", "a.b"
+    with running(tmp_path, tmp_path / "scratch", *options) as server:
         assert "Warning" not in "".join(server.said)
         right = {"Authorization": "Basic " + base64.b64encode(b"bob:x:y").decode()}
         page = config(server, **right)
@@ -291,11 +290,11 @@ def test_with_a_password_nothing_is_reached_without(tmp_path):
         path = tmp_path / "red.png"
         path.write_bytes(a_picture())
         with pytest.raises(gradio_client.exceptions.AppError, match="goes from"):
-            client.predict(param_1=gradio_client.handle_file(str(path)), param_6=10**6, api_name="/animate")
+            client.predict(param_1=gradio_client.handle_file(str(path)), param_9=10**6, api_name="/animate")
 
 
-def test_an_open_server_on_a_network_is_warned_of(tmp_path):
-    with running(tmp_path, tmp_path, "--host", "0.0.0.0") as server:
+def test_an_open_server_on_a_network_is_warned_of(tmp_path, tiny):
+    with running(tmp_path, tmp_path, "--model", tiny, "--host", "0.0.0.0") as server:
         assert "Warning: everybody who can reach 0.0.0.0 can use this page" in "".join(server.said)
 
 

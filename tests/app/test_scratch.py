@@ -10,7 +10,7 @@ from tests.app.visitor import call, config, upload
 from unstill.app.scratch import scratch_folder
 
 
-def test_sigterm_removes_what_visitors_uploaded(tmp_path):
+def test_sigterm_removes_what_visitors_uploaded(tmp_path, tiny):
     """Also while a video is being made."""
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     home.mkdir()
@@ -31,18 +31,19 @@ def test_sigterm_removes_what_visitors_uploaded(tmp_path):
     assert not list(scratch.glob(".unstill-*")) and not list(scratch.rglob("photo.png"))
 
 
-def test_a_killed_server_is_cleaned_up_after_by_the_next_one(tmp_path):
+def test_a_killed_server_is_cleaned_up_after_by_the_next_one(tmp_path, tiny):
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     home.mkdir()
     scratch.mkdir()
     (scratch / ".unstill-notes").mkdir()
     (scratch / ".unstill-notes" / "mine.txt").write_text("not the server's")
-    with running(home, scratch) as living, running(home, scratch) as killed:
+    model = "--model", tiny
+    with running(home, scratch, *model) as living, running(home, scratch, *model) as killed:
         folders = {lock.with_suffix("") for lock in scratch.glob(".unstill-*.lock")}
         assert len(folders) == 2
         killed.end(signal.SIGKILL)
         assert len([folder for folder in folders if folder.exists()]) == 2
-        with running(home, scratch) as third:
+        with running(home, scratch, *model) as third:
             left = [folder for folder in folders if folder.exists()]
             assert len(left) == 1, "the killed server's folder is still there, or the living one's is gone"
             assert config(living)["dependencies"]

@@ -1,5 +1,6 @@
 """A running server: ten visitors at once, what it refuses, and that nothing of that ends it."""
 
+import base64
 import io
 import json
 import socket
@@ -12,9 +13,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.app.visitor import fetch, upload
+from tests.app.visitor import META, call, config, fetch, upload
 from unstill.app.limits import Limits
 from unstill.data.images import resize_and_crop
+from unstill.data.picture_crop import fit_picture
 from unstill.data.video import read_video
 
 
@@ -59,7 +61,7 @@ def test_ten_visitors_at_once(server, tmp_path):
 
     def visit(number):
         path = tmp_path / f"{number}.png"
-        picture = Image.new("RGB", (80 + number, 64), COLOURS[number])
+        picture = Image.new("RGB", (120 + number, 96), COLOURS[number])
         picture.save(path)
         client = connect(server)
         job = ask(client, str(path), seed=number, steps=3, frames=2)
@@ -75,7 +77,7 @@ def test_ten_visitors_at_once(server, tmp_path):
             status, body = fetch(server, f"/results/{told['token']}/{name}")
             assert status == 200
             (folder / name).write_bytes(body)
-        assert np.array_equal(Image.open(folder / "picture.png"), resize_and_crop(picture, (64, 64)))
+        assert np.array_equal(Image.open(folder / "picture.png"), resize_and_crop(picture, (96, 96)))
         settings = json.loads((folder / "settings.json").read_text())
         assert settings["seed"] == number and f"manual_seed({number})" in told["code"]
         shown = read_video(folder / "plain.mp4").frames[0].float().mean((1, 2)).numpy()
@@ -142,19 +144,20 @@ def end(server, begun):
     return fetch(server, f"/gradio_api/call/animate/{json.loads(begun)['event_id']}")[1].decode()
 
 
-def call(server, payload):
+def animate(server, payload):
     """With whatever stands in for the picture."""
     status, body = begin(server, body_of(server, Picture=payload, Frames=2, Steps=1))
     assert status == 200, body
     return end(server, body)
 
 
-def test_whoever_comes_to_a_full_queue_is_asked_to_come_back(server):
+def test_whoever_comes_to_a_full_queue_is_asked_to_come_back(server, tiny):
     picture = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(picture, "png")
     given = {"path": upload(server, "red.png", picture.getvalue()), "meta": {"_type": "gradio.FileData"}}
-    long = begin(server, body_of(server, Picture=given, Frames=8, Steps=40))
-    short = body_of(server, Picture=given, Frames=2, Steps=1)
+    # The long one is made by the embedded model, so that it is still at work when the last one comes.
+    long = begin(server, body_of(server, Picture=given, Frames=4, Steps=40))
+    short = body_of(server, Picture=given, Model=tiny, Methods=["early_start"], Frames=2, Steps=1)
     answers = [long, *(begin(server, short) for _ in range(20))]
     served = [body for status, body in answers if status == 200]
     turned_away = [(status, body) for status, body in answers if status != 200]
@@ -164,7 +167,7 @@ def test_whoever_comes_to_a_full_queue_is_asked_to_come_back(server):
     assert begin(server, short)[0] == 200  # and there is room again
 
 
-def test_bad_requests_are_refused_and_end_nothing(server, tmp_path):
+def test_bad_requests_are_refused_and_end_nothing(server, tiny, tmp_path):
     json_ = {"Content-Type": "application/json"}
     for path, data, headers in (
         ("/gradio_api/queue/join", b"{", json_),
@@ -193,11 +196,52 @@ def test_bad_requests_are_refused_and_end_nothing(server, tmp_path):
         ({"steps": 100_000}, "Steps"),
         ({"frames": 999}, "Frames"),
         ({"methods": ["no_such_method"]}, "does not fit the page"),
-        ({"methods": ["early_start", "analytic_init"], "steps": 1, "frames": 2}, "both decide"),
+        ({"model": "pico", "methods": ["early_start", "analytic_init"], "steps": 1, "frames": 2}, "both decide"),
     ):
         with pytest.raises(gradio_client.exceptions.AppError, match=sentence):
-            ask(client, str(path), **values).result()
-    assert ask(client, str(path), steps=1, frames=2).result()[0]["verdict"]
+            ask(client, str(path), **{"model": tiny, "methods": ["early_start"], **values}).result()
+    assert ask(client, str(path), model=tiny, methods=["early_start"], steps=1, frames=2).result()[0]["verdict"]
+
+
+def test_the_crop_is_what_the_visitor_chose(server, tiny, tmp_path):
+    """What the preview shows, what is said of it, and what the video is made of."""
+    picture = Image.new("RGB", (192, 96), "red")
+    picture.paste("blue", (96, 0, 192, 96))
+    path = tmp_path / "halves.png"
+    picture.save(path)
+    (show_crop,) = [one for one in config(server)["dependencies"] if one["api_name"] == "show_crop"]
+    given = {"path": upload(server, "halves.png", path.read_bytes()), "meta": META}
+    for crop, words in (
+        (("auto", 50, 50), "with a blurred copy of it above and below (50% of the frame)"),
+        (("centre", 50, 50), "cut off: 25% at the left and 25% at the right"),
+        (("point", 0, 50), "cut off: 50% at the right"),
+    ):
+        status, said = call(server, "run", show_crop, [given, "pico", *crop])
+        html, choice, point = json.loads(said)["data"]
+        shown = Image.open(io.BytesIO(base64.b64decode(html.split("base64,")[1].split('"')[0])))
+        assert status == 200 and words in html and "96 x 96 pixels" in html
+        fitted = fit_picture(picture, (96, 96), crop[1:] if crop[0] == "point" else crop[0])
+        assert np.array_equal(shown, fitted.picture)
+        assert choice["visible"] and point["visible"] == (crop[0] == "point")
+    for crop in (("point", 101, 50), ("half", 50, 50), ("point", None, 5)):
+        assert "does not fit the page" in call(server, "run", show_crop, [given, "pico", *crop])[1]
+
+    crop = {"what the model sees of the picture": "point", "from left": 100}
+    values = {"model": tiny, "methods": ["early_start"], "frames": 2, "steps": 1, **crop}
+    told = ask(connect(server), str(path), **values).result()[0]
+    used = Image.open(io.BytesIO(fetch(server, f"/results/{told['token']}/picture.png")[1]))
+    assert np.array_equal(used, fit_picture(picture, (64, 64), (100.0, 50.0)).picture)
+    settings = json.loads(fetch(server, f"/results/{told['token']}/settings.json")[1])
+    assert settings["crop"] == {"crop": "75,50", "seen": [96.0, 0.0, 192.0, 96.0]}
+
+
+def test_a_picture_of_the_models_shape_needs_no_crop(server):
+    data = io.BytesIO()
+    Image.new("RGB", (300, 300), "red").save(data, "png")
+    (show_crop,) = [one for one in config(server)["dependencies"] if one["api_name"] == "show_crop"]
+    given = {"path": upload(server, "square.png", data.getvalue()), "meta": META}
+    html, *choices = json.loads(call(server, "run", show_crop, [given, "pico", "auto", 50, 50])[1])["data"]
+    assert "The model sees the whole picture." in html and not any(choice["visible"] for choice in choices)
 
 
 def test_200_megabytes_are_turned_away_at_the_door(server):

@@ -1,16 +1,22 @@
 """How the page looks: theme, the stage with both videos, the strip of earlier ones. Plain HTML, nothing fetched."""
 
+import base64
+import io
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from unstill.app.service import Result
+from unstill.data.picture_crop import FittedPicture
 from unstill.metrics.quick_scores import ROWS
 
 
 STYLE, ICON = (Path(__file__).with_name(name) for name in ("page.css", "icon.png"))
 SYSTEM = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
+THUMBNAIL = 192  # pixels of the longer side
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 HEAD = """<div><h1><i>un</i>still</h1>
@@ -128,6 +134,21 @@ def problem(sentence: str) -> str:
     return f'<div class="means">{escape(sentence)}</div>'
 
 
+def seen(fitted: FittedPicture) -> str:
+    """A small copy of what the model sees of the picture, and one sentence about it."""
+    width, height = fitted.picture.size
+    small = fitted.picture.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    small.save(data, "png")
+    source = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+    note = fitted.note or "The model sees the whole picture."
+    return (
+        f'<div class="seen"><img src="{source}" alt="what the model sees">'
+        f"<div>{escape(note)} Its frames have {width} x {height} pixels.</div></div>"
+    )
+
+
 def stage(result: Result) -> str:
     """One result: what it says, both videos, their scores, what can be downloaded, how it was made."""
     place = f"results/{result.token}"
@@ -152,8 +173,9 @@ def stage(result: Result) -> str:
         )
     )
     needs = " It reads picture.png, which is among Everything." if "picture.png" in result.files else ""
+    note = f'<div class="note">{escape(result.note)}</div>' if result.note else ""
     return (
-        f'<p class="verdict">{escape(result.verdict)}</p><div class="pair">{figures}</div>'
+        f'<p class="verdict">{escape(result.verdict)}</p><div class="pair">{figures}</div>{note}'
         f"<table><thead><tr><th></th>{names}</tr></thead><tbody>{rows}</tbody></table>"
         f"{chips(result.settings)}<nav class='downloads'>{links}</nav>"
         f"<details><summary>Show the code</summary><pre>{escape(result.code)}</pre>"

@@ -18,6 +18,7 @@ from unstill.app.code_export import brief
 from unstill.app.guard import FAULT, NOT_UNDERSTOOD
 from unstill.app.service import Result, Stopped, Studio, Wish
 from unstill.app.uploads import checked_picture
+from unstill.data.picture_crop import Crop, fit_picture, parse_crop
 from unstill.errors import UnstillError, lacks_memory
 from unstill.methods.base import Method
 from unstill.methods.registry import build_method, method_classes, summary_of
@@ -28,6 +29,8 @@ from unstill.models.call_arguments import parameters
 log = logging.getLogger(__name__)
 
 TOO_SMALL = "The server has not enough memory for this: ask for fewer frames."
+SIZE_UNKNOWN = "What the model sees of the picture is shown when the model has been loaded: with the first video."
+CROPS = (("Auto", "auto"), ("Whole picture", "fit"), ("Centre", "centre"), ("A point", "point"))
 WENT_WRONG = "Something went wrong on the server, not with what you did; its log says more."
 
 
@@ -61,6 +64,12 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Column(scale=4, min_width=300, elem_classes="choices"):
                 picture = _picture()
                 note = gr.HTML(elem_id="note", elem_classes="told")
+                seen = gr.HTML(elem_id="seen", elem_classes="told")
+                with gr.Column(visible=False, elem_id="crop-choice") as crop_choice:
+                    crop = gr.Radio(list(CROPS), value="auto", label="What the model sees of the picture")
+                    with gr.Row(visible=False) as point:
+                        across = gr.Slider(0, 100, 50, step=1, label="From left, %", min_width=120, buttons=[])
+                        down = gr.Slider(0, 100, 50, step=1, label="From top, %", min_width=120, buttons=[])
                 prompt = gr.Textbox("", max_length=studio.limits.prompt, lines=1, elem_id="prompt", **shown["prompt"])
                 slider = gr.Slider(
                     0,
@@ -90,7 +99,8 @@ def build(studio: Studio) -> gr.Blocks:
                 earlier = gr.HTML("", elem_id="history", js_on_load=html.STRIP_SCRIPT, apply_default_css=False)
         facts = gr.JSON(visible=False)  # the result for those who call this page as an API
 
-        asked = {picture, prompt, slider, model, seed, frames, steps, chosen, history, *controls.values()}
+        meaning = {prompt, slider, model, seed, frames, steps, chosen, *controls.values()}
+        asked = {picture, crop, across, down, history} | meaning
 
         def wish(data: Mapping[Any, Any]) -> tuple[str, tuple[Method, ...]]:
             values = {key: data[control] for key, control in controls.items()}
@@ -105,6 +115,26 @@ def build(studio: Studio) -> gr.Blocks:
                 return (None, "") if path is None else (checked_picture(path, studio.limits), "")
             except UnstillError as error:
                 return None, html.problem(str(error))
+
+        @_spoken
+        def show_crop(path: Path | None, name: str, kind: str, x: float, y: float) -> tuple[str, Any, Any]:
+            """What the model sees of the picture, and a choice of crops where its aspect ratio is not the model's."""
+            studio.check_model(name)
+            hidden, size = gr.update(visible=False), studio.size_of(name)
+            offered = gr.update(visible=True), gr.update(visible=kind == "point")
+            if path is None:
+                return "", hidden, hidden
+            if size is None:
+                return html.problem(SIZE_UNKNOWN), *offered
+            try:
+                original = checked_picture(path, studio.limits)
+            except UnstillError:  # `look_at` has said it
+                return "", hidden, hidden
+            try:
+                fitted = fit_picture(original, size, _crop(kind, x, y))
+            except UnstillError as error:
+                return html.problem(str(error)), *offered
+            return html.seen(fitted), *((hidden, hidden) if fitted.crop == "whole" else offered)
 
         @_spoken
         def tell_means(data: dict[Any, Any]) -> str:
@@ -132,6 +162,7 @@ def build(studio: Studio) -> gr.Blocks:
                 frames=data[frames],
                 steps=data[steps],
                 seed=data[seed] or 0,
+                crop=_crop(data[crop], data[across], data[down]),
             )
             run = runs.begin(request.session_hash)
             try:
@@ -165,7 +196,11 @@ def build(studio: Studio) -> gr.Blocks:
             return [gr.update(**new[key]) for key in ("prompt", "frames", "steps", "methods")]
 
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        picture.input(look_at, picture, [picture, note], **quiet)
+        looked_at = picture.input(look_at, picture, [picture, note], **quiet)
+        shown_crop = (show_crop, [picture, model, crop, across, down], [seen, crop_choice, point])
+        looked_at.then(*shown_crop, **quiet)
+        moved = [control.change for control in (model, crop, across, down)]
+        gr.on([page.load, *moved], *shown_crop, trigger_mode="always_last", **quiet)
         model.change(change_model, model, [prompt, frames, steps, chosen], **quiet)
         chosen.change(
             lambda names: [gr.update(visible=name in (names or [])) for name in groups],
@@ -176,7 +211,12 @@ def build(studio: Studio) -> gr.Blocks:
         dice.click(lambda: random.randrange(2**16), None, seed, **quiet)
         changes = [control.change for control in (slider, model, chosen, *controls.values())]
         gr.on(
-            [page.load, *changes], tell_means, asked - {picture, history}, means, trigger_mode="always_last", **quiet
+            [page.load, *changes],
+            tell_means,
+            meaning,
+            means,
+            trigger_mode="always_last",
+            **quiet,
         )
 
         begun = go.click(lambda: (gr.update(visible=False), gr.update(visible=True)), None, [go, stop], **quiet)
@@ -189,6 +229,7 @@ def build(studio: Studio) -> gr.Blocks:
             show_progress_on=stage,
             concurrency_limit=1,
         )
+        run.then(*shown_crop, **quiet)  # the size of a local folder's videos is known now
         run.then(lambda: (gr.update(visible=True), gr.update(visible=False)), None, [go, stop], **quiet)
         stop.click(halt, None, [go, stop, stage], cancels=[run], **quiet)
         earlier.select(again, history, stage, **quiet)
@@ -287,6 +328,11 @@ def _of_model(studio: Studio, name: str) -> dict[str, dict[str, Any]]:
             "value": [registry.usual_method(registry.defaults_of(name))],
         },
     }
+
+
+def _crop(kind: str, x: float, y: float) -> Crop:
+    """The crop that is chosen on the page; the point counts for `"point"` only. Gradio has checked the values."""
+    return parse_crop((x, y) if kind == "point" else str(kind))
 
 
 def _takes_prompt(model: str) -> bool:

@@ -20,6 +20,7 @@ from unstill.app.code_export import PICTURE, brief, python
 from unstill.app.limits import Limits
 from unstill.app.motion_slider import motion_level
 from unstill.app.result_store import Shelf
+from unstill.data.picture_crop import Crop
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
 from unstill.methods.base import Method
@@ -49,11 +50,15 @@ class Wish:
     frames: int | None
     steps: int | None
     seed: int
+    crop: Crop = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """The answer to a request: a folder in the result store (`token`), its files, and what the page shows of them."""
+    """The answer to a request: a folder in the result store (`token`), its files, and what the page shows of them.
+
+    `note` says what the model saw of a picture of another aspect ratio; otherwise it is empty.
+    """
 
     token: str
     files: tuple[str, ...]
@@ -62,6 +67,7 @@ class Result:
     code: str
     summary: str
     settings: tuple[str, ...]
+    note: str
 
 
 class Studio:
@@ -127,6 +133,14 @@ class Studio:
         """The largest number of frames that can be asked for: no more than the model was trained for."""
         entry = registry.find(model)
         return min(self.limits.frames, entry.frames if entry else self.limits.frames)
+
+    def size_of(self, model: str) -> tuple[int, int] | None:
+        """(height, width) of a model's videos; `None` for a local folder until it has been loaded."""
+        entry = registry.find(model)
+        if entry is not None:
+            return entry.size
+        loaded = self._loaded
+        return native_size(loaded[1]) if loaded and loaded[0] == model else None
 
     def warm(self) -> None:
         """Loads the first model if it comes with the package, so that the first request does not wait for it."""
@@ -197,6 +211,7 @@ class Studio:
             frames=wish.frames or (entry.frames if entry else min(native_frames(pipe), self.limits.frames)),
             steps=wish.steps,
             seed=wish.seed,
+            crop=wish.crop,
             progress=report,
         )
         tell("Writing the videos", 1, 1)
@@ -212,6 +227,7 @@ class Studio:
             code=code,
             summary=f"{wish.model}, motion {wish.motion:g}, seed {wish.seed}",
             settings=tuple(chips),
+            note=animation.picture_note,
         )
 
 
