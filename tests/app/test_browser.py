@@ -90,6 +90,7 @@ def test_a_visit(browser, downloads, tmp_path):
     assert "The model sees 75% of the picture" in browser.text("#seen")
     browser.click("#crop-choice input[value=fit]")
     browser.wait("document.querySelector('#seen').innerText.includes('The model sees the whole picture')")
+    keep(browser, "crop")
 
     browser.run(SET, "motion", "0.8")
     browser.wait("document.querySelector('#means').innerText.includes('motion=0.8')")
@@ -99,7 +100,6 @@ def test_a_visit(browser, downloads, tmp_path):
     browser.click("#go")
     browser.wait("document.querySelector('#stop')?.offsetParent")
     browser.wait(f"{SHOWN} === 2", 120)
-    keep(browser, "made")
     assert "video" in browser.text("#stage .verdict") and "keeps the picture's colours" in browser.text("#stage table")
     sources = browser.run(f"return {VIDEOS}.map((video) => video.src)")
     assert sources[0].endswith("plain.mp4") and sources[1].endswith("improved.mp4")
@@ -153,6 +153,11 @@ def test_by_night_and_on_a_phone(browser, server):
     assert browser.run("return document.documentElement.scrollWidth - innerWidth") <= 0
     keep(browser, "phone")
     browser.size(1280, 900)
+    if os.environ.get("UNSTILL_SCREENSHOTS"):
+        browser.open(server.address)
+        browser.click("#go")
+        browser.wait(f"{SHOWN} === 2", 120)
+        keep(browser, "made")
     browser.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     browser.open(server.address)
     browser.wait("document.querySelector('#means .chip')", 120)

@@ -61,7 +61,7 @@ def build(studio: Studio) -> gr.Blocks:
         gr.HTML(html.HEAD, padding=False, elem_id="masthead")
         history = gr.State([], time_to_live=3600)
         with gr.Row(elem_classes="columns"):
-            with gr.Column(scale=4, min_width=300, elem_classes="choices"):
+            with gr.Column(scale=4, min_width=300, elem_id="choices", elem_classes="choices"):
                 picture = _picture()
                 note = gr.HTML(elem_id="note", elem_classes="told")
                 seen = gr.HTML(elem_id="seen", elem_classes="told")
