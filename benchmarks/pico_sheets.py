@@ -41,7 +41,7 @@ def photographs(folder: Path, size: int) -> Tensor:
     """(N, 3, size, size) in [0, 1], the middle square of every frame."""
     made = []
     for name, frame in PHOTOGRAPHS:
-        video = read_video(folder / name)
+        video = read_video(folder / name).frames
         picture = Image.fromarray(video[min(frame, len(video) - 1)].permute(1, 2, 0).numpy())
         fitted = np.array(resize_and_crop(picture, (size, size)))
         made.append(torch.from_numpy(fitted).permute(2, 0, 1) / 255)

@@ -38,7 +38,8 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# A model that stands still, and what helps",
         "",
-        f"`{result['command']}`: {result['scenes']} pictures that no training run has seen, {result['sampled']},",
+        f"`{result['command']}`: {result['scenes']} pictures that no training run has seen,",
+        f"{result['sampled']},",
         "the same noise in every row. The motion level is unspecified and there is no caption, as in the fine-tuning.",
         "*Travel* and *flow* in units of the motion level, see [motion](motion.md). In brackets 95 % intervals over",
         "pictures. The models: [pico](../pico.md#models-that-stand-still).",
