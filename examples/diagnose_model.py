@@ -11,9 +11,9 @@ from pathlib import Path
 
 import unstill
 from unstill.cli.options import parse_size
-from unstill.lab.diagnose import diagnose
-from unstill.lab.probe import usual_levels
-from unstill.lab.subjects import Folder, World, motion_argument
+from unstill.lab.leakage import measure_leakage
+from unstill.lab.one_step import usual_levels
+from unstill.lab.probe_clips import Folder, World, motion_argument
 from unstill.models.call_arguments import arguments, native_frames, native_size
 
 
@@ -39,7 +39,7 @@ def call(subject, picture):
     return arguments(type(pipe), image=picture, prompt=asked.prompt, motion=motion, frames=frames, size=size)
 
 
-found = diagnose(pipe, (clips[i] for i in range(len(clips))), call, usual_levels(pipe))
+found = measure_leakage(pipe, (clips[i] for i in range(len(clips))), call, usual_levels(pipe))
 print(f"{found.clips} clips; leak: motion that is lost to copying, 0 none, 1 all (an upper bound)")
 for level, leak in zip(found.levels, found.leak, strict=True):
     print(f"{found.unit} {level.value:8.2f}   leak {leak.value:5.2f}   {'#' * round(40 * max(leak.value, 0))}")

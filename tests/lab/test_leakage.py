@@ -38,7 +38,7 @@ class Made(PicoTransformer):
 
 @pytest.fixture(scope="module")
 def subjects():
-    return list(from_world(3, frames=4, size=(64, 64), others=24))
+    return list(from_world(4, frames=4, size=(64, 64), others=24))
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def halfway(noisy, image, sigma):
 
 
 def share(folder, rank):
-    pipe = made(from_world(3, frames=4, size=(64, 64), others=24))
+    pipe = made(from_world(4, frames=4, size=(64, 64), others=24))
     pipe.transformer.x0_of = halfway
     assert (run_in(folder, pipe).run(rank, 2) is None) == (rank == 1)
 

