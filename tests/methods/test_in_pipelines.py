@@ -177,7 +177,7 @@ def test_free_init_takes_a_lower_level_by_itself_where_the_highest_keeps_nothing
         return unstill.free_init(pipe, method, **arguments, generator=generator).frames
 
     assert torch.equal(call(), call(level=0.95))
-    assert "FreeInit noises to level=0.95" in caplog.text and caplog.text.count("FreeInit") == 1
+    assert "FreeInit adds noise up to level=0.95" in caplog.text and caplog.text.count("FreeInit") == 1
     with pytest.raises(UnstillError, match="keeps nothing of a video that is noised to level=1"):
         call(level=1.0)
 

@@ -1,4 +1,4 @@
-"""`unstill.apply`: puts methods into a pipeline, and takes them out again."""
+"""`unstill.apply`: adds methods to a diffusers pipeline and removes them again."""
 
 import functools
 import logging
@@ -26,19 +26,19 @@ log = logging.getLogger(__name__)
 
 def apply(pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None = None) -> "Applied":
     """
-    Puts `methods` into a diffusers pipeline: they act, in the order given, on every later call of it.
+    Applies `methods` to a diffusers pipeline: they act, in the order given, on every later call of it.
 
     Args:
-        pipe: a pipeline of a supported class, or of one that inherits from it.
-        methods: without any, the pipeline computes bit for bit what it computes alone.
-        image: the conditional image, for methods that need its latents on a pipeline that encodes none (AnimateDiff);
-            or these latents, `(1 or B, C, 1, H, W)`, normalised as the pipeline's video latents.
+        pipe: a pipeline of a supported class or of a subclass of one.
+        *methods: with none, the pipeline's results stay the same bit for bit.
+        image: the conditioning image, for methods that need its latents on a pipeline that encodes none
+            (AnimateDiff); or these latents, `(1 or B, C, 1, H, W)`, normalised as the pipeline's video latents.
 
     Returns:
-        `Applied`: a handle, and a context manager. Leaving it, or `remove()`, restores the pipeline.
+        A handle that is also a context manager. Leaving it, or `remove()`, restores the pipeline.
 
     Raises:
-        UnstillError: unknown pipeline, one that has methods already, or methods that do not work on it or together.
+        UnstillError: an unknown pipeline, one with methods already, or methods that do not work on it or together.
 
     Example:
         ```py
@@ -50,12 +50,12 @@ def apply(pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None 
 
 
 def applied_to(pipe: Any) -> "Applied | None":
-    """The methods that are in a pipeline now."""
+    """The handle of the methods applied to a pipeline, or `None`."""
     return hooks_of(pipe)
 
 
 class _First(NamedTuple):
-    """What `prepare_latents` made: the tensor that the pipeline holds, and the arguments it came from."""
+    """The result of `prepare_latents`: the tensor that the pipeline holds, and the arguments of the call."""
 
     latents: torch.Tensor
     arguments: Arguments
@@ -63,14 +63,16 @@ class _First(NamedTuple):
 
 class Applied:
     """
-    Methods in a pipeline. `run` is the state of the latest pipeline call, `None` before the first and without methods.
+    Methods applied to a pipeline. `run` is the state of the latest pipeline call; `None` before the first one and
+    without methods.
 
-    Three calls that a pipeline makes itself tell all that methods need: `scheduler.set_timesteps` the noise levels,
-    `prepare_latents` the first latents, and one that differs between pipelines the image latents. So does their order;
-    after the last one (`Adapter.last_setup_call`) the run starts, and the first latents are rewritten in place.
+    Three calls inside the pipeline provide everything that methods need: `scheduler.set_timesteps` the noise levels,
+    `prepare_latents` the initial latents, and a third one the image latents. The third call and the order of the three
+    differ between pipelines; after the last of them (`Adapter.last_setup_call`) the run starts, and the initial
+    latents are rewritten in place.
 
-    All hooks act only while this pipeline is called, and in the thread of the call: its scheduler and its networks may
-    be shared with other pipelines.
+    Hooks act only while this pipeline is called, and in the thread of that call: the scheduler and the networks may be
+    shared with other pipelines.
     """
 
     def __init__(
@@ -117,8 +119,8 @@ class Applied:
 
     def remove(self) -> None:
         """
-        Restores the pipeline's class, scheduler, methods and denoisers; nothing the second time. What someone else has
-        put in their place since stays.
+        Restores the pipeline's class, scheduler, methods and denoisers; a second call does nothing. What other code
+        has replaced since stays as it is.
         """
         if self.pipe.scheduler is self._scheduler:
             self.pipe.scheduler = self._own_scheduler
@@ -156,7 +158,7 @@ class Applied:
             check_method(method, self.methods[:i] + self.methods[i + 1 :], target)
 
     def _warn(self) -> None:
-        """Says what works, but hardly as meant."""
+        """Warns of combinations that run but probably not as intended."""
         handover = self._adapter.handover(self.pipe)
         if handover is None:
             return
@@ -172,7 +174,7 @@ class Applied:
 
     @contextmanager
     def also(self, method: Method) -> Iterator[None]:
-        """One more method, last in order, for as long as the context lasts."""
+        """Adds one method, last in order, for the duration of the context."""
         before = self.methods
         try:
             self.methods = (*before, method)
@@ -192,11 +194,11 @@ class Applied:
         )
 
     def _forget(self) -> None:
-        """What is known of the call that has begun: nothing."""
+        """Clears the state of the previous call."""
         self._next = self._new_run()
         self._first: _First | None = None
-        self._captured: Any = None  # what the method `Adapter.image_latents_from` has returned
-        self._latest: torch.Tensor | None = None  # what `scheduler.step` has returned
+        self._captured: Any = None  # the result of the method `Adapter.image_latents_from`
+        self._latest: torch.Tensor | None = None  # the latest result of `scheduler.step`
 
     @contextmanager
     def calling(self) -> Iterator[None]:
@@ -220,7 +222,7 @@ class Applied:
     def own(self, scheduler: Any) -> Any:
         return self._own_scheduler if scheduler is self._scheduler else scheduler
 
-    # During a call of the pipeline, in the order of most pipelines.
+    # Called during a pipeline call, in the order of most pipelines.
 
     def on_set_timesteps(self, scheduler: Any) -> None:
         if self._acting:
@@ -243,7 +245,7 @@ class Applied:
                     "Methods do not work inside enable_free_init(); use disable_free_init() and FreeInit."
                 )
             latents, *others = result if isinstance(result, tuple) else (result,)
-            latents = latents.clone()  # it is rewritten in place, and may be the caller's own tensor
+            latents = latents.clone()  # rewritten in place below, and possibly the caller's own tensor
             self._first = _First(latents, arguments)
             result = (latents, *others) if isinstance(result, tuple) else latents
         self._called(name)
@@ -266,23 +268,23 @@ class Applied:
             size = len(video), video.shape[1], *video.shape[3:]
             run.encode_image = functools.partial(adapter.encode_image, self.pipe, self._image, size, video.device)
             run.image_latents = run.encode_image(None)
-        elif adapter.image_latents_from is not None:  # called without an image, which some pipelines may be
+        elif adapter.image_latents_from is not None:  # some pipelines may be called without an image
             self._check(image_latents=False)
         run.generator = first.arguments.get("generator")
 
         if video.shape[2] <= run.conditioning_frames:
             raise UnstillError(
-                f"This call of {type(self.pipe).__name__} makes no latent frame besides those that hold the image, so "
-                "there is nothing for methods to do; ask for more frames."
+                f"This call of {type(self.pipe).__name__} generates no latent frame besides those of the image, "
+                "so methods have nothing to change; ask for more frames."
             )
-        made = video
+        prepared = video
         if not run.grid.own:
-            video = adapter.rescale_initial(self.pipe, made, run.image_latents)
+            video = adapter.rescale_initial(self.pipe, prepared, run.image_latents)
         scale, offset = adapter.first_scale(self.pipe, run.image_latents)
         latents = own = video[:, :, run.conditioning_frames :]
         run.noise = noise = ((video - offset) / scale)[:, :, run.conditioning_frames :]
         run.frames = own.shape[2]
-        # Who makes the first latents comes last, and builds on the noise of the others in whatever order they came.
+        # Methods that own the initial latents run last and build on the noise of the others, in whatever order given.
         for method in sorted(self._having("on_noise"), key=lambda method: "latents" in method.owns):
             run.noise = method.on_noise(run, run.noise)
         if run.noise is not noise:
@@ -291,7 +293,7 @@ class Applied:
             ]
         for method in self._having("on_start"):
             latents = method.on_start(run, latents)
-        if video is not made or latents is not own:
+        if video is not prepared or latents is not own:
             video = torch.cat([video[:, :, : run.conditioning_frames], latents.to(video)], 2)
             first.latents.copy_(adapter.first_from_video(self.pipe, video, first.arguments))
 

@@ -1,9 +1,9 @@
 """
-A pipeline with methods: an instance of a subclass, made at run time, of the pipeline's own class.
+A pipeline with methods: its class is replaced by a subclass that is created at run time.
 
-Schedulers and networks may be shared between pipelines. The subclass tells when a call of *this* pipeline begins and
-ends, so that methods act in no other one. What is made from the pipeline (`components`, `from_pipe`, copies, pickles)
-has no methods. The subclass has the name and the module of its base.
+Schedulers and networks may be shared between pipelines. The subclass reports when a call of *this* pipeline begins and
+ends, so that methods act in no other one. `components`, `from_pipe`, copies and pickles of the pipeline have no
+methods. The subclass keeps the name and the module of its base.
 """
 
 import functools
@@ -15,33 +15,42 @@ from unstill.hooks.method_hooks import without_watching
 
 
 class PipelineHooks(Protocol):
-    """What a pipeline with methods asks."""
+    """The callbacks of a pipeline with methods."""
 
     def calling(self) -> AbstractContextManager[None]:
         """Entered around every call of the pipeline."""
 
     def own(self, scheduler: Any) -> Any:
-        """The scheduler without hooks in place of the hooked one; any other scheduler as it is."""
+        """The original scheduler where `scheduler` is the hooked one; else `scheduler` unchanged."""
 
 
 def hook_pipeline(pipe: Any, hooks: PipelineHooks) -> Callable[[], None]:
-    """Lets `pipe` ask `hooks`; gives the way back."""
+    """
+    Makes `pipe` call `hooks`.
+
+    Args:
+        pipe: a pipeline without hooks.
+        hooks: its callbacks.
+
+    Returns:
+        An undo function.
+    """
     base: Any = type(pipe)
-    # A class that someone has made of an earlier subclass of ours asks the hooks already.
+    # A subclass that other code has derived from an earlier one of ours calls the hooks already.
     cls = base if hasattr(base, "_asks_unstill_hooks") else _subclass(base)
     pipe.__class__ = cls
     vars(pipe)["_unstill_hooks"] = hooks
 
     def undo() -> None:
         vars(pipe).pop("_unstill_hooks", None)
-        if type(pipe) is cls:  # else someone has made a subclass of it since, which stays
+        if type(pipe) is cls:  # a subclass that other code has derived from it since stays
             pipe.__class__ = base
 
     return undo
 
 
 def hooks_of(pipe: Any) -> Any:
-    """What `hook_pipeline` was given, or `None`."""
+    """The hooks that `hook_pipeline` has set on a pipeline, or `None`."""
     return vars(pipe).get("_unstill_hooks")
 
 
@@ -62,7 +71,7 @@ def _subclass(base: Any) -> Any:
 
 
 def _call(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)  # the signature tells defaults
+    @functools.wraps(method)  # keeps the signature, from which defaults are read
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         hooks = hooks_of(self)
         if hooks is None:
@@ -74,7 +83,7 @@ def _call(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _reduce(self: Any, base: Any) -> tuple[Any, ...]:
-    """Copies, deep copies and pickles."""
+    """State for copies, deep copies and pickles: those of a plain pipeline."""
     state = _plain(self, without_watching(vars(self)))
     state.pop("_unstill_hooks", None)
     return object.__new__, (base,), state

@@ -1,6 +1,6 @@
 """
-What works where: every method of the registry checked against every pipeline, with the scheduler that the pipeline's
-models usually come with.
+The compatibility table: every registered method checked against every pipeline class, with the pipeline's usual
+scheduler.
 
 `python -m unstill.hooks.compatibility` prints the table of docs/pipelines.md.
 """
@@ -19,9 +19,13 @@ from unstill.noise_schedule import level_of
 
 
 def refusals() -> dict[str, dict[str, str]]:
-    """Per pipeline class, per method class: why `apply` refuses the method there, or "" where it works.
+    """
+    Checks every method against every pipeline class.
 
-    Methods have their default parameters, and a start in the unit of the scheduler; the image is there.
+    Methods have their default parameters and a start level in the unit of the scheduler; an image is assumed.
+
+    Returns:
+        Per pipeline class, per method class: why `apply` refuses the method there, or "" where it works.
     """
     table: dict[str, dict[str, str]] = {}
     for pipeline, adapter in ADAPTERS.items():
@@ -34,8 +38,8 @@ def refusals() -> dict[str, dict[str, str]]:
 
 def markdown() -> str:
     """
-    The table for the docs: pipelines down, methods across, and the reasons below it by number; then the pipelines that
-    no method works on.
+    The table of docs/pipelines.md: one row per pipeline, one column per method, numbered reasons below, then the
+    unsupported pipelines.
     """
     table = refusals()
     notes: dict[str, int] = {}
@@ -72,7 +76,7 @@ def _target(pipeline: str, adapter: Adapter) -> Target:
 
 
 def examples(process: ForwardProcess) -> dict[str, Method]:
-    """An instance of every method by class name, with a noise level in the unit that the scheduler has."""
+    """An instance of every method by class name, with its noise level in the unit that the scheduler has."""
     level = {"start": 0.9}
     try:
         level_of(process, **level)

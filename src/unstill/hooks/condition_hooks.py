@@ -1,4 +1,6 @@
-"""The image latents in a denoiser's input, rewritten before each of its calls: beside a compiled module, not in it."""
+"""
+Edits the image latents in a denoiser's input before each of its calls, outside the graph that `torch.compile` sees.
+"""
 
 import functools
 import threading
@@ -11,16 +13,23 @@ from unstill.families.base import Adapter
 from unstill.methods.base import Method, Run
 
 
-# Gets the arguments of a call; gives what to do after it, if anything.
+# Receives the positional and keyword arguments of a call; returns a function to run after it, or None.
 Around = Callable[[tuple[Any, ...], dict[str, Any]], Callable[[], Any] | None]
 
 
 def around_calls(module: torch.nn.Module, around: Around) -> Callable[[], None]:
     """
-    Lets `around` act on every call of `module`; gives the way back.
+    Runs `around` at every call of `module`.
 
-    `module.compile()` compiles forward hooks along with the module: one with a state would be compiled anew at every
-    step, and with `fullgraph=True` not at all. There the compiled call is wrapped instead.
+    `module.compile()` compiles forward hooks together with the module: a hook with state would be recompiled at every
+    step, and `fullgraph=True` rejects it. For a compiled module the compiled call is wrapped instead.
+
+    Args:
+        module: a network of the pipeline.
+        around: called before the module; what it returns, if not `None`, is called afterwards.
+
+    Returns:
+        An undo function.
     """
     compiled = module._compiled_call_impl
     if compiled is None:
@@ -42,13 +51,13 @@ def around_calls(module: torch.nn.Module, around: Around) -> Callable[[], None]:
 
 
 def _hooked(module: torch.nn.Module, around: Around) -> Callable[[], None]:
-    ours = threading.local()  # the module may be another pipeline's as well, in another thread
+    local = threading.local()  # another pipeline may call the same module from another thread
 
     def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        ours.afterwards = around(args, kwargs)
+        local.afterwards = around(args, kwargs)
 
     def after(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        action, ours.afterwards = ours.afterwards, None
+        action, local.afterwards = local.afterwards, None
         if action is not None:
             action()
 
@@ -65,7 +74,7 @@ def _hooked(module: torch.nn.Module, around: Around) -> Callable[[], None]:
 
 
 class _Hook:
-    """A forward hook; in copies of the module it does nothing."""
+    """A forward hook that becomes a no-op in copies and pickles of the module."""
 
     def __init__(self, function: Callable[..., None]) -> None:
         self._function = function
@@ -74,10 +83,10 @@ class _Hook:
         self._function(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Hook, (_nothing,)
+        return _Hook, (_no_op,)
 
 
-def _nothing(*args: Any) -> None: ...
+def _no_op(*args: Any) -> None: ...
 
 
 def edit_condition(
@@ -89,8 +98,21 @@ def edit_condition(
     kwargs: dict[str, Any],
 ) -> Callable[[], Any] | None:
     """
-    Lets `methods` change the image latents in a denoiser's input, in place: under guidance a copy of it would be
-    larger than all that methods keep. Gives what takes the change back, where the pipeline uses that tensor again.
+    Applies `on_condition` of `methods` to the image latents in a denoiser's input, in place.
+
+    In place because a copy of the input under classifier-free guidance would be larger than all other state of the
+    methods.
+
+    Args:
+        adapter: the adapter of the pipeline's class.
+        pipe: the pipeline.
+        run: state of the current pipeline call.
+        methods: those with an `on_condition` hook, in order.
+        args: positional arguments of the denoiser's call.
+        kwargs: keyword arguments of the denoiser's call.
+
+    Returns:
+        A function that restores the input after the call, or `None` where the pipeline does not use it again.
     """
     name = adapter.condition_input
     x = kwargs[name] if name in kwargs else args[0]
@@ -104,14 +126,14 @@ def edit_condition(
         edited = method.on_condition(run, edited)
     if edited is clean:
         return None
-    put_back = functools.partial(rows.copy_, rows.clone()) if adapter.reuses_input else None
+    restore = functools.partial(rows.copy_, rows.clone()) if adapter.reuses_input else None
     for part in rows.split(batch):
         part.copy_(edited / scale)
     reset = None if run.image_noise is None else adapter.set_image_noise(pipe, run.image_noise, args, kwargs)
-    changes = [undo for undo in (put_back, reset) if undo is not None]
+    undos = [undo for undo in (restore, reset) if undo is not None]
 
     def undo_all() -> None:
-        for undo in changes:
+        for undo in undos:
             undo()
 
-    return undo_all if changes else None
+    return undo_all if undos else None

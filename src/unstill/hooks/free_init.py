@@ -1,4 +1,4 @@
-"""`unstill.free_init`: the loop of FreeInit around a pipeline."""
+"""`unstill.free_init`: the iterations of FreeInit around a pipeline."""
 
 import functools
 import inspect
@@ -22,22 +22,23 @@ log = logging.getLogger(__name__)
 
 def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int | None = None, **kwargs: Any) -> Any:
     """
-    Calls a pipeline several times, each time from noise with the low frequencies of the video before.
+    Calls a pipeline several times; each call starts from noise with the low frequencies of the previous video.
 
-    Also on schedulers and pipelines that diffusers' `enable_free_init` does not support, and inside `apply`. The
-    generator is drawn from in every iteration, `latents=` are used in the first only.
+    Works with schedulers and pipelines that diffusers' `enable_free_init` does not support, and inside `apply`. Every
+    iteration draws from the generator; `latents=` is used in the first one only.
 
     Args:
         pipe: a pipeline that `apply` supports.
         method: `FreeInit` with its parameters.
-        num_inference_steps: of the last (unless `coarse_to_fine`: of every) iteration; by default the pipeline's.
-        *args, **kwargs: further arguments of the pipeline's call.
+        *args: positional arguments of the pipeline's call.
+        num_inference_steps: of the last (without `coarse_to_fine`: of every) iteration; default: the pipeline's.
+        **kwargs: keyword arguments of the pipeline's call.
 
     Returns:
         What the last call of the pipeline returns.
 
     Raises:
-        UnstillError: where `apply` does, or if another method of the pipeline decides the first latents.
+        UnstillError: as `apply`, and if another method of the pipeline replaces the initial latents too.
 
     Example:
         ```py
@@ -51,7 +52,7 @@ def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int 
         level = method.level_for(applied.process)
         if method.level is None and level < 1:
             log.warning(
-                "FreeInit noises to level=%g between the calls: %s keeps nothing of the video at 1.",
+                "FreeInit adds noise up to level=%g between the calls; at 1, %s would keep nothing of the video.",
                 level,
                 type(pipe.scheduler).__name__,
             )
@@ -69,7 +70,20 @@ def free_init(pipe: Any, method: FreeInit, *args: Any, num_inference_steps: int 
 def sampling(
     pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None = None
 ) -> Iterator[Callable[..., Any]]:
-    """`apply` that takes `FreeInit` as well; gives what to call in place of the pipeline."""
+    """
+    `apply` for methods that may include `FreeInit`.
+
+    Args:
+        pipe: a pipeline that `apply` supports.
+        *methods: at most one of them a `FreeInit`.
+        image: see `apply`.
+
+    Yields:
+        The function to call instead of the pipeline.
+
+    Raises:
+        UnstillError: as `apply`, and for a second `FreeInit`.
+    """
     loops = [method for method in methods if isinstance(method, FreeInit)]
     if len(loops) > 1:
         raise UnstillError("FreeInit was given twice; give it once.")
@@ -79,7 +93,14 @@ def sampling(
 
 @dataclass(eq=False, slots=True)
 class FreeInitNoise(Method):
-    """The noise of every iteration after the first."""
+    """
+    The hook that replaces the initial noise in every iteration after the first.
+
+    Attributes:
+        method: FreeInit's parameters.
+        video: latents of the previous iteration; consumed when its successor starts.
+        initial: the noise of the first iteration.
+    """
 
     method: FreeInit
     video: torch.Tensor | None = None

@@ -1,9 +1,9 @@
 """
-A scheduler with hooks: a subclass, made at run time, of the scheduler's own class.
+A scheduler with hooks: its class is a subclass of the scheduler's own class that is created at run time.
 
 A proxy object would hide `eta` and `generator` from pipelines that look for them in the signature of `step`, fail
-`isinstance`, and could not be saved. The subclass has the name and the module of its base: a pipeline saves, and
-reports, the scheduler it was built with.
+`isinstance`, and could not be saved. The subclass keeps the name and the module of its base, so that a pipeline saves
+and reports the scheduler it was built with.
 """
 
 import copy
@@ -20,20 +20,30 @@ Arguments = dict[str, Any]
 
 
 class SchedulerHooks(Protocol):
-    """What a hooked scheduler calls."""
+    """The callbacks of a hooked scheduler."""
 
     def on_set_timesteps(self, scheduler: Any) -> None:
-        """After the scheduler's own `set_timesteps`."""
+        """Called after the scheduler's own `set_timesteps`."""
 
     def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
-        """Instead of the scheduler's own `step`: that is `call()`, with `arguments` (by name; changed in place)."""
+        """
+        Called instead of the scheduler's own `step`.
+
+        Args:
+            scheduler: the hooked scheduler.
+            arguments: of the call, by name; may be changed in place.
+            call: runs the scheduler's own `step` with `arguments`.
+
+        Returns:
+            What `step` is to return.
+        """
 
     def copied(self) -> "SchedulerHooks | None":
-        """The hooks that a deep copy of the scheduler gets; `None`: it is a plain scheduler."""
+        """The hooks for a deep copy of the scheduler; `None` makes the copy a plain scheduler."""
 
 
 def hooked(scheduler: Any, hooks: SchedulerHooks) -> Any:
-    """A copy of `scheduler`, in the same state, that calls `hooks`."""
+    """A copy of `scheduler` in the same state that calls `hooks`."""
     new = copy.deepcopy(scheduler)
     base: Any = type(new)
     new.__class__ = _subclass(base)
@@ -42,7 +52,7 @@ def hooked(scheduler: Any, hooks: SchedulerHooks) -> Any:
 
 
 def unhook(scheduler: Any) -> None:
-    """Makes a hooked scheduler an instance of its own class again, whoever has it."""
+    """Turns a hooked scheduler, in place, into an instance of its own class again."""
     if is_hooked(scheduler):
         del scheduler._unstill_hooks
         vars(scheduler).pop("_unstill_own_sigmas", None)
@@ -55,19 +65,29 @@ def is_hooked(scheduler: Any) -> bool:
 
 def skip_step(scheduler: Any, arguments: Arguments, sample: torch.Tensor, index: int) -> Any:
     """
-    What `scheduler.step` returns when the next sample is already known. The solver does not run, so its multistep
-    history stays as it is; the scheduler stands at step `index` afterwards.
+    Replaces `scheduler.step` when the next sample is already known.
+
+    The solver does not run, so its multistep history stays unchanged.
+
+    Args:
+        scheduler: the hooked scheduler; its next step is `index` afterwards.
+        arguments: of `scheduler.step`, by name.
+        sample: the next sample, in the pipeline's layout.
+        index: of the step after this one.
+
+    Returns:
+        What `scheduler.step` would return, with `sample` as the previous sample.
     """
     stand_at(scheduler, index)
     if arguments.get("return_dict", True):
         return SchedulerOutput(prev_sample=sample)
-    # The second value is an x0 that pipelines ignore; CogVideoXDPMScheduler's they hand back to the next step, which
-    # None makes first order.
+    # The second value is an x0 that pipelines ignore, except CogVideoXDPMScheduler's, which is an argument of the next
+    # step; None makes that step first order.
     return sample, None
 
 
 def stand_at(scheduler: Any, index: int) -> None:
-    """Makes `index` the step that the scheduler takes next; one that does not count its steps needs no telling."""
+    """Sets the index of the scheduler's next step; does nothing for schedulers without a step counter."""
     if hasattr(scheduler, "_step_index"):
         scheduler._step_index = index
 
@@ -89,7 +109,7 @@ def _subclass(base: Any) -> Any:
 
 
 def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
-    """A pipeline may copy its scheduler, as LTX 2 does for the audio: the hooks know what becomes of them there."""
+    """A pipeline may deep-copy its scheduler, as LTX 2 does for audio: `copied()` decides the hooks of the copy."""
     base: Any = type(self).__base__
     new: Any = object.__new__(base)
     memo[id(self)] = new
@@ -101,7 +121,7 @@ def _deepcopy(self: Any, memo: dict[int, Any]) -> Any:
 
 
 def _reduce(self: Any, protocol: int) -> tuple[Any, ...]:
-    """Pickles and shallow copies are plain schedulers: hooks belong to a living pipeline."""
+    """Pickles and shallow copies are plain schedulers without hooks."""
     state = {k: v for k, v in vars(self).items() if not k.startswith("_unstill_")}
     return object.__new__, (type(self).__base__,), state
 
@@ -117,7 +137,9 @@ def _set_timesteps(method: Callable[..., None]) -> Callable[..., None]:
 
 
 def _init_noise_sigma(own: property) -> property:
-    """EDM schedulers read this from the configuration. Once methods set other levels, it is that of the first one."""
+    """
+    EDM schedulers compute this from the configuration; where methods have set other levels, from the first of them.
+    """
 
     def init_noise_sigma(self: Any) -> Any:
         plain = getattr(self, "_unstill_own_sigmas", None)  # none before the first set_timesteps

@@ -1,4 +1,4 @@
-"""What methods do to a scheduler while it samples: the levels it visits, and each of its steps."""
+"""How methods change sampling: the noise levels of the scheduler and the model output before each of its steps."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -13,7 +13,7 @@ from unstill.noise_schedule import Grid, before_step, install
 
 
 def schedule(run: Run, scheduler: Any) -> None:
-    """Lets the methods change what `scheduler.set_timesteps` has just set; the scheduler visits the result."""
+    """Applies `on_schedule` of the run's methods to the timesteps that `scheduler.set_timesteps` has just set."""
     run.states.clear()
     own = run.grid = Grid.of(scheduler)
     for method in run.methods:
@@ -24,8 +24,16 @@ def schedule(run: Run, scheduler: Any) -> None:
 
 def correct(adapter: Adapter, run: Run, methods: Sequence[Method], arguments: Arguments) -> torch.Tensor | None:
     """
-    Lets `methods` replace the model output among the arguments of `scheduler.step`; gives the next sample, as the
-    pipeline holds it, if one of them knows it.
+    Applies `on_step` of `methods` to the model output among the arguments of `scheduler.step`, in place.
+
+    Args:
+        adapter: the adapter of the pipeline's class.
+        run: state of the current pipeline call.
+        methods: those with an `on_step` hook, in order.
+        arguments: of `scheduler.step`, by name.
+
+    Returns:
+        The next sample in the pipeline's layout where a method decides it, which skips the solver; else `None`.
     """
     if not methods:
         return None
@@ -48,11 +56,12 @@ def correct(adapter: Adapter, run: Run, methods: Sequence[Method], arguments: Ar
 
 
 def solve(run: Run, scheduler: Any, call: Callable[[], Any]) -> Any:
-    """The scheduler's own step: `call()`."""
+    """Runs the scheduler's own step, `call()`, on the noise levels that it expects."""
     if run.solver is None:
         before_step(scheduler, run.grid, run.step)
         return call()
-    # Solvers look levels up by value and count them. Pipelines index them by step, so they come back afterwards.
+    # The solver looks levels up by value and counts them, while the pipeline indexes them by step: the solver's grid
+    # is installed for this step only.
     install(scheduler, run.solver.grid)
     stand_at(scheduler, run.step + run.solver.offset)
     result = call()
@@ -62,7 +71,7 @@ def solve(run: Run, scheduler: Any, call: Callable[[], Any]) -> Any:
 
 
 class ScheduleOnly:
-    """Hooks of a scheduler that a pipeline has copied from the hooked one: the copy visits the same noise levels."""
+    """Hooks for a deep copy of the hooked scheduler (LTX 2 copies it for audio): it visits the same noise levels."""
 
     def __init__(self, methods: tuple[Method, ...]) -> None:
         self._methods = methods

@@ -29,14 +29,12 @@ from unstill.metrics.fidelity import (
     proxy_edge_fidelity,
     proxy_structure_fidelity,
 )
-from unstill.metrics.motion import pair_motion
+from unstill.metrics.motion import VISIBLE_SHARE, pair_motion
 from unstill.metrics.onset import onset_time
 
 
 FLOW_SIDE = 128  # optical flow of smaller frames is unreliable: they are enlarged, and the score scaled back
 SSIM_SIDE = 11  # pixels below which SSIM has no window
-STILL = 0.0015
-"""Share of the shorter side per frame below which nobody sees motion; estimators read this much from noise."""
 KEPT = 0.72
 """Colour x detail below which a video counts as broken up."""
 STEADY = 0.5
@@ -88,7 +86,7 @@ def measure(video: torch.Tensor, picture: torch.Tensor | None, fps: float | None
         scores |= {"structure": proxy_structure_fidelity(video, picture), "coherence": proxy_coherence(video)}
     if picture is not None:
         scores["first_frame_error"] = first_frame_error(video, picture)
-    if fps is not None and (onset := onset_time(pairs, fps, STILL * min(height, width))) is not None:
+    if fps is not None and (onset := onset_time(pairs, fps, VISIBLE_SHARE * min(height, width))) is not None:
         scores["onset"] = onset
     return scores
 
@@ -114,9 +112,9 @@ def verdict(plain: dict[str, float], improved: dict[str, float]) -> str:
         return f"The improved video breaks up and the plain one does not: {_state(improved)}."
     if breaks_up(plain):
         return f"The plain video breaks up and the improved one does not: {_state(plain)}."
-    if max(plain["motion_share"], improved["motion_share"]) < STILL:
+    if max(plain["motion_share"], improved["motion_share"]) < VISIBLE_SHARE:
         return "Both videos stand nearly still."
-    if plain["motion_share"] < STILL:
+    if plain["motion_share"] < VISIBLE_SHARE:
         return "The plain video stands nearly still, the improved one moves."
     lost = kept(plain) - kept(improved)
     if 1 / ALIKE < ratio < ALIKE:
