@@ -329,11 +329,11 @@ def test_shards_share_out_the_clips(count: int, tmp_path: Path) -> None:
     # a share that is there is not measured again
     estimate(encode, clips, seed=4, meta=meta, shard=(count - 1, count), out=paths[-1])
     assert len(clips.made) == 11
-    assert "not all the shares" in sentence(lambda: combine(paths[:-1]))
-    assert "not all the shares" in sentence(lambda: combine([]))
-    assert "not all the shares" in sentence(lambda: combine([*paths, paths[-1]]))
+    assert "not all shards" in sentence(lambda: combine(paths[:-1]))
+    assert "not all shards" in sentence(lambda: combine([]))
+    assert "not all shards" in sentence(lambda: combine([*paths, paths[-1]]))
     estimate(encode, clips, seed=5, meta=meta, shard=(0, count), out=tmp_path / "other.safetensors")
-    assert "not all the shares" in sentence(lambda: combine([tmp_path / "other.safetensors", *paths[1:]]))
+    assert "not all shards" in sentence(lambda: combine([tmp_path / "other.safetensors", *paths[1:]]))
     assert "not the state of a run" in sentence(lambda: combine([tmp_path / "whole.safetensors"]))
     assert "0 <= index < count" in sentence(lambda: estimate(encode, clips, shard=(2, 2)))
 

@@ -236,5 +236,5 @@ def test_errors(name: str, asked: dict[str, float], message: str) -> None:
 def test_sigmas_of_the_callers_own_making_are_refused(name: str, given: list[float]) -> None:
     scheduler = CASES[name].fresh()
     scheduler.set_timesteps(sigmas=given)
-    with pytest.raises(UnstillError, match="its own rule does not make"):
+    with pytest.raises(UnstillError, match="do not follow its own spacing rule"):
         respace(scheduler, ForwardProcess.of(scheduler), sigma=0.8)

@@ -1,7 +1,7 @@
 """The forward process behind a diffusers scheduler.
 
-Every scheduler noises the same way, x_t = alpha(t) x0 + sigma(t) eps, but in coordinates of its own, and networks
-predict different things about (x0, eps). This module is the only place that knows either. All of it is meant in the
+Every scheduler adds noise in the same way, x_t = alpha(t) x0 + sigma(t) eps, but in coordinates of its own, and
+networks predict different combinations of (x0, eps). This module alone handles both. Everything is expressed in the
 coordinates of the `sample` that `scheduler.step` receives.
 
 | kind | alpha, sigma | schedulers |
@@ -12,7 +12,7 @@ coordinates of the `sample` that `scheduler.step` receives.
 | `edm` | 1, s | EDM-Euler, EDM-DPM-Solver++ (Karras et al. 2022, preconditioned network) |
 | `flow` | 1 - s, s | FlowMatch*, and the multistep solvers with `use_flow_sigmas` |
 
-s is the scheduler's own `sigmas[step]`, which already holds every shift, Karras ramp or dynamic `mu`.
+s is the scheduler's own `sigmas[step]`, which already includes any shift, Karras ramp or dynamic `mu`.
 """
 
 import math
@@ -39,11 +39,21 @@ class Affine(NamedTuple):
 
 
 def affine(prediction: Prediction, alpha: float, sigma: float, sigma_data: float = 1.0) -> Affine:
-    """The coefficients that turn a network output into x0 and eps, for every prediction type.
+    """
+    The coefficients that convert a network output into x0 and eps.
 
-    With n = sqrt(alpha^2 + sigma^2) one v formula serves VP (n = 1) and the k-diffusion form of VE (alpha = 1). The
-    EDM rows are c_skip and c_out of Karras et al. 2022, Table 1. A coefficient is infinite where the output says
-    nothing about that quantity: x0 from an eps prediction at alpha = 0, eps from an x0 prediction at sigma = 0.
+    With n = sqrt(alpha^2 + sigma^2) one v formula covers VP (n = 1) and the k-diffusion form of VE (alpha = 1). The
+    EDM rows are c_skip and c_out of Karras et al. 2022, Table 1.
+
+    Args:
+        prediction: what the network predicts.
+        alpha: of the noise level.
+        sigma: of the noise level.
+        sigma_data: of the EDM preconditioning.
+
+    Returns:
+        The coefficients; infinite where the output does not determine that quantity: x0 from an eps prediction at
+        alpha = 0, eps from an x0 prediction at sigma = 0.
     """
     match prediction:
         case "epsilon":
@@ -70,8 +80,20 @@ def training_target(
     eps: torch.Tensor,
     sigma_data: float = 1.0,
 ) -> torch.Tensor:
-    """What a network of this prediction type is trained to say at alpha x0 + sigma eps: the output that `affine` turns
-    into x0 and eps. Levels broadcast over x0; finite at every level above sigma = 0."""
+    """
+    The training target of a network at alpha x0 + sigma eps: the output that `affine` converts into x0 and eps.
+
+    Args:
+        prediction: what the network predicts.
+        alpha: of the noise levels, broadcast over `x0`.
+        sigma: of the noise levels, broadcast over `x0`.
+        x0: clean latents.
+        eps: noise of the same shape.
+        sigma_data: of the EDM preconditioning.
+
+    Returns:
+        The target, of the shape of `x0`; finite at every sigma > 0.
+    """
     match prediction:
         case "epsilon":
             return eps
@@ -104,12 +126,16 @@ class ForwardProcess:
 
     @classmethod
     def of(cls, scheduler: Any, kind: Kind | None = None) -> Self:
-        """The forward process of `scheduler`, told apart by what the scheduler can do, not by its name.
+        """
+        The forward process of `scheduler`, recognised by its attributes rather than by its class name.
 
-        `kind` overrides the guess where a pipeline uses a scheduler against its class: Cosmos 2 runs
-        `FlowMatchEulerDiscreteScheduler` in the coordinates of `ve`.
+        Args:
+            scheduler: a diffusers scheduler.
+            kind: overrides the recognised kind where a pipeline uses a scheduler in other coordinates: Cosmos 2 runs
+                `FlowMatchEulerDiscreteScheduler` in those of `ve`.
 
-        Raises `UnstillError` for a scheduler without a Gaussian forward process that this library knows.
+        Raises:
+            UnstillError: a scheduler without a known Gaussian forward process, or an impossible kind.
         """
         if kind is None:
             kind = _kind_of(scheduler)
@@ -123,7 +149,7 @@ class ForwardProcess:
         return cls(scheduler, kind, _prediction_of(scheduler, kind), abar)
 
     def alpha_sigma(self, t: Timestep, step: int | None = None) -> tuple[float, float]:
-        """(alpha, sigma) at timestep `t`; with `step`, at that index of the current schedule, and `t` is not read."""
+        """(alpha, sigma) at timestep `t`, or at index `step` of the current schedule, in which case `t` is ignored."""
         if self.kind == "vp":
             assert self.abar is not None
             abar = self.abar[int(t if step is None else self._schedule().timesteps[step])].item()
@@ -140,41 +166,46 @@ class ForwardProcess:
         return _combine(x0, alpha, x0, sigma, eps)
 
     def to_x0(self, output: torch.Tensor, sample: torch.Tensor, t: Timestep, step: int | None = None) -> torch.Tensor:
-        """The x0 that `output` means at `sample`. Raises `UnstillError` for an eps prediction at alpha = 0."""
+        """
+        The x0 that the network's `output` at `sample` corresponds to.
+
+        Raises:
+            UnstillError: an eps prediction at alpha = 0.
+        """
         c = self._affine(t, step)
         self._require(c.x0_output, "x0", "alpha = 0")
         return _combine(sample, c.x0_sample, sample, c.x0_output, output)
 
     def to_eps(self, output: torch.Tensor, sample: torch.Tensor, t: Timestep, step: int | None = None) -> torch.Tensor:
-        """The eps that `output` means at `sample`. Raises `UnstillError` for an x0 prediction at sigma = 0."""
+        """
+        The eps that the network's `output` at `sample` corresponds to.
+
+        Raises:
+            UnstillError: an x0 prediction at sigma = 0.
+        """
         c = self._affine(t, step)
         self._require(c.eps_output, "eps", "sigma = 0")
         return _combine(sample, c.eps_sample, sample, c.eps_output, output)
 
     def from_x0(self, x0: torch.Tensor, sample: torch.Tensor, t: Timestep, step: int | None = None) -> torch.Tensor:
-        """The output that means `x0` at `sample`. Raises `UnstillError` where x0 does not fix it (sigma = 0)."""
+        """
+        The network output at `sample` that corresponds to `x0`; the inverse of `to_x0`.
+
+        Raises:
+            UnstillError: x0 does not determine the output (sigma = 0).
+        """
         c = self._affine(t, step)
         scale = _ratio(1, c.x0_output)
         self._require(scale, "the output", "sigma = 0")
         return _combine(x0, scale, x0, -scale * c.x0_sample, sample)
 
-    def from_eps(self, eps: torch.Tensor, sample: torch.Tensor, t: Timestep, step: int | None = None) -> torch.Tensor:
-        """The output that means `eps` at `sample`. Raises `UnstillError` where eps does not fix it (alpha = 0).
-
-        Near alpha = 0 this is ill-conditioned (12% error for UniPC at sigma = 1 - 1e-6): to change a prediction, use
-        `correct`, which never rebuilds it.
-        """
-        c = self._affine(t, step)
-        scale = _ratio(1, c.eps_output)
-        self._require(scale, "the output", "alpha = 0")
-        return _combine(eps, scale, eps, -scale * c.eps_sample, sample)
-
     def gain(self, t: Timestep, step: int | None = None) -> float:
-        """d output / d eps with the sample held: 1 for eps, 1/alpha for flow and VP v, -sigma/alpha for x0 outputs.
+        """
+        d output / d eps at a fixed sample: 1 for eps, 1/alpha for flow and VP v, -sigma/alpha for x0 outputs.
 
-        It grows without bound as alpha goes to 0, and is infinite at alpha = 0 (first step of flow and zero-SNR
-        schedules), where no finite correction of eps exists for an output other than eps. A caller decides from
-        `alpha_sigma` up to which level it corrects.
+        It is unbounded as alpha goes to 0 and infinite at alpha = 0 (the first step of flow and zero-SNR schedules),
+        where no finite change of an output other than eps corrects eps. The caller decides from `alpha_sigma` at which
+        levels it corrects.
         """
         return _ratio(1, self._affine(t, step).eps_output)
 
@@ -186,10 +217,21 @@ class ForwardProcess:
         t: Timestep,
         step: int | None = None,
     ) -> torch.Tensor:
-        """output + gain(t) * delta_eps: the prediction whose eps is larger by `delta_eps` at the same sample.
+        """
+        output + gain(t) * delta_eps: the network output whose eps is larger by `delta_eps` at the same sample.
 
-        Every prediction is affine, so the value of `sample` drops out; it stays in the signature beside its siblings.
-        Raises `UnstillError` where `gain` is infinite: skip that step.
+        To change a prediction use this rather than rebuilding the output from eps, which is ill-conditioned near
+        alpha = 0.
+
+        Args:
+            output: of the network.
+            delta_eps: what to add to its eps.
+            sample: unused, since every prediction is affine; kept for the same signature as `to_x0` and `to_eps`.
+            t: timestep.
+            step: index in the current schedule, instead of `t`.
+
+        Raises:
+            UnstillError: `gain` is infinite; skip that step.
         """
         gain = self.gain(t, step)
         self._require(gain, "a correction of eps", "alpha = 0; skip this step")
@@ -226,12 +268,12 @@ class ForwardProcess:
 
 
 class _Schedule:
-    """What a scheduler currently visits, read back from the device once."""
+    """The timesteps and sigmas that a scheduler currently has, copied from the device once."""
 
     __slots__ = ("_key", "_tensors", "sigmas", "timesteps")
 
     def __init__(self, scheduler: Any) -> None:
-        self._tensors = self._current(scheduler)  # kept alive, so that the identities in the key stay taken
+        self._tensors = self._current(scheduler)  # referenced here so that the ids in the key are not reused
         self._key = self._key_of(self._tensors)
         timesteps, sigmas, midpoints = self._tensors
         self.timesteps: list[float] = timesteps.tolist()
@@ -240,7 +282,7 @@ class _Schedule:
         if sigmas is not None and getattr(scheduler, "num_inference_steps", None) is not None:
             self.sigmas = sigmas.tolist()
         if self.sigmas and midpoints is not None:
-            # KDPM2 evaluates every odd step at a midpoint; its ancestral form stores that one place earlier.
+            # KDPM2 evaluates every odd step at a midpoint; its ancestral variant stores it one index earlier.
             offset = int(hasattr(scheduler, "sigmas_up"))
             self.sigmas[1::2] = midpoints[1 - offset : len(self.sigmas) - offset : 2].tolist()
 
@@ -248,7 +290,7 @@ class _Schedule:
         return self._key == self._key_of(self._current(scheduler))
 
     def index(self, t: float, running: int | None) -> int | None:
-        """Where `t` stands; of equal timesteps (rounded ones) the one the scheduler is at, else the first."""
+        """The index of timestep `t`; of several equal (rounded) ones the scheduler's current one, else the first."""
         if not self.sigmas or t not in self.timesteps:
             return None
         if running is not None and running < len(self.timesteps) and self.timesteps[running] == t:
@@ -265,13 +307,15 @@ class _Schedule:
 
     @staticmethod
     def _key_of(tensors: tuple[torch.Tensor | None, ...]) -> tuple[tuple[int, int], ...]:
-        # _version tells of changes in place (Cosmos 2 makes one); tensors of inference_mode keep none.
+        # _version counts changes in place (Cosmos 2 makes one); tensors of inference_mode have none.
         return tuple((id(x), 0 if x.is_inference() else x._version) for x in tensors if x is not None)
 
 
 def is_flow(scheduler: Any) -> bool:
-    """Whether levels are those of flow matching: by configuration, by what the scheduler can do, or because it takes
-    the configuration of FlowMatchEulerDiscreteScheduler (LTXEulerAncestralRFScheduler)."""
+    """
+    Whether a scheduler's noise levels are those of flow matching: by its configuration, by its attributes, or because
+    it accepts the configuration of FlowMatchEulerDiscreteScheduler (LTXEulerAncestralRFScheduler).
+    """
     if getattr(scheduler, "config", {}).get("use_flow_sigmas"):
         return True
     flow_match = "FlowMatchEulerDiscreteScheduler" in getattr(scheduler, "_compatibles", ())
@@ -333,6 +377,6 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 
 def _combine(like: torch.Tensor, a: float, x: torch.Tensor, b: float, y: torch.Tensor) -> torch.Tensor:
-    """a x + b y in at least float32, as the type of `like`."""
+    """a x + b y, computed in at least float32, in the dtype of `like`."""
     wide = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
     return (a * x.to(wide) + b * y.to(wide)).to(like.dtype)

@@ -1,7 +1,8 @@
 """Latent statistics: E[X0] per element and mean Var[X0] of a data set's video latents, for Analytic-Init.
 
 Proposition 1 of "Identifying and Solving Conditional Image Leakage in Image-to-Video Diffusion Model" (arXiv
-2406.15735) needs these two moments. They are accumulated as a stream, merge exactly, and live in one safetensors file.
+2406.15735) needs these two moments. They are accumulated in a stream, merged exactly, and stored in one safetensors
+file.
 """
 
 import json
@@ -20,14 +21,14 @@ from unstill.errors import UnstillError, first_line
 
 
 VERSION = 1
-KEY = "unstill.statistics"  # the file format's name
-"""Where a file of statistics keeps its description."""
-# The names in the files that the paper's authors published, and the order of dimensions that goes with each.
+KEY = "unstill.statistics"
+"""The entry of the safetensors header that holds the description as JSON."""
+# Names of the entries in the files that the paper's authors published, and the order of dimensions of each.
 _RELEASED = (("Expectation_X0", "Tr_Cov_d", "CFHW"), ("Expectation_x_0", "trCov_d", "FCHW"))
 
 
 class Description(BaseModel):
-    """The JSON text in a file of statistics; a run's state has more keys."""
+    """The JSON description in a statistics file; the saved state of an estimation has further keys."""
 
     version: int = Field(ge=1)
     count: int | None = Field(ge=0, lt=2**53)
@@ -55,7 +56,15 @@ class LatentStatistics:
         m2: torch.Tensor | None = None,
         meta: dict[str, Any] | None = None,
     ) -> Self:
-        """From `count` and `moments`; no moments for a count of 0."""
+        """
+        Statistics from known moments.
+
+        Args:
+            count: of videos; `None` if unknown, 0 without moments.
+            mean: float64 (C, F, H, W).
+            m2: sums of squared deviations from the mean, float64 (C, F, H, W).
+            meta: see the class.
+        """
         new = cls(meta)
         new._count, new._mean, new._m2 = count, mean, m2
         return new
@@ -67,7 +76,7 @@ class LatentStatistics:
 
     @property
     def count(self) -> int | None:
-        """The number of videos; None for published files, which do not tell."""
+        """The number of videos; None for published files, which do not record it."""
         return self._count
 
     @property
@@ -81,10 +90,17 @@ class LatentStatistics:
         return self._state()[1].mean() / (self._count or 1)
 
     def update(self, latents: torch.Tensor) -> Self:
-        """Add a batch of video latents (B, C, F, H, W).
+        """
+        Adds a batch of video latents.
+
+        Args:
+            latents: (B, C, F, H, W), floating point, any device.
+
+        Returns:
+            The same instance.
 
         Raises:
-            UnstillError: not five dimensions, an empty batch, other video shapes than before, NaN or infinity.
+            UnstillError: not five dimensions, an empty batch, another video shape than before, NaN or infinity.
         """
         if latents.ndim != 5 or 0 in latents.shape:
             raise UnstillError(
@@ -102,10 +118,14 @@ class LatentStatistics:
         return self
 
     def merge(self, other: "LatentStatistics") -> Self:
-        """Add what another instance has seen: the same result as one stream over both.
+        """
+        Adds the videos of another instance; the result is that of one stream over both.
+
+        Returns:
+            The same instance.
 
         Raises:
-            UnstillError: other shapes, or statistics without a count (published files).
+            UnstillError: different shapes, or statistics without a count (published files).
         """
         if other._count != 0:
             mean, m2 = other._state()
@@ -113,10 +133,17 @@ class LatentStatistics:
         return self
 
     def resized(self, shape: tuple[int, int, int]) -> "LatentStatistics":
-        """The statistics for another number of frames or size, (F, H, W), by linear interpolation.
+        """
+        The statistics for another number of frames or size, by linear interpolation.
 
-        The first and the last frame keep their places. The scalar variance does not change. It is an approximation:
-        for the best start make statistics at the size you sample.
+        The first and last frames keep their positions, and the scalar variance does not change. This is an
+        approximation: for the best results estimate statistics at the size that you sample.
+
+        Args:
+            shape: (F, H, W) of the latents.
+
+        Raises:
+            UnstillError: a shape with sides below 1.
         """
         if len(shape) != 3 or any(int(side) != side or side < 1 for side in shape):
             raise UnstillError(f"A latent shape is (frames, height, width), each at least 1, but got {tuple(shape)}.")
@@ -130,20 +157,25 @@ class LatentStatistics:
         return LatentStatistics.of(self._count, _resize(mean, shape), m2, meta)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write one safetensors file: mean, m2 (sums of squared deviations, per element) and a JSON description.
+        """
+        Writes one safetensors file: mean, m2 (sums of squared deviations, per element) and a JSON description.
+
+        Returns:
+            The path of the file.
 
         Raises:
-            UnstillError: nothing counted yet, or the file cannot be written.
+            UnstillError: no videos were added yet, or the file cannot be written.
         """
         self._state()
         return self.write(Path(path), {}, {})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "LatentStatistics":
-        """Read a file written by `save`, or one that the paper's authors published (see `from_released`).
+        """
+        Reads a file written by `save`, or one that the paper's authors published (see `from_released`).
 
         Raises:
-            UnstillError: no such file, damaged, or of another kind.
+            UnstillError: a missing or damaged file, or one of another format.
         """
         path = _existing(path)
         with path.open("rb") as file:
@@ -154,13 +186,14 @@ class LatentStatistics:
 
     @classmethod
     def from_released(cls, path: str | os.PathLike[str]) -> "LatentStatistics":
-        """Read the authors' files: `torch.save` dictionaries (or safetensors) with a mean and a scalar variance.
+        """
+        Reads the authors' files: `torch.save` dictionaries (or safetensors) with a mean and a scalar variance.
 
         `Expectation_X0`/`Tr_Cov_d` (DynamiCrafter, VideoCrafter) hold (1, C, F, H, W), and `Expectation_x_0`/`trCov_d`
-        (SVD) hold (1, F, C, H, W); the leading 1 may be missing. They tell no count, so they take no more videos.
+        (SVD) hold (1, F, C, H, W); the leading 1 may be missing. They record no count, so no videos can be added.
 
         Raises:
-            UnstillError: no such file, or not of this kind.
+            UnstillError: a missing file, or one of another format.
         """
         path = _existing(path)
         tensors: Any
@@ -218,7 +251,7 @@ class LatentStatistics:
         self._count = total
 
     def write(self, path: Path, extra: dict[str, Any], more: dict[str, torch.Tensor]) -> Path:
-        """`save` with more: `extra` goes into the description, `more` beside the tensors; `load` ignores both."""
+        """`save` with more entries in the description (`extra`) and more tensors (`more`); `load` ignores both."""
         from unstill.data.files import replacing
 
         text = {"version": VERSION, "count": self._count, "meta": self.meta, **extra}
@@ -233,20 +266,21 @@ class LatentStatistics:
 
 
 LARGEST = 1e6
-"""Of the mean, and its square of the variance, in a file: latents are of the order of 1 to 100."""
+"""Largest mean accepted from a file, and its square the largest variance; latents are of the order of 1 to 100."""
 
 
 def check_moments(count: int | None, mean: torch.Tensor, m2: torch.Tensor, where: str) -> None:
     """
-    What was read from a file is moments of video latents.
+    Checks that tensors read from a file are moments of video latents.
 
     Args:
-        count: of videos; `None` where the file does not tell it.
+        count: of videos; `None` where the file does not record it.
         mean: E[X0], (C, F, H, W).
-        m2: sums of squared deviations of the same shape, or one number where there is no count.
+        m2: sums of squared deviations of the same shape, or a scalar where there is no count.
+        where: the beginning of the error message.
 
     Raises:
-        UnstillError: anything else; the sentence begins with `where`.
+        UnstillError: they are not.
     """
     if mean.ndim != 4 or 0 in mean.shape or (m2.shape != mean.shape and not (count is None and m2.ndim == 0)):
         fault = f"a mean {tuple(mean.shape)} and squares {tuple(m2.shape)} instead of two (C, F, H, W)"
@@ -262,7 +296,7 @@ def check_moments(count: int | None, mean: torch.Tensor, m2: torch.Tensor, where
 
 
 def _number_tensor(value: Any, where: str) -> torch.Tensor:
-    """A number or a dense tensor of real numbers, as float64."""
+    """A number or a dense tensor of real numbers as a float64 tensor."""
     if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex():
         return value.to(torch.float64)
     if isinstance(value, int | float) and abs(value) <= LARGEST**2:
@@ -309,7 +343,7 @@ def _read(path: Path) -> LatentStatistics:
 
 
 def _resize(x: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-    """(C, F, H, W) to (C, *shape): antialiased bilinear in space, linear in time with the end frames in place."""
+    """(C, F, H, W) to (C, *shape): antialiased bilinear in space, linear in time with fixed first and last frames."""
     channels, frames, height, width = x.shape
     if (height, width) != tuple(shape[1:]):
         x = interpolate(x, size=shape[1:], mode="bilinear", antialias=True)

@@ -1,18 +1,19 @@
-"""The noise levels one sampling run visits, and starting them lower.
+"""
+The noise levels of a sampling run, and schedules that start at a lower level.
 
-Starting at a level M keeps the number of steps and re-spaces them over [0, M] by the scheduler's own rule:
+Starting at a level M keeps the number of steps and re-spaces them over [0, M] by the scheduler's own spacing rule:
 
-- Schedulers with a training table (DDIM, DDPM, Euler, DPM-Solver++, UniPC ...): the rule runs on the table cut at M,
-  as in the released code of Conditional Image Leakage (arXiv 2406.15735), whose grid builder gets M in place of T.
-  `trailing` and `linspace` then begin at M - 1. `leading` never begins at its top: it is stretched to M - 1 (kind
-  `vp`) or becomes `linspace`. LCM and TCD, whose grids are evenly spaced from the top, become `trailing`.
-- Karras, exponential and beta ramps: the same ramp from the asked sigma.
+- Schedulers with a training table (DDIM, DDPM, Euler, DPM-Solver++, UniPC ...): the rule is applied to the table
+  truncated at M, as in the released code of Conditional Image Leakage (arXiv 2406.15735), which passes M for T.
+  `trailing` and `linspace` then start at M - 1. `leading` never starts at its maximum: it is stretched to M - 1 (kind
+  `vp`) or replaced by `linspace`. LCM and TCD, whose grids are evenly spaced from the top, use `trailing`.
+- Karras, exponential and beta ramps: the same ramp from the requested sigma.
 - Flow matching: every level is a Moebius map (shift, dynamic `mu`, terminal stretch) of an even ramp. The ramp is
-  recovered from the visited levels and begins later; its lower end and the map stay. The shift is read from the
-  configuration. A dynamic one, which only the pipeline knows, follows from three visited levels.
-- One step visits the asked level alone, also under `linspace` and `leading`, whose single step is the lowest level.
+  recovered from the current levels and starts later; its lower end and the map are unchanged. The shift is read from
+  the configuration; a dynamic one, known only to the pipeline, is solved for from three of the current levels.
+- A single step is at the requested level, also under `linspace` and `leading`, whose single step is the lowest level.
 
-Where a scheduler rounds timesteps to integers its sigmas stay exact, and the first timestep is the nearest one.
+Where a scheduler rounds timesteps to integers its sigmas stay exact, and the first timestep is the nearest integer.
 """
 
 import copy
@@ -30,7 +31,7 @@ from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess, is_flow
 
 
-# Further tables of two-evaluation solvers (KDPM2), index for index beside `sigmas`.
+# Further tables of solvers with two evaluations per step (KDPM2), indexed as `sigmas`.
 _COMPANIONS = ("sigmas_interpol", "sigmas_up", "sigmas_down")
 _RAMPS = {
     "use_karras_sigmas": "_convert_to_karras",
@@ -41,15 +42,16 @@ _RAMPS = {
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The levels one run visits, as its scheduler holds them.
+    """
+    The noise levels of a sampling run, in the representation of its scheduler.
 
     Attributes:
-        timesteps: (n,) what the network is told, descending, in the scheduler's type and on its device.
-        sigmas: (n + 1,) the scheduler's sigmas, the last one where sampling ends; `None` for schedulers that step by
-            timesteps alone (kind `vp`).
-        order: model calls per level; at 2 the lists are interleaved as Heun and KDPM2 hold them.
-        companions: further tables of the scheduler beside `sigmas`, by attribute name.
-        own: the scheduler's own spacing, untouched. Otherwise DDIM-family steps are made exact by `before_step`.
+        timesteps: (n,) timesteps that condition the network, descending, in the scheduler's dtype and on its device.
+        sigmas: (n + 1,) the scheduler's sigmas, including the final one; `None` for schedulers that step by timesteps
+            alone (kind `vp`).
+        order: model calls per level; at 2 the tensors are interleaved as in Heun and KDPM2.
+        companions: further tables of the scheduler, indexed as `sigmas`, by attribute name.
+        own: whether this is the scheduler's own spacing. Otherwise `before_step` makes DDIM-family steps exact.
     """
 
     timesteps: torch.Tensor
@@ -60,37 +62,45 @@ class Grid:
 
     @classmethod
     def of(cls, scheduler: Any) -> Self:
-        """What `scheduler` visits now, after its `set_timesteps`."""
+        """The current levels of `scheduler`, after its `set_timesteps`."""
         companions = {name: getattr(scheduler, name) for name in _COMPANIONS if hasattr(scheduler, name)}
         return cls(scheduler.timesteps, getattr(scheduler, "sigmas", None), scheduler.order, companions, own=True)
 
     @property
     def steps(self) -> int:
-        """Solver steps: levels, each counted once."""
+        """The number of solver steps, that is of distinct levels."""
         return (len(self.timesteps) + self.order - 1) // self.order
 
     @property
     def nodes(self) -> torch.Tensor:
-        """(steps,) the levels, each once, as the scheduler counts them (sigma, or timestep), float64 on the CPU."""
+        """(steps,) the distinct levels in the scheduler's unit (sigma, or timestep), float64 on the CPU."""
         nodes = (self.timesteps if self.sigmas is None else self.sigmas[:-1]).cpu().double()
         return torch.cat([nodes[:1], nodes[1 :: self.order]])[: self.steps]
 
     @cached_property
     def strides(self) -> list[int]:
-        """Training steps from each timestep to the next, from the last one to -1, which is past the table: clean."""
-        visited = self.timesteps.tolist()
-        return [t - following for t, following in zip(visited, [*visited[1:], -1], strict=True)]
+        """Training steps from each timestep to the next; the last leads to -1, the clean sample."""
+        timesteps = self.timesteps.tolist()
+        return [t - following for t, following in zip(timesteps, [*timesteps[1:], -1], strict=True)]
 
 
 def level_of(
     process: ForwardProcess, start: float | None = None, sigma: float | None = None
 ) -> tuple[float, float, float]:
-    """(timestep, alpha, sigma) of an asked start.
+    """
+    The noise level of a requested start.
 
-    `start` is a fraction of training time: a scheduler with a training table of T steps starts at timestep
-    round(start * T) - 1, a flow at sigma = start. `sigma` is the noise level itself, for VE, EDM and flow.
+    Args:
+        process: of the scheduler.
+        start: a fraction of training time in (0, 1]: a training table of T steps starts at timestep
+            round(start * T) - 1, flow matching at sigma = start.
+        sigma: the noise level itself, for VE, EDM and flow matching.
 
-    Raises `UnstillError` unless exactly one is given, in the unit that the scheduler counts in, and in range.
+    Returns:
+        (timestep, alpha, sigma).
+
+    Raises:
+        UnstillError: not exactly one of the two is given, in the unit of the scheduler and in range.
     """
     scheduler, table = process.scheduler, _table(process)
     name = type(scheduler).__name__
@@ -124,13 +134,21 @@ def level_of(
 
 
 def respace(scheduler: Any, process: ForwardProcess, start: float | None = None, sigma: float | None = None) -> Grid:
-    """As many steps as `scheduler` has now, re-spaced by its own rule so that they begin exactly at the asked level.
+    """
+    Re-spaces the scheduler's steps by its own rule so that they begin exactly at the requested level.
 
-    `start=1.0`, and the level at which the scheduler begins anyway, return its own grid. For `start` and `sigma` see
-    `level_of`. The scheduler is not changed; see `install`.
+    Args:
+        scheduler: after its `set_timesteps`; not changed, see `install`.
+        process: of the scheduler.
+        start: see `level_of`; 1.0, like the scheduler's own first level, returns its own grid.
+        sigma: see `level_of`.
 
-    Raises `UnstillError` where `level_of` does, for schedulers that cannot be re-spaced exactly, and when fewer levels
-    than steps lie below the start.
+    Returns:
+        A grid with as many steps as the scheduler has.
+
+    Raises:
+        UnstillError: as `level_of`, for schedulers that cannot be re-spaced exactly, and when fewer levels than steps
+            lie below the start.
     """
     timestep, alpha, level = level_of(process, start, sigma)
     own, name = Grid.of(scheduler), type(scheduler).__name__
@@ -171,7 +189,7 @@ def respace(scheduler: Any, process: ForwardProcess, start: float | None = None,
 
 
 def install(scheduler: Any, grid: Grid) -> None:
-    """Makes `scheduler` visit `grid`. Call it after the scheduler's own `set_timesteps`, which undoes it."""
+    """Writes `grid` into `scheduler`. Call it after the scheduler's own `set_timesteps`, which would overwrite it."""
     more = (len(grid.timesteps) - len(scheduler.timesteps)) // grid.order
     if more and hasattr(scheduler, "step_index"):
         scheduler.num_inference_steps += more
@@ -185,11 +203,12 @@ def install(scheduler: Any, grid: Grid) -> None:
 
 
 def before_step(scheduler: Any, grid: Grid, step: int) -> None:
-    """Makes the next `scheduler.step` lead exactly to the next timestep of `grid`. Call it before every step.
+    """
+    Makes the next `scheduler.step` lead exactly to the next timestep of `grid`. Call it before every step.
 
-    DDIM, its relatives and CogVideoX ignore `timesteps` and step down by `num_train_timesteps // num_inference_steps`,
-    which is wrong on any grid but their own. A fractional number of steps makes that stride what it has to be. Other
-    schedulers look the next level up, and are left alone.
+    The DDIM family and CogVideoX ignore `timesteps` and step down by `num_train_timesteps // num_inference_steps`,
+    which is wrong on any grid but their own. A fractional `num_inference_steps` yields the required stride. Other
+    schedulers look up the next level and are not changed.
     """
     if grid.own or grid.sigmas is not None or hasattr(scheduler, "step_index"):
         return
@@ -197,7 +216,7 @@ def before_step(scheduler: Any, grid: Grid, step: int) -> None:
 
 
 def _table(process: ForwardProcess) -> torch.Tensor | None:
-    """(T,) sigma / alpha over training time, ascending, float64; None for a scheduler that is not tied to one."""
+    """(T,) sigma / alpha over training time, ascending, float64; None for a scheduler without a training table."""
     config = process.scheduler.config
     if process.kind == "flow" or process.abar is None or config.get("timestep_type") == "continuous":
         return None
@@ -218,8 +237,8 @@ def _rule(scheduler: Any, **config: Any) -> Any:
 
 def _not_own_rule(scheduler: Any) -> UnstillError:
     return UnstillError(
-        f"{type(scheduler).__name__} was given timesteps or sigmas that its own rule does not make, so they cannot be "
-        "re-spaced; give the pipeline only a number of steps, or no start."
+        f"{type(scheduler).__name__} was given timesteps or sigmas that do not follow its own spacing rule, so they "
+        "cannot be re-spaced; give the pipeline only a number of steps, or no start."
     )
 
 
@@ -249,7 +268,7 @@ def _ramp_grid(scheduler: Any, size: int, top: float, own: Grid) -> Grid:
     config: dict[str, Any] = {}
     if scheduler.config.get("sigma_max") is not None or scheduler.config.get("use_flow_sigmas"):
         config["sigma_max"] = top / (1 - top) if scheduler.config.get("use_flow_sigmas") else top
-        if own.steps == 1:  # EDM's exponential ramp is its lower end then
+        if own.steps == 1:  # a single step of EDM's exponential ramp is its lower end
             config["sigma_min"] = config["sigma_max"]
     else:
         config["num_train_timesteps"] = _without_float_tail(scheduler, size, own.steps)
@@ -312,13 +331,13 @@ def _flow_grid(scheduler: Any, top: float, own: Grid) -> Grid:
 
 
 def _shifted_levels(scheduler: Any, top: float, nodes: np.ndarray) -> np.ndarray:
-    """The even ramp under `nodes`, two or more levels, begun at `top` and shifted as before."""
+    """Recovers the even ramp behind `nodes` (at least two levels), starts it at `top` and applies the same shift."""
     steps, config = len(nodes), scheduler.config
     in_table = hasattr(scheduler, "alphas_cumprod")  # UniPC, DPM-Solver++ and others with use_flow_sigmas
     if config.get("use_dynamic_shifting") or config.get("shift_terminal"):
         if steps == 2:  # u = (1, 1/2), the half-open ramp that pipelines give
             levels, ramp = np.array([0.0, nodes[1], 1.0]), np.array([0.0, 0.5, 1.0])
-        else:  # The first level is left out where possible: UniPC moves it off 1 by 1e-6.
+        else:  # The first level is avoided where possible: UniPC lowers it from 1 by 1e-6.
             ramp = np.array([min(1, steps - 3), steps // 2, steps - 1], dtype=np.float64)
             levels = nodes[ramp.astype(int)]
     else:  # u = 0, 1/2, 1 at s u / (1 + (s - 1) u)
@@ -326,16 +345,17 @@ def _shifted_levels(scheduler: Any, top: float, nodes: np.ndarray) -> np.ndarray
         own_shift = scheduler.shift if hasattr(type(scheduler), "shift") else config.get("shift", 1.0)
         shift = config.flow_shift if in_table else own_shift
         levels, ramp = np.array([0.0, shift / (1 + shift), 1.0]), np.array([0.0, 0.5, 1.0])
-    visited = _moebius(nodes, levels, ramp)
-    last, step = visited[-1], (visited[-1] - visited[1]) / (steps - 2) if steps > 2 else visited[1] - visited[0]
+    unshifted = _moebius(nodes, levels, ramp)
+    last = unshifted[-1]
+    step = (last - unshifted[1]) / (steps - 2) if steps > 2 else unshifted[1] - unshifted[0]
     even = last - step * np.arange(steps - 2.0, -1, -1)
     if np.abs(_moebius(even, ramp, levels) - nodes[1:]).max() > 1e-4:
         raise _not_own_rule(scheduler)
-    # A half-open ramp stops one step before its end: for schedulers with a table always, for the flow-matching ones
-    # where pipelines give the ramp, whose end is 0. Their own ramp, and a stretched one, are closed.
+    # A half-open ramp stops one step before its end: always for schedulers with a table; for flow-matching ones where
+    # the pipeline supplies the ramp, which ends at 0. Their own ramp, and a stretched one, include their end.
     end, zero = last + step, _moebius(0.0, levels, ramp)
     half_open = not config.get("shift_terminal") and (in_table or abs(end - zero) < 0.01 * abs(step))
-    if half_open and (zero - end) * step < 0:  # float32 has put the end just below 0
+    if half_open and (zero - end) * step < 0:  # rounding to float32 has moved the end just below 0
         end = zero
     first = _moebius(top, levels, ramp)
     even = np.linspace(first, end, steps + 1)[:-1] if half_open else np.linspace(first, last, steps)

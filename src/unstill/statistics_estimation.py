@@ -1,8 +1,9 @@
-"""Latent statistics of a whole data set: clip after clip, resumable, shared by processes, the same bits however done.
+"""
+Latent statistics of a data set: one clip at a time, resumable, divisible among processes, bit-for-bit reproducible.
 
-Sums of floats depend on their order, so clips are merged along a fixed binary tree over their numbers: 0 with 1, 2
-with 3, then 0-1 with 2-3, and so on. Whoever has two neighbours merges them, so that no more than the logarithm of
-the number of clips has to be kept, and every split into shares of consecutive clips leads to the same additions.
+Floating-point sums depend on their order, so clips are merged along a fixed binary tree over their indices: 0 with 1,
+2 with 3, then 0-1 with 2-3, and so on. Neighbours are merged as soon as both exist: at most log2(clips) partial
+results are stored, and every division into shards of consecutive clips performs the same additions.
 """
 
 import json
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Encode = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
-"""From a clip (F, 3, H, W), float32 in [0, 1], and a generator for posterior samples to latents (1, C, F', h, w)."""
+"""
+Maps a clip (F, 3, H, W), float32 in [0, 1], and a generator for the posterior sample to latents (1, C, F', h, w).
+"""
 
 
 class Clips(Protocol):
@@ -51,23 +54,27 @@ def estimate(
     save_every: int = 50,
     progress: Callable[[int, int], None] | None = None,
 ) -> LatentStatistics:
-    """The statistics of a data set, one clip in memory at a time, resumable and divisible.
+    """
+    Estimates the statistics of a data set with one clip in memory at a time; resumable and divisible.
 
-    Clip i is encoded with a generator seeded by (seed, i), whoever does it and when: an interrupted run that is
-    started again gives bit for bit the uninterrupted result, and so do shares that are put together by `combine`.
-    (An encoder may itself round differently where it runs on another device or with another number of threads.)
+    Clip i is always encoded with a generator seeded by (seed, i): an interrupted run that is resumed, and shards that
+    `combine` merges, give bit for bit the result of one uninterrupted run. (The encoder itself may round differently
+    on another device or with another number of threads.)
 
     Args:
         encode: clip to video latents, for example `functools.partial(adapter.encode_video, pipe)`.
         clips: a source (`unstill.data.open_source`), a `ClipFolder`, or anything with a length whose items have
-            `pixels`. An item that raises UnstillError (damaged, too short) is named in a warning and left out.
-        out: where to save. Until it is done, the state lies next to it (`.partial`); the same call goes on from there.
+            `pixels`. A clip that raises UnstillError (damaged, too short) is skipped with a warning.
+        out: file to save to. Until the end the state is saved next to it (`.partial`); the same call resumes from it.
         meta: see `LatentStatistics`.
         seed: of the generators for `encode`.
-        shard: (index, count) takes the index-th of `count` equal runs of clips; `combine` the files.
-        workers: processes that read ahead; 0 reads in this one.
+        shard: (index, count) processes the index-th of `count` equal ranges of clips; merge the files with `combine`.
+        workers: processes that read ahead; 0 reads in this process.
         save_every: clips between two saves of the state.
-        progress: called with (clips done, clips in all) after each clip.
+        progress: called with (clips done, total) after each clip.
+
+    Returns:
+        The statistics of the shard's clips.
 
     Raises:
         UnstillError: no clip could be read, the clips' latents differ in shape, or the state is of another data set.
@@ -77,26 +84,26 @@ def estimate(
     index, shards = shard
     if not 0 <= index < shards:
         raise UnstillError(f"shard is (index, count) with 0 <= index < count, but got {shard}.")
-    mine = range(len(clips) * index // shards, len(clips) * (index + 1) // shards)
+    indices = range(len(clips) * index // shards, len(clips) * (index + 1) // shards)
     settings = {"clips": len(clips), "of": getattr(clips, "fingerprint", None), "seed": seed, "shard": list(shard)}
     settings["meta"] = json.loads(json.dumps(meta or {}))
     out = None if out is None else Path(out)
     partial = None if out is None else out.with_name(out.name + ".partial")
     state = _State(settings, 0, [])
-    for file in (partial, out if shards > 1 else None):  # a finished share is not measured again
+    for file in (partial, out if shards > 1 else None):  # a finished shard is not estimated again
         if file is not None and file.exists():
             state = _State.load(file)
             if state.settings != settings:
                 raise UnstillError(f"{file} is the state of another run; delete it or save to another name.")
     saved = state.done
     try:
-        left = mine[state.done :]
-        for position, (clip, reason) in zip(left, read_ahead(clips, left, workers), strict=True):
+        remaining = indices[state.done :]
+        for position, (clip, reason) in zip(remaining, read_ahead(clips, remaining, workers), strict=True):
             statistics = LatentStatistics()
             if clip is None:
                 log.warning("Leaving out clip %d: %s", position, reason)
             else:
-                # One number per (seed, clip): generators for neighbouring seeds are independent.
+                # A distinct number per (seed, clip), so that runs with neighbouring seeds share no generator.
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + position)
                 statistics.update(encode(clip.pixels, generator))
             state.add(_Node(position, 1, statistics))
@@ -105,14 +112,14 @@ def estimate(
                 state.save(partial, meta)
                 saved = state.done
             if progress is not None:
-                progress(state.done, len(mine))
-    except BaseException:  # Ctrl-C included: what was computed is kept
+                progress(state.done, len(indices))
+    except BaseException:  # also Ctrl-C: the state is saved
         if partial is not None and state.done > saved:
             state.save(partial, meta)
         raise
     total = state.total(meta)
-    if not total.count and shards == 1:  # one share of a small data set may well be empty
-        raise UnstillError(f"None of the {len(mine)} clips could be used; see the warnings.")
+    if not total.count and shards == 1:  # a shard of a small data set may be empty
+        raise UnstillError(f"None of the {len(indices)} clips could be used; see the warnings.")
     if out is not None and partial is not None:
         if shards == 1:
             total.save(out)
@@ -123,10 +130,15 @@ def estimate(
 
 
 def combine(shares: Iterable[str | os.PathLike[str]], meta: dict[str, Any] | None = None) -> LatentStatistics:
-    """The statistics of the whole data set from the files of all its shares: bit for bit those of one process.
+    """
+    Merges the files of all shards of a data set; the result is bit for bit that of one process.
+
+    Args:
+        shares: files that `estimate` wrote, in any order.
+        meta: see `LatentStatistics`.
 
     Raises:
-        UnstillError: a file that is no share, or shares that do not make up one run, or no clip that could be read.
+        UnstillError: a file of another kind, shards that do not make up one run, or no clip that could be read.
     """
     parts = [_State.load(Path(share)) for share in shares]
     runs = [{name: value for name, value in part.settings.items() if name != "shard"} for part in parts]
@@ -137,7 +149,7 @@ def combine(shares: Iterable[str | os.PathLike[str]], meta: dict[str, Any] | Non
     ends = [0, *(node.first + node.size for node in nodes)]
     gapless = [node.first for node in nodes] == ends[:-1]
     if not runs or any(run != runs[0] for run in runs) or not gapless or ends[-1] != runs[0].get("clips"):
-        raise UnstillError("These files are not all the shares of one run; measure the missing ones.")
+        raise UnstillError("These files are not all shards of one run; run `unstill statistics` for the missing ones.")
     statistics = total.total(meta)
     if not statistics.count:
         raise UnstillError(f"None of the {ends[-1]} clips could be used; see the warnings.")
@@ -146,7 +158,7 @@ def combine(shares: Iterable[str | os.PathLike[str]], meta: dict[str, Any] | Non
 
 @dataclass(frozen=True)
 class _Node:
-    """Statistics of the clips from `first` on, `size` of them, those left out included."""
+    """Statistics of the `size` clips from index `first` on, including skipped ones."""
 
     first: int
     size: int
@@ -172,14 +184,14 @@ class _StateText(BaseModel):
 
 @dataclass
 class _State:
-    """How far a run has come: the largest whole subtrees of what is done, in order."""
+    """Progress of an estimation: the largest complete subtrees of the clips done so far, in order."""
 
     settings: dict[str, Any]
     done: int
     nodes: list[_Node]
 
     def add(self, node: _Node) -> None:
-        """Append what follows, and merge as far up the tree as it goes."""
+        """Appends the next node and merges complete subtrees."""
         self.nodes.append(node)
         while len(self.nodes) > 1:
             left, right = self.nodes[-2:]
@@ -188,14 +200,14 @@ class _State:
             self.nodes[-2:] = [_Node(left.first, 2 * left.size, left.statistics.merge(right.statistics))]
 
     def total(self, meta: dict[str, Any] | None) -> LatentStatistics:
-        """All of it, from the left."""
+        """All nodes, merged from left to right."""
         total = LatentStatistics(meta)
         for node in self.nodes:
             total.merge(node.statistics)
         return total
 
     def save(self, path: Path, meta: dict[str, Any] | None) -> None:
-        """A statistics file that holds the nodes as well."""
+        """Writes a statistics file that also contains the nodes."""
         text = {"done": self.done, "settings": self.settings}
         text["nodes"] = [(node.first, node.size, node.statistics.count) for node in self.nodes]
         tensors = {}
