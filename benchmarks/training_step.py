@@ -23,7 +23,7 @@ from unstill.families.registry import training_for
 from unstill.forward_process import ForwardProcess
 from unstill.models.registry import load
 from unstill.training.condition_noise import plan_of
-from unstill.training.loss import Objective, Withhold
+from unstill.training.loss import ConditionDropout, Objective
 from unstill.training.noise_sampling import schedule_of
 from unstill.training.recipe import Recipe
 from unstill.training.trainer import train
@@ -56,7 +56,7 @@ def bare(steps: int, batch: int) -> float:
     }
     nothing = {"text": torch.zeros(12, 32)}
     plan = plan_of("pico", parameters={"maximum": 1.0}, tell=True)
-    objective = Objective(family, schedule_of(ForwardProcess.of(pipe.scheduler)), plan, Withhold(), nothing)
+    objective = Objective(family, schedule_of(ForwardProcess.of(pipe.scheduler)), plan, ConditionDropout(), nothing)
     network = pipe.transformer.train()
     began = 0.0
     for step in range(steps + 1):

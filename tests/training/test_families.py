@@ -17,7 +17,7 @@ from unstill.families.training import TrainingRole
 from unstill.forward_process import ForwardProcess
 from unstill.training.condition_noise import Clean, ConstantNoise, Plan
 from unstill.training.encoded_dataset import Encoder
-from unstill.training.loss import Objective, Withhold, batch_of
+from unstill.training.loss import ConditionDropout, Objective, batch_of
 from unstill.training.noise_sampling import schedule_of
 
 
@@ -177,7 +177,7 @@ def test_pico_is_told_of_noise_in_its_own_unit() -> None:
     schedule = schedule_of(ForwardProcess.of(pipe.scheduler))
     told = {}
     for withheld in (0.0, 1.0):
-        objective = Objective(family, schedule, plan, Withhold(image=withheld), nothing, None)
+        objective = Objective(family, schedule, plan, ConditionDropout(image=withheld), nothing, None)
         recorder = Recorder(pipe.transformer)
         objective.errors(recorder, given, [generator_for("clip", i) for i in range(2)])
         told[withheld] = recorder.calls[0]["added_time_ids"][:, 2].tolist()
@@ -192,7 +192,9 @@ def test_gradients_reach_the_network_through_noised_conditions(opened: tuple[Any
     network.zero_grad()
     found = {}
     for plan in (Plan(), Plan(latents=Clean()), _noisy()):
-        objective = Objective(family, schedule_of(ForwardProcess.of(pipe.scheduler)), plan, Withhold(), nothing, None)
+        objective = Objective(
+            family, schedule_of(ForwardProcess.of(pipe.scheduler)), plan, ConditionDropout(), nothing, None
+        )
         errors, _ = objective.errors(network, given, [generator_for("clip", i) for i in range(2)])
         found[plan] = errors
     assert torch.equal(found[Plan()], found[Plan(latents=Clean())])
@@ -219,7 +221,7 @@ def test_what_is_withheld(opened: tuple[Any, TrainingRole, Sample]) -> None:
         batch = batch_of([encoded], "cpu")
         recorder = Recorder(getattr(pipe, family.denoiser))
         schedule = schedule_of(ForwardProcess.of(pipe.scheduler))
-        objective = Objective(family, schedule, Plan(), Withhold(both=1.0, motion=1.0), nothing, 255.0)
+        objective = Objective(family, schedule, Plan(), ConditionDropout(both=1.0, motion=1.0), nothing, 255.0)
         with torch.no_grad():
             objective.errors(recorder, batch, [generator_for(1)])
         seen.append((encoded, recorder.calls[0]))

@@ -15,7 +15,7 @@ from unstill.methods.conditioning_augmentation import ConditioningAugmentation
 from unstill.methods.time_noise import TimeNoise
 from unstill.models.dynamicrafter import DynamiCrafterScheduler
 from unstill.training.condition_noise import ConstantNoise, MixedNoise, OwnSchedule, Replaced, plan_of
-from unstill.training.loss import Objective, Withhold
+from unstill.training.loss import ConditionDropout, Objective
 from unstill.training.loss_weights import denoising
 from unstill.training.noise_sampling import EDM, Flow, Levels, schedule_of
 
@@ -203,7 +203,7 @@ def test_what_is_withheld_and_how_often() -> None:
             "image": torch.ones(20000, 1, 1, 1, 1),
         }
         nothing = {"text": torch.zeros(1, 1), "tokens": torch.zeros(1, 1)}
-        objective = Objective(family, Flow(), plan_of("svd", "none"), Withhold(text, image, both), nothing)
+        objective = Objective(family, Flow(), plan_of("svd", "none"), ConditionDropout(text, image, both), nothing)
         given = objective._withheld(ones, chances)
         np.testing.assert_array_equal(given["text"].flatten() == 0, r < second)
         for name in ("tokens", "image"):

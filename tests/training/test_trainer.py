@@ -237,7 +237,7 @@ def test_a_full_disk_loses_nothing_and_leaves_nothing_half_written(
         checkpoints, "save_file", lambda state, file: (full if "0000004" in str(file) else whole)(state, file)
     )
     with pytest.raises(
-        UnstillError, match="0000004 cannot be written .*free some space.*; the last whole checkpoint is .*0000002"
+        UnstillError, match="0000004 cannot be written .*free some space.*; the last complete checkpoint is .*0000002"
     ):
         train(make(), tmp_path, silent)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["0000002"]
@@ -258,7 +258,7 @@ def test_ctrl_c_keeps_what_was_done(
             signal.raise_signal(number)
 
     before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt, match="Stopped after 3 steps, which are kept") as stop:
+    with pytest.raises(KeyboardInterrupt, match="Stopped after 3 steps, which are saved") as stop:
         train(make(), tmp_path, report)
     assert stop.type is kind  # the command's exit code goes by it
     assert signal.getsignal(number) is before
@@ -276,7 +276,7 @@ def test_a_second_ctrl_c_stops_at_once(make: Make, tmp_path: Path, monkeypatch: 
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt, match="goes on from the last checkpoint"):
+    with pytest.raises(KeyboardInterrupt, match="resumes from the last checkpoint"):
         train(make(), tmp_path, report)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["0000002"]
 
@@ -420,7 +420,7 @@ def test_a_damaged_checkpoint(make: Make, tmp_path: Path) -> None:
     train(make(train__steps=2), tmp_path, silent)
     file = tmp_path / "checkpoints" / "0000002" / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UnstillError, match="0000002 cannot be taken up .* delete it"):
+    with pytest.raises(UnstillError, match="0000002 cannot be resumed .* delete it"):
         train(make(), tmp_path, silent)
 
 
@@ -468,7 +468,7 @@ def test_what_a_run_reads_back_is_checked(make: Make, two_steps: Path, tmp_path:
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     with pytest.raises(
         UnstillError,
-        match="run.json is damaged|cannot be taken up|loss.csv is|unstill wrote it: it is never overwritten",
+        match="run.json is damaged|cannot be resumed|loss.csv is|unstill wrote it: it is never overwritten",
     ) as error:
         train(make(), run, silent)
     assert "\n" not in str(error.value) and not Path("/tmp/unstill-was-run").exists()

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there, the newest few kept, and only ever taken up by the run they are of."""
+"""Checkpoints of a run: written atomically, the newest few kept, resumed only by the same run."""
 
 import json
 import logging
@@ -23,8 +23,7 @@ from unstill.training.parameters import Average, Named, put
 log = logging.getLogger(__name__)
 
 FREE = frozenset({"save", "validate", "trackers", "data.workers", "data.cache_folder", "train.batch_per_device"})
-"""Keys of a recipe that may change when a run goes on: they do not decide what has been trained so far."""
-
+"""Keys of a recipe that may change when a run is resumed: they do not affect the training done so far."""
 
 RUN_FILES = ("loss.csv", "checkpoints", "validation", "latents", "pipeline", "lora.safetensors", "made.json")
 """What a run writes into its folder besides `run.json`."""
@@ -33,9 +32,9 @@ RUN_FILES = ("loss.csv", "checkpoints", "validation", "latents", "pipeline", "lo
 class Checkpoints:
     """
     The folder `out/checkpoints` of a run. A checkpoint holds the trained weights, their average, the optimizer, the
-    loss scale and the random states of every process, and the step, which decides data and noise from there on.
+    loss scale, the random states of every process, and the step, which determines all further data and noise.
 
-    accelerate writes all but the average, so that sharded models (FSDP, DeepSpeed) are its business.
+    accelerate writes everything but the average, which also covers sharded models (FSDP, DeepSpeed).
     """
 
     def __init__(
@@ -43,26 +42,26 @@ class Checkpoints:
     ) -> None:
         self._folder = out / "checkpoints"
         self._accelerator, self._trained, self._average, self._keep = accelerator, trained, average, keep
-        # Models that are not sharded: the trained weights alone, by names that do not tell the number of processes.
+        # For models that are not sharded: the trained weights alone, under names that do not depend on the processes.
         accelerator.register_save_state_pre_hook(self._save_weights)
         accelerator.register_load_state_pre_hook(self._load_weights)
 
     def newest(self) -> Path | None:
-        """The last complete checkpoint."""
-        found = sorted(self._folder.glob("[0-9]*"))
-        return found[-1] if found else None
+        """The last complete checkpoint, or `None`."""
+        checkpoints = sorted(self._folder.glob("[0-9]*"))
+        return checkpoints[-1] if checkpoints else None
 
     def save(self, step: int) -> Path:
-        """Called by every process, after `step` steps."""
+        """Writes a checkpoint after `step` steps; called by every process. Returns its folder."""
         final, newest = self._folder / f"{step:07d}", self.newest()
-        left = f"the last whole checkpoint is {newest}" if newest else "there is no checkpoint yet"
-        with told(final, left), ExitStack() as stack:
-            place = [""]
+        remaining = f"the last complete checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        with told(final, remaining), ExitStack() as stack:
+            temporary = [""]
             if self._accelerator.is_main_process:
-                place = [str(stack.enter_context(beside(self._folder)))]
-            broadcast_object_list(place)
-            around = Path(place[0])
-            part = around / final.name
+                temporary = [str(stack.enter_context(beside(self._folder)))]
+            broadcast_object_list(temporary)
+            parent = Path(temporary[0])
+            part = parent / final.name
             self._accelerator.save_state(str(part))
             self._accelerator.wait_for_everyone()
             if self._accelerator.is_main_process:
@@ -71,13 +70,16 @@ class Checkpoints:
                 (part / "step.json").write_text(json.dumps({"step": step}))
                 move(part, final)
                 for old in sorted(self._folder.glob("[0-9]*"))[: -self._keep]:
-                    os.replace(old, around / f"{old.name}.old")  # removed with `around`
+                    os.replace(old, parent / f"{old.name}.old")  # removed with `parent`
         self._accelerator.wait_for_everyone()
         return final
 
     def load(self, path: Path) -> int:
         """
-        Puts everything back as it was; the number of steps done.
+        Restores a checkpoint.
+
+        Returns:
+            The number of steps done.
 
         Raises:
             UnstillError: a checkpoint that is damaged or of other weights.
@@ -101,11 +103,11 @@ class Checkpoints:
                 raise
             reason = first_fault(error) if isinstance(error, ValidationError) else first_line(error)
             raise UnstillError(
-                f"The checkpoint {path} cannot be taken up ({reason}); delete it to go on from the one before."
+                f"The checkpoint {path} cannot be resumed ({reason}); delete it to continue from the previous one."
             ) from error
 
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
-        if weights:  # empty where accelerate has saved a sharded model itself
+        if weights:  # empty where accelerate saves a sharded model itself
             weights.clear()
             if self._accelerator.is_main_process:
                 state = {k: p.detach().cpu().contiguous() for k, p in self._trained.items()}
@@ -131,13 +133,13 @@ class _RunText(Stored):
     model: str
     clips: str | None = None
     recipe: dict[str, JsonValue]
-    written: dict[str, str] = {}  # these three are of `write_record`
+    written: dict[str, str] = {}  # this and the next two are written by `write_record`
     earlier: dict[str, str] = {}
     seal: str | None = None
 
 
 def _check_weights(values: dict[str, Tensor], like: Named, file: str) -> None:
-    """Raises `ValueError` for other names or shapes, NaN or infinity."""
+    """Raises `ValueError` for names or shapes other than those of `like`, NaN or infinity."""
     if {k: v.shape for k, v in values.items()} != {k: p.shape for k, p in like.items()}:
         raise ValueError(f"{file} is of other weights")
     if wrong := [name for name, value in values.items() if not bool(value.isfinite().all())]:
@@ -145,7 +147,7 @@ def _check_weights(values: dict[str, Tensor], like: Named, file: str) -> None:
 
 
 def _check_optimizer(optimizer: Any) -> None:
-    """Raises `ValueError` for a state that does not fit its parameters, which would fail in the middle of a step."""
+    """Raises `ValueError` for a state that does not match its parameters, which would fail during a step."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if not isinstance(value, Tensor) or (value.ndim and value.shape != parameter.shape):
@@ -156,12 +158,16 @@ def _check_optimizer(optimizer: Any) -> None:
 
 def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
     """
-    A folder holds one run: writes down what it is, or compares. One in which nothing was kept yet is free for another.
+    Makes sure that a folder holds one run only: records the run in `run.json`, or compares with what is recorded.
+
+    A folder without checkpoints and without a finished pipeline is free for another run.
 
     Args:
+        out: the folder of the run.
         recipe: as nested plain values.
         model: fingerprint of the network.
-        clips: fingerprint of the data set. Another one is only warned of: who takes a broken video away goes on.
+        clips: fingerprint of the data set. A difference is only a warning, so that a run can continue after a broken
+            video was removed.
 
     Raises:
         UnstillError: the folder holds a run of another model or recipe.
@@ -174,7 +180,7 @@ def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
         if old.model != model:
             raise UnstillError(f"{out} holds a run of another model; choose another --out, or delete that folder.")
         before, now = _flat(old.recipe), _flat(recipe)
-        # The number of steps decides nothing until its end, unless the learning rate falls towards it.
+        # The number of steps has no effect before the end, unless the learning rate decays towards it.
         free = FREE | ({"train.steps"} if not now.get("train.decay") else set())
         changed = [
             key
@@ -186,16 +192,16 @@ def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
                 f"{out} holds a run with another {' and '.join(changed)}; choose another --out, or the same recipe."
             )
         if old.clips not in (None, clips):
-            log.warning("The videos are not those with which the run in %s began; it goes on with those of now.", out)
+            log.warning("The videos have changed since the run in %s began; continuing with the current videos.", out)
     with replacing(path) as part:
         write_record(part, new)
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
+            values |= _flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            values[prefix + key] = value
+    return values

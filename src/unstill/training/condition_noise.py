@@ -1,8 +1,8 @@
 """
-What training does to the conditional image: TimeNoise, its baselines, and nothing at all.
+Noise on the conditioning image during training: TimeNoise, its baselines, and none.
 
-All of them are one call, `corrupt(image, t, generator) -> (image, level)`, on image latents `(B, C, F or 1, h, w)` or,
-with noise of shape `"element"`, on image tokens `(B, L, D)`.
+All of them have one method, `corrupt(image, t, generator) -> (image, level)`, on image latents `(B, C, F or 1, h, w)`
+or, with noise of shape `"element"`, on image tokens `(B, L, D)`.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,20 +18,29 @@ from unstill.methods.conditioning_augmentation import ConditioningAugmentation
 from unstill.methods.time_noise import Level, NoiseShape, TimeNoise, corrupt, noise_like, per_clip, sample_level
 
 
-class Condition(Protocol):
-    """A condition augmentation."""
+class ConditionNoise(Protocol):
+    """An augmentation of the conditioning image."""
 
     def corrupt(
         self, image_latents: Tensor, t: Level, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The image as the network is trained on it, and the level of each clip `(B,)`; `t` in [0, 1] as `(B,)` or a
-        number."""
+        """
+        Noises conditioning images.
+
+        Args:
+            image_latents: image latents `(B, C, F or 1, h, w)`, or tokens `(B, L, D)`.
+            t: training time in [0, 1], `(B,)` or a number.
+            generator: draws level and noise.
+
+        Returns:
+            The images that the network is trained on, and the noise level of each clip `(B,)`.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clean:
-    """The image as it is: naive fine-tuning, the baseline that leaks."""
+    """The unchanged image: naive fine-tuning, the baseline that shows conditional image leakage."""
 
     def corrupt(
         self, image_latents: Tensor, t: Level, generator: torch.Generator | None = None
@@ -41,9 +50,10 @@ class Clean:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConstantNoise:
-    """y = y0 + beta eps with a beta that is not random: beta = maximum (mu(t) + 1) / 2 = maximum t^exponent.
+    """
+    y = y0 + beta eps with a deterministic beta = maximum (mu(t) + 1) / 2 = maximum t^exponent.
 
-    The leakage paper's baseline to the logit-normal level. `exponent=0` is the same level at every t.
+    The leakage paper's baseline for the logit-normal level. `exponent=0` is the same level at every t.
     """
 
     maximum: float = 100.0
@@ -80,9 +90,10 @@ class MixedNoise:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Replaced:
-    """Image tokens become pure noise with this probability, else stay: what the released DynamiCrafter code does.
+    """
+    Image tokens are replaced by pure noise with this probability, as in the released DynamiCrafter code.
 
-    There one draw decides for a whole batch, here one for each clip: the same for the single clips of one accelerator.
+    The released code draws once per batch, this class once per clip; the two agree at one clip per accelerator.
     """
 
     probability: float = 0.95
@@ -99,9 +110,10 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class OwnSchedule:
-    """Conditioning augmentation by the forward process of the model that is trained.
+    """
+    Conditioning augmentation with the forward process of the trained model.
 
-    Its level is the standard deviation of the noise, sigma(s), as that of the other methods: what networks are told.
+    As in the other classes, the level is the standard deviation of the noise, sigma(s).
     """
 
     augmentation: ConditioningAugmentation
@@ -115,7 +127,7 @@ class OwnSchedule:
 
 
 Name = Literal["none", "time-noise", "conditioning-augmentation", "constant", "mix"]
-KINDS: Mapping[str, Callable[..., Condition]] = {
+KINDS: Mapping[str, Callable[..., ConditionNoise]] = {
     "none": Clean,
     "time-noise": TimeNoise,
     "conditioning-augmentation": ConditioningAugmentation,
@@ -126,18 +138,22 @@ KINDS: Mapping[str, Callable[..., Condition]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What happens to the two ways in which a model sees its image; `None` leaves one of them clean.
+    """
+    Noise for the two inputs through which a model sees its image; `None` leaves an input clean.
 
-    tell: the level is given to the network where it has an input for it (`added_time_ids[2]`).
+    Attributes:
+        latents: for image latents.
+        tokens: for image tokens.
+        tell: condition the network on the level, where it has an input for it (`added_time_ids[2]`).
     """
 
-    latents: Condition | None = None
-    tokens: Condition | None = None
+    latents: ConditionNoise | None = None
+    tokens: ConditionNoise | None = None
     tell: bool = False
 
 
-# TimeNoise as in the paper and as released, by family. Levels count in the units in which the network sees the image:
-# latents of Stable Video Diffusion are not multiplied by the scale of its VAE, those of the others are.
+# TimeNoise as in the paper and as released, by family. Levels are in the units of the network's image input: image
+# latents of Stable Video Diffusion are not multiplied by the scaling factor of its VAE, those of the others are.
 _PAPER = TimeNoise()
 PLANS: Mapping[tuple[str, str], Plan] = {
     ("svd", "paper"): Plan(latents=_PAPER),
@@ -159,14 +175,20 @@ def plan_of(
     parameters: Mapping[str, Any] | None = None,
     process: ForwardProcess | None = None,
 ) -> Plan:
-    """The plan that a recipe asks for: a preset of TimeNoise, or any method with parameters of its own.
+    """
+    The plan of a recipe: a preset of TimeNoise, or any method with its own parameters.
 
     Args:
-        tell: `None` tells the network the level of conditioning augmentation, which is made so, and no other.
-        process: of the model, whose own schedule conditioning augmentation follows.
+        family: name of the model's family.
+        method: name of the method.
+        preset: name of a TimeNoise preset of the family; excludes `on` and `parameters`.
+        on: the inputs that get noise; default: latents.
+        tell: condition the network on the level; `None`: only for conditioning augmentation, which is defined so.
+        parameters: of the method.
+        process: forward process of the model, whose schedule conditioning augmentation uses.
 
     Raises:
-        UnstillError: an unknown preset, one together with parameters, or a parameter that the method does not have.
+        UnstillError: an unknown preset, a preset together with parameters, or an unknown parameter.
     """
     given = dict(parameters or {})
     if preset is not None:
@@ -174,8 +196,8 @@ def plan_of(
         if method != "time-noise" or given or on is not None:
             raise UnstillError("condition: a preset stands alone; leave out the preset, or method and parameters.")
         if preset not in known:
-            there = f"there are {', '.join(known)}" if known else "give maximum and exponent instead"
-            raise UnstillError(f"condition: TimeNoise has no preset {preset!r} for {family} models; {there}.")
+            advice = f"there are {', '.join(known)}" if known else "give maximum and exponent instead"
+            raise UnstillError(f"condition: TimeNoise has no preset {preset!r} for {family} models; {advice}.")
         plan = PLANS[family, preset]
         return Plan(latents=plan.latents, tokens=plan.tokens, tell=plan.tell if tell is None else tell)
     if family == "wan" and method != "none" and given.setdefault("noise_shape", "element") != "element":
@@ -184,8 +206,8 @@ def plan_of(
             "the same in every frame, and so the image; leave noise_shape out, or make it element."
         )
     try:
-        chosen = KINDS[method](**given)
-        flat = KINDS[method](**given | {"noise_shape": "element"}) if method != "none" else chosen
+        for_latents = KINDS[method](**given)
+        for_tokens = KINDS[method](**given | {"noise_shape": "element"}) if method != "none" else for_latents
     except TypeError:
         kind: Any = KINDS[method]
         known = [name for name in kind.__dataclass_fields__ if name not in ("level", "betas")]
@@ -194,8 +216,11 @@ def plan_of(
             f"condition: {method} has no parameter {' and '.join(wrong)}; it has {', '.join(known) or 'none'}."
         ) from None
     if process is not None:
-        chosen, flat = (
-            OwnSchedule(c, process) if isinstance(c, ConditioningAugmentation) else c for c in (chosen, flat)
+        for_latents, for_tokens = (
+            OwnSchedule(noise, process) if isinstance(noise, ConditioningAugmentation) else noise
+            for noise in (for_latents, for_tokens)
         )
     on, tell = on or "latents", method == "conditioning-augmentation" if tell is None else tell
-    return Plan(latents=chosen if on != "tokens" else None, tokens=flat if on != "latents" else None, tell=tell)
+    return Plan(
+        latents=for_latents if on != "tokens" else None, tokens=for_tokens if on != "latents" else None, tell=tell
+    )

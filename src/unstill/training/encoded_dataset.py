@@ -1,4 +1,4 @@
-"""Clips as the denoiser is trained on them: encoded as they are needed, or once and kept on disk."""
+"""Encoded training clips: encoded on the fly, or once and cached on disk."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from unstill.families.training import Encoded, TrainingRole
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoder:
     """
-    The frozen parts of a pipeline at work on one clip.
+    Encodes clips with the frozen parts of a pipeline.
 
     Attributes:
-        random_frame: the conditional image is any frame of the clip instead of its first.
-        motion_bucket: what SVD is told of every clip; `None`: what its family tells.
+        pipe: the pipeline.
+        family: training adapter of its family.
+        random_frame: the conditioning image is a random frame of the clip instead of the first.
+        motion_bucket: SVD's motion bucket for every clip; `None`: the family's default.
     """
 
     pipe: Any
@@ -35,17 +37,26 @@ class Encoder:
 
     @torch.no_grad()
     def __call__(self, sample: Sample, generator: torch.Generator) -> Encoded:
-        """On the CPU; the generator draws the frame, and from the posterior of the autoencoder."""
+        """
+        Encodes one clip.
+
+        Args:
+            sample: the clip.
+            generator: draws the conditioning frame and the posterior sample of the autoencoder.
+
+        Returns:
+            The named inputs of the denoiser, on the CPU.
+        """
         frame = int(torch.randint(len(sample.video), (), generator=generator)) if self.random_frame else 0
         latents = adapter_for(self.pipe).encode_video(self.pipe, sample.video, generator)[0]
-        made = self.family.encode(self.pipe, sample, latents, frame)
-        if self.motion_bucket is not None and "motion" in made:
-            made["motion"] = torch.tensor(float(self.motion_bucket))
-        return {name: value.detach().cpu() for name, value in made.items()}
+        inputs = self.family.encode(self.pipe, sample, latents, frame)
+        if self.motion_bucket is not None and "motion" in inputs:
+            inputs["motion"] = torch.tensor(float(self.motion_bucket))
+        return {name: value.detach().cpu() for name, value in inputs.items()}
 
     @property
     def fingerprint(self) -> str:
-        """Equal only for equal weights and settings."""
+        """A hash of the frozen weights and the settings."""
         frozen = {
             name: part
             for name, part in sorted(self.pipe.components.items())
@@ -57,7 +68,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class _Numbered:
-    """A source whose clips come with their index and epoch."""
+    """A source that returns (clip, index, epoch)."""
 
     source: Source
 
@@ -81,10 +92,22 @@ def encoded_clips(
     progress: Callable[[int, int], None],
 ) -> tuple[Readable[Any], Callable[[Any], Encoded]]:
     """
-    What a `Loader` reads, and what makes an encoded clip of it.
+    Prepares encoded clips, cached or not.
 
-    With `cache` every clip is encoded once, before the training, and is the same in every epoch; the processes share
-    the work. Otherwise the training encodes clips as it goes, and takes other parts of the videos in every epoch.
+    With `cache` every clip is encoded once before the training, and is the same in every epoch; the processes share
+    the work. Otherwise clips are encoded during the training, from other parts of the videos in every epoch.
+
+    Args:
+        source: of the clips.
+        encoder: for the clips.
+        seed: of the generators for the encoder.
+        cache: folder of the cache; `None` encodes during the training.
+        workers: processes that read ahead.
+        accelerator: of the run.
+        progress: called with (clips done, total) while the cache is filled.
+
+    Returns:
+        The data set for a `Loader`, and a function from its items to encoded clips.
     """
     if cache is None:
         return _Numbered(source), lambda n: encoder(n[0], generator_for("encode", seed, n[1], n[2]))

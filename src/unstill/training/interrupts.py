@@ -1,4 +1,4 @@
-"""Ctrl-C, and the SIGTERM of a cluster, end a run after the step that is under way, with a checkpoint of it."""
+"""Ctrl-C, and a cluster's SIGTERM, stop a run after the current step, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from unstill.errors import Terminated
 
 
 SECONDS_APART = 1.0
-"""Signals that come sooner after the first are the same one: a terminal sends it, and so does `accelerate launch`."""
+"""A signal this soon after the first is a duplicate: both the terminal and `accelerate launch` send one."""
 
 
 class Stopping:
     """
-    A context in which the first signal only asks to stop, and a second one stops at once.
+    A context in which the first signal requests a stop after the current step, and a second one stops immediately.
 
-    Elsewhere than in the main thread, which alone may handle signals, nothing is changed.
+    Only the main thread can handle signals; in other threads the context has no effect.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
-        self._asked: float | None = None  # when
+        self._requested_at: float | None = None  # time.monotonic()
         self._error: type[KeyboardInterrupt] = KeyboardInterrupt
-        self._before: dict[int, signal._HANDLER] = {}
+        self._previous: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def agreed(self) -> bool:
-        """Whether any process was asked to; called by all of them after the same step."""
+        """Whether any process received a signal; called by all processes after the same step."""
         if self._accelerator.num_processes == 1:
-            return self._asked is not None
-        asked = torch.tensor([float(self._asked is not None)], device=self._accelerator.device)
-        return bool(self._accelerator.reduce(asked, "sum") > 0)
+            return self._requested_at is not None
+        requests = torch.tensor([float(self._requested_at is not None)], device=self._accelerator.device)
+        return bool(self._accelerator.reduce(requests, "sum") > 0)
 
-    def error(self, words: str) -> KeyboardInterrupt:
-        """What ends the run: `Terminated` after SIGTERM."""
-        return self._error(words)
+    def error(self, message: str) -> KeyboardInterrupt:
+        """The exception that ends the run: `Terminated` after SIGTERM, else `KeyboardInterrupt`."""
+        return self._error(message)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._asked is None:
-            self._asked = now
+        if self._requested_at is None:
+            self._requested_at = now
             self._error = Terminated if number == signal.SIGTERM else KeyboardInterrupt
             if self._accelerator.is_main_process:
                 print("Stopping after this step; again to stop at once.", file=sys.stderr, flush=True)
-        elif now - self._asked > SECONDS_APART:
-            raise self.error("Stopped; the same command goes on from the last checkpoint.")
+        elif now - self._requested_at > SECONDS_APART:
+            raise self.error("Stopped; the same command resumes from the last checkpoint.")

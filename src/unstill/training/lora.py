@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., 2022): low-rank additions to a denoiser, in the file format of diffusers."""
+"""LoRA (Hu et al., 2022): low-rank updates of a denoiser, in the file format of diffusers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ from unstill.errors import UnstillError
 
 
 METADATA = "lora_adapter_metadata"
-"""The entry of a safetensors header in which diffusers keeps the arguments of peft's LoraConfig, by component."""
+"""The entry of a safetensors header in which diffusers stores the arguments of peft's LoraConfig, by component."""
 
 
 @dataclass(frozen=True, slots=True)
-class Addition:
-    """W becomes W + alpha / rank * B A in the linear layers whose name ends with one of `targets`.
+class LoraSettings:
+    """
+    W becomes W + alpha / rank * B A in the linear layers whose name ends with one of `targets`.
 
-    `seed` decides the initial A (B begins at 0).
+    Attributes:
+        rank: of B A.
+        alpha: strength.
+        targets: name endings of linear layers.
+        seed: of the initial A (B begins at 0).
     """
 
     rank: int
@@ -34,27 +39,32 @@ class Addition:
     seed: int = 0
 
 
-def add(model: nn.Module, addition: Addition) -> None:
-    """Puts the layers of an addition beside those of a model.
+def add(model: nn.Module, settings: LoraSettings) -> None:
+    """
+    Adds LoRA layers to a model, in place.
+
+    Args:
+        model: a denoiser.
+        settings: of the LoRA.
 
     Raises:
         UnstillError: no layer of these names, or peft is not installed.
     """
     peft = _peft()
-    config = peft.LoraConfig(r=addition.rank, lora_alpha=addition.alpha, target_modules=list(addition.targets))
+    config = peft.LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.targets))
     with torch.random.fork_rng():  # peft draws from the global generators
-        torch.manual_seed(generator_for("lora", addition.seed).initial_seed())
+        torch.manual_seed(generator_for("lora", settings.seed).initial_seed())
         try:
             peft.inject_adapter_in_model(config, model)
         except ValueError as error:
             raise UnstillError(
-                f"{type(model).__name__} has no linear layers called {', '.join(addition.targets)}; name some in "
+                f"{type(model).__name__} has no linear layers called {', '.join(settings.targets)}; name some in "
                 "lora.targets."
             ) from error
 
 
 def merge(model: nn.Module) -> None:
-    """Adds a LoRA to the layers that it stands beside, and takes it out."""
+    """Merges a model's LoRA into the weights, in place, and removes the LoRA layers."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(model.named_modules()):
@@ -65,13 +75,16 @@ def merge(model: nn.Module) -> None:
 
 
 def save_lora(model: nn.Module, component: str, path: Path) -> None:
-    """Write the addition alone, in the format of `pipe.save_lora_weights`.
+    """
+    Writes the LoRA weights alone, in the format of `pipe.save_lora_weights`.
 
-    B is stored times alpha / rank, and the recorded alpha is the rank: programs that do not read the header apply the
-    trained strength as well.
+    B is stored multiplied by alpha / rank, with alpha recorded as the rank, so that programs that ignore the header
+    also apply the trained strength.
 
     Args:
-        component: the name of `model` in its pipeline, which its keys begin with: "unet" or "transformer".
+        model: with LoRA layers.
+        component: the name of `model` in its pipeline, the prefix of all keys: "unet" or "transformer".
+        path: of the safetensors file.
     """
     from peft import get_peft_model_state_dict
 
@@ -88,19 +101,19 @@ def save_lora(model: nn.Module, component: str, path: Path) -> None:
 
 
 def load_lora(pipe: Any, path: str | Path, weight: float = 1.0, name: str = "default") -> None:
-    """Put the addition of a `lora.safetensors` beside the denoiser of any pipeline that can be trained here.
+    """
+    Loads a `lora.safetensors` into the denoiser of any pipeline that can be trained here.
 
-    Wan's pipelines have `load_lora_weights`, which does the same and is used for them; diffusers has no such method
-    for Stable Video Diffusion.
+    Where a pipeline has `load_lora_weights` (Wan), that is used; diffusers has none for Stable Video Diffusion.
 
     Args:
-        pipe: a pipeline of the kind that the addition was trained on.
+        pipe: a pipeline of the class that the LoRA was trained on.
         path: the file that `unstill train` wrote.
-        weight: strength; 1 is that of training, 0 leaves the model as it was.
+        weight: strength; 1 is that of training, 0 leaves the model unchanged.
         name: of the adapter, where several are loaded.
 
     Raises:
-        UnstillError: no such file, not one of this format, or of another network.
+        UnstillError: a missing file, one of another format, or of another network.
     """
     peft, path = _peft(), Path(path)
     weights, metadata = _read(path)

@@ -1,7 +1,8 @@
-"""One training step's errors: everything random about a clip is drawn from a generator of its own.
+"""
+The training loss of a batch; every random number of a clip is drawn from the clip's own generator.
 
-Clip n of a run, counted over all steps and processes, has the generator of (seed, n). So a step is the same however
-many processes share it, and a run goes on exactly from nothing but its step number.
+Clip n of a run, counted over all steps and processes, has the generator of (seed, n). A step is therefore the same for
+any number of processes, and a run resumes exactly from its step number alone.
 """
 
 from collections.abc import Sequence
@@ -12,14 +13,17 @@ import torch
 from torch import Tensor
 
 from unstill.families.training import Encoded, TrainingRole
-from unstill.training.condition_noise import Condition, Plan
+from unstill.methods.time_noise import per_clip
+from unstill.training.condition_noise import ConditionNoise, Plan
 from unstill.training.loss_weights import denoising
 from unstill.training.noise_sampling import Levels, Schedule
 
 
 @dataclass(frozen=True, slots=True)
-class Withhold:
-    """Probabilities of withholding only the caption, only the image, both; and, by itself, the motion level."""
+class ConditionDropout:
+    """
+    Probabilities of dropping only the caption, only the image, or both; and, independently, the motion level.
+    """
 
     text: float = 0.0
     image: float = 0.0
@@ -29,66 +33,80 @@ class Withhold:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objective:
-    """What is minimised.
+    """
+    The training objective of a denoiser.
 
     Attributes:
-        nothing: what stands for a withheld caption and image.
-        unspecified_motion: what the network is told for a withheld motion level, if it has such a value.
+        family: training adapter of the model's family.
+        schedule: distribution of the noise levels.
+        plan: noise on the conditioning image.
+        dropout: probabilities of dropping conditions.
+        dropped: the inputs that replace a dropped caption and image.
+        unspecified_motion: the value that replaces a dropped motion level, if the network has one.
     """
 
     family: TrainingRole
     schedule: Schedule
     plan: Plan
-    withhold: Withhold
-    nothing: Encoded
+    dropout: ConditionDropout
+    dropped: Encoded
     unspecified_motion: float | None = None
 
     def errors(self, model: Any, clips: Encoded, generators: Sequence[torch.Generator]) -> tuple[Tensor, Levels]:
-        """Errors `(B,)` of a batch of encoded clips, float32, and the levels they were at.
+        """
+        The denoising errors of a batch.
 
-        Per clip the generator draws, in this order: the level, what is withheld, the noise, and what the condition
-        augmentation needs for image latents and tokens.
+        Per clip the generator draws, in this order: the noise level, the conditions to drop, the noise, and what the
+        condition noise needs for image latents and tokens.
+
+        Args:
+            model: the denoiser.
+            clips: a batch of encoded clips.
+            generators: one per clip.
+
+        Returns:
+            Errors `(B,)`, float32, and the noise levels of the clips.
         """
         x0 = clips["latents"].float()
         device = x0.device
         levels = self.schedule.at(torch.cat([torch.rand(1, generator=g) for g in generators])).to(device)
         chances = torch.stack([torch.rand(2, generator=g) for g in generators]).to(device)  # (B, 2)
         eps = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in generators]).to(device)
-        given, told = self._condition(clips, levels, generators)
-        given = self._withheld(given, chances)
+        inputs, image_level = self._noise_condition(clips, levels, generators)
+        inputs = self._drop(inputs, chances)
         noisy = levels.model_input(levels.noised(x0, eps))
-        output = self.family.predict(model, noisy, levels.timestep, given, told)
+        output = self.family.predict(model, noisy, levels.timestep, inputs, image_level)
         return denoising(output, x0, eps, levels), levels
 
-    def _condition(
+    def _noise_condition(
         self, clips: Encoded, levels: Levels, generators: Sequence[torch.Generator]
     ) -> tuple[Encoded, Tensor]:
-        """The batch with its image noised, and the noise level that the network is told `(B,)`."""
-        given = dict(clips)
-        told = torch.full_like(levels.time, self.family.usual_noise)
-        if self.plan.latents is not None and "image" in given:
-            image = given["image"].expand(-1, -1, given["latents"].shape[2], -1, -1)
-            given["image"], level = _each(self.plan.latents, image, levels.time, generators)
-            told = level if self.plan.tell else told
-        if self.plan.tokens is not None and "tokens" in given:
-            given["tokens"], _ = _each(self.plan.tokens, given["tokens"], levels.time, generators)
-        return given, told
+        """The batch with noise on its image, and the image's noise level as an input of the network `(B,)`."""
+        inputs = dict(clips)
+        image_level = torch.full_like(levels.time, self.family.usual_noise)
+        if self.plan.latents is not None and "image" in inputs:
+            image = inputs["image"].expand(-1, -1, inputs["latents"].shape[2], -1, -1)
+            inputs["image"], level = _each(self.plan.latents, image, levels.time, generators)
+            image_level = level if self.plan.tell else image_level
+        if self.plan.tokens is not None and "tokens" in inputs:
+            inputs["tokens"], _ = _each(self.plan.tokens, inputs["tokens"], levels.time, generators)
+        return inputs, image_level
 
-    def _withheld(self, given: Encoded, chances: Tensor) -> Encoded:
-        """`chances` (B, 2): uniform numbers that decide about caption and image, and about the motion level."""
-        p, r = self.withhold, chances[:, 0]
+    def _drop(self, inputs: Encoded, chances: Tensor) -> Encoded:
+        """Drops conditions; `chances` (B, 2) are uniform numbers for caption and image, and for the motion level."""
+        p, r = self.dropout, chances[:, 0]
         no_text = r < p.text + p.both
         no_image = (r >= p.text) & (r < p.text + p.both + p.image)
         for name, without in (("text", no_text), ("tokens", no_image)):
-            if name in given:
-                blank = self.nothing[name].to(given[name])
-                given[name] = torch.where(_over(without, given[name]), blank, given[name])
-        if "image" in given and self.family.blank_latents:
-            given["image"] = given["image"] * ~_over(no_image, given["image"])
-        if "motion" in given and self.unspecified_motion is not None:
-            unknown = torch.full_like(given["motion"], self.unspecified_motion)
-            given["motion"] = torch.where(chances[:, 1] < p.motion, unknown, given["motion"])
-        return given
+            if name in inputs:
+                blank = self.dropped[name].to(inputs[name])
+                inputs[name] = torch.where(per_clip(without, inputs[name]), blank, inputs[name])
+        if "image" in inputs and self.family.blank_latents:
+            inputs["image"] = inputs["image"] * ~per_clip(no_image, inputs["image"])
+        if "motion" in inputs and self.unspecified_motion is not None:
+            unspecified = torch.full_like(inputs["motion"], self.unspecified_motion)
+            inputs["motion"] = torch.where(chances[:, 1] < p.motion, unspecified, inputs["motion"])
+        return inputs
 
 
 def batch_of(clips: Sequence[Encoded], device: torch.device) -> Encoded:
@@ -96,18 +114,14 @@ def batch_of(clips: Sequence[Encoded], device: torch.device) -> Encoded:
     return {name: torch.stack([clip[name] for clip in clips]).to(device).float() for name in clips[0]}
 
 
-def told_as(clips: Encoded, fps: float | None) -> Encoded:
-    """The batch with another rate told."""
+def with_fps(clips: Encoded, fps: float | None) -> Encoded:
+    """The batch with its fps conditioning replaced by `fps`; `None` keeps the clips' own."""
     return clips if fps is None else {**clips, "fps": torch.full_like(clips["fps"], fps)}
 
 
 def _each(
-    condition: Condition, image: Tensor, time: Tensor, generators: Sequence[torch.Generator]
+    condition: ConditionNoise, image: Tensor, time: Tensor, generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
-    """`condition.corrupt`, every clip with its own generator."""
-    made = [condition.corrupt(image[[i]], time[[i]], g) for i, g in enumerate(generators)]
-    return torch.cat([m[0] for m in made]), torch.cat([m[1].float() for m in made])
-
-
-def _over(chosen: Tensor, like: Tensor) -> Tensor:
-    return chosen.view(-1, *[1] * (like.ndim - 1))
+    """`condition.corrupt` of every clip with the clip's own generator."""
+    images, levels = zip(*(condition.corrupt(image[[i]], time[[i]], g) for i, g in enumerate(generators)), strict=True)
+    return torch.cat(images), torch.cat([level.float() for level in levels])

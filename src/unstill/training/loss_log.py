@@ -1,4 +1,4 @@
-"""Losses and figures of a run, in files that an interrupted run continues without a gap or a repetition."""
+"""Log files of losses and validation scores, which a resumed run continues without gaps or duplicate rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ COLUMNS = ("step", "loss", "learning_rate", "gradient_norm")
 
 
 class LossCurve:
-    """A CSV file that grows by a row per step; numbers in full, so that two curves can be compared bit by bit."""
+    """
+    A CSV file with one row per step; numbers have full precision, so that two curves can be compared bit by bit.
+    """
 
     def __init__(self, path: Path, active: bool) -> None:
         self._path, self._active = path, active
@@ -37,7 +39,7 @@ class LossCurve:
             self._file.flush()
 
     def keep(self) -> None:
-        """Before a checkpoint, which may not be newer than the curve."""
+        """Flushes to the disk; called before a checkpoint, which must not be newer than the curve."""
         if self._active:
             os.fsync(self._file.fileno())
 
@@ -47,17 +49,17 @@ class LossCurve:
 
 
 def _is_row(line: str, number: int) -> bool:
-    """Whether a line is that of step `number`, with finite figures."""
-    step, *figures = line.strip().split(",")
+    """Whether a line is that of step `number`, with finite numbers."""
+    step, *values = line.strip().split(",")
     try:
-        return step == str(number) and len(figures) == 3 and all(math.isfinite(float(one)) for one in figures)
+        return step == str(number) and len(values) == 3 and all(math.isfinite(float(value)) for value in values)
     except ValueError:
         return False
 
 
 def truncate(path: Path, steps: int) -> None:
     """
-    Leaves the first `steps` rows of a loss curve: those after the checkpoint are made again.
+    Keeps the first `steps` rows of a loss curve; the steps after the checkpoint are repeated.
 
     Raises:
         UnstillError: a file that is not a loss curve, or a damaged row among those that stay.
@@ -78,7 +80,7 @@ def truncate(path: Path, steps: int) -> None:
 
 
 class Figures:
-    """The figures of every validation, one JSON object with its step per line."""
+    """The scores of every validation: a JSON Lines file with one object per step."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -87,11 +89,11 @@ class Figures:
         return {entry["step"] for entry in self._entries()}
 
     def write(self, step: int, figures: dict[str, float]) -> None:
-        """Adds a line, in place of an earlier one of this step."""
-        self._rewrite([*(one for one in self._entries() if one["step"] != step), {"step": step, **figures}])
+        """Adds a line; replaces an earlier one of the same step."""
+        self._rewrite([*(entry for entry in self._entries() if entry["step"] != step), {"step": step, **figures}])
 
     def truncate(self, steps: int) -> None:
-        """Leaves the lines up to `steps`: those after the checkpoint are made again."""
+        """Keeps the lines up to `steps`; the validations after the checkpoint are repeated."""
         entries = self._entries()
         kept = [entry for entry in entries if entry["step"] <= steps]
         if kept != entries:

@@ -13,12 +13,14 @@ ITERATIONS = 5
 
 class StackedMuon(torch.optim.Optimizer):
     """
-    `torch.optim.Muon(..., adjust_lr_fn="match_rms_adamw")`, which orthogonalises one matrix after the other, with all
-    matrices of a shape in one batch. Same states, same results; a step takes some launches per shape, not per matrix.
+    `torch.optim.Muon(..., adjust_lr_fn="match_rms_adamw")` with all matrices of one shape orthogonalised in one batch.
+
+    torch orthogonalises one matrix after the other. States and results are the same; the number of kernel launches of
+    a step grows with the number of shapes, not of matrices.
 
     Args:
         params: matrices.
-        lr: learning rate, which the update's size relative to AdamW's is adjusted to.
+        lr: learning rate; updates are scaled to the root mean square of AdamW's.
         weight_decay: decoupled, times `lr`.
         momentum: of Nesterov's method.
     """

@@ -1,11 +1,11 @@
 """
-Which noise levels training visits, and the training time t in [0, 1] of each, which TimeNoise goes by.
+The distribution of noise levels in training, and the training time t in [0, 1] of each level, which TimeNoise uses.
 
-Every kind of model draws its level from one uniform number u per clip, and u is the training time: the share of the
+Every kind of model computes its level from one uniform number u per clip, and u is the training time: the share of
 clips that are trained at a lower level. For variance-preserving models this is t / T, for flow matching without shift
-the flow's own time. For EDM, whose sigmas have no end, it is what the paper's time means there: a monotone map from
-sigma that spreads the training distribution evenly. The released SVD code has sigma / 700 in its place, which is all
-but 0 for nearly every clip it trains on.
+the flow's own time. For EDM, whose sigmas are unbounded, it is the quantile of sigma: the monotone map that makes the
+training distribution uniform, as the paper's time is. The released SVD code uses sigma / 700 instead, which is close
+to 0 for nearly every training clip.
 """
 
 from dataclasses import dataclass
@@ -16,21 +16,25 @@ from torch import Tensor
 
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess, Prediction, training_target
+from unstill.methods.time_noise import per_clip
 
 
 Time = Literal["quantile", "released"]
-SMALLEST = 1e-7  # u is kept so far from 0 and 1: the normal quantile is infinite there
+SMALLEST = 1e-7  # minimal distance of u from 0 and 1, where the normal quantile is infinite
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """The noise levels of a batch, each field `(B,)` float32.
+    """
+    The noise levels of a batch, each field `(B,)` float32.
 
     Attributes:
-        alpha, sigma: x_t = alpha rescale x0 + sigma eps.
+        prediction: what the network predicts.
+        alpha: of x_t = alpha rescale x0 + sigma eps.
+        sigma: of the same.
         time: the training time in [0, 1].
-        timestep: what the network is told.
-        input_scale: what x_t is multiplied by before the network sees it.
+        timestep: the network's timestep input.
+        input_scale: factor of x_t in the network's input.
         rescale: the dynamic rescale of x0 (DynamiCrafter, VideoCrafter), else 1.
     """
 
@@ -44,19 +48,19 @@ class Levels:
 
     def noised(self, x0: Tensor, eps: Tensor) -> Tensor:
         """alpha rescale x0 + sigma eps, `(B, C, F, h, w)` float32."""
-        return _over(self.alpha * self.rescale, x0) * x0 + _over(self.sigma, eps) * eps
+        return per_clip(self.alpha * self.rescale, x0) * x0 + per_clip(self.sigma, eps) * eps
 
     def model_input(self, noisy: Tensor) -> Tensor:
-        """x_t as the network sees it."""
-        return _over(self.input_scale, noisy) * noisy
+        """x_t scaled to the network's input."""
+        return per_clip(self.input_scale, noisy) * noisy
 
     def target(self, x0: Tensor, eps: Tensor) -> Tensor:
-        """What the network should answer."""
-        alpha, sigma, scale = (_over(level, x0) for level in (self.alpha, self.sigma, self.rescale))
+        """The training target."""
+        alpha, sigma, scale = (per_clip(level, x0) for level in (self.alpha, self.sigma, self.rescale))
         return training_target(self.prediction, alpha, sigma, scale * x0, eps)
 
     def to(self, device: torch.device) -> "Levels":
-        """The same on another device."""
+        """The levels on another device."""
         tensors = (self.alpha, self.sigma, self.time, self.timestep, self.input_scale, self.rescale)
         return Levels(self.prediction, *(t.to(device) for t in tensors))
 
@@ -65,8 +69,10 @@ class Levels:
 class VariancePreserving:
     """x_t = sqrt(abar[t]) s(t) x0 + sqrt(1 - abar[t]) eps with t uniform over the T training steps.
 
-    `abar` (T,) is the model's own table, rescaled to zero terminal signal-to-noise where it was trained so. `rescale`
-    (T,) is s(t) of the dynamic rescale.
+    Attributes:
+        prediction: what the network predicts.
+        abar: (T,) the model's own table, rescaled to zero terminal signal-to-noise where it was trained so.
+        rescale: (T,) s(t) of the dynamic rescale.
     """
 
     prediction: Prediction
@@ -74,7 +80,7 @@ class VariancePreserving:
     rescale: Tensor
 
     def at(self, u: Tensor) -> Levels:
-        """Levels of uniform numbers u `(B,)` in [0, 1): step floor(u T), whose time is floor(u T) / T as released."""
+        """Levels for uniform u `(B,)` in [0, 1): step floor(u T), with time floor(u T) / T as in the released code."""
         return self.of_steps((u.double() * len(self.abar)).long().clamp(max=len(self.abar) - 1))
 
     def of_steps(self, t: Tensor) -> Levels:
@@ -95,11 +101,13 @@ class VariancePreserving:
 
 @dataclass(frozen=True, slots=True)
 class EDM:
-    """x_t = x0 + sigma eps, ln sigma ~ N(mean, std^2); v-prediction on x_t / sqrt(1 + sigma^2), told ln(sigma) / 4.
+    """
+    x_t = x0 + sigma eps, ln sigma ~ N(mean, std^2); v-prediction from x_t / sqrt(1 + sigma^2), conditioned on
+    ln(sigma) / 4.
 
-    The plain square error of v is the EDM loss with weight (sigma^2 + 1) / sigma^2 (sigma_data = 1): see
-    `losses.denoising`. mean and std are (0.7, 1.6) in Stable Video Diffusion's own training and (-1.2, 1.2) in the
-    released TimeNoise code.
+    The squared error of v is the EDM loss with weight (sigma^2 + 1) / sigma^2 (sigma_data = 1), see
+    `loss_weights.denoising`. (mean, std) are (0.7, 1.6) in Stable Video Diffusion's own training and (-1.2, 1.2) in
+    the released TimeNoise code.
     """
 
     mean: float = 0.7
@@ -123,10 +131,11 @@ class EDM:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """x_t = (1 - sigma) x0 + sigma eps, told `steps` sigma, predicting eps - x0.
+    """
+    x_t = (1 - sigma) x0 + sigma eps, conditioned on `steps` sigma, predicting eps - x0.
 
-    sigma is uniform, or logistic of a normal number (`std` above 0), then moved by `shift`:
-    shift s / (1 + (shift - 1) s). The training time is sigma's quantile; without shift, and uniform, sigma itself.
+    sigma is uniform, or logit-normal (`std` > 0), then shifted: shift s / (1 + (shift - 1) s). The training time is
+    sigma's quantile, which for uniform sigma without shift is sigma itself.
     """
 
     shift: float = 1.0
@@ -154,14 +163,21 @@ def schedule_of(
     time: Time = "quantile",
     logit_std: float = 0.0,
 ) -> Schedule:
-    """The levels that a pipeline with this forward process is trained at.
+    """
+        The distribution of training noise levels for a forward process.
 
-    A model with a training table is trained on it, whatever solver the pipeline samples with; `log_sigma_*` and `time`
-    are for EDM, `logit_std` for flow matching, whose shift is the scheduler's own.
+        A model with a training table is trained on that table, whatever solver the pipeline samples with.
 
-    Raises:
-        UnstillError: for the preconditioned networks of Karras et al. (kind `edm`), which nothing here was tested on,
-            except with v-prediction and `sigma_data` 1, where they are those of Stable Video Diffusion.
+        Args:
+            process: of the pipeline.
+            log_sigma_mean: EDM: mean of ln sigma.
+            log_sigma_std: EDM: standard deviation of ln sigma.
+            time: EDM: definition of the training time.
+            logit_std: flow matching: standard deviation of the logit; 0 is uniform. The shift is the scheduler's own.
+
+        Raises:
+            UnstillError: the preconditioned networks of Karras et al. (kind `edm`), for which there is no tested loss, except
+            with v-prediction and `sigma_data` 1, where they are those of Stable Video Diffusion.
     """
     scheduler = process.scheduler
     if process.kind == "flow":
@@ -178,7 +194,3 @@ def schedule_of(
     steps = len(process.abar)
     rescale = [scheduler.scale(t) for t in range(steps)] if hasattr(scheduler, "scale") else [1.0] * steps
     return VariancePreserving(process.prediction, process.abar, torch.tensor(rescale, dtype=torch.float64))
-
-
-def _over(level: Tensor, like: Tensor) -> Tensor:
-    return level.view(-1, *[1] * (like.ndim - 1))

@@ -1,4 +1,4 @@
-"""The weights that are trained, all of a denoiser or a LoRA (`unstill.training.lora`), and their running average."""
+"""The trained weights, all of a denoiser or a LoRA (`unstill.training.lora`), and their moving average."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,33 +6,40 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from unstill.training.lora import Addition, add
+from unstill.training.lora import LoraSettings, add
 
 
 Named = dict[str, nn.Parameter]
 
 
-def select(model: nn.Module, addition: Addition | None = None) -> Named:
+def select(model: nn.Module, lora: LoraSettings | None = None) -> Named:
     """
-    Sets what requires a gradient, and returns it by name.
+    Selects the weights to train: sets `requires_grad`, adds a LoRA if requested, and converts them to float32.
 
     Args:
-        addition: the LoRA that is trained in place of the model; `None` trains everything.
+        model: the denoiser.
+        lora: trains a LoRA instead of the model's weights; `None` trains everything.
+
+    Returns:
+        The trained parameters by name.
 
     Raises:
-        UnstillError: no layer of the LoRA's names, or peft is not installed.
+        UnstillError: no layer of the LoRA's target names, or peft is not installed.
     """
-    model.requires_grad_(addition is None)
-    if addition is not None:
-        add(model, addition)
+    model.requires_grad_(lora is None)
+    if lora is not None:
+        add(model, lora)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for parameter in trained.values():
-        parameter.data = parameter.data.float()  # small steps are lost in half precision
+        parameter.data = parameter.data.float()  # small updates are rounded away in half precision
     return trained
 
 
 class Average:
-    """An exponential moving average of parameters, float32, with warm-up: after n steps at most n / (n + 9) stays."""
+    """
+    An exponential moving average of parameters in float32, with warm-up: the decay after n steps is at most
+    n / (n + 9).
+    """
 
     def __init__(self, parameters: Named, decay: float) -> None:
         self.decay = decay
@@ -41,29 +48,29 @@ class Average:
 
     @torch.no_grad()
     def update(self, steps: int) -> None:
-        """After step number `steps`, counted from 1."""
+        """Updates the average after step number `steps`, counted from 1."""
         decay = min(self.decay, steps / (steps + 9))
         current = [p.detach().float() for p in self._parameters]
         torch._foreach_lerp_(list(self.values.values()), current, 1 - decay)
 
     def load(self, values: dict[str, Tensor]) -> None:
-        """Takes over saved values."""
+        """Replaces the average by saved values."""
         for name, value in self.values.items():
             value.copy_(values[name])
 
 
 @contextmanager
 def using(parameters: Named, values: dict[str, Tensor] | None) -> Iterator[None]:
-    """The model with other values of its parameters, for a while; `None` leaves them."""
+    """A context in which parameters have other values; `None` changes nothing."""
     if values is None:
         yield
         return
-    kept = {name: p.detach().clone() for name, p in parameters.items()}
+    original = {name: p.detach().clone() for name, p in parameters.items()}
     put(parameters, values)
     try:
         yield
     finally:
-        put(parameters, kept)
+        put(parameters, original)
 
 
 @torch.no_grad()
@@ -74,7 +81,7 @@ def put(parameters: Named, values: dict[str, Tensor]) -> None:
 
 
 def shape_of(model: nn.Module) -> str:
-    """A fingerprint of a network's parameters, by which a checkpoint of another one is told."""
+    """A fingerprint of the names and shapes of a network's parameters, which identifies checkpoints of another one."""
     import hashlib
 
     layout = sorted((name, tuple(p.shape)) for name, p in model.named_parameters())

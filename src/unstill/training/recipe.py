@@ -1,4 +1,5 @@
-"""A training recipe: a YAML file that decides everything about a run, checked when it is read.
+"""
+A training recipe: a YAML file with all settings of a run, validated when it is read.
 
 docs/training.md lists the keys. Some recipes come with the package (`unstill train --recipes`).
 """
@@ -22,7 +23,7 @@ from unstill.training.noise_sampling import Time
 
 
 LONGEST = 100_000
-"""Bytes of the longest recipe that is read; PyYAML takes a second for so many."""
+"""Maximal size of a recipe in bytes; PyYAML takes a second for so many."""
 
 
 class _Part(BaseModel):
@@ -34,10 +35,10 @@ Stride = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Data(_Part):
-    """Which clips, and how they are cut. Left out, frames, fps and size are those the model was made for."""
+    """Selection of the clips. The defaults of frames, fps and size are those of the model."""
 
     videos: str | None = Field(None, description="a folder of videos, of tar shards, or the word world")
-    kind: Kind | None = Field(None, description="what `videos` is; by default a look at it decides")
+    kind: Kind | None = Field(None, description="what `videos` is; detected by default")
     captions: str | None = Field(None, description="a CSV or JSONL file of captions")
     frames: int | None = Field(None, ge=1, le=10_000)
     fps: float | None = Field(None, gt=0, le=1000)
@@ -68,7 +69,7 @@ class Data(_Part):
         return self
 
     def settings(self, frames: int, fps: float | None, size: tuple[int, int], seed: int) -> SourceSettings:
-        """For `open_source`, with what suits the model where the recipe says nothing."""
+        """The settings for `open_source`; the arguments are the model's defaults where the recipe sets nothing."""
         if self.videos is None:
             raise UnstillError("The recipe names no clips: give data.videos, a folder of videos (or --videos FOLDER).")
         kind = self.kind or guess_kind(self.videos)
@@ -90,26 +91,26 @@ class Data(_Part):
         )
 
 
-class Condition(_Part):
-    """What happens to the conditional image (`unstill.training.condition_noise`)."""
+class ConditionSettings(_Part):
+    """Noise on the conditioning image (`unstill.training.condition_noise`)."""
 
     method: Name = "time-noise"
     preset: str | None = None
     on: Literal["latents", "tokens", "both"] | None = None
-    tell: bool | None = Field(None, description="tell the network the level, where it has an input for it")
+    tell: bool | None = Field(None, description="condition the network on the level, where it has an input for it")
     maximum: float | None = Field(None, ge=0, le=1e6)
     exponent: float | None = Field(None, ge=0, le=1e6)
     scale: float | None = Field(None, ge=-1e6, le=1e6)
     noise_shape: Literal["element", "frame", "clip"] | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """Those of the method that are given."""
+        """The parameters of the method that the recipe sets."""
         names = ("maximum", "exponent", "scale", "noise_shape")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 class Noise(_Part):
-    """Which noise levels are trained (`unstill.training.noise_sampling`)."""
+    """Distribution of the noise levels (`unstill.training.noise_sampling`)."""
 
     log_sigma_mean: float = Field(0.7, ge=-20, le=20)
     log_sigma_std: float = Field(1.6, gt=0, le=20)
@@ -118,7 +119,10 @@ class Noise(_Part):
 
 
 class Drop(_Part):
-    """How often something is withheld, for guidance: only the caption, only the image, both; a motion level."""
+    """
+    Probabilities of dropping conditions, for classifier-free guidance: only the caption, only the image, both; and
+    the motion level.
+    """
 
     text: float = Field(0.05, ge=0, le=1)
     image: float = Field(0.05, ge=0, le=1)
@@ -133,7 +137,7 @@ class Drop(_Part):
 
 
 class Lora(_Part):
-    """Train a low-rank addition instead of all weights."""
+    """Train a LoRA instead of all weights."""
 
     rank: int = Field(32, ge=1, le=4096)
     alpha: float | None = Field(None, gt=0, le=1e6, description="by default the rank")
@@ -146,7 +150,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimiser(_Part):
-    """AdamW, and how long."""
+    """AdamW, number of steps and batch size."""
 
     steps: int = Field(ge=1, le=1_000_000_000)
     batch: int = Field(8, ge=1, le=65_536, description="clips per step, over all processes")
@@ -164,7 +168,7 @@ class Optimiser(_Part):
 
 
 class Save(_Part):
-    """Checkpoints of everything, from which a run goes on."""
+    """Checkpoints of the full state, from which a run resumes."""
 
     every: int = Field(500, ge=1)
     keep: int = Field(2, ge=1)
@@ -181,13 +185,13 @@ class Validate(_Part):
 
 
 class Recipe(_Part):
-    """One run."""
+    """A training run."""
 
     model: str
     checkpoint: str | None = Field(None, description="weights of the denoiser to begin with, instead of the model's")
     seed: int = Field(0, ge=0, lt=2**63)
     data: Data = Data()
-    condition: Condition = Condition()
+    condition: ConditionSettings = ConditionSettings()
     noise: Noise = Noise()
     drop: Drop = Drop()
     lora: Lora | None = None
@@ -195,17 +199,17 @@ class Recipe(_Part):
     save: Save = Save()
     validation: Validate | None = Field(None, alias="validate")
     motion_bucket: float | None = Field(
-        None, ge=-1e6, le=1e6, description="what SVD is told; 127, as its pipeline does, by default"
+        None, ge=-1e6, le=1e6, description="SVD's motion bucket; by default 127, as in its pipeline"
     )
     fps_told: float | None = Field(
-        None, ge=0, le=1000, description="what the network is told; by default the clips' own rate"
+        None, ge=0, le=1000, description="the network's fps conditioning; by default the clips' own rate"
     )
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
 
     @model_validator(mode="before")
     @classmethod
     def _released_time(cls, value: Any) -> Any:
-        """The preset of the released code means its time as well, unless the recipe names one."""
+        """The preset `released` implies the released code's time, unless the recipe sets one."""
         if isinstance(value, dict) and isinstance(condition := value.get("condition"), dict):
             noise = value.get("noise") or {}
             if condition.get("preset") == "released" and isinstance(noise, dict):
@@ -220,10 +224,14 @@ class Recipe(_Part):
 
 def read_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """
-    A recipe from a file, or one that comes with the package, with single keys changed: `{"data.videos": "clips"}`.
+    Reads a recipe.
+
+    Args:
+        name_or_path: a file, or the name of a recipe in this package.
+        changes: values of single keys to replace, such as `{"data.videos": "clips"}`.
 
     Raises:
-        UnstillError: no such recipe, a file that is no YAML, or anything in it that is unknown or does not fit.
+        UnstillError: no such recipe, a file that is not YAML, or unknown keys or invalid values.
     """
     return check_recipe(yaml_of(name_or_path), name_or_path, changes)
 
@@ -239,9 +247,7 @@ def yaml_of(name_or_path: str) -> str:
         try:
             return path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise UnstillError(
-                f"{path} is not a text file in UTF-8, which a recipe is; save it again as one."
-            ) from error
+            raise UnstillError(f"{path} is not a text file in UTF-8, as a recipe must be; save it as one.") from error
     if name_or_path in shipped():
         return (files("unstill.training") / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     close = difflib.get_close_matches(name_or_path, shipped(), n=1)
@@ -259,7 +265,7 @@ def shipped() -> list[str]:
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases: a few lines of them stand for gigabytes."""
+    """YAML without aliases, a few lines of which can expand to gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -271,10 +277,14 @@ class _Plain(yaml.SafeLoader):
 
 def read_yaml(text: str, where: str) -> Any:
     """
-    The plain values that YAML text holds.
+    Parses YAML into plain values.
+
+    Args:
+        text: the YAML.
+        where: the beginning of error messages.
 
     Raises:
-        UnstillError: text that is no YAML, or has aliases; the sentence begins with `where`.
+        UnstillError: text that is not YAML, or has aliases.
     """
     try:
         return yaml.load(text, _Plain)
@@ -286,12 +296,22 @@ def read_yaml(text: str, where: str) -> Any:
     except RecursionError as error:
         raise UnstillError(f"{where} is not YAML: it has too many brackets inside each other.") from error
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        # PyYAML has no error of its own for a tag that does not fit its value, or a date that does not exist.
+        # PyYAML has no error class for a tag that does not fit its value, or a date that does not exist.
         raise UnstillError(f"{where} is not YAML: a value does not fit its type.") from error
 
 
 def check_recipe(text: str, where: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe from YAML; errors begin with `where`."""
+    """
+    Parses and validates a recipe.
+
+    Args:
+        text: the YAML.
+        where: the beginning of error messages.
+        changes: values of single keys to replace.
+
+    Raises:
+        UnstillError: as `read_recipe`.
+    """
     content = read_yaml(text, where)
     if not isinstance(content, dict):
         raise UnstillError(f"{where} is not a recipe: it should begin with a line such as 'model: svd'.")
@@ -312,16 +332,16 @@ def check_recipe(text: str, where: str, changes: Mapping[str, Any] | None = None
 
 
 def _sentence(error: ValidationError) -> str:
-    """What is wrong, in one sentence."""
-    found = error.errors(include_url=False)
-    faults = "; ".join(_fault(fault) for fault in found[:MOST])
-    if len(found) > MOST:
-        faults += f"; and {len(found) - MOST} more"
+    """All validation errors in one sentence."""
+    errors = error.errors(include_url=False)
+    faults = "; ".join(_fault(fault) for fault in errors[:MOST])
+    if len(errors) > MOST:
+        faults += f"; and {len(errors) - MOST} more"
     return faults if faults.endswith("?") else faults + "."
 
 
 MOST = 8
-"""Faults that are named in one message."""
+"""Maximal number of errors in one message."""
 
 
 def _fault(fault: Any) -> str:

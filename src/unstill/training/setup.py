@@ -1,4 +1,4 @@
-"""What a run begins with: the processes it runs on, the pipeline, and the clips; all that cannot be is said here."""
+"""Sets up a training run: validates the configuration and opens accelerator, pipeline and clips."""
 
 from __future__ import annotations
 
@@ -21,16 +21,25 @@ from unstill.training.condition_noise import plan_of
 from unstill.training.recipe import Recipe
 
 
-PATIENCE = 10.0  # seconds for the helpers of a process that was killed to end
+PATIENCE = 10.0  # seconds to wait for the worker processes of a killed run to end
 
 
 def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
-    """Raises `UnstillError` for a batch that the processes cannot share, or a tracker that is not installed."""
+    """
+    The accelerator of a run.
+
+    Args:
+        recipe: of the run.
+        out: its folder.
+
+    Raises:
+        UnstillError: a batch that the processes cannot share, an impossible precision, or a missing tracker.
+    """
     from accelerate.tracking import get_available_trackers
 
-    there = {str(one.value) for one in get_available_trackers()}
+    installed = {str(tracker.value) for tracker in get_available_trackers()}
     for name in recipe.trackers:
-        if name not in there:
+        if name not in installed:
             raise UnstillError(
                 f"The tracker {name} is not installed: pip install {name}, or leave it out of trackers."
             )
@@ -50,7 +59,7 @@ def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
         )
     accelerator.gradient_accumulation_steps = o.batch // (processes * at_once)
     if (deepspeed := getattr(accelerator.state, "deepspeed_plugin", None)) is not None:
-        # It accumulates and clips by itself, and asks a data loader, which it is not given, for the batch.
+        # DeepSpeed accumulates and clips itself, and would read the batch size from a data loader, which it has not.
         deepspeed.deepspeed_config |= {
             "train_micro_batch_size_per_gpu": at_once,
             "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
@@ -60,7 +69,7 @@ def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
 
 
 def alone_in(out: Path, is_main_process: bool) -> AbstractContextManager[None]:
-    """The main process keeps the folder for itself and the processes of its run."""
+    """Reserves the folder for the processes of this run; the main process holds the lock."""
     if not is_main_process:
         return nullcontext()
     return alone(
@@ -69,7 +78,15 @@ def alone_in(out: Path, is_main_process: bool) -> AbstractContextManager[None]:
 
 
 def opened(recipe: Recipe) -> tuple[Any, TrainingRole, Source]:
-    """The pipeline to train, on the CPU and in float32, and the clips."""
+    """
+    Opens what a recipe names.
+
+    Returns:
+        The pipeline on the CPU in float32, the training adapter of its family, and the source of clips.
+
+    Raises:
+        UnstillError: anything in the recipe that is not possible with this model.
+    """
     from unstill.models.registry import find, load
 
     check_condition(recipe)
@@ -84,8 +101,10 @@ def opened(recipe: Recipe) -> tuple[Any, TrainingRole, Source]:
 
 def check_condition(recipe: Recipe) -> None:
     """
-    Raises `UnstillError` for a preset or parameters that the model's family does not have, before the model is
-    loaded; where only loading tells what the model is, nothing is checked yet.
+    Checks the condition noise before the model is loaded, if the model's class is known by then.
+
+    Raises:
+        UnstillError: a preset or parameters that the model's family does not have.
     """
     from unstill.models.registry import pipeline_name
 
@@ -96,7 +115,12 @@ def check_condition(recipe: Recipe) -> None:
 
 
 def check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:
-    """Raises `UnstillError` for a name of LoRA targets that no linear layer has, before any clip is encoded."""
+    """
+    Checks LoRA targets before any clip is encoded.
+
+    Raises:
+        UnstillError: a target that no linear layer is named after.
+    """
     linear = {name for name, module in denoiser.named_modules() if isinstance(module, torch.nn.Linear)}
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in linear):
@@ -109,8 +133,11 @@ def check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:
 
 def usual_clip(pipe: Any, entry: Model | None) -> tuple[int, float | None, tuple[int, int]]:
     """
-    (frames, fps, size) that a model is trained on unless the recipe says otherwise: of a checkpoint of unknown name
-    what its pipeline makes, at the rate of its class's first model, if there is one.
+    The default clip of a model, where the recipe does not set it.
+
+    Returns:
+        (frames, fps, size). For an unknown checkpoint: what its pipeline generates by default, at the rate of the
+        first registered model of its class, if there is one.
     """
     if entry is not None:
         return entry.frames, float(entry.fps), entry.size

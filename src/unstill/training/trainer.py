@@ -1,10 +1,10 @@
 """
-The trainer: one run in one folder, resumable, on any number of processes through accelerate.
+The trainer: one run per folder, resumable, on any number of processes through accelerate.
 
-    out/run.json            the recipe as it was understood
-    out/loss.csv            step, loss, learning rate, gradient norm; the same whenever the run was interrupted
-    out/checkpoints/        the last few states of everything
-    out/validation/         videos and leakage curves on the way
+    out/run.json            the recipe with all defaults filled in
+    out/loss.csv            step, loss, learning rate, gradient norm; identical after interruptions
+    out/checkpoints/        the last few checkpoints
+    out/validation/         videos and leakage curves during training
     out/pipeline/           the finished model in diffusers' format, which `unstill.load` opens
 """
 
@@ -36,8 +36,8 @@ from unstill.training.checkpoints import Checkpoints, same_run
 from unstill.training.condition_noise import plan_of
 from unstill.training.encoded_dataset import Encoder, encoded_clips
 from unstill.training.interrupts import Stopping
-from unstill.training.lora import Addition, merge, save_lora
-from unstill.training.loss import Objective, Withhold, batch_of, told_as
+from unstill.training.lora import LoraSettings, merge, save_lora
+from unstill.training.loss import ConditionDropout, Objective, batch_of, with_fps
 from unstill.training.loss_log import Figures, LossCurve, truncate
 from unstill.training.noise_sampling import schedule_of
 from unstill.training.recipe import Recipe
@@ -45,14 +45,20 @@ from unstill.training.setup import accelerator_for, alone_in, opened
 
 
 log = logging.getLogger(__name__)
-Report = Callable[[str, int, int, str], None]  # stage, steps done, steps in all, a line of figures
-Validation = Callable[[Any, int, Path], dict[str, float]]  # pipeline, steps done, folder -> figures
+ReportProgress = Callable[[str, int, int, str], None]  # stage, steps done, total, text with the current numbers
+Validation = Callable[[Any, int, Path], dict[str, float]]  # pipeline, steps done, folder -> scores
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """pipeline: the finished model's folder. waiting: share of the time in which the training waited for data."""
+class TrainingResult:
+    """
+    Attributes:
+        pipeline: folder of the finished model.
+        losses: of the steps of this call.
+        clips_per_second: training speed.
+        waiting: share of the time spent waiting for data.
+    """
 
     pipeline: Path
     losses: list[float]
@@ -60,16 +66,24 @@ class Result:
     waiting: float
 
 
-def train(recipe: Recipe, out: Path, report: Report, validation: Validation | None = None) -> Result | None:
+def train(
+    recipe: Recipe, out: Path, report: ReportProgress, validation: Validation | None = None
+) -> TrainingResult | None:
     """
-    Trains, or goes on with, the run in the folder `out`. Called by every process; the main one gets the result.
+    Starts or resumes the run in the folder `out`. Called by every process.
 
     Args:
-        validation: looks at the model every `recipe.validation.every` steps and at the end.
+        recipe: all settings.
+        out: folder of the run.
+        report: called with the progress.
+        validation: evaluates the model every `recipe.validation.every` steps and at the end.
+
+    Returns:
+        The result in the main process, `None` in the others.
 
     Raises:
-        UnstillError: anything in the recipe that cannot be, another run in the folder, a loss that is not a number.
-        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint of what was done.
+        UnstillError: an impossible recipe, another run in the folder, or a loss that is not a number.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after saving a checkpoint.
     """
     accelerator = accelerator_for(recipe, out)
     out.mkdir(parents=True, exist_ok=True)
@@ -106,7 +120,7 @@ class _Run:
         pipe: Any,
         family: TrainingRole,
         source: Source,
-        report: Report,
+        report: ReportProgress,
     ) -> None:
         self.recipe, self.out, self.accelerator = recipe, out, accelerator
         self.pipe, self.family, self.source, self.report = pipe, family, source, report
@@ -133,18 +147,18 @@ class _Run:
         )
         first = self.encode(self.clips.read(0, 0))
         self.encoded = True
-        self.nothing = {k: v.cpu() for k, v in family.dropped(self.pipe, first).items()}
+        self.dropped = {k: v.cpu() for k, v in family.dropped(self.pipe, first).items()}
         self.model = getattr(self.pipe, family.denoiser)
-        if recipe.data.cache:  # their work is done until validation
+        if recipe.data.cache:  # the frozen parts are not needed until validation
             self._frozen_to("cpu")
         lora, precision = recipe.lora, PRECISIONS.get(o.mixed_precision)
         if lora is not None and precision is not None:
-            self.model.to(precision)  # what is not trained needs no more
+            self.model.to(precision)  # frozen weights need no float32
         self.trained = parameters.select(
             self.model,
             None
             if lora is None
-            else Addition(lora.rank, lora.alpha or lora.rank, tuple(lora.targets or family.lora), recipe.seed),
+            else LoraSettings(lora.rank, lora.alpha or lora.rank, tuple(lora.targets or family.lora), recipe.seed),
         )
         self.model.train().to(accelerator.device)
         if o.gradient_checkpointing:
@@ -173,13 +187,13 @@ class _Run:
                 logit_std=n.logit_std,
             ),
             plan_of(family.name, c.method, c.preset, on=c.on, tell=c.tell, parameters=c.parameters(), process=process),
-            Withhold(**recipe.drop.model_dump()),
-            self.nothing,
+            ConditionDropout(**recipe.drop.model_dump()),
+            self.dropped,
             getattr(self.model, "unspecified_motion", None),
         )
 
-    def train(self, validation: Validation | None) -> Result:
-        """The loop, from the last checkpoint on."""
+    def train(self, validation: Validation | None) -> TrainingResult:
+        """The training loop, starting from the last checkpoint."""
         recipe, accelerator, o = self.recipe, self.accelerator, self.recipe.train
         first, newest = 0, self.checkpoints.newest()
         if newest is not None:
@@ -206,7 +220,7 @@ class _Run:
         losses: list[float] = []
         curve = LossCurve(self.out / "loss.csv", accelerator.is_main_process)
         with curve, Stopping(accelerator) as stopping:
-            # A run that was killed after the last checkpoint may have missed the validation that belongs to it.
+            # A run that was killed after the last checkpoint may have missed its validation.
             if validation is not None and self._due(first) and not self._validated(first):
                 self._validate(validation, first)
             for step in range(first, o.steps):
@@ -230,10 +244,11 @@ class _Run:
                 if done < o.steps and stopping.agreed():
                     self._stop(done, curve, stopping)
         elapsed = time.monotonic() - began
-        return Result(self._finish(), losses, len(losses) * o.batch / max(elapsed, 1e-9), waited / max(elapsed, 1e-9))
+        seconds = max(elapsed, 1e-9)
+        return TrainingResult(self._finish(), losses, len(losses) * o.batch / seconds, waited / seconds)
 
     def too_large(self) -> str:
-        """The sentence for a lack of memory."""
+        """The error message for a lack of memory."""
         if not self.encoded:
             return (
                 f"A clip does not fit into the memory of {self.accelerator.device} when it is encoded; lower "
@@ -247,31 +262,31 @@ class _Run:
         )
 
     def _stop(self, done: int, curve: LossCurve, stopping: Stopping) -> NoReturn:
-        """Keeps what was done, and ends the run."""
+        """Saves a checkpoint and ends the run."""
         curve.keep()
         newest = self.checkpoints.newest()
         if newest is None or int(newest.name) != done:
             self.checkpoints.save(done)
-        raise stopping.error(f"Stopped after {done} steps, which are kept; the same command goes on from there.")
+        raise stopping.error(f"Stopped after {done} steps, which are saved; the same command resumes from there.")
 
     def _step(self, step: int, clips: list[Any], rate: float) -> tuple[float, float]:
-        """One update: the mean error over the clips of all processes, and the norm of the gradient."""
+        """One update; returns the mean error over the clips of all processes, and the gradient norm."""
         o, accelerator = self.recipe.train, self.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         errors: list[Tensor] = []
         norm = torch.tensor(0.0)
         for start in range(0, self.share, self.at_once):
-            some = [self.encode(clip) for clip in clips[start : start + self.at_once]]
+            encoded = [self.encode(clip) for clip in clips[start : start + self.at_once]]
             n = self._place(step, accelerator.process_index, start)
             generators = [generator_for("step", self.recipe.seed, n + i) for i in range(self.at_once)]
             torch.manual_seed(generator_for("dropout", self.recipe.seed, n).initial_seed())
-            batch = told_as(batch_of(some, accelerator.device), self.recipe.fps_told)
+            batch = with_fps(batch_of(encoded, accelerator.device), self.recipe.fps_told)
             with accelerator.accumulate(self.prepared):
-                found, _ = self.objective.errors(self.prepared, batch, generators)
-                errors.append(accelerator.gather(found.detach()))
+                own_errors, _ = self.objective.errors(self.prepared, batch, generators)
+                errors.append(accelerator.gather(own_errors.detach()))
                 self._check(step, start, errors[-1])
-                accelerator.backward(found.mean())
+                accelerator.backward(own_errors.mean())
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.trained.values(), o.clip)
                     if accelerator.scaler is None and norm is not None and not torch.isfinite(norm):
@@ -283,16 +298,16 @@ class _Run:
         return torch.cat(errors).double().mean().item(), float("nan") if norm is None else float(norm)
 
     def _place(self, step: int, process: int, start: int) -> int:
-        """The number in the run of clip `start` of a process's share."""
+        """The number, counted over the whole run, of clip `start` of a process's share of a step."""
         return step * self.recipe.train.batch + process * self.share + start
 
-    def _check(self, step: int, start: int, everyone: Tensor) -> None:
-        """Raises `UnstillError`, in every process and before anything is changed, if an error is not a number."""
-        fine = torch.isfinite(everyone)
-        if fine.all():
+    def _check(self, step: int, start: int, errors: Tensor) -> None:
+        """Raises `UnstillError`, in every process and before any update, if an error is not a finite number."""
+        finite = torch.isfinite(errors)
+        if finite.all():
             return
         names = []
-        for i in (~fine).nonzero().flatten().tolist()[:3]:
+        for i in (~finite).nonzero().flatten().tolist()[:3]:
             process, own = divmod(i, self.at_once)
             index, _ = place(self._place(step, process, start) + own, len(self.clips), self.recipe.seed)
             names.append(self.clips.name(index))
@@ -300,37 +315,37 @@ class _Run:
 
     def _not_a_number(self, what: str, step: int, where: str) -> str:
         newest = self.checkpoints.newest()
-        kept = f"the last good state is {newest}" if newest else "no checkpoint had been written yet"
+        saved = f"the last good state is {newest}" if newest else "no checkpoint had been written yet"
         return (
-            f"The {what} at step {step + 1} is not a number ({where}), so training stopped before that step; {kept}. "
-            + self._what_to_do(step)
+            f"The {what} at step {step + 1} is not a number ({where}), so training stopped before that step; {saved}. "
+            + self._advice(step)
         )
 
-    def _what_to_do(self, step: int) -> str:
-        """At the first step nothing has been learned, so the learning rate cannot be the cause."""
+    def _advice(self, step: int) -> str:
+        """What to change after a loss that is not a number; at the first step the learning rate is not the cause."""
         if step:
             return "Lower train.learning_rate, or train in bf16 rather than fp16."
         bad = next((name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()), None)
         if bad is not None:
-            return f"The weights of the model are not all finite numbers ({bad}); load a checkpoint that is whole."
+            return f"The weights of the model are not all finite numbers ({bad}); load an undamaged checkpoint."
         precise = self.recipe.train.mixed_precision == "no"
         return "Nothing had been learned yet and the weights of the model are finite, so look at those clips" + (
             ", or at the model's encoders." if precise else ", or set train.mixed_precision to no."
         )
 
     def _due(self, done: int) -> bool:
-        """Whether the model is looked at after this many steps."""
+        """Whether a validation is due after this many steps."""
         every = None if self.recipe.validation is None else self.recipe.validation.every
         return every is not None and done > 0 and (done % every == 0 or done == self.recipe.train.steps)
 
     def _validated(self, done: int) -> bool:
-        """Whether that was done; the same in every process, for the main one alone writes."""
-        said = [done in self.figures.steps()]
-        broadcast_object_list(said)
-        return said[0]
+        """Whether the validation after this many steps exists; broadcast from the main process, which writes it."""
+        exists = [done in self.figures.steps()]
+        broadcast_object_list(exists)
+        return exists[0]
 
     def _validate(self, validation: Validation, step: int) -> None:
-        """The main process looks at the averaged weights; the others wait."""
+        """The main process validates the averaged weights; the others wait."""
         if self.accelerator.is_main_process:
             self.model.eval()
             self._frozen_to(self.accelerator.device)
@@ -341,7 +356,7 @@ class _Run:
             with parameters.using(self.trained, values), torch.no_grad(), self.accelerator.autocast():
                 try:
                     figures = validation(self.pipe, step, folder)
-                except Exception as error:  # whatever it is: a look at the model is not worth a run
+                except Exception as error:  # a failed validation must not end the run
                     log.warning("No validation after %d steps: %s: %s", step, type(error).__name__, error)
             self.model.train()
             if self.recipe.data.cache:
@@ -361,7 +376,7 @@ class _Run:
                 part.to(device)
 
     def _finish(self) -> Path:
-        """Writes the finished pipeline: averaged weights, a LoRA merged, in the type it was trained in."""
+        """Writes the finished pipeline: averaged weights, LoRA merged, in the dtype of the training."""
         final = self.out / "pipeline"
         state = None
         if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
@@ -383,7 +398,7 @@ class _Run:
         return final
 
     def _copy_statistics(self, folder: Path) -> None:
-        """Those of the model that training began with: its latents are the same."""
+        """Copies the latent statistics of the initial model, whose autoencoder is the same."""
         from unstill.models.registry import defaults_of
 
         statistics = defaults_of(self.recipe.model).get("statistics")
@@ -392,7 +407,7 @@ class _Run:
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Warm-up, constant, and a linear fall to 0 over the last `decay` of the steps."""
+    """The learning rate of a step: linear warm-up, constant, linear decay to 0 over the last `decay` of the steps."""
     o = recipe.train
     left = (o.steps - step) / (o.decay * o.steps) if o.decay else 1.0
     return o.learning_rate * min(1.0, (step + 1) / max(1, o.warmup)) * min(1.0, left)
