@@ -1,9 +1,10 @@
-"""A cache of what frozen networks make of clips: latents, image latents, tokens, each clip encoded once.
+"""
+A cache of clips encoded by frozen networks (latents, image latents, tokens); each clip is encoded once.
 
-The cache of one data set and one model lies in a subfolder named by the fingerprint of both and of all settings, so
-that a stale one is never found. It is made in parts of `CLIPS_PER_PART` clips, each written whole or not at all:
-several processes share the parts, and work that was killed goes on with the parts that are missing. Floating-point
-tensors are stored in float16 (a relative error of at most 2^-11, or 0.05 %) and come back as float32.
+The cache of a data set and a model is a subfolder named by a hash of both and of all settings, so that a stale cache
+is never used. It consists of parts of `CLIPS_PER_PART` clips, each written atomically: several processes share the
+parts, and an interrupted run computes only the missing ones. Floating-point tensors are stored in float16 (a relative
+error of at most 2^-11, or 0.05 %) and returned as float32.
 """
 
 import hashlib
@@ -36,12 +37,12 @@ CLIPS_PER_PART = 64
 _KEY = "unstill.cache"
 
 Encode = Callable[[Sample, torch.Generator], Mapping[str, torch.Tensor]]
-"""From a clip, and a generator for what is drawn, to named tensors of the same shapes for every clip."""
+"""Maps a clip and a generator to named tensors, of the same shapes for every clip."""
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """One clip as `Encode` made it: named tensors (float32, or whole numbers), and what the sample told otherwise."""
+class CachedClip:
+    """One encoded clip: named tensors (float32, or integers), and the metadata of its `Sample`."""
 
     tensors: dict[str, torch.Tensor]
     caption: str
@@ -52,13 +53,14 @@ class Encoded:
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Which cache. Everything its content depends on is in its name.
+    """
+    Identifies a cache by everything that its content depends on.
 
     Attributes:
-        folder: holds the caches of any number of data sets and models, each in a subfolder.
+        folder: contains the caches of any number of data sets and models, each in a subfolder.
         source: of the clips; clip i is `source[i]`, the same in every epoch.
-        model: tells the encoders and their settings apart: `fingerprint_of` their weights, and what else decides.
-        seed: of the generators that `Encode` gets, one for each clip.
+        model: identifies the encoders and their settings, for example by `fingerprint_of` their weights.
+        seed: of the generators for `Encode`, one for each clip.
     """
 
     folder: Path
@@ -68,13 +70,13 @@ class CacheSettings:
 
     @cached_property
     def key(self) -> str:
-        """Another one for another data set, model, setting or seed."""
+        """A hash that differs for every data set, model, setting and seed."""
         content = json.dumps([VERSION, CLIPS_PER_PART, self.source.fingerprint, self.model, self.seed])
         return hashlib.sha256(content.encode()).hexdigest()
 
     @cached_property
     def parts(self) -> dict[Path, range]:
-        """The files of a full cache, and the clips of each."""
+        """The files of a complete cache, and the indices of the clips in each."""
         folder, clips = Path(self.folder) / self.key[:16], range(len(self.source))
         starts = clips[::CLIPS_PER_PART]
         return {folder / f"part-{n:06d}.safetensors": clips[s : s + CLIPS_PER_PART] for n, s in enumerate(starts)}
@@ -88,7 +90,7 @@ class _ClipText(Stored):
 
 
 class _PartText(Stored):
-    """The JSON text in a part: of which cache it is, and one entry per row."""
+    """The JSON metadata of a part: the key of its cache, and one entry per row."""
 
     key: str
     clips: list[_ClipText] = Field(max_length=CLIPS_PER_PART)
@@ -102,13 +104,16 @@ def fill_cache(
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Encode what is missing. With several processes, wait for all of them before `open_cache`.
+    """
+    Encodes the missing clips. With several processes, wait for all of them before `open_cache`.
 
-    A clip that cannot be read is named in a warning and left out.
+    A clip that cannot be read is skipped with a warning.
 
     Args:
-        shard: (index, count): this process makes every count-th part.
-        workers: processes that read ahead; 0 reads in this one.
+        settings: of the cache.
+        encode: maps a clip to tensors.
+        shard: (index, count): this process computes every count-th part.
+        workers: processes that read ahead; 0 reads in this process.
         progress: called with (clips done, clips of this process).
 
     Raises:
@@ -117,13 +122,13 @@ def fill_cache(
     index, shards = shard
     if not 0 <= index < shards:
         raise UnstillError(f"shard is (index, count) with 0 <= index < count, but got {shard}.")
-    mine = list(settings.parts.items())[index::shards]
-    missing = [(file, clips) for file, clips in mine if not file.exists()]
-    total = sum(len(clips) for _, clips in mine)
+    own_parts = list(settings.parts.items())[index::shards]
+    missing = [(file, clips) for file, clips in own_parts if not file.exists()]
+    total = sum(len(clips) for _, clips in own_parts)
     done = total - sum(len(clips) for _, clips in missing)
     reading = read_ahead(settings.source, [clip for _, clips in missing for clip in clips], workers)
     for file, clips in missing:
-        encoded: list[Encoded] = []
+        encoded: list[CachedClip] = []
         for clip in clips:
             sample, reason = next(reading)
             if sample is None:
@@ -131,7 +136,7 @@ def fill_cache(
             else:
                 tensors = encode(sample, generator_for("cache", settings.seed, clip))
                 halved = {name: _storable(tensor, name, sample.name) for name, tensor in tensors.items()}
-                encoded.append(Encoded(halved, sample.caption, sample.fps, sample.name, sample.motion))
+                encoded.append(CachedClip(halved, sample.caption, sample.fps, sample.name, sample.motion))
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -139,12 +144,13 @@ def fill_cache(
 
 
 def open_cache(settings: CacheSettings) -> "LatentCache":
-    """The filled cache.
+    """
+    Opens a complete cache.
 
     Raises:
         UnstillError: parts are missing, damaged or empty.
     """
-    places = list[tuple[Path, int]]()
+    rows = list[tuple[Path, int]]()
     missing = [file for file in settings.parts if not file.exists()]
     if missing:
         raise UnstillError(
@@ -155,37 +161,37 @@ def open_cache(settings: CacheSettings) -> "LatentCache":
         with _opened(file) as (_, text):
             if text.key != settings.key:
                 raise UnstillError(f"{file} belongs to another cache; delete it, and it is made again.")
-            places += [(file, row) for row in range(len(text.clips))]
-    if not places:
+            rows += [(file, row) for row in range(len(text.clips))]
+    if not rows:
         raise UnstillError(f"None of the {len(settings.source)} clips could be read; see the warnings.")
-    return LatentCache(settings, tuple(places))
+    return LatentCache(settings, tuple(rows))
 
 
 @dataclass(frozen=True)
 class LatentCache:
-    """The clips of a full cache, by index: `unstill.data.loading.Loader` takes it in place of a source."""
+    """The clips of a complete cache, by index; `unstill.data.loading.Loader` accepts it like a source."""
 
     settings: CacheSettings
-    places: tuple[tuple[Path, int], ...]  # file and row of every clip
+    rows: tuple[tuple[Path, int], ...]  # file and row of every clip
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.rows)
 
-    def __getitem__(self, index: int) -> Encoded:
+    def __getitem__(self, index: int) -> CachedClip:
         return self.read(index)
 
-    def read(self, index: int, epoch: int = 0) -> Encoded:
+    def read(self, index: int, epoch: int = 0) -> CachedClip:
         """Clip `index`, the same in every epoch; raises UnstillError if the file is damaged."""
-        file, row = self.places[index]
+        file, row = self.rows[index]
         with _opened(file) as (part, text):
             tensors = {name: _restored(part.get_slice(name)[row]) for name in part.keys()}  # noqa: SIM118
             if wrong := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
                 raise ValueError(f"{wrong[0]} holds NaN or infinity")
-        return Encoded(tensors, **text.clips[row].model_dump())
+        return CachedClip(tensors, **text.clips[row].model_dump())
 
     def name(self, index: int) -> str:
-        """Tells a person which clip `index` is, or where it lies if that cannot be read."""
-        file, row = self.places[index]
+        """The name of clip `index` for messages, or its file and row if that cannot be read."""
+        file, row = self.rows[index]
         try:
             with _opened(file) as (_, text):
                 return text.clips[row].name
@@ -194,7 +200,7 @@ class LatentCache:
 
 
 def fingerprint_of(*modules: torch.nn.Module) -> str:
-    """Equal only for equal weights, names and types: for `CacheSettings.model`."""
+    """A hash of the names, dtypes and values of all weights, for `CacheSettings.model`."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in _tensors(module):
@@ -226,8 +232,8 @@ def _restored(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _write(file: Path, key: str, encoded: list[Encoded]) -> None:
-    shapes = [{name: tuple(tensor.shape) for name, tensor in one.tensors.items()} for one in encoded]
+def _write(file: Path, key: str, encoded: list[CachedClip]) -> None:
+    shapes = [{name: tuple(tensor.shape) for name, tensor in clip.tensors.items()} for clip in encoded]
     other = next((number for number, shape in enumerate(shapes) if shape != shapes[0]), 0)
     if other:
         raise UnstillError(
@@ -237,13 +243,13 @@ def _write(file: Path, key: str, encoded: list[Encoded]) -> None:
     names = shapes[0] if shapes else ()
     clips = [{"caption": e.caption, "fps": e.fps, "name": e.name, "motion": e.motion} for e in encoded]
     with replacing(file) as temporary:
-        stacked = {name: torch.stack([one.tensors[name] for one in encoded]) for name in names}
+        stacked = {name: torch.stack([clip.tensors[name] for clip in encoded]) for name in names}
         save_file(stacked, temporary, {_KEY: json.dumps({"key": key, "clips": clips})})
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[tuple[Any, _PartText]]:
-    """A part, and the text that describes it."""
+    """Opens a part; yields the file and its metadata."""
     try:
         with safe_open(file, "pt") as part:
             text = _PartText.model_validate_json((part.metadata() or {}).get(_KEY, ""), strict=True)

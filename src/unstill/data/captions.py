@@ -1,4 +1,4 @@
-"""What is said about clips of the synthetic world: one code per word, or a sentence."""
+"""Captions of clips of the synthetic world: word codes or sentences."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,18 @@ from unstill.data.synthetic_world import BACKGROUNDS, COLOURS, FRAMES, Motion, S
 
 WORDS = (*COLOURS, *SHAPES, "and", "over", "drifting", "resting", "left", "right", "up", "down", "picture")
 LENGTH = 12  # words a caption may have
-RESTING = 0.004  # picture sides per frame: what comes no farther than this, over the clip, is said to be resting
+RESTING = 0.004  # picture sides per frame: slower objects are called "resting"
 
 
 def codes(scene: Scene, motion: Motion, frames: int = FRAMES, backwards: bool = False) -> Tensor:
     """
-    The captions of N clips of one or two toys as numbers, (N, LENGTH) uint8: 1 + index into WORDS, 0 after the last.
+    The captions of N clips of one or two toys as word codes.
 
-    The direction is where the first toy (without toys: the background) is after `frames` frames; of a clip that is
-    played `backwards` it is the opposite one. A clip without toys is told by its ground alone.
+    The direction is that of the first toy (without toys: of the background) over `frames` frames, reversed for a clip
+    that is played `backwards`. The caption of a clip without toys names its ground alone.
+
+    Returns:
+        (N, LENGTH) uint8: 1 + index into WORDS, padded with 0.
     """
     code = {word: i + 1 for i, word in enumerate(WORDS)}
     centres, _ = paths(scene, motion, frames)
@@ -42,23 +45,23 @@ def codes(scene: Scene, motion: Motion, frames: int = FRAMES, backwards: bool = 
         slots += [(word("and"), second), (colour[:, 1], second), (shape[:, 1], second)]
     slots += [(torch.where(rests, code["resting"], code["drifting"]), torch.ones_like(first)), (heading, ~rests)]
     slots += [(word("over"), first), (ground, first)]
-    words, said = (torch.stack(column, 1) for column in zip(*slots, strict=True))
-    order = torch.argsort((~said).to(torch.uint8), dim=1, stable=True)  # what is not said goes to the end, as zeros
-    told = torch.zeros(len(words), LENGTH, dtype=torch.uint8, device=words.device)
-    told[:, : words.shape[1]] = (words * said).gather(1, order).to(torch.uint8)
-    return told
+    words, used = (torch.stack(column, 1) for column in zip(*slots, strict=True))
+    order = torch.argsort((~used).to(torch.uint8), dim=1, stable=True)  # moves unused slots to the end, as zeros
+    padded = torch.zeros(len(words), LENGTH, dtype=torch.uint8, device=words.device)
+    padded[:, : words.shape[1]] = (words * used).gather(1, order).to(torch.uint8)
+    return padded
 
 
 def captions(scene: Scene, motion: Motion, frames: int = FRAMES, backwards: bool = False) -> list[str]:
-    """The same as sentences, such as "a red ring and a blue star drifting left over green"."""
+    """The captions as sentences, such as "a red ring and a blue star drifting left over green"."""
     return [_sentence([WORDS[i - 1] for i in row if i]) for row in codes(scene, motion, frames, backwards).tolist()]
 
 
 def _sentence(words: list[str]) -> str:
-    """With articles: before a colour that a shape follows, and before a picture."""
-    said = []
+    """Joins words, with articles before "picture" and before a colour that is followed by a shape."""
+    sentence = []
     for word, after in zip(words, [*words[1:], ""], strict=True):
         if word == "picture" or (word in COLOURS and after in SHAPES):
-            said.append("an" if word[0] in "aeiou" else "a")
-        said.append(word)
-    return " ".join(said)
+            sentence.append("an" if word[0] in "aeiou" else "a")
+        sentence.append(word)
+    return " ".join(sentence)

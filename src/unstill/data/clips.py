@@ -1,4 +1,4 @@
-"""Clip data sets: a folder of videos becomes a sequence of clips, read one at a time."""
+"""Clip data sets: a folder of videos as a sequence of clips, read one at a time."""
 
 import hashlib
 import logging
@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def video_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """All video files below a folder, in natural order of their relative paths.
+    """
+    All video files below a folder, in natural order of their relative paths.
 
-    Subfolders that may not be read are reported as warnings. Nothing is opened.
+    No file is opened; subfolders without read permission are reported as warnings.
 
     Raises:
         UnstillError: no such folder, or no video in it.
@@ -33,25 +34,26 @@ def video_files(folder: str | os.PathLike[str]) -> list[Path]:
     def report(error: OSError) -> None:
         log.warning("Skipping %s: %s.", error.filename, error.strerror)
 
-    found = [
+    videos = [
         Path(parent, name)
         for parent, _, names in os.walk(folder, onerror=report)
         for name in names
         if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
     ]
-    if not found:
+    if not videos:
         kinds = " ".join(sorted(VIDEO_SUFFIXES))
         raise UnstillError(f"The folder {folder} holds no videos (looked for {kinds}, subfolders included).")
-    return sorted(found, key=lambda file: natural_key(file.relative_to(folder).as_posix()))
+    return sorted(videos, key=lambda file: natural_key(file.relative_to(folder).as_posix()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipFolder:
-    """The clips of a folder of videos: `len(clips)`, `clips[i]`, and iteration that skips what cannot be read.
+    """
+    The clips of a folder of videos: `len(clips)`, `clips[i]`, and iteration that skips unreadable videos.
 
-    Clip i comes from video i // clips_per_video. Its start is uniform over the places where the whole clip fits, drawn
-    from (seed, relative path, number): independent of order, of the other videos and of how the work is shared out.
-    A video that does not tell its length is read from its beginning.
+    Clip i is from video i // clips_per_video. Its start is uniform over the times at which the whole clip fits, drawn
+    from (seed, relative path, number): independent of the order, the other videos and the division of the work. A
+    video of unknown length is read from its beginning.
 
     Attributes:
         folder: searched with its subfolders, once, at construction.
@@ -107,21 +109,29 @@ class ClipFolder:
 def clip_window(
     info: VideoInfo, frames: int, fps: float | None, stride: int | tuple[int, int], drawn: random.Random
 ) -> tuple[float, int]:
-    """Where a clip begins, in seconds, and its stride: uniform over the places where the whole clip fits.
-
-    A stride (low, high) is drawn first to last among those with which the clip fits, and is low where none is. A video
-    that does not tell its length is read from its beginning.
     """
-    place = drawn.random()
+    Draws the start and the stride of a clip, uniformly over those with which the whole clip fits.
+
+    Args:
+        info: of the video; one of unknown length is read from its beginning.
+        frames: of the clip.
+        fps: sampling rate; `None`: the video's own.
+        stride: in stored frames; (low, high) is drawn from those that fit, and is low if none does.
+        drawn: the random numbers.
+
+    Returns:
+        The start in seconds, and the stride.
+    """
+    fraction = drawn.random()
     low, high = stride if isinstance(stride, tuple) else (stride, stride)
     length = info.duration or 0.0
     if high > low:
         fitting = int((length * info.fps - 2) / max(frames - 1, 1))
         high = max(low, min(high, fitting))
         low += int(drawn.random() * (high - low + 1))
-    # One frame is kept in reserve: announced lengths are rounded.
-    room = length - ((frames - 1) * low + 2) / (fps or info.fps)
-    return max(0.0, room) * place, low
+    # One frame of margin, since the lengths in file headers are rounded.
+    margin = length - ((frames - 1) * low + 2) / (fps or info.fps)
+    return max(0.0, margin) * fraction, low
 
 
 def iterate_clips(
@@ -132,8 +142,9 @@ def iterate_clips(
     clips_per_video: int = 1,
     seed: int | None = 0,
 ) -> Iterator[Clip]:
-    """Stream the clips of a folder of videos, one in memory at a time; see `ClipFolder`.
+    """
+    Iterates over the clips of a folder of videos, one in memory at a time; see `ClipFolder` for the arguments.
 
-    A video that is damaged or too short is named in a warning and skipped.
+    A video that is damaged or too short is skipped with a warning.
     """
     yield from ClipFolder(folder=folder, frames=frames, fps=fps, size=size, clips_per_video=clips_per_video, seed=seed)

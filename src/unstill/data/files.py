@@ -1,8 +1,9 @@
-"""Writing files: whole or not at all, never over what this program did not write, nothing left behind.
+"""
+Atomic writing of files and folders, which never overwrites other programs' files and leaves no temporary files behind.
 
-Everything is written into a folder `.unstill-ID` beside its place, flushed to the disk and renamed. Beside that folder
-lies `.unstill-ID.lock`, which the process holds locked. The operating system takes the lock from a process that dies,
-so that `sweep` can tell what a killed process has left and remove it.
+Everything is written into a folder `.unstill-ID` next to its destination, flushed to the disk and renamed. The process
+holds a lock on `.unstill-ID.lock` next to that folder. The operating system releases the lock of a process that ends,
+so that `sweep` can recognise and remove the temporary files of killed processes.
 """
 
 import errno
@@ -22,7 +23,7 @@ from unstill.errors import UnstillError
 
 PICTURE_NAME = "frame_{:05d}.png"
 PICTURE_KEY = "unstill:fps"
-"""The text chunk of a PNG in which `write_video` records the frame rate; it also tells its frames from others."""
+"""The PNG text chunk in which `write_video` records the frame rate; it also identifies frames of this program."""
 _PICTURE = re.compile(r"frame_\d{5,}\.png")
 _LOCK = re.compile(r"(\.unstill-[0-9a-f]{16})\.lock")
 _REPLACED = ".replaced"
@@ -32,45 +33,48 @@ _swept: set[Path] = set()
 
 @contextmanager
 def beside(parent: Path) -> Iterator[Path]:
-    """A new folder in `parent` (made if missing) for the time of the block.
+    """
+    A temporary folder in `parent`, which is created if missing, for the duration of the context.
 
-    If the process dies in the block, `sweep` removes the folder; the first `beside` of a process in a place does.
+    If the process is killed, `sweep` removes the folder; it runs at the first `beside` of a process in a folder.
 
     Raises:
-        OSError: the place cannot be written; `told` around it makes a sentence of that.
+        OSError: `parent` cannot be written; `told` converts this into an `UnstillError`.
     """
-    made = parent / f".unstill-{secrets.token_hex(8)}"
+    folder = parent / f".unstill-{secrets.token_hex(8)}"
     parent.mkdir(parents=True, exist_ok=True)
     if parent.resolve() not in _swept:
         sweep(parent)
         _swept.add(parent.resolve())
-    lock = FileLock(f"{made}.lock")
-    Path(lock.lock_file).touch()  # filelock would wait for ever in a place like /proc that makes no files
+    lock = FileLock(f"{folder}.lock")
+    Path(lock.lock_file).touch()  # filelock would wait forever where no files can be created, such as /proc
     lock.acquire()
     try:
-        made.mkdir(mode=0o700)  # the place may be one that users share
-        yield made
+        folder.mkdir(mode=0o700)  # `parent` may be shared with other users
+        yield folder
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         _unlink(lock)
 
 
 def sweep_all(folder: Path) -> None:
-    """`sweep` for a folder of this program's and all folders in it."""
+    """`sweep` for a folder and all folders in it."""
     for parent, _, _ in os.walk(folder):
         sweep(Path(parent))
 
 
 @contextmanager
 def alone(folder: Path, busy: str, patience: float) -> Iterator[None]:
-    """The only process that works in `folder` for the time of the block.
+    """
+    An exclusive lock on `folder` for the duration of the context.
 
     Args:
-        busy: the sentence for a folder in which another process works.
-        patience: seconds to wait; the helpers of a process that was killed end only seconds after it.
+        folder: to lock.
+        busy: the error message if another process holds the lock.
+        patience: seconds to wait; the workers of a killed process end only seconds after it.
 
     Raises:
-        UnstillError: another process works there.
+        UnstillError: another process holds the lock.
     """
     lock = FileLock(folder / ".unstill.lock")
     try:
@@ -85,11 +89,11 @@ def alone(folder: Path, busy: str, patience: float) -> Iterator[None]:
 
 def sweep(parent: Path) -> None:
     """
-    Removes the temporary folders in `parent` whose processes no longer live, and nothing else. A folder that such a
-    process had moved out of the way and not replaced yet is put back.
+    Removes temporary folders in `parent` whose processes have ended, and nothing else. A folder that such a process
+    had moved aside but not yet replaced is restored.
     """
     try:
-        names = [found[1] for entry in os.scandir(parent) if (found := _LOCK.fullmatch(entry.name))]
+        names = [match[1] for entry in os.scandir(parent) if (match := _LOCK.fullmatch(entry.name))]
     except OSError:
         return
     for name in names:
@@ -104,7 +108,7 @@ def sweep(parent: Path) -> None:
 
 
 def _unlink(lock: FileLock) -> None:
-    """Removes a lock's file and gives the lock back. In this order, except on Windows, which keeps open files."""
+    """Removes a lock's file, then releases the lock; in reverse on Windows, which cannot remove open files."""
     if os.name == "nt":
         lock.release()
     with suppress(OSError):
@@ -114,15 +118,15 @@ def _unlink(lock: FileLock) -> None:
 
 @contextmanager
 def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
-    """A temporary path to write to; it takes the place of `path` when the block ends without an error.
+    """
+    A temporary path to write to; it replaces `path` when the context ends without an error.
 
     Args:
-        path: the final file or folder. Missing parents are made.
-        folder: `path` is a folder of written frames. One that holds anything else is never replaced.
+        path: the final file or folder. Missing parents are created.
+        folder: `path` is a folder of frames. One that contains anything else is never replaced.
 
     Raises:
-        UnstillError: the place cannot be written, whatever the block raised OSError for (full disk, permissions ...),
-            or safetensors and torch.save their own errors.
+        UnstillError: `path` cannot be written (full disk, permissions ...).
     """
     if folder and path.exists() and not path.is_dir():
         raise UnstillError(f"{path} is a file, but a folder of pictures was to be written there; choose another name.")
@@ -145,9 +149,10 @@ def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
 
 
 def move(new: Path, path: Path) -> None:
-    """Flushes `new`, which lies in a folder of `beside`, to the disk and renames it to `path`.
+    """
+    Flushes `new`, which is in a folder of `beside`, to the disk and renames it to `path`.
 
-    A folder that is replaced is moved out of the way first and removed with the folder of `beside`.
+    An existing folder is first moved aside, and removed together with the folder of `beside`.
     """
     flush(new)
     if path.is_dir() and not path.is_symlink():
@@ -164,7 +169,7 @@ def move(new: Path, path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Has a file, or all files of a folder, written to the disk."""
+    """Flushes a file, or all files of a folder, to the disk."""
     for folder, _, names in os.walk(path):
         for name in names:
             _flush_one(Path(folder, name))
@@ -194,7 +199,7 @@ def _is_frame(path: Path) -> bool:
 
 @contextmanager
 def told(path: Path, left: str = "nothing half-written was left behind") -> Iterator[None]:
-    """Around writing to `path`: what the disk refuses becomes an `UnstillError`, which ends with what is `left`."""
+    """Converts errors of writing to `path` into an `UnstillError` whose message ends with `left`."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -211,13 +216,13 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def cannot_write(path: Path, error: BaseException, left: str = "nothing half-written was left behind") -> UnstillError:
-    """The sentence for a place that cannot be written."""
+    """The error for a path that cannot be written."""
     if is_disk_full(error):
         return UnstillError(
             f"{path} cannot be written (no space left on the disk): free some space, or write somewhere else; {left}."
         )
-    in_the_way = next((one for one in (path, *path.parents) if os.path.exists(one) and not os.path.isdir(one)), None)
+    blocking = next((p for p in (path, *path.parents) if os.path.exists(p) and not os.path.isdir(p)), None)
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    if in_the_way is not None and in_the_way != path:
-        reason = f"{in_the_way} is a file, not a folder"
+    if blocking is not None and blocking != path:
+        reason = f"{blocking} is a file, not a folder"
     return UnstillError(f"{path} cannot be written ({reason}): choose another place; {left}.")

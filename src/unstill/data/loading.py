@@ -1,8 +1,9 @@
-"""Batches for training, from any source: shuffled anew in every epoch, endless, and a function of the step alone.
+"""
+Batches for training from any source: reshuffled in every epoch, endless, and a function of the step alone.
 
-Clip n of a run is place n % len(source) of epoch n // len(source), in an order drawn from (seed, epoch). So a run goes
-on exactly where it was from nothing but its step number, and the clips of a step are the same however many processes
-and workers read them.
+Clip n of a run is at position n % len(source) of epoch n // len(source), in an order drawn from (seed, epoch). A run
+therefore resumes exactly from its step number, and the clips of a step do not depend on the number of processes or
+workers.
 """
 
 import logging
@@ -25,17 +26,17 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 TRIES = 32
-"""How many other clips are tried for one that cannot be read."""
+"""Maximal number of replacements tried for a clip that cannot be read."""
 
 
 class Indexed(Protocol[T_co]):
-    """What can be read by number."""
+    """Anything with items by index."""
 
     def __getitem__(self, index: int, /) -> T_co: ...
 
 
 class Readable(Protocol[T_co]):
-    """What can be loaded: a `Source` of clips, or a cache of their latents."""
+    """A data set that `Loader` can read: a `Source` of clips, or a cache of their latents."""
 
     def __len__(self) -> int: ...
     def read(self, index: int, epoch: int = 0) -> T_co: ...
@@ -44,17 +45,19 @@ class Readable(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class Loader(Generic[T]):
-    """Batches of a source; `loader.batches(step)` is an endless iterator that begins at any step.
+    """
+    Batches of a source; `loader.batches(step)` is an endless iterator that can begin at any step.
 
-    A clip that cannot be read is reported, once by its name, and replaced by another one that depends on the place in
-    the run alone.
+    A clip that cannot be read is reported once and replaced by another one, which depends only on the position in the
+    run.
 
     Attributes:
         source: of clips, or of cached latents.
         batch: clips per step, over all processes.
         seed: of the order.
-        process: the number of this process, of `processes`; each gets its share of every batch.
-        workers: processes that read ahead; 0 reads in this one, while the training waits.
+        process: index of this process; each process gets its share of every batch.
+        processes: number of processes.
+        workers: processes that read ahead; 0 reads in this process, while the training waits.
 
     Raises:
         UnstillError: a batch that the processes cannot share.
@@ -75,10 +78,11 @@ class Loader(Generic[T]):
             )
 
     def batches(self, step: int = 0) -> Iterator[list[T]]:
-        """This process's share of the batch of every step from `step` on, in lists of batch / processes clips.
+        """
+        Yields this process's share, batch / processes clips, of the batch of every step from `step` on.
 
         Raises:
-            UnstillError: a clip could not be read, nor could any of the up to `TRIES` others that were tried.
+            UnstillError: neither a clip nor any of up to `TRIES` replacements could be read.
         """
         loader = DataLoader(
             _Places(self.source, self.seed),
@@ -87,7 +91,7 @@ class Loader(Generic[T]):
             num_workers=self.workers,
             collate_fn=_unchanged,
             worker_init_fn=_undisturbed,
-            generator=torch.Generator(),  # its own: the global one belongs to the training, and is restored with it
+            generator=torch.Generator(),  # keeps the global generator, which checkpoints restore, untouched
         )
         for read in loader:
             for name, reason in read.failures:
@@ -100,9 +104,13 @@ class Loader(Generic[T]):
 
 
 def read_ahead(source: Indexed[T], indices: Sequence[int], workers: int = 0) -> Iterator[tuple[T | None, str]]:
-    """Clips in the order of `indices`, each once: (clip, ""), or (None, the reason) for one that cannot be read.
+    """
+    Yields the clips in the order of `indices`: (clip, ""), or (None, reason) for one that cannot be read.
 
-    With `workers` processes reading ahead, the caller works on one clip while the next ones are decoded.
+    Args:
+        source: anything with items by index.
+        indices: of the clips.
+        workers: processes that decode the next clips while the caller works on one.
     """
     yield from DataLoader(
         _Each(source),
@@ -126,7 +134,7 @@ _order = lru_cache(maxsize=2)(permutation)  # a batch may lie across two epochs
 
 @dataclass(frozen=True)
 class _Read(Generic[T]):
-    """What comes back from a worker. Errors travel as text: the DataLoader would bury them in a traceback."""
+    """The result of a worker. Errors are passed as text, since the DataLoader would wrap them in a traceback."""
 
     clips: list[T]
     failures: list[tuple[str, str]]  # name, reason
@@ -135,7 +143,7 @@ class _Read(Generic[T]):
 
 @dataclass(frozen=True)
 class _Places(Dataset, Generic[T]):
-    """Reads the clips at the given places of a run."""
+    """Reads the clips at given positions of a run."""
 
     source: Readable[T]
     seed: int
@@ -157,7 +165,7 @@ class _Places(Dataset, Generic[T]):
         return _Read(clips, failures)
 
     def _candidates(self, n: int) -> Iterator[tuple[int, int]]:
-        """The clip at place n, then others, each once."""
+        """The clip at position n, then replacements, each once."""
         length = len(self.source)
         index, epoch = place(n, length, self.seed)
         yield index, epoch
@@ -167,7 +175,7 @@ class _Places(Dataset, Generic[T]):
 
 @dataclass(frozen=True)
 class _Each(Dataset, Generic[T]):
-    """One clip, or why there is none."""
+    """Returns a clip, or the reason why it cannot be read."""
 
     source: Indexed[T]
 
@@ -180,7 +188,7 @@ class _Each(Dataset, Generic[T]):
 
 @dataclass(frozen=True)
 class _Shares:
-    """The places of one process in every step."""
+    """The positions of one process in every step."""
 
     step: int
     batch: int
@@ -196,7 +204,7 @@ class _Shares:
 
 
 def _undisturbed(worker: int) -> None:
-    """A Ctrl-C on the terminal reaches every process; when a worker ends is the reading process's to say."""
+    """Ignores Ctrl-C, which a terminal sends to every process: the reading process ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

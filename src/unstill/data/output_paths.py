@@ -1,4 +1,4 @@
-"""Names of results: whether they can be written is found out before the long work."""
+"""Checks, before a long computation, that its results can be written."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from unstill.errors import UnstillError
 
 def check_writable(out: Path) -> None:
     """
-    Makes the folder of `out`, tries to write there, and removes what killed processes left.
+    Creates the folder of `out`, tests that it is writable, and removes temporary files of killed processes.
 
     Raises:
-        UnstillError: nothing can be written there.
+        UnstillError: it cannot be written.
     """
     check_name(out)
     try:
@@ -27,7 +27,7 @@ def check_writable(out: Path) -> None:
 
 
 def check_file(out: Path) -> None:
-    """As `check_writable`, for what will be one file; raises `UnstillError` if a folder has its name."""
+    """`check_writable` for a single file; raises `UnstillError` also if `out` is a folder."""
     check_name(out)
     if out.is_dir():
         raise UnstillError(f"--out {out} is a folder; name a file in it, for example {out / 'result'}{out.suffix}.")
@@ -35,7 +35,7 @@ def check_file(out: Path) -> None:
 
 
 def check_video_name(out: Path) -> None:
-    """Raises `UnstillError` if `out` cannot become a video: unknown suffix, or a name taken by something else."""
+    """Raises `UnstillError` if a video cannot be written to `out`: unknown suffix, or a path of another kind."""
     from unstill.data.encode import ENCODERS
 
     check_name(out)

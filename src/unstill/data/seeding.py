@@ -1,4 +1,4 @@
-"""Randomness by name: what is drawn for a key depends on nothing but the key."""
+"""Random generators derived from keys: equal keys give equal numbers, in any process and order."""
 
 import hashlib
 
@@ -6,11 +6,11 @@ import torch
 
 
 def generator_for(*key: str | int) -> torch.Generator:
-    """A generator of its own for every key, such as ("world", seed, epoch, index)."""
+    """A generator seeded by a hash of the key, such as ("world", seed, epoch, index)."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))  # torch takes 32 bits on the CPU
 
 
 def permutation(length: int, *key: str | int) -> torch.Tensor:
-    """(length,) int64: the numbers from 0 on in an order of the key's own."""
+    """(length,) int64: a random permutation determined by the key."""
     return torch.randperm(length, generator=generator_for("order", *key))

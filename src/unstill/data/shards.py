@@ -1,7 +1,8 @@
-"""Webdataset shards: tar files in which the members of a sample share a name, such as 0007.mp4, 0007.txt, 0007.json.
+"""
+Webdataset shards: tar files in which the members of a sample share a name, such as 0007.mp4, 0007.txt, 0007.json.
 
-A shard is indexed once, by its headers, and a clip is then read from its place inside: any sample can be asked for at
-any time, which a stream of samples, however shuffled, cannot give. This needs plain local tar files and no package.
+A shard is indexed once by its tar headers, and clips are then read at their offsets. This gives random access, which
+a shuffled stream of samples does not, but needs uncompressed local tar files.
 """
 
 import logging
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShardListing(Listing):
-    """The videos inside of tar files; names are SHARD/MEMBER."""
+    """The videos in tar files; names are SHARD/MEMBER."""
 
     shards: tuple[str, ...]
     places: np.ndarray  # (N, 3) int64: number of the shard, offset and size of the video in it
@@ -35,21 +36,22 @@ class ShardListing(Listing):
         return Packed(self.folder / self.shards[shard], self.names[index], offset, size)
 
     def chosen(self, indices: Sequence[int]) -> Listing:
-        some = super().chosen(indices)
-        return replace(self, names=some.names, captions=some.captions, places=self.places[np.asarray(indices)])
+        subset = super().chosen(indices)
+        return replace(self, names=subset.names, captions=subset.captions, places=self.places[np.asarray(indices)])
 
     def bytes_of(self, index: int) -> int:
         return int(self.places[index, 2])
 
 
 def list_shards(path: str | os.PathLike[str]) -> ShardListing:
-    """The samples with a video of one tar file, or of all tar files below a folder.
+    """
+    Lists the samples that have a video in one tar file, or in all tar files below a folder.
 
-    The caption is the sample's .txt, or else of its .json the first of `listing.CAPTION_COLUMNS`. Of a shard that is
-    cut off, what is before the cut is taken, with a warning.
+    The caption is the sample's .txt, else the first of `video_index.CAPTION_COLUMNS` in its .json. Of a truncated
+    shard the complete samples are used, with a warning.
 
     Raises:
-        UnstillError: nothing there, no tar file, a compressed one, or no video in any.
+        UnstillError: a missing path, no tar file, a compressed one, or no video in any.
     """
     path = Path(path)
     if path.is_dir():
@@ -78,7 +80,7 @@ def _samples(shard: Path) -> list[tuple[str, str, int, int]]:
         with tarfile.open(shard, "r:") as tar:
             try:
                 for member in tar:
-                    # As webdataset has it: the key is what is before the first dot of the file's name.
+                    # As in webdataset, the key is the part of the file's name before its first dot.
                     folder, _, file = member.name.rpartition("/")
                     key, _, suffix = file.partition(".")
                     key, suffix = f"{folder}/{key}", f".{suffix.lower()}"

@@ -1,9 +1,10 @@
-"""Where training clips come from: a folder of videos with captions, UCF101, tar shards, or the synthetic world.
+"""
+Sources of training clips: a folder of videos with captions, UCF101, tar shards, or the synthetic world.
 
-`open_source(SourceSettings(...))` gives a source: `len(source)` clips, `source[i]`, and `source.read(i, epoch)`, which
-takes another part of the same video in every epoch. A clip depends on the settings, its index and its epoch alone,
-never on workers, processes or what was read before. A video that cannot be read raises UnstillError here;
-`unstill.data.loading` replaces it by another one.
+`open_source(SourceSettings(...))` returns a source: `len(source)` clips, `source[i]`, and `source.read(i, epoch)`,
+which reads another part of the same video in every epoch. A clip depends only on the settings, its index and its
+epoch, not on workers, processes or earlier reads. A video that cannot be read raises UnstillError here;
+`unstill.data.loading` replaces it.
 """
 
 import hashlib
@@ -32,25 +33,26 @@ KINDS: tuple[Kind, ...] = ("folder", "ucf101", "shards", "world")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceSettings:
-    """Which clips. Everything that decides them is here; two equal settings over equal files give equal clips.
+    """
+    Settings that determine the clips of a source: equal settings over equal files give equal clips.
 
     Attributes:
         kind: "folder" (videos below a folder), "ucf101" (a subfolder per class, whose name is the caption), "shards"
             (webdataset tar files: a video and a .txt or .json per sample) or "world" (see data/synthetic_world.py).
-        path: the folder, or for shards a folder of tar files or one of them; none for the world.
-        captions: for a folder: a CSV or JSONL file of captions (see `listing.list_captioned`); without it they are "".
+        path: the folder, or for shards a folder of tar files or one of them; `None` for the world.
+        captions: for a folder: a CSV or JSONL file (see `video_index.list_captioned`); without it captions are "".
         frames: frames per clip.
         size: (H, W) to fill by resize and centre crop.
         fps: rate to sample at, whatever the video's; None takes stored frames, every `stride`-th.
         stride: without `fps`, every stride-th stored frame is taken; (low, high) draws it per clip, uniformly, lowered
             where a video is too short for it. The fps of a sample is then that of its file / stride.
-        clips_per_video: clips from each video, each at a place of its own.
+        clips_per_video: clips from each video, at independent starts.
         limit: at most this many videos of the data set, drawn by `seed`; None takes all.
-        clips: how many clips the world has (in an epoch; every epoch has others).
+        clips: number of clips of the world per epoch; every epoch has different ones.
         speed: (low, high) in [0, 1]: the factor of the world's speeds is drawn from it, uniformly; None: as
             `synthetic_world.sample_motion` draws it.
         both_directions: whether half of the world's clips, drawn at random, are played backwards.
-        seed: of the places, the strides and the world.
+        seed: of the starts, the strides and the world.
     """
 
     kind: Kind = "folder"
@@ -76,8 +78,8 @@ class Sample:
         video: (F, 3, H, W) float32 in [0, 1].
         caption: "" where there is none.
         fps: frames per second of `video` (for DynamiCrafter's and SVD's conditioning).
-        name: tells a person which video it is.
-        motion: its motion level where it is known (the world's: 0 still, 1 lively), else None.
+        name: of the video, for messages.
+        motion: motion level where it is known (in the world: 0 still, 1 fastest), else None.
     """
 
     video: torch.Tensor
@@ -88,7 +90,7 @@ class Sample:
 
     @property
     def pixels(self) -> torch.Tensor:
-        """`video`, under the name it has in `Clip`: what `unstill.statistics_estimation.estimate` reads."""
+        """Alias of `video` with the name used in `Clip`, for `unstill.statistics_estimation.estimate`."""
         return self.video
 
 
@@ -98,21 +100,22 @@ class Source(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Sample: ...
     def read(self, index: int, epoch: int = 0) -> Sample:
-        """Clip `index` as it is in `epoch`; raises UnstillError if it cannot be read, IndexError past the end."""
+        """Clip `index` of `epoch`; raises UnstillError if it cannot be read, IndexError past the end."""
         ...
 
     def name(self, index: int) -> str:
-        """Tells a person which video clip `index` is of."""
+        """The name of the video of clip `index`, for messages."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Equal only for equal settings and files (names and sizes)."""
+        """A hash of the settings and of the names and sizes of the files."""
         ...
 
 
 def open_source(settings: SourceSettings) -> Source:
-    """The clips that `settings` describe. Videos are listed here, and opened when they are read.
+    """
+    Opens the source that `settings` describe. Videos are listed here and opened when they are read.
 
     Raises:
         UnstillError: a folder or caption file that is missing, empty or of another kind, or settings that contradict
@@ -143,7 +146,7 @@ def _listing(settings: SourceSettings) -> Listing:
 
 @dataclass(frozen=True)
 class VideoSource:
-    """Clips of listed videos: clip i is of video i // clips_per_video."""
+    """Clips of listed videos: clip i is from video i // clips_per_video."""
 
     settings: SourceSettings
     listing: Listing
@@ -180,7 +183,7 @@ class VideoSource:
 
 @dataclass(frozen=True)
 class WorldSource:
-    """Clips of the synthetic world: others for every index, epoch and seed, square, and with a known motion level."""
+    """Square clips of the synthetic world with known motion levels, different for every index, epoch and seed."""
 
     settings: SourceSettings
 
@@ -210,8 +213,8 @@ class WorldSource:
     @property
     def fingerprint(self) -> str:
         s = self.settings
-        decides = ("world", s.frames, s.size, s.fps, s.clips, s.seed, s.speed, s.both_directions)
-        return hashlib.sha256(repr(decides).encode()).hexdigest()
+        settings = ("world", s.frames, s.size, s.fps, s.clips, s.seed, s.speed, s.both_directions)
+        return hashlib.sha256(repr(settings).encode()).hexdigest()
 
 
 def _check(s: SourceSettings) -> None:
@@ -245,7 +248,7 @@ def _check(s: SourceSettings) -> None:
             raise UnstillError(f"The source {s.kind} needs a path; pass the folder that holds its videos.")
         return
     if s.path is not None or high > 1:
-        raise UnstillError("The synthetic world is made as it is needed: it takes neither a path nor a stride.")
+        raise UnstillError("The synthetic world is rendered on demand: it takes neither a path nor a stride.")
     slow, fast = s.speed or (0.0, 1.0)
     if not 0 <= slow <= fast <= 1:
         raise UnstillError(f"speed is (low, high) with 0 <= low <= high <= 1, but got ({slow:g}, {fast:g}).")
@@ -256,7 +259,7 @@ def _check(s: SourceSettings) -> None:
 
 
 def guess_kind(path: str | os.PathLike[str]) -> Kind:
-    """What a path on the command line means: the word `world`, tar files, or else a folder of videos."""
+    """The kind of source that a path on the command line means: the word `world`, tar files, or a folder of videos."""
     if str(path) == "world" and not Path(path).exists():
         return "world"
     path = Path(path)
