@@ -187,7 +187,7 @@ def test_conditioning_augmentation_on_the_models_own_schedule(kind: str) -> None
     assert plain.latents == ConditioningAugmentation() and not plain.tell
 
 
-def test_what_is_withheld_and_how_often() -> None:
+def test_what_is_dropped_and_how_often() -> None:
     """DynamiCrafter as released: text below .10, image from .05 to .15; VideoCrafter below .4, and from .2 to .6."""
     r = np.random.default_rng(0).random(20000)
     chances = tensor(np.stack([r, r], 1))
@@ -204,7 +204,7 @@ def test_what_is_withheld_and_how_often() -> None:
         }
         nothing = {"text": torch.zeros(1, 1), "tokens": torch.zeros(1, 1)}
         objective = Objective(family, Flow(), plan_of("svd", "none"), ConditionDropout(text, image, both), nothing)
-        given = objective._withheld(ones, chances)
+        given = objective._drop(ones, chances)
         np.testing.assert_array_equal(given["text"].flatten() == 0, r < second)
         for name in ("tokens", "image"):
             np.testing.assert_array_equal(given[name].flatten() == 0, (r >= first) & (r < last))
