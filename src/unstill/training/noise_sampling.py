@@ -164,20 +164,20 @@ def schedule_of(
     logit_std: float = 0.0,
 ) -> Schedule:
     """
-        The distribution of training noise levels for a forward process.
+    The distribution of training noise levels for a forward process.
 
-        A model with a training table is trained on that table, whatever solver the pipeline samples with.
+    A model with a training table is trained on that table, whatever solver the pipeline samples with.
 
-        Args:
-            process: of the pipeline.
-            log_sigma_mean: EDM: mean of ln sigma.
-            log_sigma_std: EDM: standard deviation of ln sigma.
-            time: EDM: definition of the training time.
-            logit_std: flow matching: standard deviation of the logit; 0 is uniform. The shift is the scheduler's own.
+    Args:
+        process: of the pipeline.
+        log_sigma_mean: EDM: mean of ln sigma.
+        log_sigma_std: EDM: standard deviation of ln sigma.
+        time: EDM: definition of the training time.
+        logit_std: flow matching: standard deviation of the logit; 0 is uniform. The shift is the scheduler's own.
 
-        Raises:
-            UnstillError: the preconditioned networks of Karras et al. (kind `edm`), for which there is no tested loss, except
-            with v-prediction and `sigma_data` 1, where they are those of Stable Video Diffusion.
+    Raises:
+        UnstillError: the preconditioned networks of Karras et al. (kind `edm`), for which there is no tested loss,
+            except with v-prediction and `sigma_data` 1, where they are those of Stable Video Diffusion.
     """
     scheduler = process.scheduler
     if process.kind == "flow":
