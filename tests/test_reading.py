@@ -114,13 +114,14 @@ def test_good_statistics_still_load(tmp_path: Path):
         (MEAN, torch.tensor(1j)),
         ("a word", torch.tensor(1.0)),
         ([1.0, 2.0], torch.tensor(1.0)),
-        (MEAN.to_sparse(), torch.tensor(1.0)),
+        ("sparse", torch.tensor(1.0)),
         (spoilt(MEAN, float("nan")), torch.tensor(1.0)),
         (MEAN[0], torch.tensor(1.0)),
     ],
 )
 def test_published_statistics_are_checked(tmp_path: Path, mean: Any, variance: Any):
     file = tmp_path / "s.pt"
+    mean = MEAN.to_sparse() if isinstance(mean, str) and mean == "sparse" else mean
     torch.save({"Expectation_X0": mean, "Tr_Cov_d": variance}, file)
     refused(lambda: LatentStatistics.load(file), "s.pt")
 

@@ -39,7 +39,7 @@ def test_writes_both_videos_the_comparison_and_the_settings(unstill, model, phot
     assert settings["seed"] == 3 and settings["call"]["num_inference_steps"] == 1
     assert settings["methods"] == [{"name": "early_start", "parameters": {"start": None, "sigma": 6.0}}]
     assert settings["image"]["sha256"] == hashlib.sha256(photo.read_bytes()).hexdigest()
-    assert settings["scheduler"]["class"] == "EulerDiscreteScheduler"
+    assert settings["scheduler"]["class"] == "EDMDPMSolverMultistepScheduler"
     assert settings["scores"].keys() == {"plain", "improved"}
     for words in ("plain", "improved", "moves", "first frame", "walk.mp4", "walk.json"):
         assert words in result.stdout

@@ -274,16 +274,19 @@ def largest(pipe: Any, bytes_: int, call: Callable[[], Any]) -> int:
     found = []
 
     def weigh(*_: Any) -> None:
-        # What a compiler has left lying about has no memory.
-        tensors = (x for x in gc.get_objects() if type(x) in (torch.Tensor, torch.nn.Parameter))
+        # What a compiler has left, and sparse tensors, have no storage.
+        tensors = [x for x in gc.get_objects() if type(x) in (torch.Tensor, torch.nn.Parameter)]
+        tensors = [x for x in tensors if x.layout is torch.strided]
         sizes = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
         found.append(sum(size for size in sizes.values() if size >= bytes_))
 
     handle = getattr(pipe, "unet", None) or pipe.transformer
     handle = handle.register_forward_pre_hook(weigh)
     gc.collect()
-    call()
-    handle.remove()
+    try:
+        call()
+    finally:
+        handle.remove()
     return max(found)
 
 
