@@ -21,7 +21,7 @@ import unstill
 from unstill.data import synthetic_world
 from unstill.hooks import sampling
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.fingerprint import fingerprint
+from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.toys import measure_toys, toy_masks
 from unstill.methods.base import Method
 from unstill.metrics import motion_score
@@ -176,4 +176,4 @@ def opened(options: argparse.Namespace, model: str = "pico") -> tuple[PicoPipeli
     pipe.set_progress_bar_config(disable=True)
     if options.bfloat16:
         pipe.transformer.to(torch.bfloat16)
-    return pipe, f"{fingerprint(model)} {pipe.transformer.dtype}"
+    return pipe, f"{model_fingerprint(model)} {pipe.transformer.dtype}"

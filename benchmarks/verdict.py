@@ -18,7 +18,7 @@ from torch import Tensor
 from unstill.data import synthetic_world
 from unstill.hooks import apply
 from unstill.methods.early_start import EarlyStart
-from unstill.metrics.quick_scores import kept, measure, verdict
+from unstill.metrics.quick_scores import kept, measure, scores_verdict
 from unstill.models.pico import PicoPipeline
 
 
@@ -80,7 +80,7 @@ def main() -> None:
         for row, scores in rows.items():
             print(name, row, "kept", *(f"{kept(one):.2f}" for one in scores))
             if row not in ("200", "200, another seed") and not row.startswith("true"):
-                print(*(verdict(plain, one) for plain, one in zip(rows["200"], scores, strict=True)), sep="\n")
+                print(*(scores_verdict(plain, one) for plain, one in zip(rows["200"], scores, strict=True)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from benchmarks.papers import experiments, leak, time_noise
 from benchmarks.papers.pages import ORDER, comparison_table, write_experiment
 from benchmarks.papers.verdicts import Finding, Measured
 from unstill.lab.comparison_plots import drawn
-from unstill.lab.diagnosis_report import columns, rows, verdict
+from unstill.lab.diagnosis_report import columns, diagnosis_verdict, rows
 from unstill.lab.sweeps import SWEEPS
 
 
@@ -122,7 +122,7 @@ def diagnosis(given: argparse.Namespace) -> list[Finding]:
             columns=columns(found.diagnosis),
             rows=rows(found.diagnosis),
             figures=leak.figures(found.diagnosis, found.response),
-            words=verdict(found.diagnosis),
+            words=diagnosis_verdict(found.diagnosis),
             versions=found.versions,
         )
     return findings

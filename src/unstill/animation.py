@@ -22,7 +22,7 @@ from unstill.lab.provenance import versions
 from unstill.methods.base import Method
 from unstill.methods.ni_vsds import NIVSDS
 from unstill.methods.registry import describe_method
-from unstill.metrics.quick_scores import breaks_up, measure, verdict
+from unstill.metrics.quick_scores import breaks_up, measure, scores_verdict
 from unstill.models import registry
 from unstill.models.call_arguments import generate, parameters
 from unstill.models.progress_bars import report_steps
@@ -272,7 +272,7 @@ def _verdict(scores: dict[str, dict[str, float]], chosen: I4VGen | None) -> str:
         return ""
     plain, improved = scores["plain"], scores["improved"]
     if chosen is None:
-        return verdict(plain, improved)
+        return scores_verdict(plain, improved)
     score = (
         f"The pictures of the improved video score {improved['reward']:.3g} by {chosen.reward}, those of the plain "
         f"one {plain['reward']:.3g}"

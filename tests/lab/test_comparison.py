@@ -14,11 +14,11 @@ from PIL import Image
 from tests.pipelines import pico
 from tests.processes import finish, kill_after, start
 from unstill.errors import UnstillError
-from unstill.lab.aggregate import summarise
-from unstill.lab.comparison_cells import METRICS, Comparison, Model, Setting
+from unstill.lab.aggregate import summarise_cells
+from unstill.lab.comparison_cells import METRICS, ComparedModel, Comparison, Setting
 from unstill.lab.comparison_plots import drawn
-from unstill.lab.comparison_report import page, verdict, write
-from unstill.lab.fingerprint import fingerprint
+from unstill.lab.comparison_report import comparison_verdict, page, write
+from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.method_grid import expand, split
 from unstill.methods.early_start import EarlyStart
 from unstill.methods.free_init import FreeInit
@@ -65,7 +65,7 @@ SETTINGS = (
 
 
 def comparison(folder, seeds=(0,), settings=SETTINGS, load=tiny):
-    model = Model(name="tiny", load=load, size=(64, 64), settings=settings, frames=4, steps=2)
+    model = ComparedModel(name="tiny", load=load, size=(64, 64), settings=settings, frames=4, steps=2)
     shades = {f"picture {i}": Image.new("RGB", (80, 64), (40 * i, 90, 200 - 30 * i)) for i in range(2)}
     return Comparison(folder, [model], shades, seeds, motions=(0.5,))
 
@@ -150,7 +150,7 @@ def test_a_second_free_init_is_refused(tmp_path):
 
 def test_where_only_the_methods_know_the_picture_the_model_makes_its_video_from_the_caption(tmp_path):
     """A model that takes both, blind: as if it were given the caption alone."""
-    model = Model(name="tiny", load=tiny, size=(64, 64), settings=SETTINGS[:1], frames=4, steps=2)
+    model = ComparedModel(name="tiny", load=tiny, size=(64, 64), settings=SETTINGS[:1], frames=4, steps=2)
     picture = Image.new("RGB", (64, 64), (200, 40, 90))
     made = Comparison(tmp_path, [model], {"a": picture}, (3,), prompts={"a": "a red ring"}, blind=True)
     made.run()
@@ -168,12 +168,12 @@ def test_weights_trained_further_are_another_model(tmp_path):
     folder = tmp_path / "model"
     pipe = tiny()
     pipe.save_pretrained(folder)
-    first = fingerprint(str(folder))
-    assert first == fingerprint(str(folder))
+    first = model_fingerprint(str(folder))
+    assert first == model_fingerprint(str(folder))
     with torch.no_grad():
         next(iter(pipe.transformer.parameters())).add_(1e-3)
     pipe.save_pretrained(folder)
-    assert fingerprint(str(folder)) != first
+    assert model_fingerprint(str(folder)) != first
 
 
 def fake(values, metric="motion"):
@@ -191,34 +191,36 @@ def fake(values, metric="motion"):
 def test_means_gains_and_the_front_of_known_numbers():
     plain = [[1.0, 3.0], [5.0, 7.0], [0.0, 2.0]]
     more = [[x + 1 for x in seeds] for seeds in plain]
-    rows = summarise(fake({"plain": plain, "more": more}))
+    rows = summarise_cells(fake({"plain": plain, "more": more}))
     assert rows[0].means["motion"].value == pytest.approx(3) and rows[1].means["motion"].value == pytest.approx(4)
     assert rows[0].gains == {}
     gain = rows[1].gains["motion"]  # paired: the same in every cell, however much the cells differ
     assert gain.value == pytest.approx(1) and gain.low == pytest.approx(1) and gain.high == pytest.approx(1)
     assert rows[0].means["motion"].high - rows[0].means["motion"].low > 2
     assert (rows[0].front, rows[1].front, rows[1].certainty) == (False, True, 1.0)
-    assert "more moves most, +33%" in verdict(rows)[0]
+    assert "more moves most, +33%" in comparison_verdict(rows)[0]
 
 
 def test_intervals_are_over_images_not_over_cells():
     """Many seeds of one picture are not many pictures."""
     draw = np.random.default_rng(0)
     images = 5 + draw.normal(size=6)
-    rows = summarise(fake({"plain": [[x] * 50 for x in images]}))
+    rows = summarise_cells(fake({"plain": [[x] * 50 for x in images]}))
     interval = rows[0].means["motion"]
     expected = 2 * 2.571 * images.std(ddof=1) / 6**0.5  # Student's t of five degrees of freedom
     assert interval.high - interval.low == pytest.approx(expected, rel=0.15)
 
 
 def test_of_one_picture_and_one_seed_nothing_is_certain():
-    rows = summarise(fake({"plain": [[1.0]], "more": [[9.0]]}))
+    rows = summarise_cells(fake({"plain": [[1.0]], "more": [[9.0]]}))
     assert rows[1].gains["motion"].value == 8 and not rows[1].gains["motion"].known
-    assert rows[1].certainty is None and "One image and one seed" in verdict(rows)[0]
+    assert rows[1].certainty is None and "One image and one seed" in comparison_verdict(rows)[0]
     assert "NaN" not in json.dumps([row.as_dict() for row in rows])
     for one in drawn(rows):
         assert "nan" not in one.svg.lower()
-    several = summarise(fake({"plain": [[1.0, 2.0, 3.0]], "more": [[9.0, 10.0, 11.5]]}))  # of one picture: over seeds
+    several = summarise_cells(
+        fake({"plain": [[1.0, 2.0, 3.0]], "more": [[9.0, 10.0, 11.5]]})
+    )  # of one picture: over seeds
     assert several[1].gains["motion"].known and several[1].certainty == 1
 
 
@@ -228,7 +230,7 @@ def test_who_failed_on_some_pictures_is_held_against_others_on_the_rest_only():
     for one in results:
         if one["setting"] == "lucky" and one["image"] != "i1":
             one["error"] = "Too large."
-    rows = {row.setting: row for row in summarise(results)}
+    rows = {row.setting: row for row in summarise_cells(results)}
     assert rows["lucky"].means["motion"].value > rows["good"].means["motion"].value
     assert [name for name, row in rows.items() if row.front] == ["good"]
     assert rows["lucky"].gains["motion"].value == pytest.approx(0.2) and rows["lucky"].failed == ("Too large.",)
@@ -237,12 +239,14 @@ def test_who_failed_on_some_pictures_is_held_against_others_on_the_rest_only():
 def test_where_plain_itself_fails_nothing_is_held_against_another():
     results = [{**one, "error": "No."} if one["setting"] == "plain" else one for one in fake({"plain": [[1.0]] * 3})]
     results += fake({"a": [[1.0]] * 3, "b": [[2.0]] * 3})
-    assert "Not one video of plain" in verdict(summarise(results))[0]
+    assert "Not one video of plain" in comparison_verdict(summarise_cells(results))[0]
 
 
 def test_where_nothing_moves_more_the_most_faithful_is_named():
-    rows = summarise(fake({"plain": [[0.2], [0.4]], "true": [[0.7], [0.8]], "truer": [[0.8], [0.9]]}, "fidelity"))
-    assert verdict(rows) == [
+    rows = summarise_cells(
+        fake({"plain": [[0.2], [0.4]], "true": [[0.7], [0.8]], "truer": [[0.8], [0.9]]}, "fidelity")
+    )
+    assert comparison_verdict(rows) == [
         "No setting certainly moves more than plain. With no certain loss of motion, truer is the most faithful."
     ]
 
@@ -252,13 +256,13 @@ def test_nothing_beaten_is_on_the_front_and_failures_are_told():
     for one in results:
         one["fidelity"] = {"plain": 0.9, "lively": 0.6, "bad": 0.5}[one["setting"]]
     results += [{**results[0], "setting": "broken", "error": "It does not work here."}]
-    rows = {row.setting: row for row in summarise(results)}
+    rows = {row.setting: row for row in summarise_cells(results)}
     assert [name for name, row in rows.items() if row.front] == ["plain", "lively"]
     assert rows["broken"].failed == ("It does not work here.",) and rows["broken"].means == {}
 
 
 def test_the_report_is_one_file_that_needs_nothing(done):
-    rows = summarise(done.results())
+    rows = summarise_cells(done.results())
     write(done, rows, {"command": "unstill compare"}, done.folder)
     html = (done.folder / "report.html").read_text()
     assert html.count("<video") == 6 and "wrong: " in html
@@ -270,7 +274,7 @@ def test_the_report_is_one_file_that_needs_nothing(done):
 
 
 def test_text_from_outside_stays_text(done):
-    rows = summarise(fake({"<script>alert(1)</script>": [[1.0], [2.0]]}))
+    rows = summarise_cells(fake({"<script>alert(1)</script>": [[1.0], [2.0]]}))
     html = page(done, rows, {"command": "<img src=x>"}).html()
     assert "<script>alert" not in html and "<img src=x>" not in html
 

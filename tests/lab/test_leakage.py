@@ -14,10 +14,10 @@ from unstill.errors import UnstillError
 from unstill.hooks import adapter_for
 from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, stretch, weights
-from unstill.lab.diagnosis_report import command, page, verdict
+from unstill.lab.diagnosis_report import command, diagnosis_verdict, page
 from unstill.lab.diagnosis_run import DiagnosisRun
-from unstill.lab.leakage import measure_leakage, summarise
-from unstill.lab.one_step import Level
+from unstill.lab.leakage import measure_leakage, summarise_leakage
+from unstill.lab.one_step import NoiseLevel
 from unstill.lab.probe_clips import Folder, ProbeClip, World, from_world, picture_of
 from unstill.models.call_arguments import arguments
 from unstill.models.pico import PicoTransformer
@@ -72,7 +72,7 @@ def test_a_model_that_copies_its_image_leaks_everything(pipe, subjects):
         assert found.curves["image"]["flow"][i].value == pytest.approx(0, abs=0.02)
         assert found.leak[i].value == pytest.approx(1, abs=1e-4)
         assert found.pull[i].value == pytest.approx(1, abs=1e-3)
-    assert found.start is None and "leaks" in verdict(found)[0]
+    assert found.start is None and "leaks" in diagnosis_verdict(found)[0]
 
 
 def test_a_model_that_sees_no_image_does_not_leak(pipe, subjects):
@@ -81,7 +81,7 @@ def test_a_model_that_sees_no_image_does_not_leak(pipe, subjects):
     assert all(one.value == one.low == one.high == 0 for one in [*found.leak, *found.pull])
     assert found.curves["image"] == found.curves["removed"]
     assert found.curves["image"]["explained"][0].value < 0.5
-    assert "does not leak" in verdict(found)[0]
+    assert "does not leak" in diagnosis_verdict(found)[0]
 
 
 def test_the_best_possible_model_does_not_leak(pipe, subjects):
@@ -98,7 +98,7 @@ def test_the_best_possible_model_does_not_leak(pipe, subjects):
     assert all(one.value < 1e-3 for one in found.leak)
     assert found.curves["image"]["explained"][0].value < 0.9 < found.curves["image"]["explained"][-1].value
     assert found.pull[0].value > 0.1
-    assert "does not leak" in verdict(found)[0]
+    assert "does not leak" in diagnosis_verdict(found)[0]
 
 
 @pytest.mark.parametrize(
@@ -122,16 +122,16 @@ def test_it_works_on_pipelines_of_every_kind(name, sources):
     found = measure_leakage(pipe, [ProbeClip(video, 0.5)], call, (level, level / 2), name=name)
     assert set(found.curves) == sources and bool(found.leak) == ("removed" in sources)
     assert all(np.isfinite(one.value) for by in found.curves.values() for curve in by.values() for one in curve)
-    assert verdict(found)[0] and found.as_dict()["model"] == name
+    assert diagnosis_verdict(found)[0] and found.as_dict()["model"] == name
 
 
 def test_the_recommended_start_is_the_highest_level_that_holds_all_the_way_down():
     """Explained: 0.6, 0.4, 0.7, 0.9 of the motion; half of it is asked for."""
-    levels = [Level(v, 1.0, v) for v in (200.0, 50.0, 8.0, 1.0)]
+    levels = [NoiseLevel(v, 1.0, v) for v in (200.0, 50.0, 8.0, 1.0)]
     error = np.tile([0.4, 0.6, 0.3, 0.1], (5, 1))
     one = {"error": error, "flow": np.ones((5, 4)), "first": np.zeros((5, 4))}
     truth = {"flow": np.ones((5, 1)), "moved": np.ones((5, 1)), "image": np.full((5, 1), 4.0)}
-    found = summarise({"truth": truth, "image": one}, levels, "sigma", name="some/model", share=0.5)
+    found = summarise_leakage({"truth": truth, "image": one}, levels, "sigma", name="some/model", share=0.5)
     assert [round(x.value, 6) for x in found.curves["image"]["explained"]] == [0.6, 0.4, 0.7, 0.9]
     assert found.start == 8.0 and found.leak == []
     assert command(found, statistics=False).endswith("--model some/model --method early-start:sigma=8 --compare")
@@ -139,10 +139,10 @@ def test_the_recommended_start_is_the_highest_level_that_holds_all_the_way_down(
 
     # Without the image 0.1 more is explained at the second level, in every clip: that much is leaked for certain.
     removed = {**one, "error": error - [0, 0.1, 0, 0], "change": np.full((5, 4), 1.0)}
-    found = summarise({"truth": truth, "image": one, "removed": removed}, levels, "sigma", name="m")
+    found = summarise_leakage({"truth": truth, "image": one, "removed": removed}, levels, "sigma", name="m")
     assert found.certain[1].low == pytest.approx(0.1) and found.certain[0].value == 0
     assert [round(x.value, 6) for x in found.leak] == [0.4, 0.6, 0.3, 0.1]  # at most: against the truth
-    assert "10% more of the motion at sigma 50" in verdict(found)[0]
+    assert "10% more of the motion at sigma 50" in diagnosis_verdict(found)[0]
 
 
 def test_an_interval_covers_the_truth_as_often_as_it_says():
@@ -248,11 +248,11 @@ def test_a_clip_that_cannot_be_read_is_replaced_or_left_out(pipe, tmp_path, capl
     found, _ = run_in(tmp_path / "run", pipe, subjects=folder, answers=None).run()
     assert found.clips == 1 and "Skipping clip 0" in caplog.text and not found.shown
     told = page(found, None, None, {}).html()  # one clip is no sample: estimates without intervals
-    assert not found.leak[0].known and "nan" not in told and "nan" not in " ".join(verdict(found)).lower()
+    assert not found.leak[0].known and "nan" not in told and "nan" not in " ".join(diagnosis_verdict(found)).lower()
 
 
 def test_the_page_says_what_was_found(pipe, subjects):
     found = probed(pipe, subjects[:2], lambda noisy, image, sigma: image)
     html = page(found, None, None, {"command": "unstill <b>"}).html()
-    assert verdict(found)[0] in html and "unstill &lt;b&gt;" in html and html.count("<video") == 3 * 3 + 1
+    assert diagnosis_verdict(found)[0] in html and "unstill &lt;b&gt;" in html and html.count("<video") == 3 * 3 + 1
     assert "http://" not in html.replace("http://www.w3.org/2000/svg", "") and "https://" not in html

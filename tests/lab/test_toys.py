@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from unstill.data import synthetic_world
-from unstill.lab.comparison_cells import TOY_METRICS, Toys, measure
+from unstill.lab.comparison_cells import TOY_METRICS, Toys, measure_video
 from unstill.lab.probe_clips import World
 from unstill.lab.toys import measure_toys, toy_masks
 
@@ -98,7 +98,7 @@ def test_they_are_reported_beside_flow_with_the_share_of_what_was_asked_for():
     video = (clip.video * 255).round().to(torch.uint8)
     picture = Image.fromarray(video[0].permute(1, 2, 0).numpy())
     toys = Toys(masks=clip.toys, motion=clip.motion, travel=own.travel)
-    found = measure(video, picture, toys, clip.motion)
+    found = measure_video(video, picture, toys, clip.motion)
     assert set(TOY_METRICS) < set(found) and found["travel_share"] == pytest.approx(1, abs=1e-3)
-    assert measure(video, picture, toys, clip.motion / 2)["travel_share"] == pytest.approx(2, abs=2e-3)
-    assert not set(TOY_METRICS) & set(measure(video, picture))
+    assert measure_video(video, picture, toys, clip.motion / 2)["travel_share"] == pytest.approx(2, abs=2e-3)
+    assert not set(TOY_METRICS) & set(measure_video(video, picture))

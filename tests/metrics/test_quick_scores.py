@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unstill.data import synthetic_world
-from unstill.metrics.quick_scores import breaks_up, measure, verdict
+from unstill.metrics.quick_scores import breaks_up, measure, scores_verdict
 
 
 # What benchmarks/verdict.py scored: the embedded model, plain and started at sigma 20, 10 and 5, and true renderings.
@@ -23,11 +23,11 @@ def sound(**changes: float) -> dict[str, float]:
 @pytest.mark.parametrize("scenes", SETS)
 def test_what_dissolves_is_not_praised(scenes: str) -> None:
     rows = SCORED[scenes]
-    said = [verdict(plain, dissolved) for plain, dissolved in zip(rows["200"], rows["5"], strict=True)]
+    said = [scores_verdict(plain, dissolved) for plain, dissolved in zip(rows["200"], rows["5"], strict=True)]
     assert len(said) == 6
     assert all(words.startswith("The improved video moves more because it breaks up: ") for words in said), said
     assert all("of the colours and" in words for words in said)
-    both = [verdict(one, other) for one, other in zip(rows["5"], rows["5"], strict=True)]
+    both = [scores_verdict(one, other) for one, other in zip(rows["5"], rows["5"], strict=True)]
     assert all(words.startswith("Both videos break up (") and "means nothing" in words for words in both)
 
 
@@ -36,38 +36,40 @@ def test_motion_that_breaks_nothing_up_is_not_blamed(scenes: str) -> None:
     rows = SCORED[scenes]
     for name in ("200", "200, another seed", "20", "true 0.3", "true 0.7", "true 1"):
         assert not any(breaks_up(scores) for scores in rows[name]), name
-    true = [verdict(still, moving) for still, moving in zip(rows["true 0.3"], rows["true 0.7"], strict=True)]
+    true = [scores_verdict(still, moving) for still, moving in zip(rows["true 0.3"], rows["true 0.7"], strict=True)]
     assert sum("times as much" in words for words in true) >= 4, true
 
 
 def test_every_sentence() -> None:
     plain, broken = sound(), sound(motion=1.4, motion_share=0.014, colour=0.66, detail=0.87)
-    assert verdict(plain, broken) == (
+    assert scores_verdict(plain, broken) == (
         "The improved video moves more because it breaks up: 66% of the colours and 87% of the detail are left."
     )
-    assert verdict(plain, sound(colour=0.6)) == (
+    assert scores_verdict(plain, sound(colour=0.6)) == (
         "The improved video breaks up and the plain one does not: 60% of the colours and 97% of the detail are left."
     )
-    assert verdict(broken, plain).startswith("The plain video breaks up and the improved one does not: 66% of")
-    assert verdict(broken, broken).endswith("so their motion means nothing.")
-    assert verdict(plain, sound(motion=2.0, coherence=0.3)) == (
+    assert scores_verdict(broken, plain).startswith("The plain video breaks up and the improved one does not: 66% of")
+    assert scores_verdict(broken, broken).endswith("so their motion means nothing.")
+    assert scores_verdict(plain, sound(motion=2.0, coherence=0.3)) == (
         "The improved video moves more because it breaks up: its frames do not follow from each other."
     )
     still = sound(motion=0.01, motion_share=0.0001)
-    assert verdict(still, still) == "Both videos stand nearly still."
-    assert verdict(still, plain) == "The plain video stands nearly still, the improved one moves."
+    assert scores_verdict(still, still) == "Both videos stand nearly still."
+    assert scores_verdict(still, plain) == "The plain video stands nearly still, the improved one moves."
     for motion in (0.42, 0.5, 0.6):
-        assert verdict(plain, sound(motion=motion)).startswith("There is hardly a difference between the videos")
-    assert verdict(plain, sound(motion=0.7)) == (
+        assert scores_verdict(plain, sound(motion=motion)).startswith(
+            "There is hardly a difference between the videos"
+        )
+    assert scores_verdict(plain, sound(motion=0.7)) == (
         "The improved video moves 1.4 times as much as the plain one (another seed can do that too) and stays as "
         "close to the picture."
     )
-    assert verdict(plain, sound(motion=1.0, colour=0.85)) == (
+    assert scores_verdict(plain, sound(motion=1.0, colour=0.85)) == (
         "The improved video moves 2.0 times as much as the plain one, a little off the picture."
     )
-    assert verdict(plain, sound(motion=1.0, colour=0.78)).endswith("but keeps less of the picture.")
-    assert verdict(plain, sound(motion=0.5, colour=0.78)).startswith("The improved video moves about as much")
-    assert verdict(plain, sound(motion=0.2)).startswith("The improved video moves less, 40% of the plain one")
+    assert scores_verdict(plain, sound(motion=1.0, colour=0.78)).endswith("but keeps less of the picture.")
+    assert scores_verdict(plain, sound(motion=0.5, colour=0.78)).startswith("The improved video moves about as much")
+    assert scores_verdict(plain, sound(motion=0.2)).startswith("The improved video moves less, 40% of the plain one")
 
 
 def test_a_video_that_is_made_to_dissolve_breaks_up_and_one_that_moves_does_not() -> None:
@@ -88,4 +90,4 @@ def test_a_video_that_is_made_to_dissolve_breaks_up_and_one_that_moves_does_not(
 def test_frames_too_small_for_ssim_are_scored_without() -> None:
     clip = torch.randint(0, 255, (3, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     scores = measure(clip, None)
-    assert "coherence" not in scores and verdict(scores, scores)
+    assert "coherence" not in scores and scores_verdict(scores, scores)

@@ -13,7 +13,7 @@ import unstill
 from tests.pipelines import pico, random_pico
 from unstill.data import captions, synthetic_world
 from unstill.errors import UnstillError
-from unstill.lab.fingerprint import fingerprint
+from unstill.lab.fingerprint import model_fingerprint
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, euler_scheduler, text, vp_scheduler
 from unstill.models.pico.pipeline import LORAS, WEIGHTS
 from unstill.training.lora import load_lora
@@ -286,4 +286,4 @@ def test_embedded_models_with_an_addition_are_what_load_lora_makes_of_pico():
         expected, found = beside.transformer(sample, 0.5)[0], merged.transformer(sample, 0.5)[0]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(found, plain, atol=1e-2)
-    assert fingerprint("pico-still") != fingerprint("pico")
+    assert model_fingerprint("pico-still") != model_fingerprint("pico")

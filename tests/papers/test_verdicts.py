@@ -11,14 +11,14 @@ from benchmarks.papers.experiments import CLAIMS
 from benchmarks.papers.leak import figures, findings
 from benchmarks.papers.pages import comparison_table, write_experiment
 from benchmarks.papers.verdicts import Claim, Finding, Measured, alike, both, less, more, rises, within
-from unstill.lab.aggregate import summarise
+from unstill.lab.aggregate import summarise_cells
 from unstill.lab.comparison_cells import METRICS
 from unstill.lab.comparison_plots import drawn
-from unstill.lab.leakage import summarise as diagnosed
+from unstill.lab.leakage import summarise_leakage as diagnosed
 from unstill.lab.method_grid import PLAIN as PLAIN_SETTING
 from unstill.lab.method_grid import expand
 from unstill.lab.motion_response import summarise_response
-from unstill.lab.one_step import Level
+from unstill.lab.one_step import NoiseLevel
 from unstill.lab.sweeps import SWEEPS
 
 
@@ -103,7 +103,7 @@ def test_one_picture_decides_nothing():
 
 def leaking(copies):
     """A diagnosis at three levels: the best possible explains all of the motion, the model as it is told."""
-    levels = [Level(v, 1.0, v) for v in (200.0, 8.0, 1.0)]
+    levels = [NoiseLevel(v, 1.0, v) for v in (200.0, 8.0, 1.0)]
     error = np.tile(copies, (5, 1)).astype(float)
     one = {"error": error, "flow": 1 - error, "first": np.zeros((5, 3))}
     best = {"error": np.zeros((5, 3)), "flow": np.ones((5, 3)), "first": np.zeros((5, 3)), "truth": np.ones((5, 3))}
@@ -128,7 +128,7 @@ def test_what_the_leakage_paper_says_of_one_step_predictions(copies, verdicts):
 
 def test_flow_that_may_be_that_of_the_clips_is_no_finding_and_falling_is_judged_in_pairs():
     """Flow differs between clips, but in each of them it rises by a tenth from the first level to the last."""
-    levels = [Level(v, 1.0, v) for v in (200.0, 1.0)]
+    levels = [NoiseLevel(v, 1.0, v) for v in (200.0, 1.0)]
     flow = np.array([[0.5, 0.6], [1.0, 1.1], [1.6, 1.7], [0.8, 0.9], [1.3, 1.4]])
     one = {"error": np.full((5, 2), 0.5), "flow": flow, "first": np.zeros((5, 2))}
     truth = {"flow": np.ones((5, 1)), "moved": np.ones((5, 1)), "image": np.full((5, 1), 4.0)}
@@ -157,7 +157,7 @@ def test_videos_that_follow_what_is_asked_of_them_and_such_that_do_not():
 
 def test_an_experiment_writes_its_page_and_the_page_of_all_claims(tmp_path):
     sweep = {f"early-start:sigma={s}": [x + 50 / s for x in PLAIN] for s in (50, 20, 10)}
-    rows = summarise(results(plain=PLAIN, **sweep))
+    rows = summarise_cells(results(plain=PLAIN, **sweep))
     columns, table = comparison_table(rows)
     for name, verdict in (("start-sweep", "reproduced"), ("leak", "undecided")):
         write_experiment(
@@ -184,7 +184,7 @@ def test_an_experiment_writes_its_page_and_the_page_of_all_claims(tmp_path):
 
 
 class Asked(Measured):
-    """Records which settings a claim asks for."""
+    """Measurements which settings a claim asks for."""
 
     def __init__(self, names):
         super().__init__(results(**dict.fromkeys(names, PLAIN)))

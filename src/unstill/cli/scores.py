@@ -6,7 +6,6 @@ from rich.table import Table
 
 from unstill.metrics.quick_scores import ROWS
 from unstill.metrics.quick_scores import measure as measure
-from unstill.metrics.quick_scores import verdict as verdict
 
 
 def table(scores: dict[str, dict[str, float]]) -> Table:

@@ -24,16 +24,21 @@ BOUNDS = dict.fromkeys(ALL_METRICS, (0.0, np.inf)) | dict.fromkeys(
 @dataclass(frozen=True, slots=True)
 class Row:
     """
-    One setting of one model at one motion level.
+    The results of one setting of one model at one motion level.
 
     Attributes:
-        means: by metric (those that all cells have), with intervals over images (over seeds, where there is one
-            image).
-        gains: the same of the paired difference from the first setting of the same model and motion; empty for it.
-        front: whether no setting of the same model and motion has both more motion and more fidelity, on the images
-            and seeds that all settings could make.
-        certainty: in which share of resamples it is on the front; `None` for a single image and seed.
-        failed: cells that could not be made, and why.
+        model: its name.
+        setting: its name.
+        motion: the requested motion level; `None` where none was requested.
+        cells: number of videos.
+        means: means by metric, for metrics that all cells have. The intervals are over images (over seeds if there is
+            one image).
+        gains: means of the paired differences from the first setting of the same model and motion; empty for that
+            setting.
+        front: whether it is on the Pareto front: no setting of the same model and motion has both more motion and
+            more fidelity. Compared on the images and seeds for which all settings made a video.
+        certainty: the share of resamples in which it is on the front; `None` for a single image and seed.
+        failed: the error messages of the cells without a video.
     """
 
     model: str
@@ -48,20 +53,25 @@ class Row:
 
     @property
     def name(self) -> str:
+        """The setting, with its motion level if it has one."""
         return self.setting if self.motion is None else f"{self.setting}, motion {self.motion:g}"
 
     def as_dict(self) -> dict[str, Any]:
+        """The row as JSON values."""
         return {
             "model": self.model,
             "setting": self.setting,
             "motion": self.motion,
             "cells": self.cells,
-            "means": {name: one.as_dict() for name, one in self.means.items()},
-            "gains": {name: one.as_dict() for name, one in self.gains.items()},
+            "means": {metric: mean.as_dict() for metric, mean in self.means.items()},
+            "gains": {metric: gain.as_dict() for metric, gain in self.gains.items()},
             "front": self.front,
             "certainty": None if self.certainty is None else round(self.certainty, 4),
             "failed": list(self.failed),
         }
+
+
+_RowKey = tuple[str, str, float | None]  # model, setting, motion level
 
 
 @dataclass(slots=True)
@@ -72,28 +82,37 @@ class _Group:
     failed: set[str] = field(default_factory=set)
 
 
-def summarise(results: Sequence[dict[str, Any]]) -> list[Row]:
-    """Rows in the order in which models, settings and motion levels first occur."""
-    made = [one for one in results if "error" not in one]
-    metrics = [name for name in ALL_METRICS if name in METRICS or (made and all(name in one for one in made))]
-    groups: dict[tuple[str, str, float | None], _Group] = {}
-    for one in results:
-        place = one["model"], one["setting"], one["motion_asked"]
-        group = groups.setdefault(place, _Group({name: {} for name in metrics}))
-        if "error" in one:
-            group.failed.add(one["error"])
+def summarise_cells(cells: Sequence[dict[str, Any]]) -> list[Row]:
+    """
+    Aggregates the cells of a comparison.
+
+    Args:
+        cells: as `Comparison.results` returns them.
+
+    Returns:
+        One row for each model, setting and motion level, in the order in which they first occur.
+    """
+    measured = [cell for cell in cells if "error" not in cell]
+    metrics = [
+        name for name in ALL_METRICS if name in METRICS or (measured and all(name in cell for cell in measured))
+    ]
+    groups: dict[_RowKey, _Group] = {}
+    for cell in cells:
+        key = cell["model"], cell["setting"], cell["motion_asked"]
+        group = groups.setdefault(key, _Group({name: {} for name in metrics}))
+        if "error" in cell:
+            group.failed.add(cell["error"])
             continue
         for name in metrics:
-            group.values[name][(one["image"], one["seed"])] = one[name]
-    rows: dict[tuple[str, str, float | None], Row] = {}
+            group.values[name][(cell["image"], cell["seed"])] = cell[name]
+    rows: dict[_RowKey, Row] = {}
     for model, motion in dict.fromkeys((model, motion) for model, _, motion in groups):
-        mine = {key: group for key, group in groups.items() if (key[0], key[2]) == (model, motion)}
-        rows |= _of_one_model(mine)
+        rows |= _rows({key: group for key, group in groups.items() if (key[0], key[2]) == (model, motion)})
     return [rows[key] for key in groups]
 
 
-def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[tuple[str, str, float | None], Row]:
-    """The rows of the settings of one model and motion level. All use the same resamples of the same images."""
+def _rows(groups: dict[_RowKey, _Group]) -> dict[_RowKey, Row]:
+    """The rows of all settings of one model and motion level, computed from the same resamples of the images."""
     baseline = next(iter(groups.values()))
     metrics = tuple(baseline.values)
     pairs = sorted({pair for group in groups.values() for pair in group.values["motion"]})
@@ -102,12 +121,12 @@ def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[t
     w = weights(len(units)) if units else np.ones((2, 0))
 
     def resampled(values: dict[tuple[str, int], float]) -> np.ndarray:
-        """(1 + R,) means over units, each the mean of its cells; units without a cell do not count."""
-        per = [[v for pair, v in values.items() if pair[0 if by_image else 1] == unit] for unit in units]
-        there = np.array([bool(cells) for cells in per], dtype=float)
-        mean = np.array([np.mean(cells) if cells else 0.0 for cells in per])
+        """(1 + R,) means over units of the means of their cells; units without a cell are left out."""
+        by_unit = [[v for pair, v in values.items() if pair[0 if by_image else 1] == unit] for unit in units]
+        has_cells = np.array([bool(cells) for cells in by_unit], dtype=float)
+        mean = np.array([np.mean(cells) if cells else 0.0 for cells in by_unit])
         with np.errstate(invalid="ignore"):
-            return (w @ mean) / (w @ there)
+            return (w @ mean) / (w @ has_cells)
 
     draws = {key: {name: resampled(group.values[name]) for name in metrics} for key, group in groups.items()}
     usable = [key for key, group in groups.items() if group.values["motion"]]
@@ -120,7 +139,7 @@ def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[t
     several = len(units) > 1 and bool(shared)
 
     def interval(values: np.ndarray, name: str = "") -> Interval:
-        """Of a metric, which has bounds, or of a difference."""
+        """The interval of the metric `name`, within its bounds, or of an unbounded difference."""
         return Interval.of(values, len(units), BOUNDS.get(name, (-np.inf, np.inf)))
 
     rows = {}
@@ -147,18 +166,25 @@ def _of_one_model(groups: dict[tuple[str, str, float | None], _Group]) -> dict[t
 
 def _front(scores: np.ndarray) -> np.ndarray:
     """
-    The Pareto front: `scores` (settings, 2, draws), both the larger the better, to (settings, draws).
+    Which settings are on the Pareto front.
 
-    One setting beats another with at least as much of both and more of one.
+    A setting dominates another if both its scores are at least as large and one is larger.
+
+    Args:
+        scores: (settings, 2, draws); larger is better.
+
+    Returns:
+        (settings, draws) bool.
     """
     if not scores.size:
         return np.zeros((0, 2))
     other, self_ = scores[:, None], scores[None]  # (other, self, 2, draws)
-    beats = np.logical_and((other >= self_).all(2), (other > self_).any(2))
-    return np.logical_not(beats.any(axis=0))
+    dominates = np.logical_and((other >= self_).all(2), (other > self_).any(2))
+    return np.logical_not(dominates.any(axis=0))
 
 
 def as_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    """CSV text of `rows`, restricted to `columns`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -167,14 +193,14 @@ def as_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
 
 
 def flat(row: Row) -> dict[str, Any]:
-    """A row of a table: every interval in three columns."""
-    plain = row.as_dict()
-    found: dict[str, Any] = {"model": row.model, "setting": row.setting, "motion_asked": row.motion}
-    found |= {name: plain[name] for name in ("cells", "front", "certainty")}
-    for kind, by in (("", plain["means"]), ("gain_", plain["gains"])):
-        for name, numbers in by.items():
-            found |= {f"{kind}{name}{suffix}": numbers[k] for k, suffix in _SUFFIXES.items()}
-    return found
+    """A row of `summary.csv`, where every interval takes three columns."""
+    content = row.as_dict()
+    columns: dict[str, Any] = {"model": row.model, "setting": row.setting, "motion_asked": row.motion}
+    columns |= {name: content[name] for name in ("cells", "front", "certainty")}
+    for prefix, intervals in (("", content["means"]), ("gain_", content["gains"])):
+        for metric, ends in intervals.items():
+            columns |= {f"{prefix}{metric}{suffix}": ends[end] for end, suffix in _SUFFIXES.items()}
+    return columns
 
 
 _SUFFIXES = {"value": "", "low": "_low", "high": "_high"}

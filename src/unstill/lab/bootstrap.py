@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling: of anything that is a function of sums over clips, images or seeds."""
+"""Bootstrap confidence intervals of functions of sums over clips, images or seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and its 95 % bootstrap interval; of a single unit there is none: its ends are NaN."""
+    """
+    An estimate and its 95 % bootstrap interval.
+
+    Attributes:
+        value: the estimate.
+        low, high: ends of the interval; NaN for a single unit, which allows none.
+    """
 
     value: float
     low: float
@@ -25,34 +31,39 @@ class Interval:
         cls, draws: np.ndarray, units: int | None = None, bounds: tuple[float, float] = (-math.inf, math.inf)
     ) -> Interval:
         """
+        The percentile interval, widened for few units.
+
         Args:
-            draws: (1 + R,), the estimate, then the same from every resample.
-            units: how many clips, images or seeds were resampled. Percentiles alone are too narrow for few (of 8 they
-                cover 88 %), so their distances from the estimate are stretched as those of Student's t; of one unit
-                nothing is known. `None`: so many that it does not matter.
-            bounds: what the quantity cannot go beyond.
+            draws: (1 + R,), the estimate, then its value in every resample.
+            units: number of resampled clips, images or seeds. Percentile intervals are too narrow for few units (for
+                8 they cover 88 %), so their distances from the estimate are multiplied by `stretch(units)`. `None`
+                omits that.
+            bounds: range of the quantity.
         """
         value = float(draws[0])
         if (units is not None and units < 2) or not (np.isfinite(draws[1:]).any() and math.isfinite(value)):
             return cls(value, math.nan, math.nan)
         low, high = (float(x) for x in np.nanpercentile(draws[1:], [2.5, 97.5]))
-        wider = 1.0 if units is None else stretch(units)
-        stretched = value + wider * (low - value), value + wider * (high - value)
+        factor = 1.0 if units is None else stretch(units)
+        stretched = value + factor * (low - value), value + factor * (high - value)
         return cls(value, max(min(stretched[0], low), bounds[0]), min(max(stretched[1], high), bounds[1]))
 
     @property
     def known(self) -> bool:
-        """Whether there is an interval, and not an estimate alone."""
+        """Whether both ends of the interval are known."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def as_dict(self) -> dict[str, Any]:
+        """The interval as JSON values; `None` for a number that is not finite."""
         return {"value": _number(self.value), "low": _number(self.low), "high": _number(self.high)}
 
 
 def stretch(units: int) -> float:
     """
-    How much wider than its percentiles the bootstrap interval of a mean of `units` has to be: Student's t over the
-    normal, for the deviation is estimated, and sqrt(n / (n - 1)), for resampling takes the biased one.
+    The factor by which a percentile interval of a mean of n `units` is too narrow.
+
+    It is the quantile of Student's t divided by that of the normal distribution, because the deviation is estimated,
+    times sqrt(n / (n - 1)), because resampling uses the biased deviation.
     """
     z, v = 1.959964, units - 1
     few = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764}
@@ -63,8 +74,12 @@ def stretch(units: int) -> float:
 
 def weights(n: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """
-    How often each of `n` units counts, `(1 + resamples, n)`: once each in row 0, the estimate; then as drawn with
-    replacement. `weights @ x` are sums over units. The same rows for every quantity keep comparisons paired.
+    How often each of `n` units is counted in the estimate and in every resample.
+
+    `weights(n) @ x` are the sums of x over units. Using the same weights for all quantities keeps comparisons paired.
+
+    Returns:
+        (1 + resamples, n): ones in row 0, the estimate; in the others the counts of n draws with replacement.
     """
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     return np.concatenate([np.ones((1, n)), drawn])

@@ -15,10 +15,10 @@ from unstill.data.decode import natural_key
 from unstill.data.images import PICTURE_SUFFIXES, read_image
 from unstill.data.ownership import check_free, together
 from unstill.errors import UnstillError
-from unstill.lab.aggregate import Row, summarise
-from unstill.lab.comparison_cells import Comparison, Model, Setting, Toys
-from unstill.lab.comparison_report import WRITTEN, verdict, write
-from unstill.lab.fingerprint import fingerprint
+from unstill.lab.aggregate import Row, summarise_cells
+from unstill.lab.comparison_cells import ComparedModel, Comparison, Setting, Toys
+from unstill.lab.comparison_report import WRITTEN, comparison_verdict, write
+from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.method_grid import PLAIN, expand, split
 from unstill.lab.probe_clips import ProbeClip, from_world, picture_of
 from unstill.lab.provenance import versions
@@ -162,12 +162,12 @@ def compare(
     if rank > 0:
         return None
     cells = comparison.results()
-    rows = summarise(cells)
+    rows = summarise_cells(cells)
     result = ComparisonResult(
         folder=out,
         rows=tuple(rows),
         cells=tuple(cells),
-        verdict=tuple(verdict(rows)),
+        verdict=tuple(comparison_verdict(rows)),
         settings={one.name: list(one.described) for entry in models for one in entry.settings},
         images=tuple(pictures),
         seeds=used,
@@ -210,7 +210,7 @@ def _model(
     steps: int | None,
     load: Callable[[], Any],
     caption_only: bool,
-) -> Model:
+) -> ComparedModel:
     """A model with its settings, of which those given as text take the model's own defaults."""
     entry = registry.find(name)
     defaults = registry.defaults_of(name)
@@ -226,10 +226,10 @@ def _model(
         loaded = load()
         size, frames, fps = size or native_size(loaded), frames or native_frames(loaded), 8
         load = functools.partial(lambda pipe: pipe, loaded)
-    return Model(
+    return ComparedModel(
         name=name,
         load=load,
-        weights=f"{fingerprint(name)}{' variance-preserving' if caption_only else ''}",
+        weights=f"{model_fingerprint(name)}{' variance-preserving' if caption_only else ''}",
         size=size,
         settings=tuple(made),
         frames=frames,
@@ -255,7 +255,7 @@ def _motions(motion: float | Sequence[float]) -> tuple[float, ...]:
 
 
 def _pictures(
-    source: Path | str | Mapping[str, Image.Image] | None, count: int, model: Model, seed: int
+    source: Path | str | Mapping[str, Image.Image] | None, count: int, model: ComparedModel, seed: int
 ) -> tuple[dict[str, Image.Image], dict[str, str], dict[str, Toys]]:
     """Pictures and, of the synthetic world, captions and toys, by name; those of a folder in natural order."""
     if source is None:

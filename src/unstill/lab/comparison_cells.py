@@ -70,7 +70,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
+class ComparedModel:
     """How to load a model, and its default settings. `weights` identifies the weights behind the name."""
 
     name: str
@@ -145,7 +145,7 @@ class Comparison:
     def __init__(
         self,
         folder: Path,
-        models: Sequence[Model],
+        models: Sequence[ComparedModel],
         images: dict[str, Image.Image],
         seeds: Sequence[int],
         *,
@@ -229,7 +229,7 @@ class Comparison:
             **({"toys": toys.fingerprint} if (toys := self.toys.get(cell.image)) else {}),
         }
 
-    def _pipeline(self, model: Model) -> Any:
+    def _pipeline(self, model: ComparedModel) -> Any:
         if self._loaded[0] != model.name:
             self._loaded = ("", None)  # frees the memory of the last model first
             pipe = model.load()
@@ -253,7 +253,7 @@ class Comparison:
         seconds = clock() - began
         scale = max(1, math.ceil(128 / min(model.size))) if min(model.size) < 128 else 1
         write_video(self.video(key), video, model.fps, upscale=scale)
-        figures = measure(video, picture, self.toys.get(cell.image), cell.motion_asked) | {
+        figures = measure_video(video, picture, self.toys.get(cell.image), cell.motion_asked) | {
             "seconds": round(seconds, 3)
         }
         found = {name: value for name, value in figures.items() if math.isfinite(value)}
@@ -261,7 +261,9 @@ class Comparison:
             return {**asdict(cell), "error": "What was measured of the video is no finite number."}
         return {**asdict(cell), **found}
 
-    def _sample(self, pipe: Any, model: Model, setting: Setting, cell: Cell, picture: Image.Image) -> torch.Tensor:
+    def _sample(
+        self, pipe: Any, model: ComparedModel, setting: Setting, cell: Cell, picture: Image.Image
+    ) -> torch.Tensor:
         takes_image = "image" in parameters(type(pipe))
         call = arguments(
             type(pipe),
@@ -277,7 +279,7 @@ class Comparison:
             return generate(pipe, call, cell.seed, sampler)
 
 
-def measure(
+def measure_video(
     video: torch.Tensor, picture: Image.Image, toys: Toys | None = None, motion: float | None = None
 ) -> dict[str, float]:
     """What is measured of every video, uint8 `(F, 3, H, W)`, see `METRICS`; with toys also `TOY_METRICS`, travel_share

@@ -38,7 +38,7 @@ SHOWN_OF_TOYS = (
 )
 
 
-def verdict(rows: Sequence[Row]) -> list[str]:
+def comparison_verdict(rows: Sequence[Row]) -> list[str]:
     """One sentence per model and motion level: which settings certainly move more, and what fidelity that costs; where
     none does, which keeps the image best."""
     said = []
@@ -100,7 +100,7 @@ def page(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any]) -> 
         for n, word in ((len(results), "video"), (len(comparison.images), "image"), (seeds, "seed"))
     )
     made = Page(f"{', '.join(models)}: {len(rows)} settings compared", count)
-    made.verdict(*verdict(rows))
+    made.verdict(*comparison_verdict(rows))
     for model in models:
         for motion in dict.fromkeys(row.motion for row in rows if row.model == model):
             mine = [row for row in rows if row.model == model and row.motion == motion]

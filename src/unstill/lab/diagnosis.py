@@ -13,9 +13,9 @@ from unstill.data.clips import video_files
 from unstill.data.ownership import check_free, together
 from unstill.errors import UnstillError
 from unstill.lab.diagnosis_report import command as suggested_command
-from unstill.lab.diagnosis_report import page, verdict
+from unstill.lab.diagnosis_report import diagnosis_verdict, page
 from unstill.lab.diagnosis_run import DiagnosisRun
-from unstill.lab.fingerprint import fingerprint
+from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.leakage import SHARE, Diagnosis
 from unstill.lab.motion_response import Response, takes_motion
 from unstill.lab.one_step import usual_levels
@@ -161,7 +161,7 @@ def diagnose(
     used = versions()
     run = DiagnosisRun(
         work=out.with_suffix(".cells"),
-        decides={"weights": fingerprint(model), "methods": described, "prompt": prompt, "versions": used},
+        decides={"weights": model_fingerprint(model), "methods": described, "prompt": prompt, "versions": used},
         pipe=pipe,
         subjects=probe_clips(count, candidates),
         call=lambda subject, picture: call(picture, motion_argument(pipe, subject)),
@@ -181,7 +181,7 @@ def diagnose(
     result = DiagnosisResult(
         diagnosis=diagnosis,
         response=measured,
-        verdict=verdict(diagnosis),
+        verdict=diagnosis_verdict(diagnosis),
         use=suggested_command(diagnosis, "statistics" in defaults),
         limits=tuple(_limits(diagnosis.clips, count, videos)),
         report=out,

@@ -28,7 +28,7 @@ FEW = 0.05
 """Leakage below this share of the motion is not reported."""
 
 
-def verdict(diagnosis: Diagnosis) -> tuple[str, str]:
+def diagnosis_verdict(diagnosis: Diagnosis) -> tuple[str, str]:
     """Two sentences: whether the model leaks, and where to start sampling."""
     unit, exact = diagnosis.unit, "reference" in diagnosis.curves
     if not diagnosis.leak:
@@ -96,7 +96,7 @@ def page(diagnosis: Diagnosis, response: Response | None, command: str | None, f
         f"Does {diagnosis.model} leak?",
         f"{diagnosis.clips} clip{'' if diagnosis.clips == 1 else 's'}, noised and predicted in one step.",
     )
-    found, advice = verdict(diagnosis)
+    found, advice = diagnosis_verdict(diagnosis)
     made.verdict(found, advice, command=command or "")
     made.heading("By noise level", "From much noise (where sampling begins) to little. Bands are 95 % intervals.")
     present = [source for source in SOURCES if source in diagnosis.curves]

@@ -25,9 +25,9 @@ from unstill.documents import Stored
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
 from unstill.lab.html_report import Film
-from unstill.lab.leakage import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise
+from unstill.lab.leakage import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise_leakage
 from unstill.lab.motion_response import LEVELS, Response, motion_of, summarise_response
-from unstill.lab.one_step import Condition, Level, unit_of
+from unstill.lab.one_step import ImageCondition, NoiseLevel, unit_of
 from unstill.lab.probe_clips import ProbeClip, ProbeClips
 from unstill.lab.work_queue import WorkQueue
 from unstill.methods.base import Method
@@ -93,7 +93,7 @@ class DiagnosisRun:
     call: Callable[[ProbeClip, Image.Image], dict[str, Any]]
     levels: Sequence[float]
     name: str
-    conditions: Sequence[Condition] = ("image", "weakened", "removed")
+    conditions: Sequence[ImageCondition] = ("image", "weakened", "removed")
     methods: Sequence[Method] = ()
     share: float = SHARE
     seed: int = 0
@@ -154,9 +154,9 @@ class DiagnosisRun:
         found = {cell: one for cell, one in results.items() if one is not None and "error" not in one}
         clips = [found[cell] for cell in found if cell.startswith("clip-")]
         rows = [{s: {q: np.array(v) for q, v in by.items()} for s, by in one["records"].items()} for one in clips]
-        diagnosis = summarise(
+        diagnosis = summarise_leakage(
             gathered(rows),
-            [Level(*one) for one in clips[0]["levels"]],
+            [NoiseLevel(*one) for one in clips[0]["levels"]],
             unit_of(ForwardProcess.of(self.pipe.scheduler)),
             name=self.name,
             share=self.share,

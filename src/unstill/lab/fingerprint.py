@@ -1,4 +1,4 @@
-"""Identity of a model's weights, so that kept results are not reused after further training."""
+"""A hash of a model's weights, so that cached results are not reused after further training."""
 
 from __future__ import annotations
 
@@ -11,22 +11,30 @@ from unstill.models import registry
 SAMPLE = 1 << 20
 
 
-def fingerprint(model: str) -> str:
-    """Of the files of a local model or the embedded one, by size and by the first and last MB of each; of others,
-    which a hub keeps, the name."""
+def model_fingerprint(model: str) -> str:
+    """
+    Identifies the weights of a model.
+
+    Args:
+        model: name, local folder or hub id.
+
+    Returns:
+        A hash of the sizes and of the first and last MB of the files of a local or the embedded model; the name of a
+        model on a hub.
+    """
     entry = registry.find(model)
     folder = registry.PICO if entry is not None and entry.weights is None else Path(model)
     if entry is not None and entry.weights is not None or not folder.is_dir():
         return model
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     lora = f"{entry.lora}.safetensors" if entry is not None else None
     for file in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".bin")):
-        if file.parent == registry.PICO / "loras" and file.name != lora:  # additions to the embedded weights
+        if file.parent == registry.PICO / "loras" and file.name != lora:  # of another of the embedded models
             continue
         size = file.stat().st_size
-        found.update(f"{file.relative_to(folder).as_posix()} {size} ".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()} {size} ".encode())
         with file.open("rb") as opened:
-            found.update(opened.read(SAMPLE))
+            digest.update(opened.read(SAMPLE))
             opened.seek(max(0, size - SAMPLE))
-            found.update(opened.read(SAMPLE))
-    return found.hexdigest()[:16]
+            digest.update(opened.read(SAMPLE))
+    return digest.hexdigest()[:16]

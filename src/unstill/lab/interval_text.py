@@ -8,7 +8,7 @@ from unstill.lab.bootstrap import Interval
 
 
 def number(value: float) -> str:
-    """A figure with as few digits as are needed: 0.36, 12, 200; a dash where it is not finite."""
+    """A number with about three digits: 0.36, 12, 200; a dash if it is not finite."""
     if not math.isfinite(value):
         return "\u2013"
     if value == 0:
@@ -19,7 +19,7 @@ def number(value: float) -> str:
 
 
 def between(interval: Interval) -> str:
-    """`0.5 (0.4 to 0.6)`; the estimate alone where there is no interval."""
+    """`0.5 (0.4 to 0.6)`; only the estimate if there is no interval."""
     if not interval.known:
         return number(interval.value)
     return f"{number(interval.value)} ({number(interval.low)} to {number(interval.high)})"

@@ -34,7 +34,7 @@ from unstill.hooks import adapter_for
 from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
 from unstill.lab.html_report import Film, film
-from unstill.lab.one_step import Condition, Level, Unit, has_image, one_step, unit_of
+from unstill.lab.one_step import ImageCondition, NoiseLevel, Unit, has_image, one_step, unit_of
 from unstill.lab.probe_clips import ProbeClip, flow_of, picture_of
 from unstill.methods.base import Method
 
@@ -45,7 +45,7 @@ SHARE = 0.5
 HIDDEN = 2.0
 """sigma / alpha below which no start is recommended: the first latents would have to be nearly the video itself."""
 
-Records = dict[str, dict[str, np.ndarray]]
+Measurements = dict[str, dict[str, np.ndarray]]
 """source -> quantity -> (clips, levels). Sources: the conditions, `"reference"`, and `"truth"` with (clips, 1)."""
 
 
@@ -64,7 +64,7 @@ class Diagnosis:
 
     model: str
     unit: Unit
-    levels: tuple[Level, ...]
+    levels: tuple[NoiseLevel, ...]
     clips: int
     share: float
     curves: dict[str, dict[str, list[Interval]]]
@@ -98,8 +98,8 @@ class Diagnosis:
 class Probed(NamedTuple):
     """One clip: the levels, what was measured, and the decoded predictions, source -> one `(F, 3, H, W)` per level."""
 
-    levels: tuple[Level, ...]
-    records: Records
+    levels: tuple[NoiseLevel, ...]
+    records: Measurements
     videos: dict[str, list[Tensor]]
 
 
@@ -110,7 +110,7 @@ def measure_leakage(
     levels: Sequence[float],
     *,
     name: str = "",
-    conditions: Sequence[Condition] = ("image", "weakened", "removed"),
+    conditions: Sequence[ImageCondition] = ("image", "weakened", "removed"),
     methods: Sequence[Method] = (),
     share: float = SHARE,
     seed: int = 0,
@@ -132,8 +132,8 @@ def measure_leakage(
     Raises:
         UnstillError: where `one_step` does, or without any clip.
     """
-    rows: list[Records] = []
-    visited: tuple[Level, ...] = ()
+    rows: list[Measurements] = []
+    visited: tuple[NoiseLevel, ...] = ()
     shown: dict[str, list[Film]] = {}
     for index, subject in enumerate(subjects):
         visited, found, videos = probe_clip(pipe, subject, call, levels, conditions, methods, seed + index)
@@ -142,10 +142,10 @@ def measure_leakage(
         if progress is not None:
             progress(index + 1)
     unit = unit_of(ForwardProcess.of(pipe.scheduler))
-    return summarise(gathered(rows), visited, unit, name=name or type(pipe).__name__, share=share, shown=shown)
+    return summarise_leakage(gathered(rows), visited, unit, name=name or type(pipe).__name__, share=share, shown=shown)
 
 
-def gathered(rows: Sequence[Records]) -> Records:
+def gathered(rows: Sequence[Measurements]) -> Measurements:
     """The records of single clips as those of all; raises `UnstillError` where there is none."""
     if not rows:
         raise UnstillError("There is no clip to probe with; give a folder of videos that can be read.")
@@ -172,7 +172,7 @@ def probe_clip(
     subject: ProbeClip,
     call: Callable[[ProbeClip, Image.Image], dict[str, Any]],
     levels: Sequence[float],
-    conditions: Sequence[Condition],
+    conditions: Sequence[ImageCondition],
     methods: Sequence[Method],
     seed: int,
 ) -> Probed:
@@ -206,7 +206,7 @@ def probe_clip(
 
     # The clip after the autoencoder, whose losses are not the denoiser's.
     truth = decode(clean[0])
-    records: Records = {
+    records: Measurements = {
         "truth": {
             "flow": np.array([flow_of(truth)]),
             "moved": _energy(still - clean),
@@ -229,7 +229,7 @@ def probe_clip(
     return Probed(seen.levels, records, videos)
 
 
-def _best(noisy: Tensor, others: Tensor, level: Level) -> tuple[Tensor, float]:
+def _best(noisy: Tensor, others: Tensor, level: NoiseLevel) -> tuple[Tensor, float]:
     """E[X0 | Xt, image] over the candidates (N, C, F, h, w), and the posterior probability of the truth, the first
     of them; at alpha = 0 the noisy clip holds no information."""
     if level.alpha == 0:
@@ -243,9 +243,9 @@ def _energy(difference: Tensor) -> np.ndarray:
     return difference.double().square().mean((1, 2, 3, 4)).numpy()
 
 
-def summarise(
-    records: Records,
-    levels: Sequence[Level],
+def summarise_leakage(
+    records: Measurements,
+    levels: Sequence[NoiseLevel],
     unit: Unit,
     *,
     name: str,

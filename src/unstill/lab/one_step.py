@@ -24,13 +24,13 @@ from unstill.noise_schedule import Grid, level_of
 
 
 Unit = Literal["start", "sigma"]
-Condition = Literal["image", "weakened", "removed"]
+ImageCondition = Literal["image", "weakened", "removed"]
 WEAKENED = 0.25
 """Deviation of the noise on a weakened image, as a share of that of the image latents."""
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class NoiseLevel:
     """A noise level: its value as a method takes it (`start=` or `sigma=`), and alpha and sigma of the scheduler."""
 
     value: float
@@ -43,7 +43,7 @@ class Predictions:
     """One-step predictions x0 `(n, C, F, h, w)` of one clip, one per level; conditioning frames are left
     out."""
 
-    levels: tuple[Level, ...]
+    levels: tuple[NoiseLevel, ...]
     noisy: Tensor
     x0: Tensor
 
@@ -79,7 +79,7 @@ def one_step(
     levels: Sequence[float],
     *,
     methods: Sequence[Method] = (),
-    condition: Condition = "image",
+    condition: ImageCondition = "image",
 ) -> Predictions:
     """
     Predicts the clean clip from a noised one in one step, at every level.
@@ -125,7 +125,7 @@ class _Visit(Method):
     unit: Unit
     clean: Tensor
     noise: Tensor
-    levels: list[Level] = field(default_factory=list)
+    levels: list[NoiseLevel] = field(default_factory=list)
     noisy: list[Tensor] = field(default_factory=list)
     x0: list[Tensor] = field(default_factory=list)
 
@@ -161,7 +161,7 @@ class _Visit(Method):
     def _noised(self, run: Run, index: int, like: Tensor) -> Tensor:
         """alpha x0 + sigma eps at level `index` of the grid."""
         alpha, sigma = run.process.alpha_sigma(run.grid.timesteps[index], index)
-        self.levels.append(Level(self.values[index], alpha, sigma))
+        self.levels.append(NoiseLevel(self.values[index], alpha, sigma))
         clean = self.clean[:, :, run.conditioning_frames :].to(like)
         noise = self.noise[index][None, :, run.conditioning_frames :].to(like)
         if clean.shape != like.shape:

@@ -1,4 +1,4 @@
-"""The versions of everything that decides a result."""
+"""The versions of the software that a result depends on."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ PACKAGES = ("unstill", "torch", "diffusers", "transformers", "numpy", "pillow", 
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that decide numbers."""
+    """The versions of Python and of `PACKAGES`, by name."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

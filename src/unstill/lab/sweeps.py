@@ -14,12 +14,12 @@ class Sweep:
     A set of settings to compare.
 
     Attributes:
-        about: the question it answers, and the paper's table or figure.
+        about: the question that it answers, and the paper's table or figure.
         settings: as text, see `unstill.lab.method_grid.expand`; plain is added to them.
-        motions: motion levels asked for, in [0, 1].
-        caption_only: the model is given a caption and not the image, which only the methods know: what noise
-            rectification and I4VGen are made for. The embedded model is then sampled as a variance-preserving model
-            (DDIM), as the models of those papers are.
+        motions: requested motion levels, in [0, 1].
+        caption_only: the model gets a caption and no image; only the methods use the image. Noise rectification and
+            I4VGen were published for such models. The embedded model is then sampled as a variance-preserving model
+            (DDIM), like the models of those papers.
     """
 
     about: str
@@ -31,7 +31,7 @@ class Sweep:
 ABRUPT = "noise-rectification:weights=" + ":".join(["1"] * 8 + ["0"] * 8)
 """Weights that change abruptly, for the 16 frames of the embedded model."""
 
-# Noise levels are those of the embedded model, which counts them in sigma.
+# Noise levels are those of the embedded model, given as sigma.
 SWEEPS = {
     "start-sweep": Sweep(
         about="where sampling starts, with and without Analytic-Init (leakage paper, Tables 8 and 9)",
@@ -51,7 +51,7 @@ SWEEPS = {
         caption_only=True,
     ),
     "rectification-period": Sweep(
-        about="in which part of sampling the noise is rectified (noise rectification, Fig. 6)",
+        about="during which part of sampling the noise is rectified (noise rectification, Fig. 6)",
         settings=("image-start", "noise-rectification:period=0:0.2|0:0.4|0:0.6|0:0.8|0:1|0.3:0.7|0.6:1"),
         caption_only=True,
     ),
@@ -65,10 +65,10 @@ SWEEPS = {
 
 def sweep_named(name: str) -> Sweep:
     """
-    The sweep of a name.
+    Looks up a sweep.
 
     Raises:
-        UnstillError: there is none of that name.
+        UnstillError: there is no sweep of that name.
     """
     if name not in SWEEPS:
         close = difflib.get_close_matches(name, SWEEPS, n=1)

@@ -12,7 +12,7 @@ from unstill.data.sources import Sample, Source, open_source
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
 from unstill.lab.leakage import measure_leakage
-from unstill.lab.one_step import Condition, has_image, usual_levels
+from unstill.lab.one_step import ImageCondition, has_image, usual_levels
 from unstill.lab.probe_clips import ProbeClip, flow_of, motion_argument, picture_of
 from unstill.models.call_arguments import arguments, generate, parameters
 from unstill.training.recipe import Recipe
@@ -92,7 +92,7 @@ class Validation:
         def call(subject: ProbeClip, picture: Any) -> dict[str, Any]:
             return self._call(pipe, picture, subject, motion_argument(pipe, subject))
 
-        conditions: list[Condition] = ["image", "removed"] if has_image(pipe) else ["image"]
+        conditions: list[ImageCondition] = ["image", "removed"] if has_image(pipe) else ["image"]
         found = measure_leakage(pipe, subjects, call, levels, conditions=conditions)
         with replacing(folder / f"{step:07d}-leak.json") as part:
             part.write_text(json.dumps(found.as_dict(), indent=1))

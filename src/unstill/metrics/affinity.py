@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unstill.errors import UnstillError
 from unstill.metrics.registry import metric
-from unstill.metrics.video_checks import as_uint8
+from unstill.metrics.video_checks import check_uint8
 
 
 # [smallest, largest] distance over WebVid-10M by |frame - condition frame|, from PIA's training configuration.
@@ -65,7 +65,7 @@ def motion_affinity(video: Tensor, condition_frame: int = 0, edges: bool = True)
         condition_frame: index of the frame compared with; negative counts from the end.
         edges: add dilated Canny edges as a fourth channel, as PIA's training does.
     """
-    video = as_uint8(video).cpu()
+    video = check_uint8(video).cpu()
     if not -len(video) <= condition_frame < len(video):
         raise UnstillError(f"There is no condition frame {condition_frame} in a video of {len(video)} frames.")
     pictures = [_hsv(frame) for frame in video]

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from unstill.errors import UnstillError
 from unstill.metrics.registry import metric
-from unstill.metrics.video_checks import as_uint8
-from unstill.metrics.weights import fingerprint, is_torchscript, read_torchscript, read_weights
+from unstill.metrics.video_checks import check_uint8
+from unstill.metrics.weights import file_hash, is_torchscript, read_torchscript, read_weights
 
 
 FRAMES, SIDE, CLASSES = 16, 112, 101
@@ -50,7 +50,7 @@ def torch_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def preprocess(video: Tensor, mean: Tensor) -> Tensor:
     """uint8 (16, 3, H, W) to the network's input (3, 16, 112, 112); `mean` (3, 16, 128, 171), BGR, is cropped at 8."""
-    pixels = as_uint8(video).float() * (2 / 255) - 1
+    pixels = check_uint8(video).float() * (2 / 255) - 1
     # Corners stay corners in the resize of the original.
     pixels = functional.interpolate(pixels, (SIDE, SIDE), mode="bilinear", align_corners=True)
     blue_first = pixels.flip(1).transpose(0, 1) * 128 + 128  # (3, 16, 112, 112)
@@ -69,7 +69,7 @@ class C3D:
         """From `conv3d_deepnetA_ucf.npz` with `mean2.npz`, or from `c3d_ucf101.pt`, which contains its mean."""
         if is_torchscript(path):
             script = read_torchscript(path).to(device)
-            return cls(lambda video: script(video.transpose(0, 1)[None].to(device))[0], fingerprint(path))
+            return cls(lambda video: script(video.transpose(0, 1)[None].to(device))[0], file_hash(path))
         weights = read_weights(path)
         if mean is None:
             raise UnstillError(f"The weights {path} need their mean clip: pass mean2.npz as well.")
@@ -87,14 +87,14 @@ class C3D:
         network = network.eval().requires_grad_(False).to(device)
         return cls(
             lambda video: network(preprocess(video, means)[None].to(device))[0].softmax(0),
-            f"{fingerprint(path)}-{fingerprint(mean)}",
+            f"{file_hash(path)}-{file_hash(mean)}",
         )
 
     @torch.no_grad()
     def __call__(self, video: Tensor) -> Tensor:
         if len(video) < FRAMES:
             raise UnstillError(f"C3D needs {FRAMES} frames, the video has {len(video)}.")
-        return self.probabilities(as_uint8(video[:FRAMES])).float().cpu()
+        return self.probabilities(check_uint8(video[:FRAMES])).float().cpu()
 
 
 @metric("c3d_probabilities", label=None, needs={"c3d"})

@@ -15,7 +15,7 @@ from torch.nn import functional
 from unstill.errors import UnstillError
 from unstill.metrics.encoders import FrameEncoder, aesthetic_quality
 from unstill.metrics.registry import Value, metric, metric_group
-from unstill.metrics.video_checks import as_uint8
+from unstill.metrics.video_checks import check_uint8
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def temporal_flickering(video: Tensor) -> float:
     Args:
         video: uint8 or float in [0, 1], (F, 3, H, W), F >= 2.
     """
-    frames = as_uint8(video, frames=2).to(torch.int16)
+    frames = check_uint8(video, frames=2).to(torch.int16)
     return 1 - float((frames[1:] - frames[:-1]).abs().double().mean()) / 255
 
 

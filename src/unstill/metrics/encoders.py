@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unstill.errors import UnstillError
-from unstill.metrics.video_checks import as_uint8
+from unstill.metrics.video_checks import check_uint8
 from unstill.metrics.weights import read_weights
 
 
@@ -55,7 +55,7 @@ class FrameEncoder:
 
         CLIP: shorter side to the network's, bicubic, centre crop; DINO: shorter side, bilinear, no crop.
         """
-        pixels = as_uint8(video).to(self.model.device).float()
+        pixels = check_uint8(video).to(self.model.device).float()
         height, width = pixels.shape[2:]
         # (Multiplied before it is divided: 320 x 360 at 224 is 252 wide, which 360 * (224 / 320) falls short of.)
         shorter = min(height, width)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from unstill.errors import UnstillError
 from unstill.metrics.registry import metric
-from unstill.metrics.video_checks import as_float, as_uint8
+from unstill.metrics.video_checks import as_float, check_uint8
 
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -111,8 +111,8 @@ def _edges(video: Tensor) -> Tensor:
 def proxy_colour_fidelity(video: Tensor, image: Tensor | None = None, bins: int = 8) -> float:
     """Proxy: mean over frames of the intersection of the joint RGB histograms of frame and image. Blind to layout."""
     frames, picture = map(_reduced, _pair(video, image))
-    reference = _histogram(as_uint8(picture), bins)
-    return float(torch.minimum(_histogram(as_uint8(frames), bins), reference).sum(1).mean())
+    reference = _histogram(check_uint8(picture), bins)
+    return float(torch.minimum(_histogram(check_uint8(frames), bins), reference).sum(1).mean())
 
 
 @metric(

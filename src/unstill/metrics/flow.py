@@ -23,7 +23,7 @@ from torch import Tensor
 
 from unstill.errors import UnstillError
 from unstill.metrics.raft import RAFT, RaftFlow
-from unstill.metrics.video_checks import as_uint8
+from unstill.metrics.video_checks import check_uint8
 
 
 T = TypeVar("T")
@@ -171,7 +171,7 @@ def resize_video(video: Tensor, size: tuple[int, int]) -> Tensor:
 
 def frames_for_flow(video: Tensor, size: tuple[int, int] | None) -> Tensor:
     """The video as uint8; raises UnstillError for fewer than 2 frames, or frames that are too small for any engine."""
-    video = as_uint8(video, frames=2)
+    video = check_uint8(video, frames=2)
     height, width = size or video.shape[2:]
     if min(height, width) < 16:
         raise UnstillError(f"Optical flow needs frames of at least 16 x 16 pixels, got {height} x {width}.")

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from unstill.errors import UnstillError
 from unstill.metrics.registry import metric
-from unstill.metrics.video_checks import as_uint8
-from unstill.metrics.weights import fingerprint, is_torchscript, read_torchscript, read_weights
+from unstill.metrics.video_checks import check_uint8
+from unstill.metrics.weights import file_hash, is_torchscript, read_torchscript, read_weights
 
 
 PREPROCESSINGS = ("tats", "videogpt", "stylegan-v")
@@ -108,7 +108,7 @@ def preprocess(video: Tensor, how: str) -> Tensor:
     `"tats"` stretches the frames to the square, bilinear without antialiasing; `"stylegan-v"` does the same (inside
     its scripted module); `"videogpt"` scales the shorter side and crops the centre.
     """
-    pixels = as_uint8(video).float() / 255
+    pixels = check_uint8(video).float() / 255
     if how in ("tats", "stylegan-v"):
         pixels = functional.interpolate(pixels, (_SIDE, _SIDE), mode="bilinear", align_corners=False)
     elif how == "videogpt":
@@ -142,7 +142,7 @@ class I3D:
             script = read_torchscript(path).to(device)
             return cls(
                 lambda x: script(x.to(device), rescale=False, resize=False, return_features=True),
-                fingerprint(path),
+                file_hash(path),
                 preprocessing,
             )
         network = I3DNetwork()
@@ -153,7 +153,7 @@ class I3D:
                 f"{path} does not hold the weights of I3D; expected i3d_pretrained_400.pt or i3d_torchscript.pt."
             ) from error
         network = network.eval().requires_grad_(False).to(device)
-        return cls(lambda x: network(x.to(device)), fingerprint(path), preprocessing)
+        return cls(lambda x: network(x.to(device)), file_hash(path), preprocessing)
 
     @torch.no_grad()
     def __call__(self, video: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from unstill.metrics.features import ProxyFeatures
 from unstill.metrics.flow import flow_engine
 from unstill.metrics.i3d import I3D
 from unstill.metrics.motion import PAPER_SIZE
-from unstill.metrics.weights import fingerprint
+from unstill.metrics.weights import file_hash
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +77,7 @@ def load_inputs(settings: EvaluationSettings) -> dict[str, Input]:
     weights = s.flow_weights
     flow = flow_engine(s.flow, weights, device=s.device)
     if weights and Path(weights).is_file():
-        weights = fingerprint(weights)
+        weights = file_hash(weights)
     inputs = {
         "flow": Input(flow, f"{s.flow} {weights}"),
         "size": Input(s.size, str(s.size)),
@@ -100,7 +100,7 @@ def load_inputs(settings: EvaluationSettings) -> dict[str, Input]:
             raise UnstillError(
                 "The aesthetic head reads CLIP features; choose clip='openai/clip-vit-large-patch14' too."
             )
-        inputs["aesthetic"] = Input(s.aesthetic, fingerprint(s.aesthetic))
+        inputs["aesthetic"] = Input(s.aesthetic, file_hash(s.aesthetic))
     if s.clip:
         inputs["clip"] = Input(FrameEncoder.load_clip(s.clip, s.device), s.clip)
     if s.dino:

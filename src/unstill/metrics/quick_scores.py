@@ -101,7 +101,7 @@ def breaks_up(scores: dict[str, float]) -> bool:
     return kept(scores) < KEPT or scores.get("coherence", 1.0) < STEADY
 
 
-def verdict(plain: dict[str, float], improved: dict[str, float]) -> str:
+def scores_verdict(plain: dict[str, float], improved: dict[str, float]) -> str:
     """One sentence: how much more the improved video moves, and at what price; nothing is claimed of broken ones."""
     ratio = improved["motion"] / max(plain["motion"], 1e-6)
     if breaks_up(plain) and breaks_up(improved):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unstill.errors import UnstillError
-from unstill.metrics.video_checks import as_uint8
+from unstill.metrics.video_checks import check_uint8
 from unstill.metrics.weights import read_weights
 
 
@@ -293,7 +293,7 @@ class RaftFlow:
 
     @torch.no_grad()
     def __call__(self, video: Tensor) -> Iterator[Tensor]:
-        video = as_uint8(video, frames=2)
+        video = check_uint8(video, frames=2)
         height, width = video.shape[2:]
         # Below 128 pixels the coarsest level of correlations (1/64) is one position wide: the released code divides by
         # zero there and returns NaN, here the positions outside count as 0 as on every other level.

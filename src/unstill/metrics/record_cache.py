@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unstill.data.files import replacing
 from unstill.metrics.features import VideoFeatures
-from unstill.metrics.video_checks import as_uint8
+from unstill.metrics.video_checks import check_uint8
 
 
 def cached_features(video: Tensor, extractor: VideoFeatures, folder: str | Path | None) -> Tensor:
@@ -29,7 +29,7 @@ def cached_features(video: Tensor, extractor: VideoFeatures, folder: str | Path 
     """
     if folder is None:
         return extractor(video)
-    pixels = as_uint8(video).cpu().contiguous()
+    pixels = check_uint8(video).cpu().contiguous()
     digest = hashlib.sha256(f"{tuple(pixels.shape)} ".encode())
     digest.update(pixels.numpy().data)
     cache = RecordCache(folder)

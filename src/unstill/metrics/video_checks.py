@@ -33,7 +33,7 @@ def _check_range(pixels: Tensor) -> None:
         )
 
 
-def as_uint8(video: Tensor, frames: int = 1) -> Tensor:
+def check_uint8(video: Tensor, frames: int = 1) -> Tensor:
     """(F, 3, H, W) in 0..255, rounded to the nearest level."""
     check_video(video, frames)
     if video.dtype == torch.uint8:

@@ -50,7 +50,7 @@ def read_torchscript(path: str | Path) -> torch.jit.ScriptModule:
         raise UnstillError(f"{path} cannot be read as a TorchScript module; download it again.") from error
 
 
-def fingerprint(path: str | Path) -> str:
+def file_hash(path: str | Path) -> str:
     """The first 12 digits of the SHA-256 of a file."""
     with _existing(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]

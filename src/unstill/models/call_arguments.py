@@ -128,7 +128,7 @@ def generate(pipe: Any, call: dict[str, Any], seed: int, sampler: Any = None) ->
     """
     with clear_refusals(pipe):
         video = (sampler or pipe)(**call, generator=torch.Generator().manual_seed(seed)).frames[0]
-    return as_uint8(video)
+    return clamp_to_uint8(video)
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def clear_refusals(pipe: Any) -> Iterator[None]:
         raise UnstillError(f"{type(pipe).__name__} refuses this call: {' '.join(str(error).split())}") from error
 
 
-def as_uint8(video: torch.Tensor) -> torch.Tensor:
+def clamp_to_uint8(video: torch.Tensor) -> torch.Tensor:
     """A generated video in [0, 1] as uint8 on the CPU."""
     if not torch.isfinite(video).all():
         raise UnstillError("The model returned a video that is not finite: try dtype float32, or another seed.")

@@ -22,13 +22,13 @@ from unstill.families.registry import family_of
 from unstill.hooks import Adapter, adapter_for, apply
 from unstill.methods.base import Method
 from unstill.methods.ni_vsds import NIVSDS
-from unstill.models.call_arguments import as_uint8, clear_refusals, parameters
+from unstill.models.call_arguments import clamp_to_uint8, clear_refusals, parameters
 from unstill.text_to_video.candidates import Candidate, Halving, choose
 from unstill.text_to_video.partial_sampling import Distilled, Piece, Watched
 from unstill.text_to_video.request import Choice, Job, Progress, check_image
 from unstill.text_to_video.result import I4VGen, save_pictures
 from unstill.text_to_video.rewards import Reward, name_of, reward_named, score
-from unstill.text_to_video.stage_cache import OtherCandidates, Record, fingerprint
+from unstill.text_to_video.stage_cache import OtherCandidates, Record, stage_key
 from unstill.text_to_video.text_to_image import from_text_to_image
 
 
@@ -98,11 +98,11 @@ def i4vgen(
     choice = reward_name = state = None
     if image is not None:
         anchor = Candidate(resize_and_crop(image.convert("RGB"), job.size), 0.0)
-        key = fingerprint({"job": job.key, "image": anchor.image})
+        key = stage_key({"job": job.key, "image": anchor.image})
     else:
         reward = reward or default_reward(pipe)
         reward_name = name_of(reward)
-        key = fingerprint(
+        key = stage_key(
             {
                 "job": job.key,
                 "candidates": candidates,
@@ -114,7 +114,7 @@ def i4vgen(
         made, records, state = _from_record(first), (first,), first.tensors["state"]
         choice = choose(made, pick)
         anchor = made[choice] if text_to_image is not None else job.image_mode(batch).finish(made[choice])
-        key = fingerprint({"candidates": key, "choice": choice, "anchor": anchor.image})
+        key = stage_key({"candidates": key, "choice": choice, "anchor": anchor.image})
     if job.folder is not None:
         save_pictures(job.folder, anchor.image, made, choice)
     moved, video = _video(job, key, anchor, state)
@@ -202,7 +202,7 @@ def _from_record(record: Record) -> tuple[Candidate, ...]:
 def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) -> tuple[Record, Record]:
     """Both loops of stage 2 in one call of the pipeline; or only the second, from what the first has left."""
     adapter = adapter_for(job.pipe)
-    key = fingerprint({"anchor": key, "method": asdict(job.method)})
+    key = stage_key({"anchor": key, "method": asdict(job.method)})
     moved, video = job.kept(MOTION, key), job.kept("video", key)
     if moved is not None and video is not None:
         return moved, video
@@ -226,7 +226,7 @@ def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) ->
         )
     frames = _call(job, adapter, anchor, method)
     pixels = adapter.decode_video(job.pipe, found[0].tensors["video"].to(job.pipe._execution_device))
-    tensors = {"frames": frames, "animated": as_uint8(pixels)}
+    tensors = {"frames": frames, "animated": clamp_to_uint8(pixels)}
     return found[0], job.keep(Record("video", key, tensors, {}))
 
 
@@ -243,4 +243,4 @@ def _call(job: Job, adapter: Adapter, anchor: Candidate, method: Method) -> torc
     if adapter.image_latents_from is None:
         given = anchor.image if anchor.sample is None else anchor.sample.to(pipe._execution_device)
     with apply(pipe, method, image=given), clear_refusals(pipe):
-        return as_uint8(pipe(**call, generator=job.generator, output_type="pt").frames[0])
+        return clamp_to_uint8(pipe(**call, generator=job.generator, output_type="pt").frames[0])

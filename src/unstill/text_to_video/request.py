@@ -17,7 +17,7 @@ from unstill.hooks import adapter_for, apply
 from unstill.methods.ni_vsds import NIVSDS
 from unstill.models.call_arguments import native_frames, native_size, parameters
 from unstill.text_to_video.candidates import Halving, ImageMode
-from unstill.text_to_video.stage_cache import Record, fingerprint
+from unstill.text_to_video.stage_cache import Record, stage_key
 
 
 Progress = Callable[[str, int, int], None]
@@ -127,7 +127,7 @@ class Job:
             "generator": generator.get_state(),
         }
         place, silent = None if folder is None else Path(folder), lambda part, done, total: None
-        return cls(pipe, prompt, method, call, size, frames, generator, place, progress or silent, fingerprint(parts))
+        return cls(pipe, prompt, method, call, size, frames, generator, place, progress or silent, stage_key(parts))
 
     def image_mode(self, batch: int | None) -> ImageMode:
         return ImageMode(self.pipe, self.prompt, self.call, self.size, batch or self.frames, self.generator)

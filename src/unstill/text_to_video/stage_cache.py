@@ -63,7 +63,7 @@ class Record:
             ) from error
 
 
-def fingerprint(parts: Mapping[str, Any]) -> str:
+def stage_key(parts: Mapping[str, Any]) -> str:
     """One word for values of any kind, the same whenever they are."""
     return hashlib.sha256(json.dumps(_plain(parts), sort_keys=True).encode()).hexdigest()[:16]
 
