@@ -68,7 +68,7 @@ def outside(server):
 def test_no_function_takes_a_file_that_was_not_uploaded(server, outside):
     """Every function that gradio lists, in every place of its values, by every way to call it."""
     before, functions = content(server.uploads), config(server)["dependencies"]
-    assert {"look_at", "show_crop", "animate"} <= {function["api_name"] for function in functions}
+    assert {"check_upload", "show_crop", "animate"} <= {function["api_name"] for function in functions}
     for function in functions:
         for place in range(max(1, len(function["inputs"]))):
             for door in DOORS if place == 0 else ("run",):
@@ -93,21 +93,21 @@ def test_a_file_in_any_other_part_of_a_request(server, outside):
         {"data": [], "event_data": file},
         {"data": [None], "session_hash": "x", "trigger_id": 1, "more": {"a": file}},
     ):
-        assert fetch(server, "/gradio_api/run/look_at", json.dumps(body).encode(), **JSON)[0] == 404
+        assert fetch(server, "/gradio_api/run/check_upload", json.dumps(body).encode(), **JSON)[0] == 404
     # Written twice, the second one counts: for the check and for gradio.
     uploaded = json.dumps(upload(server, "red.png", a_picture()))
     twice = f'{{"data": [{{"path": {uploaded}, "path": "{outside["real"]}", "meta": {json.dumps(META)}}}]}}'
-    assert fetch(server, "/gradio_api/run/look_at", twice.encode(), **JSON)[0] == 404
+    assert fetch(server, "/gradio_api/run/check_upload", twice.encode(), **JSON)[0] == 404
     utf16 = json.dumps({"data": [file]}).encode("utf-16")
-    assert fetch(server, "/gradio_api/run/look_at", utf16, **JSON)[0] == 404
+    assert fetch(server, "/gradio_api/run/check_upload", utf16, **JSON)[0] == 404
 
 
 def test_an_uploaded_picture_is_taken(server):
-    (look_at,) = [one for one in config(server)["dependencies"] if one["api_name"] == "look_at"]
+    (check_upload,) = [one for one in config(server)["dependencies"] if one["api_name"] == "check_upload"]
     path = upload(server, "red.png", a_picture())
     for door in DOORS:
         for extra in ({}, {"url": f"{server.address}/gradio_api/file={path}", "orig_name": "red.png", "size": 9}):
-            status, said = call(server, door, look_at, [{"path": path, "meta": META, **extra}])
+            status, said = call(server, door, check_upload, [{"path": path, "meta": META, **extra}])
             assert status == 200 and "image.png" in said, said
 
 
@@ -152,16 +152,16 @@ def test_every_function_answers_hostile_values_with_a_sentence(server, kind):
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
-        ("/gradio_api/run/look_at", b"", 400),
-        ("/gradio_api/run/look_at", b"{", 400),
-        ("/gradio_api/run/look_at", b"[]", 400),
-        ("/gradio_api/run/look_at", b'{"data": [NaN]}', 400),
-        ("/gradio_api/run/look_at", b'{"data": [1e999]}', 400),
-        ("/gradio_api/run/look_at", b'{"data": ' + b"[" * 30 + b"]" * 30 + b"}", 400),
-        ("/gradio_api/run/look_at", b"[" * 900_000, 400),
-        ("/gradio_api/run/look_at", b'{"data": "x"}', 422),
-        ("/gradio_api/run/look_at", b'{"data": []}', 422),
-        ("/gradio_api/run/look_at", b"\xff\xfe\xfd", 400),
+        ("/gradio_api/run/check_upload", b"", 400),
+        ("/gradio_api/run/check_upload", b"{", 400),
+        ("/gradio_api/run/check_upload", b"[]", 400),
+        ("/gradio_api/run/check_upload", b'{"data": [NaN]}', 400),
+        ("/gradio_api/run/check_upload", b'{"data": [1e999]}', 400),
+        ("/gradio_api/run/check_upload", b'{"data": ' + b"[" * 30 + b"]" * 30 + b"}", 400),
+        ("/gradio_api/run/check_upload", b"[" * 900_000, 400),
+        ("/gradio_api/run/check_upload", b'{"data": "x"}', 422),
+        ("/gradio_api/run/check_upload", b'{"data": []}', 422),
+        ("/gradio_api/run/check_upload", b"\xff\xfe\xfd", 400),
         ("/gradio_api/run/predict", b'{"data": []}', 422),
         ("/gradio_api/run/predict", b'{"data": [], "fn_index": -1}', 404),
         ("/gradio_api/run/predict", b'{"data": [], "fn_index": true}', 404),

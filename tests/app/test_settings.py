@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from unstill.app import form_fields, motion_slider
-from unstill.app.code_export import brief, expression, python
+from unstill.app.code_export import brief, expression, python_code
 from unstill.errors import UnstillError
 from unstill.latent_statistics import LatentStatistics
 from unstill.methods.analytic_init import AnalyticInit
@@ -87,7 +87,7 @@ def test_only_methods_that_work_on_the_model_are_offered():
 def test_code_says_no_more_than_is_needed():
     methods = (EarlyStart(sigma=23.0), NoiseRectification(period=(0.0, 0.3)))
     call = {"output_type": "pt", "prompt": 'a "boat"', "num_frames": 8}
-    text = python("lavie", call, methods, 7, picture=True)
+    text = python_code("lavie", call, methods, 7, picture=True)
     assert "apply(pipe, unstill.EarlyStart(sigma=23.0), unstill.NoiseRectification(period=(0.0, 0.3)), image=" in text
     assert "prompt='a \"boat\"', num_frames=8, generator=torch.Generator().manual_seed(7))" in text
     compile(text, "make_again.py", "exec")

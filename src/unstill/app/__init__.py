@@ -1,1 +1,1 @@
-"""`unstill app`: a page where a picture moves. It reads what a person set, calls the library and shows the result."""
+"""`unstill app`: a web page that animates a picture by calling the library."""

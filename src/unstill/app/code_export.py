@@ -1,4 +1,4 @@
-"""The lines of Python that make a video again, bit for bit."""
+"""Python code that makes a video again, bit for bit."""
 
 import dataclasses
 from typing import Any, cast
@@ -13,32 +13,36 @@ from unstill.methods.free_init import FreeInit
 PICTURE = "picture.png"
 
 
-def python(model: str, call: dict[str, Any], methods: tuple[Method, ...], seed: int, picture: bool) -> str:
+def python_code(model: str, call: dict[str, Any], methods: tuple[Method, ...], seed: int, picture: bool) -> str:
     """
+    Python code that makes the improved video.
+
     Args:
-        model: what `unstill.load` takes.
-        call: the keyword arguments of the pipeline's call; pictures in it stand for `PICTURE`.
-        picture: whether there is a picture at all. If the call has none, the methods encode it.
+        model: as for `unstill.load`.
+        call: keyword arguments of the pipeline's call; pictures in it are written as read from `PICTURE`.
+        methods: that are applied.
+        seed: of the noise.
+        picture: whether there is a picture. If the call has none, the methods encode it.
     """
     given = {name: value for name, value in call.items() if name != "output_type"}
-    arguments = [f"{name}={_written(value)}" for name, value in given.items()]
+    arguments = [f"{name}={_literal(value)}" for name, value in given.items()]
     arguments.append(f"generator=torch.Generator().manual_seed({seed})")
-    loops = [method for method in methods if isinstance(method, FreeInit)]
-    within = [expression(method, model) for method in methods if method not in loops]
-    if picture and not any(_written(value) in ("image", "[image]") for value in given.values()):
-        within.append("image=image")
-    called = f"unstill.free_init(pipe, {expression(loops[0], model)}, " if loops else "pipe("
-    opening = f'image = Image.open("{PICTURE}")\n' if picture else ""
+    free_init = [method for method in methods if isinstance(method, FreeInit)]
+    applied = [expression(method, model) for method in methods if method not in free_init]
+    if picture and not any(_literal(value) in ("image", "[image]") for value in given.values()):
+        applied.append("image=image")
+    call_start = f"unstill.free_init(pipe, {expression(free_init[0], model)}, " if free_init else "pipe("
+    read_picture = f'image = Image.open("{PICTURE}")\n' if picture else ""
     imports = ["import torch", *(["from PIL import Image"] if picture else []), "", "import unstill"]
     return "\n".join(imports) + (
-        f"\n\n{opening}pipe = unstill.load({model!r})\n"
-        f"with unstill.apply({', '.join(['pipe', *within])}):\n"
-        f"    frames = {called}{', '.join(arguments)}).frames[0]\n"
+        f"\n\n{read_picture}pipe = unstill.load({model!r})\n"
+        f"with unstill.apply({', '.join(['pipe', *applied])}):\n"
+        f"    frames = {call_start}{', '.join(arguments)}).frames[0]\n"
     )
 
 
 def expression(method: Method, model: str) -> str:
-    """A method as Python writes it, with the parameters that are not the class's defaults."""
+    """A method as a Python expression, with the parameters that differ from the defaults."""
     parts = []
     for field in dataclasses.fields(cast(Any, method)):
         value = getattr(method, field.name)
@@ -50,7 +54,7 @@ def expression(method: Method, model: str) -> str:
 
 
 def brief(method: Method) -> str:
-    """The same for the eye: without the package and without what comes with the model."""
+    """A short form of `expression` for display: without the package name and without latent statistics."""
     changed = [
         f"{field.name}={value:g}" if isinstance(value, float) else f"{field.name}={value}"
         for field in dataclasses.fields(cast(Any, method))
@@ -61,7 +65,7 @@ def brief(method: Method) -> str:
     return f"{type(method).__name__}({', '.join(changed)})"
 
 
-def _written(value: Any) -> str:
+def _literal(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(map(_written, value))}]"
+        return f"[{', '.join(map(_literal, value))}]"
     return "image" if isinstance(value, Image.Image) else repr(value)

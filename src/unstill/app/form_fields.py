@@ -19,7 +19,7 @@ LONGEST = 200
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Field:
-    """One parameter of one method; several numbers are written with ':' between them. Empty stands for the default."""
+    """One parameter of one method. Several numbers are separated by ':'; an empty field is the default."""
 
     method: str
     parameter: Parameter
@@ -42,7 +42,7 @@ class Field:
 
     @property
     def about(self) -> str:
-        """What the form says of it."""
+        """The description in the form."""
         return "Empty: follows the Motion slider." if self.name in LEVELS else self.parameter.about
 
     def shown(self) -> Any:
@@ -52,7 +52,15 @@ class Field:
         return f"{self.default:g}" if self.kind == "numbers" and self.default is not None else self.default
 
     def read(self, value: Any) -> Any:
-        """The parameter from what a person set; `None` if it stays the default."""
+        """
+        Converts a value of the form.
+
+        Returns:
+            The value of the parameter; `None` for the default.
+
+        Raises:
+            UnstillError: a value that the parameter does not take.
+        """
         if value is None or value == "" or value == self.shown():
             return None
         where = f"{self.name} of {self.method}"
@@ -67,25 +75,25 @@ def offered(pipeline: str, defaults: Container[str] = ()) -> dict[str, type[Meth
 
     Args:
         pipeline: name of the class.
-        defaults: parameters that the model has values for. A method that needs another one, and does not show it in
-            forms, is left out.
+        defaults: parameters that the model has values for. Methods with a required parameter that is neither among
+            them nor shown in forms are left out.
     """
     refused = refusals().get(pipeline, {})
-    works = {name: cls for name, cls in method_classes().items() if not refused.get(cls.__name__, "not there")}
+    working = {name: cls for name, cls in method_classes().items() if not refused.get(cls.__name__, "not there")}
     return {
         name: cls
-        for name, cls in works.items()
+        for name, cls in working.items()
         if all(key in defaults or not parameters_of(cls)[key].required for key in cls.not_in_forms)
     }
 
 
 def form() -> dict[str, list[Field]]:
-    """The fields of every method that works on any pipeline."""
+    """The fields of every method that works on at least one pipeline."""
     anywhere = {name for table in refusals().values() for name, reason in table.items() if not reason}
     return {name: fields_of(name, cls) for name, cls in method_classes().items() if cls.__name__ in anywhere}
 
 
 def fields_of(method: str, cls: type[Method]) -> list[Field]:
-    """The fields of a method without those that it keeps out of forms."""
+    """The fields of a method that are shown in forms."""
     shown = (parameter for name, parameter in parameters_of(cls).items() if name not in cls.not_in_forms)
     return [Field(method=method, parameter=parameter) for parameter in shown]

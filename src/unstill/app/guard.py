@@ -1,4 +1,4 @@
-"""The checks that every request passes before gradio sees it: who asks, from where, how much, and for which files."""
+"""Checks of every request before it reaches gradio: sender, path, size, and the files that it names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unstill.errors import UnstillError
 
 log = logging.getLogger(__name__)
 
-# What the page asks for. Whatever else gradio could answer (monitoring, proxies, addresses as files) is not there.
+# The paths that the page uses. Other paths of gradio (monitoring, proxies, files by URL) answer 404.
 OPEN = (
     "",
     "/config",
@@ -38,7 +38,7 @@ OPEN = (
 )
 RUN, CALL, FILES, UPLOAD = "/gradio_api/run/", "/gradio_api/call/", "/gradio_api/file=", "/gradio_api/upload"
 OPEN_UNDER = ("/assets/", "/static/", "/results/", "/gradio_api/heartbeat/", RUN, CALL)
-# The reader's browser fetches nothing from anywhere else, whatever the page or gradio's code says.
+# The browser loads resources from this server only.
 POLICY = "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; " + (
     "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
     "connect-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'self'; object-src 'none'"
@@ -49,10 +49,10 @@ HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 FAULT = "Server error"
-"""The title of errors that are not the visitor's: the only ones that are answered with status 500."""
+"""Title of errors that the server caused; only these are answered with status 500."""
 
 DEEPEST = 20  # levels of lists and objects in a request; the page sends 4
-SMALLEST = 65_536  # bytes that any upload counts for: many small files are a load, too
+SMALLEST = 65_536  # bytes that an upload counts for at least, since many small files are a load, too
 NOTHING_HERE = "There is nothing here."
 NOT_UNDERSTOOD = "This request does not fit the page; load the page again."
 
@@ -62,7 +62,7 @@ Receive = Callable[[], Awaitable[Message]]
 
 
 class Refused(Exception):
-    """A request that gradio never sees."""
+    """A request that is answered here and not passed to gradio."""
 
     def __init__(self, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
         super().__init__(sentence)
@@ -70,15 +70,16 @@ class Refused(Exception):
 
 
 class RequestGuard:
-    """ASGI middleware in front of everything.
+    """
+    ASGI middleware that checks requests.
 
     Args:
-        app: the ASGI application behind it.
+        app: the ASGI application that gets the accepted requests.
         limits: sizes of requests and uploads.
         uploads: the only folder whose files a request may name.
-        hosts: the names under which the server may be asked.
-        users: passwords by user name; nobody is asked for one if empty.
-        names, indices: the page's functions, as `/run/{name}` and as `fn_index`; no others are called.
+        hosts: accepted host names.
+        users: passwords by user name; if empty, no login is needed.
+        names, indices: the functions of the page, as `/run/{name}` and as `fn_index`; others are refused.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class RequestGuard:
         self._users = users
         self._names = frozenset(names)
         self._indices = frozenset(indices)
-        self._arriving = 0  # bytes of uploads that are on their way
+        self._arriving = 0  # bytes of uploads being received
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -129,7 +130,7 @@ class RequestGuard:
         self._arriving += arriving
         try:
             await self._app(scope, receive, answer.send)
-        except Exception as error:  # gradio's own, about a request that it does not understand
+        except Exception as error:  # raised by gradio for a request that it cannot handle
             log.info("a request failed", exc_info=error)
             await answer.refuse(Refused(500 if scope["method"] == "GET" else 422, NOT_UNDERSTOOD))
         finally:
@@ -145,7 +146,7 @@ class RequestGuard:
             raise Refused(403, "Pages of other sites may not use this server.")
         if self._users and not self._signed_in(scope):
             if _values(scope, b"authorization"):
-                await asyncio.sleep(1)  # guessing takes time
+                await asyncio.sleep(1)  # slows down guessing
             raise Refused(
                 401, "A user name and a password are needed here.", (b"www-authenticate", b'Basic realm="unstill"')
             )
@@ -185,12 +186,12 @@ class RequestGuard:
         return int(lengths[0])
 
     def _check_room(self, length: int) -> None:
-        lying = sum(max(file.stat().st_size, SMALLEST) for file in self._uploads.rglob("*") if file.is_file())
-        if lying + self._arriving + length > self._limits.uploads:
+        stored = sum(max(file.stat().st_size, SMALLEST) for file in self._uploads.rglob("*") if file.is_file())
+        if stored + self._arriving + length > self._limits.uploads:
             raise Refused(507, "Too many pictures wait here just now: try again in some minutes.")
 
     def _checked(self, scope: Message, receive: Receive, body: bytes) -> tuple[Message, Receive]:
-        """The request with a body that is written anew: gradio reads exactly what was checked here."""
+        """The request with its body written anew, so that gradio reads exactly what was checked here."""
         try:
             asked = json.loads(body)
             if not isinstance(asked, dict):
@@ -223,7 +224,8 @@ class RequestGuard:
             raise Refused(422, "The values of a request (data) are a list.")
 
     def _with_own_files(self, value: Any, depth: int = 0) -> Any:
-        """What was sent, with nothing about a file but the path of an upload.
+        """
+        A copy of the data in which files are reduced to the path of an upload.
 
         Raises:
             UnstillError: a path that is not that of an upload.
@@ -231,16 +233,16 @@ class RequestGuard:
         if depth > DEEPEST:
             raise Refused(400, f"A request has at most {DEEPEST} levels of lists and objects.")
         if isinstance(value, list):
-            return [self._with_own_files(one, depth + 1) for one in value]
+            return [self._with_own_files(item, depth + 1) for item in value]
         if not isinstance(value, dict):
             return value
         if "path" in value:
             path = own_upload(value["path"], self._uploads, self._limits)
             return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
-        return {key: self._with_own_files(one, depth + 1) for key, one in value.items()}
+        return {key: self._with_own_files(item, depth + 1) for key, item in value.items()}
 
     async def _discard(self, scope: Message, receive: Receive) -> None:
-        """Read what was sent of a refused request, if it is little: cut off while it writes, a client misses why."""
+        """Reads the rest of a small refused request: a client that is cut off while sending misses the answer."""
         lengths = _values(scope, b"content-length")
         if len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0]) <= self._limits.upload:
             while (await receive()).get("more_body"):
@@ -248,13 +250,13 @@ class RequestGuard:
 
 
 class Answer:
-    """Sends what gradio answers, with our headers, and with the status of the visitor's errors set right."""
+    """Sends the answer of gradio with our headers, and with status 422 for errors that the request caused."""
 
     def __init__(self, scope: Message, send: Send) -> None:
         self._scope = scope
         self._send = send
         self._started = False
-        self._failed: Message | None = None  # the start of an answer of status 500, until its body says why
+        self._failed: Message | None = None  # the start of an answer of status 500, kept until its body is known
         self._body = bytearray()
 
     async def send(self, message: Message) -> None:
@@ -268,10 +270,10 @@ class Answer:
         else:
             self._body += message.get("body", b"")
             if not message.get("more_body"):
-                await self._judge(self._failed)
+                await self._send_error(self._failed)
 
     async def refuse(self, refusal: Refused) -> None:
-        """Answer with a sentence, unless an answer is on its way."""
+        """Answers with a sentence, unless an answer has started."""
         if self._started:
             return
         kind = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close"), *refusal.headers]
@@ -280,22 +282,22 @@ class Answer:
 
     async def _start(self, message: Message) -> None:
         self._started = True
-        # No other site may use this server, so nothing of gradio's about other origins is sent.
+        # Other sites may not use this server, so gradio's CORS headers are removed.
         kept = [(name, value) for name, value in message.get("headers", ()) if not name.startswith(b"access-control-")]
         policy = POLICY + "; sandbox" if self._scope["path"].startswith(FILES) else POLICY
         headers = [*kept, (b"content-security-policy", policy.encode()), *HEADERS]
         await self._send({**message, "headers": headers})
 
-    async def _judge(self, start: Message) -> None:
-        """gradio answers every error with 500: the visitor's become 422."""
+    async def _send_error(self, start: Message) -> None:
+        """Gradio answers every error with 500; those that the request caused are changed to 422."""
         try:
-            told = json.loads(bytes(self._body))
+            answer = json.loads(bytes(self._body))
         except ValueError:
-            told = None
-        if not isinstance(told, dict) or "title" not in told:
+            answer = None
+        if not isinstance(answer, dict) or "title" not in answer:
             await self.refuse(Refused(422, NOT_UNDERSTOOD))
             return
-        await self._start({**start, "status": 500 if told["title"] == FAULT else 422})
+        await self._start({**start, "status": 500 if answer["title"] == FAULT else 422})
         await self._send({"type": "http.response.body", "body": bytes(self._body)})
 
 

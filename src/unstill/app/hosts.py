@@ -1,4 +1,4 @@
-"""The names under which a server may be asked: a page of another site must not reach it by a name of its own."""
+"""The host names that a server accepts, as a protection against requests from pages of other sites."""
 
 import ipaddress
 import socket
@@ -14,11 +14,13 @@ EVERYWHERE = frozenset({"", "0.0.0.0", "::"})
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hosts:
     """
+    Accepted host names.
+
     Attributes:
         names: lower-case host names and addresses.
-        proxies: those of `names` whose pages may also call it under another one of them (a proxy that renames).
-        addresses: any IP address is accepted. DNS rebinding (a name that an attacker owns is pointed at this machine)
-            needs a name, so this opens nothing.
+        proxies: those of `names` that a proxy may replace by another one in the `Host` header.
+        addresses: whether any IP address is accepted. This is safe: DNS rebinding (an attacker points a domain name at
+            this machine) needs a name.
     """
 
     names: frozenset[str]
@@ -26,21 +28,21 @@ class Hosts:
     addresses: bool = False
 
     def known(self, host: str) -> bool:
-        """Whether a `Host` header, with or without a port, is one of ours."""
+        """Whether the name in a `Host` header, with or without a port, is accepted."""
         name = _name(f"//{host}")
         return name in self.names or (self.addresses and _is_address(name))
 
     def same_site(self, origin: str, host: str) -> bool:
-        """Whether the page that asks (`Origin`) came from the host that is asked (`Host`)."""
+        """Whether the page that sends the request (`Origin`) was served by the requested host (`Host`)."""
         try:
-            asked_from = urlsplit(origin).netloc.lower()
+            origin_host = urlsplit(origin).netloc.lower()
         except ValueError:
             return False
-        return bool(asked_from) and (asked_from == host.lower() or _name(origin) in self.proxies)
+        return bool(origin_host) and (origin_host == host.lower() or _name(origin) in self.proxies)
 
 
 def hosts_of(host: str, allowed: Iterable[str] = ()) -> Hosts:
-    """The names of a server that listens on `host`, and those that were `allowed` by hand."""
+    """The names of a server that listens on `host`, and the names given with `--allow-host`."""
     proxies = frozenset(name.lower().rstrip(".") for name in allowed)
     own = {host.lower(), socket.gethostname().lower()} if host in EVERYWHERE else {host.lower()}
     return Hosts(names=LOOPBACK | own | proxies, proxies=proxies, addresses=host in EVERYWHERE)

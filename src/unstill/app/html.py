@@ -1,4 +1,4 @@
-"""How the page looks: theme, the stage with both videos, the strip of earlier ones. Plain HTML, nothing fetched."""
+"""Theme and HTML of the page: the stage with both videos and the strip of earlier results. No external resources."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from unstill.app.service import Result
+from unstill.app.service import StoredResult
 from unstill.data.picture_crop import FittedPicture
 from unstill.metrics.quick_scores import ROWS
 
@@ -30,7 +30,7 @@ Your video appears here: as the model makes it, and improved.</div></div>"""
 
 STOPPED = '<div class="empty"><div>Stopped. Nothing was kept.</div></div>'
 
-# Both videos are one: a click stops or plays both, and the second follows the first.
+# A click pauses or plays both videos, and the second is kept in step with the first.
 STAGE_SCRIPT = """
 element.addEventListener("click", (event) => {
   const videos = [...element.querySelectorAll("video")];
@@ -59,12 +59,12 @@ element.addEventListener("click", (event) => {
 
 
 def theme() -> Any:
-    """Gradio's base theme in the page's colours, with the fonts that the reader's machine has."""
+    """Gradio's base theme in the colours of the page, with system fonts."""
     import gradio as gr
 
     shades = "#f0faf8 #e0f4f1 #bfe7e1 #8fd3ca #3fbfb0 #159a8c #0f766e #0d625c #0b4f4b #093f3c #062c2a"
     teal = gr.themes.Color(*shades.split())
-    made = gr.themes.Base(
+    base = gr.themes.Base(
         primary_hue=teal,
         secondary_hue=teal,
         neutral_hue="stone",
@@ -73,7 +73,7 @@ def theme() -> Any:
         font=SYSTEM,
         font_mono=MONO,
     )
-    return made.set(
+    return base.set(
         body_background_fill="var(--paper)",
         body_background_fill_dark="var(--paper)",
         body_text_color="var(--ink)",
@@ -126,7 +126,7 @@ def chips(words: Sequence[str]) -> str:
 
 
 def means(words: Sequence[str]) -> str:
-    """What the slider comes to, below it."""
+    """The settings that follow from the slider, shown below it."""
     return f'<div class="means">This sets {chips(words)}</div>' if words else ""
 
 
@@ -149,22 +149,23 @@ def seen(fitted: FittedPicture) -> str:
     )
 
 
-def stage(result: Result) -> str:
-    """One result: what it says, both videos, their scores, what can be downloaded, how it was made."""
-    place = f"results/{result.token}"
+def stage(result: StoredResult) -> str:
+    """One result: its verdict, both videos, their scores, the downloads and the code."""
+    folder = f"results/{result.token}"
     figures = "".join(
-        f'<figure class="{name}"><video src="{place}/{name}.mp4" autoplay loop muted playsinline></video>'
+        f'<figure class="{name}"><video src="{folder}/{name}.mp4" autoplay loop muted playsinline></video>'
         f"<figcaption>{name}</figcaption></figure>"
         for name in result.scores
     )
+    columns = result.scores.values()
     rows = "".join(
-        f"<tr><td>{words}</td>{''.join(f'<td>{form.format(one[key])}</td>' for one in result.scores.values())}</tr>"
+        f"<tr><td>{words}</td>{''.join(f'<td>{form.format(scores[key])}</td>' for scores in columns)}</tr>"
         for key, words, form in ROWS
-        if all(key in one for one in result.scores.values())
+        if all(key in scores for scores in columns)
     )
     names = "".join(f"<th>{name}</th>" for name in result.scores)
     links = "".join(
-        f'<a href="{place}/{file}" download="unstill_{file}"{first}>{words}</a>'
+        f'<a href="{folder}/{file}" download="unstill_{file}"{first}>{words}</a>'
         for file, words, first in (
             ("improved.mp4", "Download video", ' class="first"'),
             ("side_by_side.mp4", "Both, side by side", ""),
@@ -183,8 +184,8 @@ def stage(result: Result) -> str:
     )
 
 
-def strip(history: Sequence[Result]) -> str:
-    """Earlier results of this visit, the latest first; nothing before there are two."""
+def strip(history: Sequence[StoredResult]) -> str:
+    """The results of this session, latest first; empty for fewer than two."""
     if len(history) < 2:
         return ""
     buttons = "".join(

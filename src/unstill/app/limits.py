@@ -1,4 +1,4 @@
-"""What one visitor may ask for, and what all visitors together may take; the page, the API and the server share it."""
+"""Limits per request and for the whole server, shared by the page, the API and the server."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,22 @@ from dataclasses import dataclass
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """
+    Limits of the app.
+
     Attributes:
         upload: bytes of one uploaded file.
-        uploads: bytes of all uploads that lie on the disk at one time; a small one counts for 64 kB.
+        uploads: bytes of all uploads on disk at a time; an upload counts for at least 64 kB.
         message: bytes of any other request.
-        megapixels: of an uploaded picture, before it is decoded.
-        side: pixels of the longer side that is kept of it.
+        megapixels: of an uploaded picture, checked before it is decoded.
+        side: pixels of the longer side to which uploaded pictures are scaled down.
         prompt: characters.
-        pixels: of one frame (height x width) that a model may make.
-        frames: of one video, and no more than the model was trained for.
+        pixels: height x width of one generated frame.
+        frames: of one video; also limited by what the model was trained for.
         steps: sampling steps.
         passes: iterations of FreeInit, each of which samples the whole video.
-        waiting: visitors in the queue; the next one is asked to come back.
-        results: bytes of all results on the disk; the oldest ones go first.
-        history: results that a session remembers.
+        waiting: requests in the queue; further ones are refused.
+        results: bytes of all results on disk; the oldest are removed first.
+        history: results that a session keeps.
     """
 
     upload: int = 20_000_000

@@ -1,4 +1,4 @@
-"""The page itself: gradio components, and the few functions between them and the studio."""
+"""The page: connects its components with the functions that are called when a user changes or clicks something."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from unstill.app import form_fields, html, motion_slider
+from unstill.app import html, motion_slider
 from unstill.app.code_export import brief
+from unstill.app.controls import Controls, model_settings
 from unstill.app.guard import FAULT, NOT_UNDERSTOOD
-from unstill.app.service import Result, Stopped, Studio, Wish
+from unstill.app.service import PageRequest, Stopped, StoredResult, VideoService
 from unstill.app.uploads import checked_picture
 from unstill.data.picture_crop import Crop, fit_picture, parse_crop
 from unstill.errors import UnstillError, lacks_memory
 from unstill.methods.base import Method
-from unstill.methods.registry import build_method, method_classes, summary_of
+from unstill.methods.registry import build_method, method_classes
 from unstill.models import registry
 from unstill.models.call_arguments import parameters
 
@@ -30,215 +31,20 @@ log = logging.getLogger(__name__)
 
 TOO_SMALL = "The server has not enough memory for this: ask for fewer frames."
 SIZE_UNKNOWN = "What the model sees of the picture is shown when the model has been loaded: with the first video."
-CROPS = (("Auto", "auto"), ("Whole picture", "fit"), ("Centre", "centre"), ("A point", "point"))
 WENT_WRONG = "Something went wrong on the server, not with what you did; its log says more."
+STAGES = {"plain": "The plain video", "improved": "The improved video"}
 
 
-class Runs:
-    """Which visitors have a run, and how to stop it."""
-
-    def __init__(self) -> None:
-        self._stops: dict[str, threading.Event] = {}
-
-    def begin(self, visitor: str) -> threading.Event:
-        self._stops[visitor] = threading.Event()
-        return self._stops[visitor]
-
-    def end(self, visitor: str, run: threading.Event) -> None:
-        if self._stops.get(visitor) is run:
-            del self._stops[visitor]
-
-    def stop(self, visitor: str) -> None:
-        if visitor in self._stops:
-            self._stops[visitor].set()
-
-
-def build(studio: Studio) -> gr.Blocks:
-    """The page of a studio; `server.serve` puts it on the net."""
-    runs, first = Runs(), studio.models[0]
-    shown = _of_model(studio, first)
+def build(service: VideoService) -> gr.Blocks:
+    """The page of a service, as a gradio app; `server.serve` serves it."""
     with gr.Blocks(title="unstill", analytics_enabled=False, delete_cache=(300, 3600)) as page:
-        gr.HTML(html.HEAD, padding=False, elem_id="masthead")
-        history = gr.State([], time_to_live=3600)
-        with gr.Row(elem_classes="columns"):
-            with gr.Column(scale=4, min_width=300, elem_id="choices", elem_classes="choices"):
-                picture = _picture()
-                note = gr.HTML(elem_id="note", elem_classes="told")
-                seen = gr.HTML(elem_id="seen", elem_classes="told")
-                with gr.Column(visible=False, elem_id="crop-choice") as crop_choice:
-                    crop = gr.Radio(list(CROPS), value="auto", label="What the model sees of the picture")
-                    with gr.Row(visible=False) as point:
-                        across = gr.Slider(0, 100, 50, step=1, label="From left, %", min_width=120, buttons=[])
-                        down = gr.Slider(0, 100, 50, step=1, label="From top, %", min_width=120, buttons=[])
-                prompt = gr.Textbox("", max_length=studio.limits.prompt, lines=1, elem_id="prompt", **shown["prompt"])
-                slider = gr.Slider(
-                    0,
-                    1,
-                    motion_slider.USUAL,
-                    step=0.05,
-                    label="Motion",
-                    elem_id="motion",
-                    buttons=[],
-                    interactive=True,
-                )
-                means = gr.HTML(elem_id="means", elem_classes="told")
-                go = gr.Button("Make it move", variant="primary", elem_id="go")
-                stop = gr.Button("Stop", elem_id="stop", visible=False)
-                with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-                    with gr.Row():
-                        model = gr.Dropdown(studio.models, value=first, label="Model", elem_id="model", min_width=120)
-                        seed = gr.Number(0, label="Seed", precision=0, min_width=120)
-                    dice = gr.Button("Another seed", size="sm", elem_id="dice")
-                    with gr.Row():
-                        frames = gr.Number(precision=0, min_width=120, **shown["frames"])
-                        steps = gr.Number(precision=0, min_width=120, **shown["steps"])
-                    chosen = gr.CheckboxGroup(label="Methods", elem_id="methods", **shown["methods"])
-                    groups, controls = _form(shown["methods"]["value"])
-            with gr.Column(scale=7, min_width=320):
-                stage = gr.HTML(html.EMPTY, elem_id="stage", js_on_load=html.STAGE_SCRIPT, apply_default_css=False)
-                earlier = gr.HTML("", elem_id="history", js_on_load=html.STRIP_SCRIPT, apply_default_css=False)
-        facts = gr.JSON(visible=False)  # the result for those who call this page as an API
-
-        meaning = {prompt, slider, model, seed, frames, steps, chosen, *controls.values()}
-        asked = {picture, crop, across, down, history} | meaning
-
-        def wish(data: Mapping[Any, Any]) -> tuple[str, tuple[Method, ...]]:
-            values = {key: data[control] for key, control in controls.items()}
-            studio.check_model(data[model])
-            if not _is_number(data[slider]) or not 0 <= data[slider] <= 1:
-                raise UnstillError("Motion goes from 0 to 1 here.")
-            return data[model], _methods(data[model], data[slider], data[chosen], values)
-
-        @_spoken
-        def look_at(path: Path | None) -> tuple[Image.Image | None, str]:
-            try:
-                return (None, "") if path is None else (checked_picture(path, studio.limits), "")
-            except UnstillError as error:
-                return None, html.problem(str(error))
-
-        @_spoken
-        def show_crop(path: Path | None, name: str, kind: str, x: float, y: float) -> tuple[str, Any, Any]:
-            """What the model sees of the picture, and a choice of crops where its aspect ratio is not the model's."""
-            studio.check_model(name)
-            hidden, size = gr.update(visible=False), studio.size_of(name)
-            offered = gr.update(visible=True), gr.update(visible=kind == "point")
-            if path is None:
-                return "", hidden, hidden
-            if size is None:
-                return html.problem(SIZE_UNKNOWN), *offered
-            try:
-                original = checked_picture(path, studio.limits)
-            except UnstillError:  # `look_at` has said it
-                return "", hidden, hidden
-            try:
-                fitted = fit_picture(original, size, _crop(kind, x, y))
-            except UnstillError as error:
-                return html.problem(str(error)), *offered
-            return html.seen(fitted), *((hidden, hidden) if fitted.crop == "whole" else offered)
-
-        @_spoken
-        def tell_means(data: dict[Any, Any]) -> str:
-            try:
-                name, methods = wish(data)
-                level = motion_slider.motion_level(name, data[slider])
-            except UnstillError as error:
-                return html.problem(str(error))
-            words = ([] if level is None else [f"motion={level:g}"]) + [brief(method) for method in methods]
-            return html.means(words)
-
-        @_spoken
-        def animate(data: dict[Any, Any], request: gr.Request, progress: gr.Progress = gr.Progress()) -> Any:  # noqa: B008
-            def tell(what: str, done: int, total: int) -> None:
-                words = {"plain": "The plain video", "improved": "The improved video"}
-                progress((done, total), desc=words.get(what, what), unit="steps")
-
-            name, methods = wish(data)
-            made = Wish(
-                model=name,
-                picture=None if data[picture] is None else checked_picture(data[picture], studio.limits),
-                prompt=(data[prompt] or "") if _takes_prompt(name) else "",
-                motion=data[slider],
-                methods=methods,
-                frames=data[frames],
-                steps=data[steps],
-                seed=data[seed] or 0,
-                crop=_crop(data[crop], data[across], data[down]),
-            )
-            run = runs.begin(request.session_hash)
-            try:
-                result = studio.make(made, tell, run.is_set)
-            except Stopped:
-                return {stage: html.STOPPED}
-            finally:
-                runs.end(request.session_hash, run)
-            kept = [result, *data[history]][: studio.limits.history]
-            told = {key: getattr(result, key) for key in ("token", "files", "verdict", "scores", "code", "summary")}
-            return {stage: html.stage(result), earlier: html.strip(kept), history: kept, facts: told}
-
-        @_spoken
-        def again(kept: list[Result], event: gr.EventData) -> str:
-            index = event._data.get("index") if isinstance(event._data, dict) else None
-            if not isinstance(index, int) or not 0 <= index < len(kept):
-                raise UnstillError("There is no such result any more.")
-            return html.stage(kept[index])
-
-        def halt(request: gr.Request) -> tuple[Any, Any, Any]:
-            runs.stop(request.session_hash)
-            return gr.update(visible=True), gr.update(visible=False), html.STOPPED
-
-        def leave(request: gr.Request) -> None:
-            runs.stop(request.session_hash)
-
-        @_spoken
-        def change_model(name: str) -> list[Any]:
-            studio.check_model(name)
-            new = _of_model(studio, name)
-            return [gr.update(**new[key]) for key in ("prompt", "frames", "steps", "methods")]
-
-        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        looked_at = picture.input(look_at, picture, [picture, note], **quiet)
-        shown_crop = (show_crop, [picture, model, crop, across, down], [seen, crop_choice, point])
-        looked_at.then(*shown_crop, **quiet)
-        moved = [control.change for control in (model, crop, across, down)]
-        gr.on([page.load, *moved], *shown_crop, trigger_mode="always_last", **quiet)
-        model.change(change_model, model, [prompt, frames, steps, chosen], **quiet)
-        chosen.change(
-            lambda names: [gr.update(visible=name in (names or [])) for name in groups],
-            chosen,
-            list(groups.values()),
-            **quiet,
-        )
-        dice.click(lambda: random.randrange(2**16), None, seed, **quiet)
-        changes = [control.change for control in (slider, model, chosen, *controls.values())]
-        gr.on(
-            [page.load, *changes],
-            tell_means,
-            meaning,
-            means,
-            trigger_mode="always_last",
-            **quiet,
-        )
-
-        begun = go.click(lambda: (gr.update(visible=False), gr.update(visible=True)), None, [go, stop], **quiet)
-        run = begun.then(
-            animate,
-            asked,
-            [facts, stage, earlier, history],
-            api_name="animate",
-            show_progress="full",
-            show_progress_on=stage,
-            concurrency_limit=1,
-        )
-        run.then(*shown_crop, **quiet)  # the size of a local folder's videos is known now
-        run.then(lambda: (gr.update(visible=True), gr.update(visible=False)), None, [go, stop], **quiet)
-        stop.click(halt, None, [go, stop, stage], cancels=[run], **quiet)
-        earlier.select(again, history, stage, **quiet)
-        page.unload(leave)
-    page.queue(max_size=studio.limits.waiting)
+        controls = Controls(service)
+        _connect(page, controls, Handlers(service, controls))
+    page.queue(max_size=service.limits.waiting)
     preprocess = page.preprocess_data
 
     async def preprocess_data(*args: Any, **kwargs: Any) -> Any:
-        """gradio's reading of the values of a request; where it fails, they are not those of the page."""
+        """Gradio's conversion of the values of a request; it fails for values that the page does not send."""
         try:
             return await preprocess(*args, **kwargs)
         except Exception as error:
@@ -248,113 +54,48 @@ def build(studio: Studio) -> gr.Blocks:
     return page
 
 
-def _picture() -> Any:
-    """A gr.Image that gives the path of the upload; what may be a path is checked by `guard.RequestGuard`."""
-    made = gr.Image(
-        value=Image.open(registry.bundled_picture()).convert("RGB"),
-        format="png",
-        sources=["upload", "clipboard"],
-        height=280,
-        label="Picture",
-        show_label=False,
-        buttons=[],
-        elem_id="picture",
-        placeholder="Drop a picture here\nor click to choose one",
+def _connect(page: Any, controls: Controls, handlers: Handlers) -> None:
+    """Registers the functions that are called by events of the components."""
+    c, stage = controls, controls.stage
+    settings = {c.prompt, c.slider, c.model, c.seed, c.frames, c.steps, c.methods, *c.method_fields.values()}
+    inputs = settings | {c.picture, c.crop, c.across, c.down, c.history}
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+    uploaded = c.picture.input(handlers.check_upload, c.picture, [c.picture, c.picture_error], **quiet)
+    show_crop = (handlers.show_crop, [c.picture, c.model, c.crop, c.across, c.down], [c.seen, c.crop_choice, c.point])
+    uploaded.then(*show_crop, **quiet)
+    changes = [control.change for control in (c.model, c.crop, c.across, c.down)]
+    gr.on([page.load, *changes], *show_crop, trigger_mode="always_last", **quiet)
+    c.model.change(handlers.change_model, c.model, [c.prompt, c.frames, c.steps, c.methods], **quiet)
+    c.methods.change(handlers.show_fields, c.methods, list(c.method_groups.values()), **quiet)
+    c.dice.click(lambda: random.randrange(2**16), None, c.seed, **quiet)
+    changes = [control.change for control in (c.slider, c.model, c.methods, *c.method_fields.values())]
+    gr.on([page.load, *changes], handlers.show_level, settings, c.level, trigger_mode="always_last", **quiet)
+
+    started = c.start.click(
+        lambda: (gr.update(visible=False), gr.update(visible=True)), None, [c.start, c.stop], **quiet
     )
-
-    def preprocess(payload: Any) -> Path | None:
-        if payload is not None and not payload.path:
-            raise UnstillError("A picture is an upload; addresses are not fetched.")
-        return None if payload is None else Path(payload.path)
-
-    # Of this one component, not of a subclass: gradio writes a stub file next to the source of every subclass.
-    made.preprocess = preprocess
-    return made
-
-
-def _form(on: list[str]) -> tuple[dict[str, Any], dict[form_fields.Field, Any]]:
-    """A group of controls for every method, to be seen when the method is on."""
-    groups, controls = {}, {}
-    for name, parameters_ in form_fields.form().items():
-        with gr.Column(visible=name in on, elem_classes="method") as group:
-            gr.HTML(f'<div class="means">{_title(name)}: {_about(name)}</div>')
-            for field in parameters_:
-                controls[field] = _control(field)
-        groups[name] = group
-    return groups, controls
+    run = started.then(
+        handlers.animate,
+        inputs,
+        [c.result, stage, c.earlier, c.history],
+        api_name="animate",
+        show_progress="full",
+        show_progress_on=stage,
+        concurrency_limit=1,
+    )
+    run.then(*show_crop, **quiet)  # the size of a local folder's videos is known now
+    run.then(lambda: (gr.update(visible=True), gr.update(visible=False)), None, [c.start, c.stop], **quiet)
+    c.stop.click(handlers.stop, None, [c.start, c.stop, stage], cancels=[run], **quiet)
+    c.earlier.select(handlers.show_earlier, c.history, stage, **quiet)
+    page.unload(handlers.leave)
 
 
-def _control(field: form_fields.Field) -> Any:
-    shown: dict[str, Any] = {"value": field.shown(), "label": field.name, "info": field.about or None}
-    if field.kind == "switch":
-        return gr.Checkbox(**shown)
-    if field.kind == "choice":
-        return gr.Dropdown(list(field.choices), **shown)
-    if field.kind == "numbers" or field.default is None:  # an empty gr.Number comes back as 0
-        return gr.Textbox(max_length=form_fields.LONGEST, lines=1, **{**shown, "value": shown["value"] or ""})
-    return gr.Number(precision=0 if field.kind == "whole" else None, **shown)
-
-
-def _methods(
-    model: str, slider: float, chosen: list[str], values: Mapping[form_fields.Field, Any]
-) -> tuple[Method, ...]:
-    """The chosen methods, with what was set by hand and the slider's level for the rest."""
-    defaults = motion_slider.defaults(model, slider)
-    made = []
-    for name in chosen or []:
-        if name not in method_classes():
-            raise UnstillError(f"There is no method {str(name)[:50]!r} here.")
-        given = {field.name: field.read(value) for field, value in values.items() if field.method == name}
-        given = {key: value for key, value in given.items() if value is not None}
-        made.append(build_method(method_classes()[name], given, defaults))
-    return tuple(made)
-
-
-def _of_model(studio: Studio, name: str) -> dict[str, dict[str, Any]]:
-    """What the controls look like for a model."""
-    entry, cls = registry.find(name), registry.pipeline_class(name)
-    assert cls is not None
-    known = parameters(cls)
-    longest = studio.longest(name)
-    needed = "prompt" in known and known["prompt"].default != ""
-    choices = form_fields.offered(cls.__name__, registry.defaults_of(name))
-    return {
-        "prompt": {"visible": "prompt" in known, "label": "What happens" if needed else "What happens (optional)"},
-        # What is out of range is said by the studio, in a sentence that has the name in it.
-        "frames": {"value": entry.frames if entry else None, "label": f"Frames, up to {longest}"},
-        "steps": {"value": entry.steps if entry else 25, "label": f"Steps, up to {studio.limits.steps}"},
-        "methods": {
-            "choices": [(_title(one), one) for one in choices],
-            "value": [registry.usual_method(registry.defaults_of(name))],
-        },
-    }
-
-
-def _crop(kind: str, x: float, y: float) -> Crop:
-    """The crop that is chosen on the page; the point counts for `"point"` only. Gradio has checked the values."""
-    return parse_crop((x, y) if kind == "point" else str(kind))
-
-
-def _takes_prompt(model: str) -> bool:
-    cls = registry.pipeline_class(model)
-    return cls is not None and "prompt" in parameters(cls)
-
-
-def _title(name: str) -> str:
-    return "NI-VSDS" if name == "ni_vsds" else name.replace("_", " ").capitalize()
-
-
-def _about(name: str) -> str:
-    """What the method does for a user, and when to use it."""
-    cls = method_classes()[name]
-    return f"{summary_of(cls)} For a video that {cls.use_when}." if cls.use_when else summary_of(cls)
-
-
-def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Errors as one sentence on the page. What is nobody's mistake goes to the server's log, and the page lives on."""
+def _errors_as_messages(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Shows errors as one sentence on the page. Unexpected ones are also logged; the server continues."""
 
     @functools.wraps(function)
-    def spoken(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except UnstillError as error:
@@ -367,8 +108,146 @@ def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise gr.Error(TOO_SMALL, print_exception=False) from error
             raise gr.Error(WENT_WRONG, title=FAULT, print_exception=False) from error
 
-    return spoken
+    return wrapped
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+class Handlers:
+    """The functions of the page. `data` holds the values of components, by component."""
+
+    def __init__(self, service: VideoService, controls: Controls) -> None:
+        self._service = service
+        self._controls = controls
+        self._running: dict[str, threading.Event] = {}  # by session: set to stop its run
+
+    @_errors_as_messages
+    def check_upload(self, path: Path | None) -> tuple[Image.Image | None, str]:
+        """The picture that is shown, and what is wrong with the upload."""
+        try:
+            return (None, "") if path is None else (checked_picture(path, self._service.limits), "")
+        except UnstillError as error:
+            return None, html.problem(str(error))
+
+    @_errors_as_messages
+    def show_crop(self, path: Path | None, model: str, kind: str, x: float, y: float) -> tuple[str, Any, Any]:
+        """What the model sees of the picture, and a choice of crops if the aspect ratios differ."""
+        self._service.check_model(model)
+        hidden, size = gr.update(visible=False), self._service.size_of(model)
+        choice = gr.update(visible=True), gr.update(visible=kind == "point")
+        if path is None:
+            return "", hidden, hidden
+        if size is None:
+            return html.problem(SIZE_UNKNOWN), *choice
+        try:
+            original = checked_picture(path, self._service.limits)
+        except UnstillError:  # `check_upload` has shown it
+            return "", hidden, hidden
+        try:
+            fitted = fit_picture(original, size, _crop(kind, x, y))
+        except UnstillError as error:
+            return html.problem(str(error)), *choice
+        return html.seen(fitted), *((hidden, hidden) if fitted.crop == "whole" else choice)
+
+    @_errors_as_messages
+    def change_model(self, model: str) -> list[Any]:
+        """Updates of the components that depend on the model."""
+        self._service.check_model(model)
+        settings = model_settings(self._service, model)
+        return [gr.update(**settings[key]) for key in ("prompt", "frames", "steps", "methods")]
+
+    def show_fields(self, methods: list[str] | None) -> list[Any]:
+        """Shows the parameters of the chosen methods only."""
+        return [gr.update(visible=name in (methods or [])) for name in self._controls.method_groups]
+
+    @_errors_as_messages
+    def show_level(self, data: dict[Any, Any]) -> str:
+        """The settings that follow from the slider, or what is wrong with them."""
+        try:
+            methods = self._methods(data)
+            level = motion_slider.motion_level(data[self._controls.model], data[self._controls.slider])
+        except UnstillError as error:
+            return html.problem(str(error))
+        return html.means(([] if level is None else [f"motion={level:g}"]) + [brief(method) for method in methods])
+
+    @_errors_as_messages
+    def animate(
+        self,
+        data: dict[Any, Any],
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Any:
+        """Generates the videos and shows them."""
+        c = self._controls
+
+        def report(stage: str, done: int, total: int) -> None:
+            progress((done, total), desc=STAGES.get(stage, stage), unit="steps")
+
+        methods, model = self._methods(data), data[c.model]
+        page_request = PageRequest(
+            model=model,
+            picture=None if data[c.picture] is None else checked_picture(data[c.picture], self._service.limits),
+            prompt=(data[c.prompt] or "") if _takes_prompt(model) else "",
+            motion=data[c.slider],
+            methods=methods,
+            frames=data[c.frames],
+            steps=data[c.steps],
+            seed=data[c.seed] or 0,
+            crop=_crop(data[c.crop], data[c.across], data[c.down]),
+        )
+        session, stop = request.session_hash, threading.Event()
+        self._running[session] = stop
+        try:
+            result = self._service.make(page_request, report, stop.is_set)
+        except Stopped:
+            return {c.stage: html.STOPPED}
+        finally:
+            if self._running.get(session) is stop:
+                del self._running[session]
+        results = [result, *data[c.history]][: self._service.limits.history]
+        shown = {key: getattr(result, key) for key in ("token", "files", "verdict", "scores", "code", "summary")}
+        return {c.stage: html.stage(result), c.earlier: html.strip(results), c.history: results, c.result: shown}
+
+    @_errors_as_messages
+    def show_earlier(self, results: list[StoredResult], event: gr.EventData) -> str:
+        """Shows an earlier result again."""
+        index = event._data.get("index") if isinstance(event._data, dict) else None
+        if not isinstance(index, int) or not 0 <= index < len(results):
+            raise UnstillError("There is no such result any more.")
+        return html.stage(results[index])
+
+    def stop(self, request: gr.Request) -> tuple[Any, Any, Any]:
+        """Stops the run of the session and shows the start button."""
+        self.leave(request)
+        return gr.update(visible=True), gr.update(visible=False), html.STOPPED
+
+    def leave(self, request: gr.Request) -> None:
+        """Stops the run of the session."""
+        if request.session_hash in self._running:
+            self._running[request.session_hash].set()
+
+    def _methods(self, data: Mapping[Any, Any]) -> tuple[Method, ...]:
+        """The chosen methods with the values of the form; noise levels that were left empty follow the slider."""
+        c = self._controls
+        model, slider = data[c.model], data[c.slider]
+        self._service.check_model(model)
+        if not isinstance(slider, int | float) or isinstance(slider, bool) or not 0 <= slider <= 1:
+            raise UnstillError("Motion goes from 0 to 1 here.")
+        defaults = motion_slider.defaults(model, slider)
+        methods = []
+        for name in data[c.methods] or []:
+            if name not in method_classes():
+                raise UnstillError(f"There is no method {str(name)[:50]!r} here.")
+            fields = {field: control for field, control in c.method_fields.items() if field.method == name}
+            values = {field.name: field.read(data[control]) for field, control in fields.items()}
+            values = {key: value for key, value in values.items() if value is not None}
+            methods.append(build_method(method_classes()[name], values, defaults))
+        return tuple(methods)
+
+
+def _crop(kind: str, x: float, y: float) -> Crop:
+    """The crop that is chosen on the page; `x` and `y` are used for `"point"` only. Gradio has checked the values."""
+    return parse_crop((x, y) if kind == "point" else str(kind))
+
+
+def _takes_prompt(model: str) -> bool:
+    cls = registry.pipeline_class(model)
+    return cls is not None and "prompt" in parameters(cls)

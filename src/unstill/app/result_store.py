@@ -1,4 +1,4 @@
-"""Results on the disk, each under a name nobody can guess; when they take too much, the oldest ones go."""
+"""Stores results on disk under unguessable tokens; the oldest are removed when a size limit is reached."""
 
 import secrets
 import shutil
@@ -8,29 +8,31 @@ from pathlib import Path
 from unstill.errors import UnstillError
 
 
-class Shelf:
+class ResultStore:
     """
+    Results in a folder, by token.
+
     Args:
-        root: an empty folder of this server's own.
-        limit: bytes that all results together may take.
+        root: an empty folder used by this server alone.
+        limit: maximum size of all results together, in bytes.
     """
 
     def __init__(self, root: Path, limit: int) -> None:
         self._root = root
         self._limit = limit
         self._lock = threading.Lock()
-        self._sizes: dict[str, int] = {}  # in the order in which they came
+        self._sizes: dict[str, int] = {}  # by token, oldest first
         self._files: dict[tuple[str, str], Path] = {}
 
     def new(self) -> tuple[str, Path]:
-        """A token and an empty folder to write a result into; it is there for others once it is `put`."""
+        """A token and an empty folder for a new result, which is available once it is `put`."""
         token = secrets.token_urlsafe(12)
         folder = self._root / token
         folder.mkdir()
         return token, folder
 
     def put(self, token: str) -> None:
-        """Opens a written result to those who know its token; makes room by removing the oldest others."""
+        """Makes a written result available by its token; removes the oldest other results if space is needed."""
         files = sorted((self._root / token).iterdir())
         size = sum(file.stat().st_size for file in files)
         with self._lock:
@@ -40,11 +42,16 @@ class Shelf:
             self._files.update({(token, file.name): file for file in files})
 
     def drop(self, token: str) -> None:
-        """Removes what was written under a token and is not wanted any more."""
+        """Removes the folder of a result that was not `put`."""
         shutil.rmtree(self._root / token, ignore_errors=True)
 
     def find(self, token: str, name: str) -> Path:
-        """The file of a result. Both words are only looked up: no path is ever made of them."""
+        """
+        The path of a file of a result. Token and name are only looked up, never used to build a path.
+
+        Raises:
+            UnstillError: there is no such result.
+        """
         with self._lock:
             if (token, name) not in self._files:
                 raise UnstillError("This result is not here any more; make it again.")

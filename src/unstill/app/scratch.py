@@ -1,4 +1,4 @@
-"""A server's folder for uploads and results: removed when the server ends, or by the next one if it was killed."""
+"""Temporary folder of a server: removed when the server ends, or by the next server if the process was killed."""
 
 import tempfile
 from collections.abc import Iterator
@@ -11,8 +11,9 @@ from unstill.errors import UnstillError
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new folder in the system's folder for temporary files, readable by this user alone; `tempfile` writes there,
-    too, until the block ends.
+    """
+    A new folder in the system's temporary folder, readable by this user alone; `tempfile` also uses it until the block
+    ends.
 
     Raises:
         UnstillError: the folder cannot be made.

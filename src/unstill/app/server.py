@@ -1,4 +1,4 @@
-"""The page on the net: a server that opens no more than the page needs, and no file but results by their token."""
+"""The web server of the app: serves the page, its API, and results by their token; no other files."""
 
 from __future__ import annotations
 
@@ -30,20 +30,22 @@ def serve(
     ready: Callable[[str], None] = print,
 ) -> None:
     """
-    Serves the page until Ctrl-C or SIGTERM; leaves nothing on the disk.
+    Serves the page until Ctrl-C or SIGTERM; leaves no files behind.
 
     Args:
-        models: names or local folders that visitors may choose from.
-        port: where; 0 takes a free one.
-        device, offload: as of `unstill.load`.
-        allowed_hosts: names under which it may be asked besides those of this machine and `host`.
-        users: passwords by user name; everybody may come in without.
-        ready: is told the address when the page can be opened.
+        models: names or local folders that are offered.
+        host: address to listen on.
+        port: to listen on; 0 takes a free one.
+        device, offload: see `unstill.load`.
+        allowed_hosts: accepted host names besides those of this machine and `host`.
+        users: passwords by user name; `None` needs no login.
+        limits: of requests and of the server.
+        ready: called with the address when the page can be opened.
 
     Raises:
         UnstillError: gradio is missing, the port is taken, an unknown model.
     """
-    listening = _listen(host, port)  # before the long imports: a taken port is said at once
+    listening = _listen(host, port)  # before the slow imports, so that a taken port is reported at once
     limits = limits or Limits()
     with scratch_folder() as folder:
         uploads, results = folder / "uploads", folder / "results"
@@ -54,28 +56,36 @@ def serve(
 
         class Server(uvicorn.Server):
             async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-                # Open pages hold a line that is cut now: no reason for a traceback.
+                # Cutting the connections of open pages is no reason for a traceback.
                 logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
-                studio.closed.set()
+                service.closed.set()
                 await super().shutdown(sockets)
 
-        from unstill.app.result_store import Shelf
-        from unstill.app.service import Studio
+        from unstill.app.result_store import ResultStore
+        from unstill.app.service import VideoService
 
-        studio = Studio(models, Shelf(results, limits.results), limits, device=device, offload=offload)
-        app = make_app(studio, uploads, hosts=hosts_of(host, allowed_hosts), users=users)
-        threading.Thread(target=studio.warm, daemon=True).start()
+        service = VideoService(models, ResultStore(results, limits.results), limits, device=device, offload=offload)
+        app = make_app(service, uploads, hosts=hosts_of(host, allowed_hosts), users=users)
+        threading.Thread(target=service.preload, daemon=True).start()
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listening.getsockname()[1]}")
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
         try:
             Server(config).run(sockets=[listening])
         finally:
-            studio.close()
+            service.close()
 
 
-def make_app(studio: Any, uploads: Path, *, hosts: Hosts, users: Mapping[str, str] | None = None) -> Any:
-    """The ASGI application of a studio; `uploads` is gradio's folder, `GRADIO_TEMP_DIR`."""
+def make_app(service: Any, uploads: Path, *, hosts: Hosts, users: Mapping[str, str] | None = None) -> Any:
+    """
+    The ASGI application.
+
+    Args:
+        service: a `VideoService`.
+        uploads: gradio's folder, `GRADIO_TEMP_DIR`.
+        hosts: accepted host names.
+        users: passwords by user name; `None` needs no login.
+    """
     import gradio as gr
     from fastapi import FastAPI, HTTPException
     from fastapi.responses import FileResponse
@@ -88,11 +98,11 @@ def make_app(studio: Any, uploads: Path, *, hosts: Hosts, users: Mapping[str, st
     @outer.get("/results/{token}/{name}")
     def result(token: str, name: str) -> FileResponse:
         try:
-            return FileResponse(studio.shelf.find(token, name))
+            return FileResponse(service.store.find(token, name))
         except UnstillError as error:
             raise HTTPException(404, str(error)) from error
 
-    page = build(studio)
+    page = build(service)
     gr.mount_gradio_app(
         outer,
         page,
@@ -103,17 +113,17 @@ def make_app(studio: Any, uploads: Path, *, hosts: Hosts, users: Mapping[str, st
         run_history=False,
         allowed_paths=[],
         show_error=True,
-        max_file_size=studio.limits.upload,
+        max_file_size=service.limits.upload,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
         theme=html.theme(),
-        head=f"<style>{html.STYLE.read_text()}</style>",  # as css= gradio would rewrite it
+        head=f"<style>{html.STYLE.read_text()}</style>",  # gradio would rewrite it as css=
     )
     outer.add_middleware(
         RequestGuard,
-        limits=studio.limits,
+        limits=service.limits,
         uploads=uploads,
         hosts=hosts,
         users=users or {},
@@ -129,7 +139,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(128)  # who comes early waits
+        listening.listen(128)  # connections before the server is ready wait
     except OSError as error:
         raise UnstillError(
             f"{host}:{port} cannot be used ({error.strerror}); name another --port, or 0 for a free one."

@@ -1,4 +1,4 @@
-"""Makes the videos of the app: one model in memory, one request at a time, the files of each in the result store."""
+"""Generates the videos of the app: one model in memory, one request at a time, files in the result store."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from PIL import Image
 
 from unstill.animation import animate
 from unstill.animation_result import Animation
-from unstill.app.code_export import PICTURE, brief, python
+from unstill.app.code_export import PICTURE, brief, python_code
 from unstill.app.limits import Limits
 from unstill.app.motion_slider import motion_level
-from unstill.app.result_store import Shelf
+from unstill.app.result_store import ResultStore
 from unstill.data.picture_crop import Crop
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
@@ -30,8 +30,8 @@ from unstill.models import registry
 from unstill.models.call_arguments import native_frames, native_size
 
 
-SHOWN = 512  # pixels of the shorter side that a video is enlarged to, by a whole factor
-Tell = Callable[[str, int, int], None]
+SHOWN_PIXELS = 512  # videos are enlarged by a whole factor to at most this length of the shorter side
+Progress = Callable[[str, int, int], None]
 
 
 class Stopped(Exception):
@@ -39,8 +39,15 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
-    """What a user of the page asked for; `motion` is where the slider stands, which gave `methods` their levels."""
+class PageRequest:
+    """
+    The input of the page.
+
+    Attributes:
+        picture: the uploaded picture; `None` where there is only a prompt.
+        motion: the value of the Motion slider, from 0 to 1; `methods` have the noise level that follows from it.
+        frames, steps: by default the model's.
+    """
 
     model: str
     picture: Image.Image | None
@@ -54,10 +61,19 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """The answer to a request: a folder in the result store (`token`), its files, and what the page shows of them.
+class StoredResult:
+    """
+    A result in the store, and what the page shows of it.
 
-    `note` says what the model saw of a picture of another aspect ratio; otherwise it is empty.
+    Attributes:
+        token: the name of its folder in the store.
+        files: names of the files in the folder.
+        verdict: one sentence that compares the plain and the improved video.
+        scores: by video and measure.
+        code: Python code that makes the improved video again.
+        summary: one line for the list of earlier results.
+        settings: the motion level and the methods as short text.
+        note: what the model saw of a picture of another aspect ratio; otherwise empty.
     """
 
     token: str
@@ -70,115 +86,130 @@ class Result:
     note: str
 
 
-class Studio:
+class VideoService:
     """
+    Generates videos for requests, one at a time, and keeps the model of the last request in memory.
+
     Args:
-        models: the names or local folders that are offered; the first one is selected at first.
-        shelf: the store of results.
-        limits: what a request may ask for.
-        device, offload: as of `unstill.load`.
+        models: names or local folders that are offered; the first one is the default.
+        store: where results are written.
+        limits: of requests.
+        device, offload: see `unstill.load`.
+
+    Raises:
+        UnstillError: a model whose pipeline class is not known without the hub.
     """
 
     def __init__(
-        self, models: list[str], shelf: Shelf, limits: Limits, *, device: str | None = None, offload: bool = False
+        self,
+        models: list[str],
+        store: ResultStore,
+        limits: Limits,
+        *,
+        device: str | None = None,
+        offload: bool = False,
     ) -> None:
         for model in models:
             if registry.pipeline_class(model) is None:
                 raise UnstillError(f"{model} is only known to the hub; download it and offer its folder, or a name.")
         self.models = list(dict.fromkeys(models))
         self.limits = limits
-        self.shelf = shelf
+        self.store = store
         self._options: dict[str, Any] = {"device": device, "offload": offload}
-        self._one = threading.Lock()  # a stopped run may still be in its last step when the next one begins
+        self._lock = threading.Lock()  # a stopped run may still be in its last step when the next one starts
         self._loaded: tuple[str, Any] | None = None
         self.closed = threading.Event()  # stops the current run
 
-    def make(self, wish: Wish, tell: Tell, stopped: Callable[[], bool] = lambda: False) -> Result:
+    def make(
+        self, request: PageRequest, progress: Progress, stopped: Callable[[], bool] = lambda: False
+    ) -> StoredResult:
         """
-        Makes the plain and the improved video, scores them and writes all files of the result.
+        Generates the plain and the improved video, scores them and writes all files of the result.
 
         Args:
-            tell: called with (the current work, steps done, steps in all).
-            stopped: called at every step; whether to stop.
+            progress: called with the current stage, the steps done and the number of steps.
+            stopped: called at every step; returns whether to stop.
 
         Raises:
-            UnstillError: something is asked for that the model or the limits do not allow.
-            Stopped: `stopped` returned true; no file of the run is left.
+            UnstillError: a setting that the model or the limits do not allow.
+            Stopped: `stopped` returned true, or the server ends; the files of the run are removed.
         """
-        self._check(wish)
+        self._check(request)
 
-        def over() -> bool:
+        def stop_now() -> bool:
             return stopped() or self.closed.is_set()
 
-        with self._one:
-            if over():
+        with self._lock:
+            if stop_now():
                 raise Stopped
-            pipe = self._pipe(wish.model, tell)
-            token, folder = self.shelf.new()
+            pipe = self._pipe(request.model, progress)
+            token, folder = self.store.new()
             try:
-                result = self._make(pipe, wish, token, folder, tell, over)
+                result = self._make(pipe, request, token, folder, progress, stop_now)
             except BaseException:
-                self.shelf.drop(token)
+                self.store.drop(token)
                 raise
-        self.shelf.put(token)
+        self.store.put(token)
         return result
 
     def close(self) -> None:
-        """Stops the current run, and waits up to 10 seconds until it has removed its files."""
+        """Stops the current run and waits up to 10 seconds for it to remove its files."""
         self.closed.set()
-        if self._one.acquire(timeout=10):
-            self._one.release()
+        if self._lock.acquire(timeout=10):
+            self._lock.release()
 
-    def longest(self, model: str) -> int:
-        """The largest number of frames that can be asked for: no more than the model was trained for."""
+    def max_frames(self, model: str) -> int:
+        """The largest allowed number of frames: that of the limits, and at most what the model was trained for."""
         entry = registry.find(model)
         return min(self.limits.frames, entry.frames if entry else self.limits.frames)
 
     def size_of(self, model: str) -> tuple[int, int] | None:
-        """(height, width) of a model's videos; `None` for a local folder until it has been loaded."""
+        """(height, width) of a model's videos in pixels; `None` for a local folder that is not loaded yet."""
         entry = registry.find(model)
         if entry is not None:
             return entry.size
         loaded = self._loaded
         return native_size(loaded[1]) if loaded and loaded[0] == model else None
 
-    def warm(self) -> None:
-        """Loads the first model if it comes with the package, so that the first request does not wait for it."""
+    def preload(self) -> None:
+        """Loads the first model if it is embedded in the package, so that the first request is faster."""
         entry = registry.find(self.models[0])
         if entry is not None and entry.weights is None:
-            with self._one:
+            with self._lock:
                 self._pipe(self.models[0], lambda *_: None)
 
     def check_model(self, model: object) -> None:
-        """Raises UnstillError for a model that is not offered here."""
+        """Raises `UnstillError` for a model that this server does not offer."""
         if model not in self.models:
             raise UnstillError(f"This server offers {', '.join(self.models)}; start it with --model for others.")
 
-    def _check(self, wish: Wish) -> None:
+    def _check(self, request: PageRequest) -> None:
         limits = self.limits
-        self.check_model(wish.model)
+        self.check_model(request.model)
         for name, value, low, high in (
-            ("Motion", wish.motion, 0, 1),
-            ("Frames", wish.frames, 2, self.longest(wish.model)),
-            ("Steps", wish.steps, 1, limits.steps),
-            ("The seed", wish.seed, 0, 2**32 - 1),
+            ("Motion", request.motion, 0, 1),
+            ("Frames", request.frames, 2, self.max_frames(request.model)),
+            ("Steps", request.steps, 1, limits.steps),
+            ("The seed", request.seed, 0, 2**32 - 1),
         ):
             if value is not None and not low <= value <= high:
                 raise UnstillError(f"{name} goes from {low} to {high} here, but is {value:g}.")
-        if wish.picture is None and not wish.prompt.strip():
+        if request.picture is None and not request.prompt.strip():
             raise UnstillError("A video is made of a picture, or of a prompt if the model reads text: give one.")
-        if wish.picture is None and any(isinstance(method, NIVSDS) for method in wish.methods):
+        if request.picture is None and any(isinstance(method, NIVSDS) for method in request.methods):
             raise UnstillError("NI-VSDS animates a picture: give one, or leave this method out.")
-        passes = max((method.iterations for method in wish.methods if isinstance(method, FreeInit)), default=1)
+        passes = max((method.iterations for method in request.methods if isinstance(method, FreeInit)), default=1)
         if passes > limits.passes:
             raise UnstillError(f"FreeInit may sample up to {limits.passes} times here, but {passes} were asked for.")
-        if len(wish.prompt) > limits.prompt:
-            raise UnstillError(f"A prompt has up to {limits.prompt} characters here; this one has {len(wish.prompt)}.")
+        if len(request.prompt) > limits.prompt:
+            raise UnstillError(
+                f"A prompt has up to {limits.prompt} characters here; this one has {len(request.prompt)}."
+            )
 
-    def _pipe(self, model: str, tell: Tell) -> Any:
+    def _pipe(self, model: str, progress: Progress) -> Any:
         if self._loaded is None or self._loaded[0] != model:
-            tell(f"Loading {model}", 0, 1)
-            self._loaded = None  # two large models do not fit
+            progress(f"Loading {model}", 0, 1)
+            self._loaded = None  # two large models may not fit into memory
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -186,54 +217,60 @@ class Studio:
         return self._loaded[1]
 
     def _make(
-        self, pipe: Any, wish: Wish, token: str, folder: Path, tell: Tell, stopped: Callable[[], bool]
-    ) -> Result:
-        entry = registry.find(wish.model)
+        self,
+        pipe: Any,
+        request: PageRequest,
+        token: str,
+        folder: Path,
+        progress: Progress,
+        stopped: Callable[[], bool],
+    ) -> StoredResult:
+        entry = registry.find(request.model)
         size = entry.size if entry else native_size(pipe)
         if size[0] * size[1] > self.limits.pixels:
             raise UnstillError(
-                f"{wish.model} makes frames of {size[1]}x{size[0]}, which is more than this page takes."
+                f"{request.model} makes frames of {size[1]}x{size[0]}, which is more than this page takes."
             )
-        level = motion_level(wish.model, wish.motion)
+        level = motion_level(request.model, request.motion)
 
         def report(video: str, done: int, total: int) -> None:
-            tell(video, done, total)
+            progress(video, done, total)
             if stopped():
                 raise Stopped
 
         animation = animate(
-            wish.picture,
+            request.picture,
             pipe=pipe,
-            model=wish.model,
-            prompt=wish.prompt.strip() or None,
-            methods=wish.methods,
+            model=request.model,
+            prompt=request.prompt.strip() or None,
+            methods=request.methods,
             motion=level,
-            frames=wish.frames or (entry.frames if entry else min(native_frames(pipe), self.limits.frames)),
-            steps=wish.steps,
-            seed=wish.seed,
-            crop=wish.crop,
+            frames=request.frames or (entry.frames if entry else min(native_frames(pipe), self.limits.frames)),
+            steps=request.steps,
+            seed=request.seed,
+            crop=request.crop,
             progress=report,
         )
-        tell("Writing the videos", 1, 1)
-        code = python(wish.model, animation.call, wish.methods, wish.seed, animation.picture is not None)
-        chips = ([] if level is None else [f"motion={level:g}"]) + [brief(method) for method in wish.methods]
-        extra = {"slider": wish.motion, "picture": PICTURE if animation.picture else None, "code": code}
+        progress("Writing the videos", 1, 1)
+        code = python_code(request.model, animation.call, request.methods, request.seed, animation.picture is not None)
+        chips = ([] if level is None else [f"motion={level:g}"]) + [brief(method) for method in request.methods]
+        extra = {"slider": request.motion, "picture": PICTURE if animation.picture else None, "code": code}
         _write(folder, animation, {**animation.settings, **extra}, code)
-        return Result(
+        return StoredResult(
             token=token,
             files=tuple(sorted(file.name for file in folder.iterdir())),
             verdict=animation.verdict,
             scores=animation.scores,
             code=code,
-            summary=f"{wish.model}, motion {wish.motion:g}, seed {wish.seed}",
+            summary=f"{request.model}, motion {request.motion:g}, seed {request.seed}",
             settings=tuple(chips),
             note=animation.picture_note,
         )
 
 
 def _write(folder: Path, animation: Animation, settings: dict[str, Any], code: str) -> None:
-    """The files that can be downloaded; `everything.zip` holds all the others."""
-    factor = max(1, SHOWN // min(animation.frames.shape[-2:]))
+    """Writes the files for download; `everything.zip` contains all others."""
+    factor = max(1, SHOWN_PIXELS // min(animation.frames.shape[-2:]))
     for name, video in animation.videos.items():
         write_video(folder / f"{name}.mp4", video, animation.fps, upscale=factor)
     write_video(folder / "side_by_side.mp4", animation.comparison(), animation.fps)
@@ -241,7 +278,7 @@ def _write(folder: Path, animation: Animation, settings: dict[str, Any], code: s
     (folder / "make_again.py").write_text(code, encoding="utf-8")
     if animation.picture is not None:
         animation.picture.save(folder / PICTURE)
-    with zipfile.ZipFile(folder / "everything.zip", "w") as packed:
+    with zipfile.ZipFile(folder / "everything.zip", "w") as archive:
         for file in sorted(folder.iterdir()):
             if file.suffix != ".zip":
-                packed.write(file, file.name)
+                archive.write(file, file.name)

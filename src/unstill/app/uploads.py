@@ -1,4 +1,4 @@
-"""Uploaded pictures: only this server's own files are opened, their size is checked first, only pixels are kept."""
+"""Uploaded pictures: only files in the upload folder are opened, sizes are checked first, only pixels are kept."""
 
 import stat
 import threading
@@ -13,22 +13,24 @@ from unstill.data.images import decode_rgb, open_picture
 from unstill.errors import UnstillError
 
 
-SCANS = 100  # of a JPEG; encoders write about ten, and every one is a pass over all pixels
-# One thread: in several, each would keep freed memory of its own for later.
+SCANS = 100  # maximum in a JPEG; encoders write about ten, and each costs a pass over all pixels
+# A single thread, since the allocator of every thread would keep freed memory of its own.
 _decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")
 _waiting = threading.Semaphore(32)
 
 
 def own_upload(path: Any, folder: Path, limits: Limits) -> Path:
-    """The resolved path of a file that was uploaded to this server.
+    """
+    Resolves the path of an uploaded file.
 
     Args:
-        path: what a request says.
+        path: as sent in the request.
         folder: the resolved folder of uploads.
+        limits: of the server.
 
     Raises:
-        UnstillError: no regular file inside of `folder` once links are followed, or one above the limit. The sentence
-            is always the same, so that nobody learns which files there are.
+        UnstillError: no regular file in `folder` after links are resolved, or one above the size limit. The message is
+            always the same, so that it does not reveal which files exist.
     """
     gone = UnstillError("This picture is not on the server; upload it again.")
     if not isinstance(path, str):
@@ -36,7 +38,7 @@ def own_upload(path: Any, folder: Path, limits: Limits) -> Path:
     try:
         real = Path(path).resolve(strict=True)
         status = real.stat()
-    except (OSError, ValueError, RuntimeError) as error:  # not there, a null byte, links in a circle
+    except (OSError, ValueError, RuntimeError) as error:  # missing, a null byte, a loop of links
         raise gone from error
     if not real.is_relative_to(folder) or not stat.S_ISREG(status.st_mode) or status.st_size > limits.upload:
         raise gone
@@ -45,13 +47,17 @@ def own_upload(path: Any, folder: Path, limits: Limits) -> Path:
 
 def checked_picture(path: Path, limits: Limits) -> Image.Image:
     """
-    The picture in an uploaded file as upright 8-bit RGB of at most `limits.side` pixels: nothing else of the file,
-    such as where a photograph was taken, is kept. One picture is decoded at a time, so that many visitors take no
-    more memory than one.
+    Decodes an uploaded picture.
+
+    Metadata, such as where a photograph was taken, is dropped. One picture is decoded at a time, which bounds the
+    memory.
+
+    Returns:
+        Upright 8-bit RGB, at most `limits.side` pixels per side.
 
     Raises:
-        UnstillError: too large, damaged or no picture, or too many wait; the sentence does not say where the server
-            keeps it.
+        UnstillError: a file that is too large, damaged or no picture, or too many requests; the message does not
+            contain the path on the server.
     """
     if not path.is_file():
         raise UnstillError("This picture is not on the server any more; upload it again.")
@@ -80,9 +86,9 @@ def _decoded(path: Path, limits: Limits) -> Image.Image:
         if image.format == "JPEG":
             if path.read_bytes().count(b"\xff\xda") > SCANS:
                 raise UnstillError(f"This JPEG has more than {SCANS} scans; save it again and retry.")
-            scale = 2 * limits.side / max(image.size)  # twice what is kept: the rest is left out by the decoder
+            scale = 2 * limits.side / max(image.size)  # the JPEG decoder scales down to twice the final size
             if scale < 1:
                 image.draft("RGB", (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
         picture = decode_rgb(path, image)
     picture.thumbnail((limits.side, limits.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return Image.frombytes("RGB", picture.size, picture.tobytes())  # a new one, without what hangs on the old one
+    return Image.frombytes("RGB", picture.size, picture.tobytes())  # a new image without metadata

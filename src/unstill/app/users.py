@@ -1,4 +1,4 @@
-"""Who may use the page: user names and passwords, as `--auth` gives them."""
+"""User names and passwords from `--auth`."""
 
 from pathlib import Path
 
@@ -6,13 +6,14 @@ from unstill.errors import UnstillError
 
 
 def users_of(auth: str) -> dict[str, str]:
-    """Passwords by user name.
+    """
+    Passwords by user name.
 
     Args:
         auth: `USER:PASSWORD`, or a text file with one such line for each user.
 
     Raises:
-        UnstillError: neither of them, or a file that cannot be read. The sentence does not repeat a password.
+        UnstillError: neither of them, or a file that cannot be read. The message does not contain a password.
     """
     form = "--auth takes USER:PASSWORD, or a file with one such line for each user."
     try:

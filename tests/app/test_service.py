@@ -1,4 +1,4 @@
-"""Wishes and results: what is made, what is kept, what is left when something goes wrong."""
+"""Requests and results: what is made, stored, and removed after a failure."""
 
 import dataclasses
 import json
@@ -12,24 +12,24 @@ import pytest
 from PIL import Image
 
 import unstill
-from unstill.app import service as studio_module
+from unstill.app import service as service_module
 from unstill.app.limits import Limits
-from unstill.app.result_store import Shelf
-from unstill.app.service import Stopped, Studio, Wish
+from unstill.app.result_store import ResultStore
+from unstill.app.service import PageRequest, Stopped, VideoService
 from unstill.app.uploads import checked_picture
 from unstill.data.video import read_video, write_video
 from unstill.errors import UnstillError
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory):
-    return Studio(["pico"], Shelf(tmp_path_factory.mktemp("shelf"), 10**8), Limits(), device="cpu")
+def service(tmp_path_factory):
+    return VideoService(["pico"], ResultStore(tmp_path_factory.mktemp("store"), 10**8), Limits(), device="cpu")
 
 
 @pytest.fixture
-def wish():
+def page_request():
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8))
-    return Wish(
+    return PageRequest(
         model="pico",
         picture=picture,
         prompt="",
@@ -45,8 +45,8 @@ def quiet(*_):
     pass
 
 
-def file(studio, result, name):
-    return studio.shelf.find(result.token, name)
+def file(service, result, name):
+    return service.store.find(result.token, name)
 
 
 @pytest.mark.parametrize(
@@ -57,80 +57,82 @@ def file(studio, result, name):
         "statistics",
     ],
 )
-def test_the_code_makes_the_very_same_file(studio, wish, methods, tmp_path, monkeypatch):
+def test_the_code_makes_the_very_same_file(service, page_request, methods, tmp_path, monkeypatch):
     if methods == "statistics":
         defaults = unstill.models.registry.defaults_of("pico")
         methods = (unstill.AnalyticInit(**{**defaults, "sigma": 9.0}),)
-    result = studio.make(dataclasses.replace(wish, methods=methods), quiet)
-    with zipfile.ZipFile(file(studio, result, "everything.zip")) as packed:
+    result = service.make(dataclasses.replace(page_request, methods=methods), quiet)
+    with zipfile.ZipFile(file(service, result, "everything.zip")) as packed:
         packed.extractall(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(set(result.files) - {"everything.zip"})
     monkeypatch.chdir(tmp_path)
     made = {}
     exec((tmp_path / "make_again.py").read_text(), made)
-    write_video("again.mp4", made["frames"], 8, upscale=studio_module.SHOWN // 96)
+    write_video("again.mp4", made["frames"], 8, upscale=service_module.SHOWN_PIXELS // 96)
     assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "improved.mp4").read_bytes()
     assert (tmp_path / "again.mp4").read_bytes() != (tmp_path / "plain.mp4").read_bytes()
 
 
-def test_a_result_says_what_it_is(studio, wish):
+def test_a_result_says_what_it_is(service, page_request):
     told = []
-    result = studio.make(wish, lambda *words: told.append(words))
-    settings = json.loads(file(studio, result, "settings.json").read_text())
+    result = service.make(page_request, lambda *words: told.append(words))
+    settings = json.loads(file(service, result, "settings.json").read_text())
     assert settings["seed"] == 3 and settings["call"]["num_inference_steps"] == 2
     assert settings["methods"] == [{"name": "early_start", "parameters": {"start": None, "sigma": 23.0}}]
     assert settings["scores"] == result.scores and set(result.scores) == {"plain", "improved"}
     assert [done for name, done, total in told if name == "improved" and total == 2] == [0, 1, 2]
-    assert len(read_video(file(studio, result, "improved.mp4"))) == 4
+    assert len(read_video(file(service, result, "improved.mp4"))) == 4
     assert result.settings == ("motion=0.4", "EarlyStart(sigma=23)")
 
 
-def test_a_prompt_alone_is_enough_for_pico(studio, wish):
-    result = studio.make(dataclasses.replace(wish, picture=None, prompt="a red ring over green"), quiet)
+def test_a_prompt_alone_is_enough_for_pico(service, page_request):
+    result = service.make(dataclasses.replace(page_request, picture=None, prompt="a red ring over green"), quiet)
     assert "picture.png" not in result.files and "prompt='a red ring over green'" in result.code
     with pytest.raises(UnstillError, match="give one"):
-        studio.make(dataclasses.replace(wish, picture=None), quiet)
+        service.make(dataclasses.replace(page_request, picture=None), quiet)
     with pytest.raises(UnstillError, match="NI-VSDS animates a picture"):
-        studio.make(dataclasses.replace(wish, picture=None, prompt="a ring", methods=(unstill.NIVSDS(),)), quiet)
+        service.make(
+            dataclasses.replace(page_request, picture=None, prompt="a ring", methods=(unstill.NIVSDS(),)), quiet
+        )
 
 
-def test_a_stopped_run_leaves_nothing(studio, wish):
-    before, steps = set(studio.shelf._root.iterdir()), []
+def test_a_stopped_run_leaves_nothing(service, page_request):
+    before, steps = set(service.store._root.iterdir()), []
 
     def tell(name, done, total):
         steps.append(name)
 
     with pytest.raises(Stopped):
-        studio.make(wish, tell, lambda: len(steps) >= 3)
-    assert set(studio.shelf._root.iterdir()) == before and "improved" not in steps
-    studio.make(wish, quiet)  # and the model is as it was
+        service.make(page_request, tell, lambda: len(steps) >= 3)
+    assert set(service.store._root.iterdir()) == before and "improved" not in steps
+    service.make(page_request, quiet)  # and the model is as it was
 
 
-def test_a_failed_run_leaves_nothing_and_the_next_one_works(studio, wish, monkeypatch):
-    before = set(studio.shelf._root.iterdir())
+def test_a_failed_run_leaves_nothing_and_the_next_one_works(service, page_request, monkeypatch):
+    before = set(service.store._root.iterdir())
     with monkeypatch.context() as broken:
         broken.setattr("unstill.animation.measure", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            studio.make(wish, quiet)
-    assert set(studio.shelf._root.iterdir()) == before
-    assert "progress_bar" not in vars(studio._loaded[1])
-    studio.make(wish, quiet)
+            service.make(page_request, quiet)
+    assert set(service.store._root.iterdir()) == before
+    assert "progress_bar" not in vars(service._loaded[1])
+    service.make(page_request, quiet)
 
 
-def test_one_at_a_time(studio, wish):
+def test_one_at_a_time(service, page_request):
     """A run that starts while another is at work waits for it, and neither gets the other's video."""
     results = {}
-    alone = studio.make(dataclasses.replace(wish, seed=11), quiet)
+    alone = service.make(dataclasses.replace(page_request, seed=11), quiet)
 
     def run(seed):
-        results[seed] = studio.make(dataclasses.replace(wish, seed=seed), quiet)
+        results[seed] = service.make(dataclasses.replace(page_request, seed=seed), quiet)
 
     threads = [threading.Thread(target=run, args=(seed,)) for seed in (11, 12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    videos = [file(studio, result, "improved.mp4").read_bytes() for result in (alone, results[11], results[12])]
+    videos = [file(service, result, "improved.mp4").read_bytes() for result in (alone, results[11], results[12])]
     assert videos[0] == videos[1] != videos[2]
 
 
@@ -146,27 +148,27 @@ def test_one_at_a_time(studio, wish):
         ({"prompt": "a" * 301}, "up to 300 characters"),
     ],
 )
-def test_limits(studio, wish, change, sentence):
+def test_limits(service, page_request, change, sentence):
     with pytest.raises(UnstillError, match=sentence):
-        studio.make(dataclasses.replace(wish, **change), quiet)
+        service.make(dataclasses.replace(page_request, **change), quiet)
 
 
 def test_a_model_only_the_hub_knows_is_refused(tmp_path):
     with pytest.raises(UnstillError, match="download it and offer its folder"):
-        Studio(["some/model"], Shelf(tmp_path, 1), Limits())
+        VideoService(["some/model"], ResultStore(tmp_path, 1), Limits())
 
 
 def test_the_oldest_results_make_room(tmp_path):
-    shelf, tokens = Shelf(tmp_path, 250), []
+    store, tokens = ResultStore(tmp_path, 250), []
     for _ in range(4):
-        token, folder = shelf.new()
+        token, folder = store.new()
         (folder / "improved.mp4").write_bytes(b"x" * 100)
-        shelf.put(token)
+        store.put(token)
         tokens.append(token)
     assert [(tmp_path / token).exists() for token in tokens] == [False, False, True, True]
     for token, name in ((tokens[0], "improved.mp4"), (tokens[3], "../secret"), ("..", "improved.mp4")):
         with pytest.raises(UnstillError, match="not here any more"):
-            shelf.find(token, name)
+            store.find(token, name)
 
 
 def upload(path, data):
@@ -226,6 +228,6 @@ def test_pictures_are_decoded_one_at_a_time_in_bounded_memory(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"methods": (unstill.FreeInit(iterations=1000),)}])
-def test_no_wish_takes_for_ever(studio, wish, change):
+def test_the_number_of_passes_is_limited(service, page_request, change):
     with pytest.raises(UnstillError, match="up to 20 times here"):
-        studio.make(dataclasses.replace(wish, **change), quiet)
+        service.make(dataclasses.replace(page_request, **change), quiet)
