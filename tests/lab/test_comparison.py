@@ -149,10 +149,10 @@ def test_a_second_free_init_is_refused(tmp_path):
 
 
 def test_where_only_the_methods_know_the_picture_the_model_makes_its_video_from_the_caption(tmp_path):
-    """A model that takes both, blind: as if it were given the caption alone."""
+    """A model that takes an image and a caption, sampled from the caption alone."""
     model = ComparedModel(name="tiny", load=tiny, size=(64, 64), settings=SETTINGS[:1], frames=4, steps=2)
     picture = Image.new("RGB", (64, 64), (200, 40, 90))
-    made = Comparison(tmp_path, [model], {"a": picture}, (3,), prompts={"a": "a red ring"}, blind=True)
+    made = Comparison(tmp_path, [model], {"a": picture}, (3,), prompts={"a": "a red ring"}, caption_only=True)
     made.run()
     pipe = tiny()
     pipe.set_progress_bar_config(disable=True)
@@ -239,7 +239,7 @@ def test_who_failed_on_some_pictures_is_held_against_others_on_the_rest_only():
 def test_where_plain_itself_fails_nothing_is_held_against_another():
     results = [{**one, "error": "No."} if one["setting"] == "plain" else one for one in fake({"plain": [[1.0]] * 3})]
     results += fake({"a": [[1.0]] * 3, "b": [[2.0]] * 3})
-    assert "Not one video of plain" in comparison_verdict(summarise_cells(results))[0]
+    assert "No video of plain" in comparison_verdict(summarise_cells(results))[0]
 
 
 def test_where_nothing_moves_more_the_most_faithful_is_named():

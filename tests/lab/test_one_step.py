@@ -70,7 +70,7 @@ def test_a_clip_of_another_shape_and_a_missing_image_are_refused():
     with pytest.raises(UnstillError, match="ask it for the clip's size"):
         one_step(pipe, case.call, latents[:, :, :2], noise[:, :, :2], (100.0, 10.0, 1.0))
     pipe, case, latents, noise = prepared("AnimateDiffPipeline")
-    with pytest.raises(UnstillError, match="conditioned on no image"):
+    with pytest.raises(UnstillError, match="has no image that could be removed"):
         one_step(pipe, case.call, latents, noise, (0.9, 0.6, 0.3), condition="removed")
 
 

@@ -132,7 +132,7 @@ def test_a_model_that_predicts_no_numbers_is_said(tmp_path):
     assert result.exit_code == 2 and "not finite" in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "a.html").exists()
     result = run("compare", *words, "--method", "early-start:sigma=20", "--steps", 2, "--out", tmp_path / "b")
-    assert result.exit_code == 1 and "plain failed" in result.stderr and "Not one video" in result.stdout
+    assert result.exit_code == 1 and "plain failed" in result.stderr and "No video" in result.stdout
 
 
 def test_the_functions_do_what_the_commands_do(model, tmp_path):

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from unstill.errors import UnstillError
-from unstill.lab.work_queue import WorkQueue, settle
+from unstill.lab.work_queue import WorkQueue, write_once
 
 
 WORKER = """
@@ -92,8 +92,8 @@ def test_what_is_done_is_not_touched_and_a_failure_frees_its_cell(tmp_path):
 
 
 def test_of_two_manifests_the_first_stays(tmp_path):
-    assert settle(tmp_path / "m.json", {"cells": [1]}) == {"cells": [1]}
-    assert settle(tmp_path / "m.json", {"cells": [2]}) == {"cells": [1]}
+    assert write_once(tmp_path / "m.json", {"cells": [1]}) == {"cells": [1]}
+    assert write_once(tmp_path / "m.json", {"cells": [2]}) == {"cells": [1]}
     assert os.listdir(tmp_path) == ["m.json"]
 
 
@@ -120,5 +120,5 @@ def test_a_damaged_cell_is_made_anew_and_said(tmp_path, caplog, content):
 def test_a_damaged_manifest_is_named_and_kept(tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(UnstillError, match="manifest.json is damaged .*; delete it, or choose another folder"):
-        settle(tmp_path / "manifest.json", {"cells": {}})
+        write_once(tmp_path / "manifest.json", {"cells": {}})
     assert (tmp_path / "manifest.json").read_bytes() == content

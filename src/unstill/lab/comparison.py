@@ -20,7 +20,7 @@ from unstill.lab.comparison_cells import ComparedModel, Comparison, Setting, Toy
 from unstill.lab.comparison_report import WRITTEN, comparison_verdict, write
 from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.method_grid import PLAIN, expand, split
-from unstill.lab.probe_clips import ProbeClip, from_world, picture_of
+from unstill.lab.probe_clips import ProbeClip, World, picture_of
 from unstill.lab.provenance import versions
 from unstill.lab.sweeps import Sweep, sweep_named
 from unstill.lab.toys import measure_toys
@@ -39,17 +39,17 @@ DEFAULT_COUNT = 8
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonResult:
     """
-    What `compare` found.
+    The result of `compare`.
 
     Attributes:
         folder: where videos, tables and `report.html` are.
         rows: one per model, motion level and setting, plain first.
-        cells: every video with its measurements, or why it could not be made.
+        cells: every video with its measurements, or the error that prevented it.
         verdict: sentences.
-        settings: the parameters of each setting's methods.
+        settings: the parameters of the methods, by setting.
         images: names, in order.
         seeds: of the noise.
-        versions: of the packages that decide the numbers.
+        versions: of the software, by package.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class ComparisonResult:
     versions: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """As `summary.json` holds it."""
+        """The content of `summary.json`."""
         return {
             "versions": self.versions,
             "verdict": list(self.verdict),
@@ -99,34 +99,35 @@ def compare(
     """
     Samples a video for every model, setting, motion level, image and seed; measures them, and writes a report.
 
-    Every setting sees the same images and the same noise. Finished videos are kept in `out`: stopped at any moment,
-    the same call continues; several processes with the same call share the work.
+    All settings use the same images and the same noise. Finished videos are kept in `out`: after an interruption the
+    same call resumes, and several processes with the same call share the work.
 
     Args:
-        settings: as text (`"early-start:sigma=50|20+noise-rectification"`, see `unstill.lab.method_grid.expand`), or
-            names of the caller's own with their methods. Plain, without any method, is always the first.
+        settings: text (`"early-start:sigma=50|20+noise-rectification"`, see `unstill.lab.method_grid.expand`), or a
+            mapping of names to methods. The setting `plain`, without any method, always comes first.
         sweep: a name of `unstill.lab.sweeps.SWEEPS`, whose settings come before `settings`.
         model: name, local folder or hub id; or several.
-        images: a picture, a folder of pictures, or pictures by name. By default first frames of the synthetic world.
-        count: pictures to use, at most.
-        seeds: videos per picture, from `seed` on.
-        motion: level or levels to ask for, in [0, 1]; by default the sweep's, or none is asked for.
-        prompt: for models that read text; by default the synthetic world's captions with `caption_only`.
-        steps, frames: of sampling and of the video; by default the model's.
-        size: (height, width) in pixels, for models that make more than one size.
+        images: a picture, a folder of pictures, or pictures by name; by default first frames of the synthetic world.
+        count: maximum number of pictures.
+        seeds: videos per picture; their seeds are `seed`, `seed + 1`, ...
+        seed: of the noise, and of the default pictures.
+        motion: requested motion level or levels, in [0, 1]; by default those of the sweep, or the pipeline's default.
+        prompt: for models that read text; with `caption_only` by default the captions of the synthetic world.
+        steps, frames: number of sampling steps and of video frames; by default the model's.
+        size: (height, width) in pixels, for models that support several sizes.
         caption_only: the denoiser does not see the image, see `Sweep.caption_only`.
         out: folder of the comparison.
-        device, offload: as of `unstill.load`.
-        command: what the report names as its origin.
-        rank, processes: this process and how many share the work. Rank 0 waits for all and writes the report.
-        progress: called with the number of finished videos and of all.
+        device, offload: see `unstill.load`.
+        command: command line to name in the report.
+        rank, processes: index of this process and number of processes. Rank 0 waits for the others and writes the
+            report.
+        progress: called with (finished videos, all videos).
 
     Returns:
-        The result; `None` in processes of other ranks.
+        The result; `None` if `rank` is not 0.
 
     Raises:
-        UnstillError: nothing to compare, settings, pictures or sizes that cannot be used, or a folder that holds
-            another comparison.
+        UnstillError: nothing to compare; unusable settings, pictures or sizes; or `out` holds another comparison.
 
     Example:
         ```py
@@ -134,28 +135,36 @@ def compare(
         print(result.verdict)
         ```
     """
-    chosen = sweep_named(sweep) if sweep else None
-    named = _named_settings(settings, chosen)
+    base = sweep_named(sweep) if sweep else None
+    named = _named_settings(settings, base)
     if not named:
         raise UnstillError("There is no setting to compare; name a method, for example early-start:sigma=50|20.")
-    blind = caption_only or (chosen is not None and chosen.caption_only)
+    caption_only = caption_only or (base is not None and base.caption_only)
     out = Path(out)
     check_free(out / "summary.json", [out / name for name in WRITTEN])
     models = [
-        _model(name, named, size, frames, steps, functools.partial(_load, name, device, offload, blind), blind)
+        _model(
+            name,
+            named,
+            size,
+            frames,
+            steps,
+            functools.partial(_load, name, device, offload, caption_only),
+            caption_only,
+        )
         for name in ([model] if isinstance(model, str) else model)
     ]
     pictures, captions, toys = _pictures(images, count, models[0], seed)
-    motions = _motions(motion) if motion is not None else chosen.motions if chosen else (None,)
-    used = tuple(range(seed, seed + seeds))
+    motions = _motions(motion) if motion is not None else base.motions if base else (None,)
+    noise_seeds = tuple(range(seed, seed + seeds))
     comparison = Comparison(
         out,
         models,
         pictures,
-        used,
+        noise_seeds,
         motions=motions,
-        prompts=captions if blind and prompt is None else prompt,
-        blind=blind,
+        prompts=captions if caption_only and prompt is None else prompt,
+        caption_only=caption_only,
         toys=toys,
     )
     comparison.run(rank, processes, progress)
@@ -168,9 +177,9 @@ def compare(
         rows=tuple(rows),
         cells=tuple(cells),
         verdict=tuple(comparison_verdict(rows)),
-        settings={one.name: list(one.described) for entry in models for one in entry.settings},
+        settings={setting.name: list(setting.described) for entry in models for setting in entry.settings},
         images=tuple(pictures),
-        seeds=used,
+        seeds=noise_seeds,
         versions=versions(),
     )
     facts = {
@@ -179,27 +188,27 @@ def compare(
         "images": ", ".join(pictures),
         "versions": ", ".join(f"{package} {number}" for package, number in result.versions.items()),
     }
-    with together(out / "summary.json", WRITTEN) as made:
-        write(comparison, rows, facts, made.folder)
-        made.record.update({**({"command": command} if command else {}), **result.as_dict()})
+    with together(out / "summary.json", WRITTEN) as results:
+        write(comparison, rows, facts, results.folder)
+        results.record.update({**({"command": command} if command else {}), **result.as_dict()})
     return result
 
 
 def _named_settings(settings: Settings, sweep: Sweep | None) -> dict[str, tuple[str | Method, ...]]:
-    """Every setting by its name, as methods or their text; empty where nothing but plain was asked for by nobody."""
+    """The methods of every setting, as objects or text, beginning with `plain`; empty if there are no settings."""
     texts = list(sweep.settings) if sweep else []
-    own: dict[str, tuple[str | Method, ...]] = {}
+    as_objects: dict[str, tuple[str | Method, ...]] = {}
     if isinstance(settings, Mapping):
-        own = {
+        as_objects = {
             name: (methods,) if isinstance(methods, Method) else tuple(methods) for name, methods in settings.items()
         }
     else:
         texts += [settings] if isinstance(settings, str) else settings
-    expanded: dict[str, tuple[str | Method, ...]] = {
+    as_text: dict[str, tuple[str | Method, ...]] = {
         name: tuple(split(name)) for text in texts for name in expand(text)
     }
-    found = expanded | own
-    return {PLAIN: (), **found} if found else {}
+    named = as_text | as_objects
+    return {PLAIN: (), **named} if named else {}
 
 
 def _model(
@@ -211,18 +220,18 @@ def _model(
     load: Callable[[], Any],
     caption_only: bool,
 ) -> ComparedModel:
-    """A model with its settings, of which those given as text take the model's own defaults."""
+    """A model with its settings; methods given as text use the defaults of the model."""
     entry = registry.find(name)
     defaults = registry.defaults_of(name)
     if caption_only:
         defaults.pop("sigma", None)  # of the embedded model's own scheduler, which is variance-exploding
-    made = []
-    for setting, given in settings.items():
-        methods = tuple(parse_method(one, defaults) if isinstance(one, str) else one for one in given)
-        made.append(Setting(name=setting, methods=methods, described=tuple(describe_method(one) for one in methods)))
+    parsed = []
+    for setting, items in settings.items():
+        methods = tuple(parse_method(item, defaults) if isinstance(item, str) else item for item in items)
+        parsed.append(Setting(name=setting, methods=methods, described=tuple(map(describe_method, methods))))
     if entry is not None:
         size, frames, steps, fps = size or entry.size, frames or entry.frames, steps or entry.steps, entry.fps
-    else:  # only the pipeline itself knows
+    else:  # the size and length are known only to the loaded pipeline
         loaded = load()
         size, frames, fps = size or native_size(loaded), frames or native_frames(loaded), 8
         load = functools.partial(lambda pipe: pipe, loaded)
@@ -231,11 +240,15 @@ def _model(
         load=load,
         weights=f"{model_fingerprint(name)}{' variance-preserving' if caption_only else ''}",
         size=size,
-        settings=tuple(made),
+        settings=tuple(parsed),
         frames=frames,
         steps=steps,
         fps=fps,
     )
+
+
+def _loader(name: str, device: str | None, offload: bool, caption_only: bool) -> Callable[[], Any]:
+    return functools.partial(_load, name, device, offload, caption_only)
 
 
 def _load(name: str, device: str | None, offload: bool, caption_only: bool) -> Any:
@@ -257,32 +270,32 @@ def _motions(motion: float | Sequence[float]) -> tuple[float, ...]:
 def _pictures(
     source: Path | str | Mapping[str, Image.Image] | None, count: int, model: ComparedModel, seed: int
 ) -> tuple[dict[str, Image.Image], dict[str, str], dict[str, Toys]]:
-    """Pictures and, of the synthetic world, captions and toys, by name; those of a folder in natural order."""
+    """Pictures by name (files of a folder in natural order); of the synthetic world also their captions and toys."""
     if source is None:
-        clips = from_world(count, model.frames or 8, model.size, seed)
-        rendered = {f"world {i}": clip for i, clip in enumerate(clips)}
+        world = World(count=count, frames=model.frames or 8, size=model.size, seed=seed)
+        rendered = {f"world {i}": world[i] for i in range(count)}
         captions = {name: clip.caption for name, clip in rendered.items() if clip.caption is not None}
-        toys = {name: known for name, clip in rendered.items() if (known := _toys(clip)) is not None}
+        toys = {name: known for name, clip in rendered.items() if (known := _toys(clip))}
         return {name: picture_of(clip) for name, clip in rendered.items()}, captions, toys
     if isinstance(source, Mapping):
         return dict(list(source.items())[:count]), {}, {}
     path = Path(source)
     if not path.is_dir():
         return {path.name: read_image(path)}, {}, {}
-    found = sorted(
+    files = sorted(
         (file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES),
         key=lambda file: natural_key(file.name),
     )
-    if not found:
+    if not files:
         raise UnstillError(
             f"The folder {path} holds no pictures; their names end in {' '.join(sorted(PICTURE_SUFFIXES))}."
         )
-    return {file.name: read_image(file) for file in found[:count]}, {}, {}
+    return {file.name: read_image(file) for file in files[:count]}, {}, {}
 
 
 def _toys(clip: ProbeClip) -> Toys | None:
-    """The toys of a rendered clip, with the travel that the same measure finds in it."""
-    kept = None if clip.toys is None else measure_toys(clip.video, clip.video[0], clip.toys)
-    if clip.toys is None or kept is None or not kept.travel:
+    """The toys of a rendered clip and their measured travel; `None` without toys or travel."""
+    measures = None if clip.toys is None else measure_toys(clip.video, clip.video[0], clip.toys)
+    if clip.toys is None or measures is None or not measures.travel:
         return None
-    return Toys(masks=clip.toys, motion=clip.motion, travel=kept.travel)
+    return Toys(masks=clip.toys, motion=clip.motion, travel=measures.travel)

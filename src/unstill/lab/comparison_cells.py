@@ -1,8 +1,8 @@
 """
-Models x settings x motion levels x images x seeds: one video per cell, made once, measured and kept.
+The cells of a comparison: models x settings x motion levels x images x seeds, one measured video each.
 
-A cell is named after everything that decides its result, so a stopped comparison can be resumed, and several processes
-can share it. Every setting sees the same images and the same noise.
+The name of a cell is a hash of everything that its result depends on, so that an interrupted comparison can be
+resumed and shared by processes. All settings use the same images and the same noise.
 """
 
 from __future__ import annotations
@@ -27,26 +27,33 @@ from unstill.data.video import write_video
 from unstill.documents import Stored
 from unstill.errors import UnstillError
 from unstill.hooks import sampling
-from unstill.lab.one_step import Removed
+from unstill.lab.one_step import RemovedImage
 from unstill.lab.probe_clips import flow_of
 from unstill.lab.toys import measure_toys
-from unstill.lab.work_queue import WorkQueue, settle
+from unstill.lab.work_queue import WorkQueue, write_once
 from unstill.methods.base import Method
 from unstill.metrics import first_frame_error, proxy_coherence, proxy_colour_fidelity, proxy_edge_fidelity
 from unstill.models.call_arguments import arguments, generate, parameters
 
 
 METRICS = ("motion", "fidelity", "colour", "detail", "coherence", "first_frame_error", "seconds")
-"""motion: mean optical flow, % of the picture's side per frame; fidelity: mean of the proxies colour and detail;
-seconds: on a CPU those of its own time."""
+"""motion: mean optical flow, % of the shorter side per frame; fidelity: mean of the proxies colour and detail;
+seconds: sampling time, on a CPU the processor time."""
 TOY_METRICS = ("travel", "travel_share", "outline", "toy_colour", "background_error")
-"""Of pictures of the synthetic world, whose toys are known: see `unstill.lab.toys.ToyMeasures`. travel_share: travel
-as a share of what was asked for, which is that of the picture's own clip, scaled to the motion level asked for."""
+"""For pictures of the synthetic world, see `unstill.lab.toys.ToyMeasures`. travel_share: travel divided by the
+requested travel, which is that of the picture's true clip, scaled to the requested motion level."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """Methods under the name of their setting; `described`: their parameters as JSON values."""
+    """
+    A named combination of methods.
+
+    Attributes:
+        name: of the setting.
+        methods: none for `plain`.
+        described: name and parameters of each method as JSON values.
+    """
 
     name: str
     methods: tuple[Method, ...]
@@ -55,7 +62,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """One video to make."""
+    """One video of a comparison; `motion_asked` is the requested motion level."""
 
     model: str
     setting: str
@@ -63,15 +70,26 @@ class Cell:
     image: str
     seed: int
 
-    def key(self, decides: dict[str, Any]) -> str:
-        """A name for the cell, from it and from what else decides its result."""
-        content = json.dumps([asdict(self), decides], sort_keys=True, default=str)
+    def key(self, inputs: dict[str, Any]) -> str:
+        """A hash of the cell and of everything else that its result depends on."""
+        content = json.dumps([asdict(self), inputs], sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparedModel:
-    """How to load a model, and its default settings. `weights` identifies the weights behind the name."""
+    """
+    A model of a comparison.
+
+    Attributes:
+        name: of the model.
+        load: returns the pipeline.
+        weights: identifies the weights, see `model_fingerprint`.
+        size: (height, width) of the videos in pixels.
+        settings: to compare.
+        frames, steps: number of video frames and of sampling steps; `None` for the pipeline's default.
+        fps: of the written videos.
+    """
 
     name: str
     load: Callable[[], Any]
@@ -85,8 +103,14 @@ class ComparedModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Toys:
-    """What is known of the toys of an image: `masks` (S, H, W), and the motion level and the travel (% of the side per
-    frame) of the clip that the image is the first frame of."""
+    """
+    The toys of a picture of the synthetic world, and their motion in its true clip.
+
+    Attributes:
+        masks: (S, H, W) bool, where they are in the picture.
+        motion: motion level of the true clip.
+        travel: of the toys in the true clip, % of the side per frame.
+    """
 
     masks: torch.Tensor
     motion: float
@@ -94,6 +118,7 @@ class Toys:
 
     @property
     def fingerprint(self) -> str:
+        """A hash of all fields."""
         content = self.masks.numpy().tobytes() + repr((self.motion, self.travel)).encode()
         return hashlib.sha256(content).hexdigest()
 
@@ -103,7 +128,7 @@ _Amount = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class _Figures(Stored):
-    """The file of a finished cell: the cell, and what was measured or the reason why nothing was."""
+    """The JSON file of a finished cell: the cell, and its measurements or the error that prevented them."""
 
     model: str
     setting: str
@@ -126,17 +151,18 @@ class _Figures(Stored):
 
     @model_validator(mode="after")
     def _figures_or_reason(self) -> Self:
-        lacks = [name for name in METRICS if getattr(self, name) is None]
-        if self.error is None and lacks:
-            raise ValueError(f"{lacks[0]} is missing")
+        missing = [name for name in METRICS if getattr(self, name) is None]
+        if self.error is None and missing:
+            raise ValueError(f"{missing[0]} is missing")
         return self
 
 
 class Comparison:
-    """The cells of a comparison in a folder.
+    """
+    The cells of a comparison in a folder.
 
-    `manifest.json` lists them, `done/` holds one JSON file per finished cell, `videos/` the videos. The folder belongs
-    to one comparison; processes of the same comparison share its cells.
+    `manifest.json` lists them, `done/` holds one JSON file per finished cell, `videos/` the videos. A folder holds a
+    single comparison, whose cells several processes may share.
 
     Raises:
         UnstillError: the folder holds another comparison.
@@ -151,17 +177,21 @@ class Comparison:
         *,
         motions: Sequence[float | None] = (None,),
         prompts: Mapping[str, str] | str | None = None,
-        blind: bool = False,
+        caption_only: bool = False,
         toys: Mapping[str, Toys] | None = None,
     ) -> None:
         """
         Args:
-            images: by name; so are `prompts`, where every image has its own.
-            toys: what is known of the toys of an image, by its name.
-            blind: the denoiser does not see the image, which only the methods know: a text-to-video model of one that
-                takes both.
+            folder: of the comparison; created if missing.
+            models: with their settings.
+            images: pictures by name.
+            seeds: of the noise.
+            motions: requested motion levels; `None` for the pipeline's default.
+            prompts: one prompt for all images, or prompts by the name of the image.
+            caption_only: the denoiser does not see the image; only the methods use it.
+            toys: toys of the images, by the name of the image.
         """
-        self.folder, self.images, self.blind, self.toys = folder, images, blind, toys or {}
+        self.folder, self.images, self.caption_only, self.toys = folder, images, caption_only, toys or {}
         self.prompts: Mapping[str, str | None] = (
             prompts if isinstance(prompts, Mapping) else dict.fromkeys(images, prompts)
         )
@@ -176,24 +206,24 @@ class Comparison:
         ]
         if not cells:
             raise UnstillError("There is nothing to compare: give at least one image, seed, setting and model.")
-        self.cells = {cell.key(self._decides(cell)): cell for cell in cells}
-        own = {"cells": {key: asdict(cell) for key, cell in self.cells.items()}}
+        self.cells = {cell.key(self._inputs(cell)): cell for cell in cells}
+        manifest = {"cells": {key: asdict(cell) for key, cell in self.cells.items()}}
         if not (folder / "manifest.json").exists():
             check_folder(folder, "manifest.json", ("done", "claims", "videos"))
-        if settle(folder / "manifest.json", own) != own:
+        if write_once(folder / "manifest.json", manifest) != manifest:
             raise UnstillError(f"{folder} holds another comparison; choose another folder, or delete that one.")
         (folder / "videos").mkdir(exist_ok=True)
-        self._claims = WorkQueue(folder, list(self.cells), self._result_of)
+        self._queue = WorkQueue(folder, list(self.cells), self._schema)
         self._loaded: tuple[str, Any] = ("", None)
 
-    def _result_of(self, key: str) -> type[BaseModel]:
-        """What the file of a cell must hold: the cell itself, and figures within bounds or why there are none."""
-        own = asdict(self.cells[key])
+    def _schema(self, key: str) -> type[BaseModel]:
+        """The schema of the file of one cell: `_Figures` with the fields of this cell."""
+        expected = asdict(self.cells[key])
 
         class Result(_Figures):
             @model_validator(mode="after")
             def _of_this_cell(self) -> Result:
-                if any(getattr(self, name) != value for name, value in own.items()):
+                if any(getattr(self, name) != value for name, value in expected.items()):
                     raise ValueError("it is the result of another cell")
                 return self
 
@@ -205,33 +235,46 @@ class Comparison:
         processes: int = 1,
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
-        """Makes what is missing, beginning at this process's share; returns how many cells it made. The process of
-        rank 0 stays until all are done."""
+        """
+        Computes the missing cells, beginning at this process's share. Rank 0 waits for those of other processes.
+
+        Args:
+            rank: index of this process.
+            processes: number of processes.
+            progress: called with (finished cells, all cells).
+
+        Returns:
+            The number of cells that this process computed.
+        """
         first = rank * len(self.cells) // processes
-        return self._claims.work(self._make, first=first, wait=rank == 0, progress=progress)
+        return self._queue.work(self._make, first=first, wait=rank == 0, progress=progress)
 
     def results(self) -> list[dict[str, Any]]:
-        """All finished cells: what they are, and what was measured or why they failed."""
-        found = ((key, self._claims.result(key)) for key in self.cells)
-        return [{"cell": key, **result} for key, result in found if result is not None]
+        """All finished cells with their measurements or errors."""
+        results = ((key, self._queue.result(key)) for key in self.cells)
+        return [{"cell": key, **result} for key, result in results if result is not None]
 
     def video(self, key: str) -> Path:
+        """The file of a cell's video."""
         return self.folder / "videos" / f"{key}.mp4"
 
-    def _decides(self, cell: Cell) -> dict[str, Any]:
-        model = self.models[cell.model]
-        setting = next(one for one in model.settings if one.name == cell.setting)
+    def _setting(self, cell: Cell) -> Setting:
+        return next(setting for setting in self.models[cell.model].settings if setting.name == cell.setting)
+
+    def _inputs(self, cell: Cell) -> dict[str, Any]:
+        """Everything besides the cell that its result depends on, as JSON values."""
+        model, setting = self.models[cell.model], self._setting(cell)
         return {
             "methods": setting.described,
             "picture": hashlib.sha256(self.images[cell.image].tobytes()).hexdigest(),
-            "call": [model.frames, model.steps, model.size, self.prompts.get(cell.image), self.blind],
+            "call": [model.frames, model.steps, model.size, self.prompts.get(cell.image), self.caption_only],
             "weights": model.weights,
             **({"toys": toys.fingerprint} if (toys := self.toys.get(cell.image)) else {}),
         }
 
     def _pipeline(self, model: ComparedModel) -> Any:
         if self._loaded[0] != model.name:
-            self._loaded = ("", None)  # frees the memory of the last model first
+            self._loaded = ("", None)  # first frees the memory of the previous model
             pipe = model.load()
             pipe.set_progress_bar_config(disable=True)
             self._loaded = (model.name, pipe)
@@ -240,30 +283,27 @@ class Comparison:
     def _make(self, key: str) -> dict[str, Any]:
         cell = self.cells[key]
         model = self.models[cell.model]
-        setting = next(one for one in model.settings if one.name == cell.setting)
         pipe = self._pipeline(model)
         picture = resize_and_crop(self.images[cell.image], model.size)
-        # On a CPU the processor time of this process counts, since other programs may be running.
+        # On a CPU, the processor time: it does not depend on other programs.
         clock = time.process_time if pipe._execution_device.type == "cpu" else time.perf_counter
-        began = clock()
+        start = clock()
         try:
-            video = self._sample(pipe, model, setting, cell, picture)
+            video = self._sample(pipe, model, cell, picture)
         except UnstillError as error:  # a method that does not fit this model: the other cells continue
             return {**asdict(cell), "error": str(error)}
-        seconds = clock() - began
+        seconds = clock() - start
         scale = max(1, math.ceil(128 / min(model.size))) if min(model.size) < 128 else 1
         write_video(self.video(key), video, model.fps, upscale=scale)
         figures = measure_video(video, picture, self.toys.get(cell.image), cell.motion_asked) | {
             "seconds": round(seconds, 3)
         }
-        found = {name: value for name, value in figures.items() if math.isfinite(value)}
-        if not found.keys() >= set(METRICS):
-            return {**asdict(cell), "error": "What was measured of the video is no finite number."}
-        return {**asdict(cell), **found}
+        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+        if not finite.keys() >= set(METRICS):
+            return {**asdict(cell), "error": "A measurement of the video is not finite."}
+        return {**asdict(cell), **finite}
 
-    def _sample(
-        self, pipe: Any, model: ComparedModel, setting: Setting, cell: Cell, picture: Image.Image
-    ) -> torch.Tensor:
+    def _sample(self, pipe: Any, model: ComparedModel, cell: Cell, picture: Image.Image) -> torch.Tensor:
         takes_image = "image" in parameters(type(pipe))
         call = arguments(
             type(pipe),
@@ -274,7 +314,7 @@ class Comparison:
             steps=model.steps,
             size=model.size,
         )
-        methods = [*setting.methods, *([Removed()] if self.blind and takes_image else [])]
+        methods = [*self._setting(cell).methods, *([RemovedImage()] if self.caption_only and takes_image else [])]
         with sampling(pipe, *methods, image=None if takes_image else picture) as sampler:
             return generate(pipe, call, cell.seed, sampler)
 
@@ -282,11 +322,21 @@ class Comparison:
 def measure_video(
     video: torch.Tensor, picture: Image.Image, toys: Toys | None = None, motion: float | None = None
 ) -> dict[str, float]:
-    """What is measured of every video, uint8 `(F, 3, H, W)`, see `METRICS`; with toys also `TOY_METRICS`, travel_share
-    only where a `motion` level was asked for."""
+    """
+    Measures a video of a comparison.
+
+    Args:
+        video: uint8 (F, 3, H, W).
+        picture: that it was made from, of the same size.
+        toys: of the picture, if they are known.
+        motion: requested motion level.
+
+    Returns:
+        `METRICS` without seconds; with toys also `TOY_METRICS`, of which travel_share needs a motion level.
+    """
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     colour, detail = proxy_colour_fidelity(video, pixels), proxy_edge_fidelity(video, pixels)
-    found = {
+    figures = {
         "motion": 100 * flow_of(video.float() / 255),
         "fidelity": (colour + detail) / 2,
         "colour": colour,
@@ -294,10 +344,10 @@ def measure_video(
         "coherence": proxy_coherence(video),
         "first_frame_error": first_frame_error(video, pixels),
     }
-    if toys is not None and (kept := measure_toys(video.float() / 255, pixels.float() / 255, toys.masks)):
-        found |= {"travel": kept.travel, "outline": kept.outline, "toy_colour": kept.colour}
-        if math.isfinite(kept.background_error):  # not where toys cover the whole picture
-            found["background_error"] = kept.background_error
+    if toys is not None and (of_toys := measure_toys(video.float() / 255, pixels.float() / 255, toys.masks)):
+        figures |= {"travel": of_toys.travel, "outline": of_toys.outline, "toy_colour": of_toys.colour}
+        if math.isfinite(of_toys.background_error):  # NaN where toys cover the whole picture
+            figures["background_error"] = of_toys.background_error
         if motion:
-            found["travel_share"] = kept.travel / (toys.travel * motion / toys.motion)
-    return {name: round(value, 6) for name, value in found.items()}
+            figures["travel_share"] = of_toys.travel / (toys.travel * motion / toys.motion)
+    return {name: round(value, 6) for name, value in figures.items()}

@@ -15,7 +15,7 @@ _LEVEL = re.compile(r"([\w-]+):(start|sigma)=([\d.]+)")
 
 
 class Drawn(NamedTuple):
-    """A plot: a short name for its file, its title, what to look at in it, and the SVG."""
+    """A plot: a short name for its file, its title, a sentence on how to read it, and the SVG."""
 
     name: str
     title: str
@@ -24,7 +24,7 @@ class Drawn(NamedTuple):
 
 
 def drawn(rows: Sequence[Row]) -> list[Drawn]:
-    """All plots of the settings of one model at one motion level, the first of which is the plain one."""
+    """All plots of one model at one motion level; the first row is the plain setting."""
     points = [
         Point(
             row.setting,
@@ -46,54 +46,56 @@ def drawn(rows: Sequence[Row]) -> list[Drawn]:
 
 
 def colour_of(rows: Sequence[Row], row: Row) -> int:
-    """By method, so that the values of a sweep share one; grey for the first setting."""
+    """The colour number of a row: one per method, so that all values of a sweep share it; grey for the first row."""
     if row.setting == rows[0].setting:
         return GREY
-    names = list(dict.fromkeys(one.setting.partition(":")[0] for one in rows if one.setting != rows[0].setting))
-    return names.index(row.setting.partition(":")[0]) % COLOURS
+    methods = list(dict.fromkeys(r.setting.partition(":")[0] for r in rows if r.setting != rows[0].setting))
+    return methods.index(row.setting.partition(":")[0]) % COLOURS
 
 
 def _sweeps(rows: Sequence[Row]) -> list[Drawn]:
-    """Motion and fidelity against the level at which sampling starts, where three or more of one method were tried."""
+    """Motion and fidelity against the start level, for methods with three or more of them."""
     by_method: dict[str, list[tuple[float, Row]]] = {}
     units = set()
     for row in rows:
-        if found := _LEVEL.fullmatch(row.setting):
-            by_method.setdefault(found[1], []).append((float(found[3]), row))
-            units.add(found[2])
-    swept = {method: sorted(those, key=lambda one: one[0]) for method, those in by_method.items() if len(those) > 2}
+        if match := _LEVEL.fullmatch(row.setting):
+            by_method.setdefault(match[1], []).append((float(match[3]), row))
+            units.add(match[2])
+    swept = {
+        method: sorted(points, key=lambda point: point[0]) for method, points in by_method.items() if len(points) > 2
+    }
     if not swept or len(units) > 1:
         return []
     unit = units.pop()
-    made = []
-    for metric, words in (("motion", "motion, % of side per frame"), ("fidelity", "fidelity (proxy)")):
+    plots = []
+    for metric, label in (("motion", "motion, % of side per frame"), ("fidelity", "fidelity (proxy)")):
         series = []
-        for method, those in swept.items():
-            values = [row.means[metric] for _, row in those]
-            series.append(Series(method, [x for x, _ in those], values, colour_of(rows, those[0][1])))
+        for method, points in swept.items():
+            values = [row.means[metric] for _, row in points]
+            series.append(Series(method, [x for x, _ in points], values, colour_of(rows, points[0][1])))
         plain = rows[0].means[metric].value
-        svg = curves(series, x_label=f"start ({unit})", y_label=words, log_x=unit == "sigma", lines=(plain,))
-        about = f"The further to the left, the less noise sampling starts from. The thin line is {rows[0].setting}."
-        made.append(Drawn(f"{metric}-by-start", f"{metric.capitalize()} against the start", about, svg))
-    return made
+        svg = curves(series, x_label=f"start ({unit})", y_label=label, log_x=unit == "sigma", lines=(plain,))
+        about = f"Further to the left, sampling starts from less noise. The thin line is {rows[0].setting}."
+        plots.append(Drawn(f"{metric}-by-start", f"{metric.capitalize()} against the start", about, svg))
+    return plots
 
 
 def _gains(rows: Sequence[Row]) -> list[Drawn]:
-    about = f"Against {rows[0].setting}, same image and noise. Intervals that do not cross zero are certain."
+    about = f"Differences from {rows[0].setting}, same image and noise. Certain if the interval does not contain zero."
     names = _labels([row.setting for row in rows])
-    made = []
-    for metric, words in (("motion", "Motion gained, % of side per frame"), ("fidelity", "Fidelity gained (proxy)")):
+    plots = []
+    for metric, label in (("motion", "Motion gained, % of side per frame"), ("fidelity", "Fidelity gained (proxy)")):
         gained = [
             (name, row.gains[metric], colour_of(rows, row)) for name, row in zip(names, rows, strict=True) if row.gains
         ]
         if gained:
-            made.append(Drawn(f"{metric}-gained", words, about, differences(gained, x_label=words)))
-    return made
+            plots.append(Drawn(f"{metric}-gained", label, about, differences(gained, x_label=label)))
+    return plots
 
 
 def _labels(settings: Sequence[str]) -> list[str]:
-    """Names that fit beside a plot: those of one method with many values are named by the values."""
-    heads = [one.partition(":")[0] for one in settings]
+    """Short names of settings: long ones of a method that occurs at least three times by their values alone."""
+    heads = [setting.partition(":")[0] for setting in settings]
     return [
         text if len(text) <= 26 or heads.count(head) < 3 else text.partition(":")[2]
         for text, head in zip(settings, heads, strict=True)

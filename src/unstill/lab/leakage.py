@@ -3,18 +3,18 @@ Conditional image leakage of a model by noise level, and the level to start samp
 
 Clips are noised and predicted in one step, as in Fig. 2 and Eq. 4 of "Identifying and Solving Conditional Image
 Leakage in Image-to-Video Diffusion Model", and the prediction's motion is compared with the clip's. That alone cannot
-tell leakage from uncertainty: even the best prediction moves less than the truth at high noise, as it averages over
-all possible continuations. So there are three more measures:
+separate leakage from uncertainty: even the optimal prediction moves less than the truth at high noise, because it
+averages over all possible continuations. Therefore three more quantities are measured:
 
-- explained motion, R2 against the clip standing still: noise and wrong motion do not count as motion;
-- the sensitivity to the image (`pull`): how much the prediction changes when the image is removed, as a share of how
-  much the image changes. A model that copies its image has 1, one that does not look at it 0;
-- a reference: on the synthetic world what the best possible model explains, elsewhere the truth.
+- explained motion, R2 against a static clip, so that noise and wrong motion do not count as motion;
+- sensitivity to the image (`pull`): the energy by which removing the image changes the prediction, divided by the
+  energy of the image. It is 1 for a model that copies its image and 0 for one that ignores it;
+- a reference: the motion that the Bayes-optimal prediction explains on the synthetic world; on other clips 1.
 
-Leakage is the motion that is lost, 1 - explained / reference, but no more than the image can have taken: the energy of
-what it changes in the prediction, as a share of the energy of the motion. Against the truth this is an upper bound. A
-lower bound needs no reference: the best prediction never gets worse by seeing the image, so what a model explains more
-without it, or with a weakened one, is leaked for certain.
+Leakage is the lost share of the motion, 1 - explained / reference, limited by the energy by which the image changes
+the prediction, divided by the energy of the motion. With a reference of 1 this is an upper bound. The lower bound
+`certain` needs no reference: an optimal prediction never gets worse by seeing the image, so the motion that a model
+explains only without it, or with a weakened one, is leaked.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from unstill.methods.base import Method
 
 
 SHARE = 0.5
-"""Of the clips' motion, what the prediction at the recommended start and at all levels below explains."""
+"""Share of the clips' motion that predictions at the recommended start and at all lower levels must explain."""
 
 HIDDEN = 2.0
-"""sigma / alpha below which no start is recommended: the first latents would have to be nearly the video itself."""
+"""sigma / alpha below which no start is recommended, since the first latents would contain most of the video."""
 
 Measurements = dict[str, dict[str, np.ndarray]]
 """source -> quantity -> (clips, levels). Sources: the conditions, `"reference"`, and `"truth"` with (clips, 1)."""
@@ -52,14 +52,20 @@ Measurements = dict[str, dict[str, np.ndarray]]
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """
-    What was measured at every level, from the highest.
+    The measurements of a model at every noise level, from the highest.
 
-    curves: source (`image`, `weakened`, `removed`, `reference`) -> `explained`, `flow` (of the clip's), `first_frame`
-    (RMS in [0, 1]) -> one interval per level; of the reference also `truth`, the probability of what happened: where
-    it is near 1 because of few candidates, the reference is optimistic. leak, pull, certain: intervals per level,
-    empty without an image.
-    falls: how much more `flow` and `explained` the model has at the last level than at the first.
-    start: the recommended level, `None` if no level qualifies.
+    Attributes:
+        model: its name.
+        unit: of the levels' values.
+        levels: noise levels, descending.
+        clips: number of clips.
+        share: of the motion that must be explained at the recommended start.
+        curves: by source (`image`, `weakened`, `removed`, `reference`) and quantity, one interval per level:
+            `explained` motion, `flow` divided by that of the clip, and `first_frame` (RMS error in [0, 1]); for the
+            reference also `truth`, the posterior probability of the true clip, see `unstill.lab.bayes_optimal`.
+        leak, pull, certain: one interval per level; empty without an image condition.
+        falls: differences of `flow` and `explained` between the last level and the first.
+        start: the recommended level; `None` if no level qualifies.
     """
 
     model: str
@@ -84,7 +90,7 @@ class Diagnosis:
             "model": self.model,
             "clips": self.clips,
             "levels": [{self.unit: x.value, "alpha": x.alpha, "sigma": x.sigma} for x in self.levels],
-            "curves": {s: {q: plain(found) for q, found in by.items()} for s, by in self.curves.items()},
+            "curves": {s: {q: plain(curve) for q, curve in by.items()} for s, by in self.curves.items()},
             "leak": plain(self.leak),
             "pull": plain(self.pull),
             "certain": plain(self.certain),
@@ -96,7 +102,7 @@ class Diagnosis:
 
 
 class Probed(NamedTuple):
-    """One clip: the levels, what was measured, and the decoded predictions, source -> one `(F, 3, H, W)` per level."""
+    """The measurements of one clip; `videos`: by source, the decoded prediction (F, 3, H, W) of each level."""
 
     levels: tuple[NoiseLevel, ...]
     records: Measurements
@@ -118,19 +124,23 @@ def measure_leakage(
     progress: Callable[[int], None] | None = None,
 ) -> Diagnosis:
     """
-    Measures all clips in one call; `unstill.lab.diagnosis_run` does the same in a folder, resumable and shared by
-    processes.
+    Measures all clips in one call; `unstill.lab.diagnosis_run` is the resumable version for several processes.
 
     Args:
-        call: arguments of the pipeline's call for a clip and its first frame.
-        levels: noise levels, falling, in the unit of `unit_of`.
-        conditions: what the model sees of the image; those that the pipeline has no way for are left out.
-        share: of the motion, that a recommended start has to keep.
-        fps: of the films to show.
-        progress: called with the number of clips that are done.
+        pipe: a pipeline that `apply` supports.
+        subjects: clips of equal size and length.
+        call: maps a clip and its first frame to the arguments of the pipeline's call.
+        levels: noise levels, descending, in the unit of `unit_of`.
+        name: of the model, for the report.
+        conditions: of the image; those that the pipeline does not support are left out.
+        methods: applied in the predictions.
+        share: of the motion that must be explained at the recommended start.
+        seed: of the noise; clip i uses `seed + i`.
+        fps: of the videos in the report.
+        progress: called with the number of finished clips.
 
     Raises:
-        UnstillError: where `one_step` does, or without any clip.
+        UnstillError: as `one_step`, and without any clip.
     """
     rows: list[Measurements] = []
     visited: tuple[NoiseLevel, ...] = ()
@@ -146,7 +156,7 @@ def measure_leakage(
 
 
 def gathered(rows: Sequence[Measurements]) -> Measurements:
-    """The records of single clips as those of all; raises `UnstillError` where there is none."""
+    """Stacks the measurements of single clips; raises `UnstillError` if there are none."""
     if not rows:
         raise UnstillError("There is no clip to probe with; give a folder of videos that can be read.")
     return {s: {q: np.stack([row[s][q] for row in rows]) for q in by} for s, by in rows[0].items()}
@@ -230,8 +240,8 @@ def probe_clip(
 
 
 def _best(noisy: Tensor, others: Tensor, level: NoiseLevel) -> tuple[Tensor, float]:
-    """E[X0 | Xt, image] over the candidates (N, C, F, h, w), and the posterior probability of the truth, the first
-    of them; at alpha = 0 the noisy clip holds no information."""
+    """E[X0 | Xt, image] over the candidates `others` (N, C, F, h, w), and the posterior probability of the truth,
+    which is the first candidate. At alpha = 0 the noisy clip holds no information."""
     if level.alpha == 0:
         return others.mean(0), 1 / len(others)
     mean, probabilities = posterior_mean(noisy / level.alpha, others, level.sigma / level.alpha)
@@ -252,8 +262,12 @@ def summarise_leakage(
     share: float = SHARE,
     shown: dict[str, list[Film]] | None = None,
 ) -> Diagnosis:
-    """Ratios of sums over the clips, with bootstrap intervals over the clips: clips with much motion
-    count more, and no clip is divided by its own small motion."""
+    """
+    Computes the quantities of a `Diagnosis` with bootstrap intervals over clips.
+
+    They are ratios of sums over clips: clips with much motion weigh more, and no clip is divided by its own motion,
+    which may be small.
+    """
     truth = records["truth"]
     clips = len(truth["flow"])
     w = weights(clips)  # (1 + R, clips)

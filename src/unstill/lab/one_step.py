@@ -1,9 +1,9 @@
 """
-One-step predictions of a model at any noise levels, made by its own pipeline.
+One-step predictions of a model at given noise levels, by its own pipeline.
 
-A method visits the levels one by one: it gives the pipeline a noised clip, converts the prediction to x0, and returns
-the next noised clip as the next sample. No solver step runs. The pipeline's own conditioning, guidance and layout
-apply, and one call of it serves all levels, so text encoders run once.
+One call of the pipeline visits all levels: a method gives it a noised clip, converts the prediction to x0, and returns
+the next noised clip as the next sample, so that no solver step runs. Conditioning, guidance and layout are the
+pipeline's own, and text encoders run once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WEAKENED = 0.25
 
 @dataclass(frozen=True, slots=True)
 class NoiseLevel:
-    """A noise level: its value as a method takes it (`start=` or `sigma=`), and alpha and sigma of the scheduler."""
+    """A noise level: its value as methods take it (`start=` or `sigma=`), and the scheduler's alpha and sigma."""
 
     value: float
     alpha: float
@@ -40,8 +40,14 @@ class NoiseLevel:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """One-step predictions x0 `(n, C, F, h, w)` of one clip, one per level; conditioning frames are left
-    out."""
+    """
+    One-step predictions of one clip, without conditioning frames.
+
+    Attributes:
+        levels: the n noise levels.
+        noisy: the noised clip at each level, (n, C, F, h, w).
+        x0: the predicted clip at each level, (n, C, F, h, w).
+    """
 
     levels: tuple[NoiseLevel, ...]
     noisy: Tensor
@@ -49,7 +55,7 @@ class Predictions:
 
 
 def unit_of(process: ForwardProcess) -> Unit:
-    """How levels of this process are asked for: `"sigma"` where there is no training time, as in SVD."""
+    """The unit in which methods take levels of this process: `"sigma"` if there is no training time, as in SVD."""
     try:
         level_of(process, start=0.5)
     except UnstillError:
@@ -85,17 +91,21 @@ def one_step(
     Predicts the clean clip from a noised one in one step, at every level.
 
     Args:
+        pipe: a pipeline that `apply` supports.
         call: arguments of the pipeline's call, see `unstill.models.call_arguments.arguments`.
-        latents: `(1, C, F, h, w)`, the clean clip as the adapter's `encode_video` gives it.
-        noise: `(len(levels), C, F, h, w)` unit noise, one for each level.
-        levels: in the unit of `unit_of`, falling.
-        methods: act as they do while sampling, except those that decide levels or first latents.
-        condition: `"weakened"` adds noise to the image that the denoiser sees; `"removed"` puts zeros in its place
-            and a grey picture in that of the pipeline's image.
+        latents: (1, C, F, h, w), the clean clip, from the adapter's `encode_video`.
+        noise: (len(levels), C, F, h, w), unit noise for each level.
+        levels: in the unit of `unit_of`, descending.
+        methods: applied as in sampling; none may own levels or latents.
+        condition: `"weakened"` adds noise to the image latents that the denoiser sees; `"removed"` replaces them by
+            zeros, and the pipeline's image by a grey picture.
+
+    Returns:
+        The predictions, on the CPU.
 
     Raises:
-        UnstillError: where `apply` does, for a pipeline without image when one is to be changed, and for schedulers
-            that call the model twice per level.
+        UnstillError: as `apply`; for a changed condition of a pipeline without image; for schedulers that call the
+            model twice per level.
     """
     adapter = adapter_for(pipe)
     process = adapter.process(pipe.scheduler)
@@ -103,19 +113,23 @@ def one_step(
     changed: tuple[Method, ...] = ()
     if condition != "image":
         if adapter.image_latents_from is None:
-            raise UnstillError(f"{type(pipe).__name__} is conditioned on no image that could be {condition}.")
+            raise UnstillError(f"{type(pipe).__name__} has no image that could be {condition}; use 'image'.")
         if condition == "weakened" and not adapter.denoisers:
-            raise UnstillError(f"The denoiser of {type(pipe).__name__} sees no image latents that could be weakened.")
+            raise UnstillError(f"The denoiser of {type(pipe).__name__} sees no image latents; use 'removed'.")
         if condition == "removed":
             call = {**call, "image": Image.new("RGB", call["image"].size, (128, 128, 128))}
         if adapter.denoisers:
-            changed = (Removed() if condition == "removed" else _Weakened(share=WEAKENED),)
-    steps = max(len(levels), 4)  # some schedulers' rules cannot make a grid of fewer
-    given = {**call, "num_inference_steps": steps, "output_type": "latent"}
-    given["generator"] = torch.Generator().manual_seed(0)
+            changed = (RemovedImage() if condition == "removed" else _Weakened(share=WEAKENED),)
+    steps = max(len(levels), 4)  # some schedulers cannot space fewer
+    call = {
+        **call,
+        "num_inference_steps": steps,
+        "output_type": "latent",
+        "generator": torch.Generator().manual_seed(0),
+    }
     image = latents[:, :, :1] if adapter.image_latents_from is None else None
     with torch.no_grad(), apply(pipe, *methods, *changed, visit, image=image):
-        pipe(**given)
+        pipe(**call)
     return Predictions(tuple(visit.levels), torch.cat(visit.noisy).cpu(), torch.cat(visit.x0).cpu())
 
 
@@ -139,7 +153,7 @@ class _Visit(Method):
             )
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
-        """Exactly the levels, as the scheduler counts them; only timesteps that have to be integers are rounded."""
+        """The exact levels in the scheduler's unit; only integer timesteps are rounded."""
         process = run.process
         timesteps, alphas, sigmas = zip(*(level_of(process, **{self.unit: v}) for v in self.values), strict=True)
         t = torch.tensor(timesteps, dtype=torch.float64)
@@ -173,8 +187,8 @@ class _Visit(Method):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Removed(Method):
-    """The denoiser sees zeros in the place of its image latents; other methods still know them."""
+class RemovedImage(Method):
+    """Replaces the image latents that the denoiser sees by zeros; other methods still get the image."""
 
     def on_condition(self, run: Run, image_latents: Tensor) -> Tensor:
         return torch.zeros_like(image_latents)
@@ -186,7 +200,7 @@ class _Weakened(Method):
 
     def on_condition(self, run: Run, image_latents: Tensor) -> Tensor:
         noise = run.state_of(self)
-        if noise is None:  # one draw for all levels: the same weakened image throughout
+        if noise is None:  # drawn once, so that the image is the same at all levels
             noise = torch.randn(image_latents.shape, generator=torch.Generator().manual_seed(0))
             noise = noise.to(image_latents) * self.share * image_latents.std()
             run.set_state(self, noise)

@@ -1,10 +1,10 @@
 """
-Cells of work in a folder that any number of processes share: each is computed once, whoever dies.
+A queue of cells in a folder that several processes share: each cell is computed once, even if a process is killed.
 
-A cell is done when its file lies in `done/`, written under another name and renamed. Who computes a cell holds a
-lock on `claims/CELL.lock`. The operating system takes a lock from a process that dies, also by kill -9, so that no
-claim can go stale and nothing has to be guessed from clocks or process ids. Under the lock the cell is looked up once
-more: it is done, or nobody else is computing it. For that reason the file of the lock may go once the cell is done.
+A cell is done when its file is in `done/`, where files are written atomically. A process that computes a cell holds a
+lock on `claims/CELL.lock`. The operating system releases the locks of a process that ends, so no lock becomes stale.
+After acquiring the lock a process checks again whether the cell is done; therefore the lock's file can be removed once
+it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unstill.errors import UnstillError
 log = logging.getLogger(__name__)
 
 PATIENCE = 0.5
-"""Seconds between looks at cells that other processes are computing."""
+"""Seconds between checks of the cells that other processes are computing."""
 
 
 class WorkQueue:
@@ -41,7 +41,8 @@ class WorkQueue:
         """
         Args:
             cells: unique names that can be file names; the same list, in this order, in all processes.
-            kind: from the name of a cell to the model that its result must fit.
+            folder: of the queue; created if missing.
+            kind: maps the name of a cell to the pydantic model of its result.
         """
         self.folder = folder
         self.cells = list(cells)
@@ -55,7 +56,7 @@ class WorkQueue:
                 self._lock_file(cell).unlink(missing_ok=True)
 
     def result(self, cell: str) -> dict[str, Any] | None:
-        """What `work` has kept of a cell; `None` if it is not done, or its file is damaged, which a warning tells."""
+        """The result of a cell; `None` if it is not done, or, with a warning, if its file is damaged."""
         try:
             text = self._file(cell).read_bytes()
         except FileNotFoundError:
@@ -63,7 +64,7 @@ class WorkQueue:
         try:
             self._kind(cell).model_validate_json(text, strict=True)
         except ValidationError as error:
-            log.warning("%s is damaged (%s); it is made anew.", self._file(cell), first_fault(error))
+            log.warning("%s is damaged (%s); it is computed again.", self._file(cell), first_fault(error))
             return None
         content: dict[str, Any] = json.loads(text)
         return content
@@ -82,16 +83,16 @@ class WorkQueue:
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """
-        Computes what is neither done nor being computed, until all is done.
+        Computes the cells that are neither done nor being computed by another process.
 
         Args:
-            compute: from the name of a cell to what is kept of it, as JSON can hold it.
-            first: place of the cell to begin with, so that processes rarely meet.
-            wait: stay until the cells of other processes are done as well, and take over those that these leave.
-            progress: is told how many cells are done, by whomever, and in all.
+            compute: maps the name of a cell to its result, as JSON values.
+            first: index of the first cell to compute; different in each process, so that they rarely compete.
+            wait: until the cells of other processes are done, and compute those that they leave unfinished.
+            progress: called with (cells done by all processes, all cells).
 
         Returns:
-            How many cells this process has computed.
+            The number of cells that this process computed.
         """
         remaining = self.cells[first:] + self.cells[:first]
         computed = 0
@@ -104,7 +105,7 @@ class WorkQueue:
                     if not claimed:
                         busy.append(cell)
                         continue
-                    if self._is_done(cell):  # done by another between the look and the lock
+                    if self._is_done(cell):  # by another process, since the first check
                         continue
                     content = compute(cell)
                     with replacing(self._file(cell)) as part:
@@ -112,7 +113,7 @@ class WorkQueue:
                     self._checked.add(cell)
                     computed += 1
                 if progress is not None:
-                    progress(sum(self._is_done(one) for one in self.cells), len(self.cells))
+                    progress(sum(map(self._is_done, self.cells)), len(self.cells))
             if not wait:
                 break
             if len(busy) == len(remaining):
@@ -147,12 +148,12 @@ class WorkQueue:
             lock.release()
 
 
-def settle(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Writes a JSON file unless it is there: of several processes one wins, all get what it wrote."""
+def write_once(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Writes a JSON file unless it exists, and returns its content: the same in all processes that call this."""
     with told(path), beside(path.parent) as around:
-        mine = around / path.name
-        mine.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        new = around / path.name
+        new.write_text(json.dumps(content, indent=1), encoding="utf-8")
         with suppress(FileExistsError):
-            os.link(mine, path)  # unlike a rename it fails where there is something
+            os.link(new, path)  # unlike a rename, fails if `path` exists
     advice = "delete it, or choose another folder"
     return parse_json(path.read_bytes(), JSONObject, str(path), advice).model_dump()
