@@ -180,3 +180,42 @@ def test_a_folder_that_a_killed_process_had_moved_out_of_the_way_is_put_back(tmp
     sweep(tmp_path)
     assert (tmp_path / "frames" / "frame_00000.png").read_text() == "old frames"
     assert sorted(os.listdir(tmp_path)) == ["frames", "others"] and not os.listdir(tmp_path / "others")
+
+
+def test_a_folder_is_replaced_only_with_exactly_what_was_written_into_it(tmp_path):
+    def write():
+        with together(tmp_path / "run.json", ["model"]) as made:
+            (made.folder / "model").mkdir()
+            (made.folder / "model" / "weights").write_text("1")
+
+    write()
+    write()
+    os.mkfifo(tmp_path / "model" / "pipe")  # opened, it would wait for ever
+    with pytest.raises(UnstillError, match="model exists already"):
+        write()
+    (tmp_path / "model" / "pipe").unlink()
+    (tmp_path / "model" / "weights").chmod(0)
+    if os.geteuid():  # root reads everything
+        with pytest.raises(UnstillError, match="model exists already"):
+            write()
+
+
+@pytest.mark.parametrize("call", ["rmtree", "FileLock.acquire"])
+def test_a_signal_while_temporary_files_are_made_or_removed_leaves_none(tmp_path, monkeypatch, call):
+    from filelock import FileLock
+
+    from unstill.data import files
+
+    place, name = (files.shutil, "rmtree") if call == "rmtree" else (FileLock, "acquire")
+    real, calls = getattr(place, name), []
+
+    def interrupted(*args, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(place, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.txt") as new:
+        new.write_text("x")
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".unstill")] == []

@@ -506,3 +506,67 @@ def test_what_cannot_be_is_said_in_a_sentence(
 ) -> None:
     with pytest.raises(UnstillError, match=sentence):
         train(make(**changes), tmp_path, silent)
+
+
+def test_what_a_user_puts_into_a_run_folder_stays(make: Make, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(make(train__steps=4, save__every=1, save__keep=1), run, silent)
+    checkpoints = run / "checkpoints"
+    shutil.copytree(checkpoints / "0000004", checkpoints / "0000004-good")
+    (checkpoints / "2024 notes").mkdir()
+    train(make(train__steps=6, save__every=1, save__keep=1), run, silent)  # the earlier pipeline makes way
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["0000004-good", "0000006", "2024 notes"]
+    (checkpoints / "0000006" / "notes.txt").write_text("mine")  # no longer what this program wrote there
+    train(make(train__steps=8, save__every=1, save__keep=1), run, silent)
+    assert sorted(p.name for p in checkpoints.glob("0*")) == ["0000004-good", "0000006", "0000008"]
+
+
+def put(path: Path, content: str = "mine") -> None:
+    """A user's own file, or a folder with one, in place of what is there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if path.suffix:
+        path.write_text(content)
+    else:
+        path.mkdir()
+        (path / "model_index.json").write_text(content)
+
+
+@pytest.mark.parametrize("name", ["pipeline", "lora.safetensors", "made.json", "loss.csv", "pipeline/mine.txt"])
+def test_a_users_own_files_of_our_names_in_a_run_folder_are_kept(
+    make: Make, two_steps: Path, tmp_path: Path, name: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two_steps, run)
+    put(run / name)
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with pytest.raises(UnstillError, match="never overwritten|no loss curve"):
+        train(make(train__steps=3), run, silent)
+    (run / "run.json").write_bytes(before[run / "run.json"])
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def test_notes_below_a_loss_curve_are_not_cut_off(make: Make, two_steps: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two_steps, run)
+    with (run / "loss.csv").open("a") as file:
+        file.write("my notes\n")
+    with pytest.raises(UnstillError, match="is damaged in row 3; move it away"):
+        train(make(train__steps=3), run, silent)
+    assert (run / "loss.csv").read_text().endswith("my notes\n")
+
+
+def test_a_users_own_file_in_place_of_a_checkpoint_or_a_validation(
+    make: Make, two_steps: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two_steps, run)
+    put(run / "checkpoints" / "0000004.x")
+    (run / "checkpoints" / "0000004.x").rename(run / "checkpoints" / "0000004")  # a file
+    with pytest.raises(UnstillError, match="0000004 exists already: it is never overwritten"):
+        train(make(train__steps=4), run, silent)
+    assert (run / "checkpoints" / "0000004").read_text() == "mine"
+    (run / "validation").mkdir()
+    (run / "validation" / "figures.jsonl").write_text("my notes")
+    with pytest.raises(UnstillError, match="figures.jsonl is damaged"):
+        train(make(train__steps=4, validate={"every": 4}), run, silent)
+    assert (run / "validation" / "figures.jsonl").read_text() == "my notes"

@@ -43,8 +43,8 @@ def convert(
 
     from unstill.families.registry import MODELS
     from unstill.models import registry
-    from unstill.models.convert import RELEASES, check_new, load_checkpoint
-    from unstill.models.saving import save
+    from unstill.models.convert import RELEASES, load_checkpoint
+    from unstill.models.saving import check_new, save
 
     if model is not None:
         registry.find(model)

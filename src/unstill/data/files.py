@@ -47,14 +47,22 @@ def beside(parent: Path) -> Iterator[Path]:
         sweep(parent)
         _swept.add(parent.resolve())
     lock = FileLock(f"{folder}.lock")
-    Path(lock.lock_file).touch()  # filelock would wait forever where no files can be created, such as /proc
-    lock.acquire()
     try:
+        Path(lock.lock_file).touch()  # filelock would wait forever where no files can be created, such as /proc
+        lock.acquire()
         folder.mkdir(mode=0o700)  # `parent` may be shared with other users
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        _unlink(lock)
+        try:
+            _remove(folder, lock)
+        except BaseException:  # a signal during the removal
+            _remove(folder, lock)
+            raise
+
+
+def _remove(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _unlink(lock)
 
 
 def sweep_all(folder: Path) -> None:

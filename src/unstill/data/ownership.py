@@ -2,11 +2,15 @@
 
 A record is a JSON file of settings beside the results. It holds the SHA-256 of every file written with it, and of
 itself (`seal`), so that neither a file nor a record that somebody has changed or put there counts as this program's.
+
+Files without a record: caches, whose names are hashes of what they were made from; a file that is there is kept.
+Statistics and stages of I4VGen, which are recognised by their headers and otherwise refused.
 """
 
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,9 +70,10 @@ def write_record(path: Path, content: dict[str, Any], files: Iterable[Path] = ()
     content.pop("seal", None)
     content["written"] = {file.name: digest(file) for file in files}
     content["earlier"] = {}
-    for name, digests in _vouched(before or path).items():
-        there = (before or path).with_name(name)
-        if there.exists() and digest(there) in digests:
+    before = before or path
+    for name, digests in _vouched(before).items():
+        there = before.with_name(name)
+        if _is_one_of(there, digests):
             content["earlier"][name] = digest(there)
     content["seal"] = _seal(content)
     with told(path):
@@ -82,7 +87,7 @@ def as_json(content: Any) -> bytes:
 
 def is_record(path: Path) -> bool:
     """Whether this program wrote this JSON file, and nobody has changed it since."""
-    return _read(path) is not None
+    return read_record(path) is not None
 
 
 def check_free(record: Path, targets: Iterable[Path], option: str = "--out", mine: Mine = lambda path: False) -> None:
@@ -102,7 +107,7 @@ def check_free(record: Path, targets: Iterable[Path], option: str = "--out", min
         if path == record:
             fine = is_record(path)
         else:
-            fine = not path.is_symlink() and (mine(path) or digest(path) in vouched.get(path.name, ()))
+            fine = not path.is_symlink() and (mine(path) or _is_one_of(path, vouched.get(path.name, [])))
         if not fine:
             raise UnstillError(
                 f"{path} exists already, and unstill did not write it or it was changed since: it is never "
@@ -147,17 +152,28 @@ def check_name(path: Path, option: str = "--out") -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file; of a folder, of the names and contents of all that is in it."""
-    if not path.is_dir():
+    """SHA-256 of a file; of a folder, of the names and contents of all that is in it. No link is followed."""
+    mode = path.lstat().st_mode
+    if stat.S_ISREG(mode):
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    if not stat.S_ISDIR(mode):
+        return f"no file: {stat.S_IFMT(mode)}"  # a link, a pipe, a device: opening one could take for ever
     entries = [[entry.name, digest(entry)] for entry in sorted(path.iterdir())]
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
+def _is_one_of(path: Path, digests: list[str]) -> bool:
+    """Whether a file or folder has one of these digests; not if it cannot be read."""
+    try:
+        return bool(digests) and digest(path) in digests
+    except OSError:
+        return False
+
+
 def _vouched(record: Path) -> dict[str, list[str]]:
     """By name, the digests of files that are this program's according to a record."""
-    content = _read(record) or {}
+    content = read_record(record) or {}
     found: dict[str, list[str]] = {}
     for kind in ("written", "earlier"):
         for name, value in content.get(kind, {}).items():
@@ -165,8 +181,8 @@ def _vouched(record: Path) -> dict[str, list[str]]:
     return found
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The content of a record with a valid seal, or `None`."""
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The content of a record with a valid seal, or `None`: this program did not write it, or it was changed."""
     if path.is_symlink() or not path.is_file():
         return None
     try:

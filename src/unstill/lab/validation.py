@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from unstill.data.files import replacing
 from unstill.data.images import PICTURE_SUFFIXES, read_image, resize_and_crop
+from unstill.data.ownership import Results, together
 from unstill.data.sources import Sample, Source, open_source
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
@@ -26,8 +25,8 @@ LEVELS = 5
 class Validation:
     """
     Called by the trainer with the pipeline, the steps done and a folder: writes `STEP-I.mp4` and `STEP-leak.json`
-    there, and returns figures for the log: the motion of the videos, and explained motion and leakage at the middle
-    level.
+    there (the leakage curves, and the record of the videos), and returns figures for the log: the motion of the
+    videos, and explained motion and leakage at the middle level.
 
     Clips are the first of the data set; their first frames, or the pictures of a folder, are the images.
     """
@@ -45,8 +44,10 @@ class Validation:
 
     def __call__(self, pipe: Any, step: int, folder: Path) -> dict[str, float]:
         pipe.set_progress_bar_config(disable=True)
-        figures = self._videos(pipe, step, folder)
-        return figures | self._leak(pipe, step, folder)
+        names = [f"{step:07d}-{i}.mp4" for i in range(self._settings.videos)]
+        with together(folder / f"{step:07d}-leak.json", names, "folder for the run") as results:
+            figures = self._videos(pipe, results, names)
+            return figures | self._leak(pipe, results)
 
     def _clip(self, pipe: Any, index: int) -> Sample:
         if self._source is None:
@@ -68,9 +69,9 @@ class Validation:
             size=(size[0], size[1]),
         )
 
-    def _videos(self, pipe: Any, step: int, folder: Path) -> dict[str, float]:
+    def _videos(self, pipe: Any, results: Results, names: list[str]) -> dict[str, float]:
         flows = []
-        for i in range(self._settings.videos):
+        for i, name in enumerate(names):
             sample = self._clip(pipe, i)
             if self._pictures:
                 image: Any = read_image(self._pictures[i % len(self._pictures)])
@@ -78,11 +79,11 @@ class Validation:
             else:
                 picture = picture_of(_subject(sample))
             video = generate(pipe, self._call(pipe, picture, _subject(sample), None), seed=i)
-            write_video(folder / f"{step:07d}-{i}.mp4", video, sample.fps)
+            write_video(results.folder / name, video, sample.fps)
             flows.append(flow_of(video.float() / 255))
         return {"motion": sum(flows) / len(flows)} if flows else {}
 
-    def _leak(self, pipe: Any, step: int, folder: Path) -> dict[str, float]:
+    def _leak(self, pipe: Any, results: Results) -> dict[str, float]:
         if not self._settings.clips:
             return {}
         subjects = [_subject(self._clip(pipe, i)) for i in range(self._settings.clips)]
@@ -94,8 +95,7 @@ class Validation:
 
         conditions: list[ImageCondition] = ["image", "removed"] if has_image(pipe) else ["image"]
         found = measure_leakage(pipe, subjects, call, levels, conditions=conditions)
-        with replacing(folder / f"{step:07d}-leak.json") as part:
-            part.write_text(json.dumps(found.as_dict(), indent=1))
+        results.record = found.as_dict()
         middle = LEVELS // 2
         figures = {"explained_motion": found.curves["image"]["explained"][middle].value}
         return figures | ({"leak": found.leak[middle].value} if found.leak else {})

@@ -11,7 +11,6 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
-from unstill.data.ownership import check_name
 from unstill.errors import UnstillError
 from unstill.models.checkpoint import CheckpointError, fit, identify, read_checkpoint
 from unstill.models.dynamicrafter import (
@@ -22,7 +21,7 @@ from unstill.models.dynamicrafter import (
     VideoCrafterPipeline,
 )
 from unstill.models.lavie import LaViePipeline, LaVieUNet
-from unstill.models.saving import save
+from unstill.models.saving import check_new, save
 from unstill.models.state_dict_keys import Rename, State, dynamicrafter_unet, openclip, stable_diffusion_vae, unchanged
 
 
@@ -322,11 +321,3 @@ def convert(
     """
     check_new(out)
     return save(load_checkpoint(path, release, base=base, dtype=dtype), Path(out))
-
-
-def check_new(out: str | os.PathLike[str]) -> None:
-    """Raises `UnstillError` unless `out` is a folder that does not exist, or is empty."""
-    out = Path(out)
-    check_name(out, "the folder")
-    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
-        raise UnstillError(f"{out} exists already; give a new folder.")

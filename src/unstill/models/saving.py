@@ -1,27 +1,39 @@
 """A pipeline as a diffusers folder, which appears when it is whole."""
 
-from collections.abc import Callable
+import os
 from pathlib import Path
 from typing import Any
 
 from unstill.data.files import beside, move, told
+from unstill.data.ownership import check_name
+from unstill.errors import UnstillError
 
 
-def save(pipe: Any, out: Path, add: Callable[[Path], None] = lambda folder: None) -> Path:
-    """`pipe.save_pretrained(out)`, but whole or not at all; a folder that is there is replaced.
-
-    Args:
-        add: writes more files into the folder before it appears.
+def save(pipe: Any, out: Path) -> Path:
+    """`pipe.save_pretrained(out)`, but whole or not at all.
 
     Raises:
-        UnstillError: the place cannot be written.
+        UnstillError: the place cannot be written, or holds something already.
     """
     with told(out), beside(out.parent) as around:
-        new = around / out.name
-        pipe.save_pretrained(new)
-        mode = (new / "model_index.json").stat().st_mode
-        for weights in new.rglob("*.safetensors"):
-            weights.chmod(mode)  # safetensors writes files for their owner alone
-        add(new)
+        new = write(pipe, around / out.name)
+        check_new(out)  # again: somebody may have written there in the meantime
         move(new, out)
     return out
+
+
+def write(pipe: Any, folder: Path) -> Path:
+    """`pipe.save_pretrained(folder)`, readable by whom the umask says: safetensors writes for the owner alone."""
+    pipe.save_pretrained(folder)
+    mode = (folder / "model_index.json").stat().st_mode
+    for weights in folder.rglob("*.safetensors"):
+        weights.chmod(mode)
+    return folder
+
+
+def check_new(out: str | os.PathLike[str]) -> None:
+    """Raises `UnstillError` unless `out` is a folder that does not exist, or is empty."""
+    out = Path(out)
+    check_name(out, "the folder")
+    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
+        raise UnstillError(f"{out} exists already; give a new folder.")

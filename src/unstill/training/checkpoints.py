@@ -1,8 +1,8 @@
 """Checkpoints of a run: written atomically, the newest few kept, resumed only by the same run."""
 
-import json
 import logging
 import os
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unstill.data.files import beside, move, replacing, told
-from unstill.data.ownership import check_folder, write_record
+from unstill.data.ownership import check_folder, check_free, read_record, write_record
 from unstill.documents import Stored, first_fault, read_json
 from unstill.errors import UnstillError, first_line, lacks_memory
 from unstill.training.parameters import Average, Named, put
 
 
+NAME = re.compile(r"\d{7,}")  # of a checkpoint: the steps done
 log = logging.getLogger(__name__)
 
 FREE = frozenset({"save", "validate", "trackers", "data.workers", "data.cache_folder", "train.batch_per_device"})
 """Keys of a recipe that may change when a run is resumed: they do not affect the training done so far."""
 
-RUN_FILES = ("loss.csv", "checkpoints", "validation", "latents", "pipeline", "lora.safetensors", "made.json")
+RESULTS = ("pipeline", "lora.safetensors")
+"""What a finished run writes; `run.json` vouches for it."""
+RUN_FILES = ("loss.csv", "checkpoints", "validation", "latents", *RESULTS, "made.json")
 """What a run writes into its folder besides `run.json`."""
 
 
@@ -48,12 +51,13 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """The last complete checkpoint, or `None`."""
-        checkpoints = sorted(self._folder.glob("[0-9]*"))
-        return checkpoints[-1] if checkpoints else None
+        return max(_checkpoints(self._folder), default=None)
 
     def save(self, step: int) -> Path:
         """Writes a checkpoint after `step` steps; called by every process. Returns its folder."""
         final, newest = self._folder / f"{step:07d}", self.newest()
+        if os.path.lexists(final):
+            raise UnstillError(f"{final} exists already: it is never overwritten; move it away.")
         remaining = f"the last complete checkpoint is {newest}" if newest else "there is no checkpoint yet"
         with told(final, remaining), ExitStack() as stack:
             temporary = [""]
@@ -67,10 +71,11 @@ class Checkpoints:
             if self._accelerator.is_main_process:
                 if self._average is not None:
                     save_file({k: v.cpu() for k, v in self._average.values.items()}, part / "average.safetensors")
-                (part / "step.json").write_text(json.dumps({"step": step}))
+                write_record(part / "step.json", {"step": step, "files": _sizes(part)})
                 move(part, final)
-                for old in sorted(self._folder.glob("[0-9]*"))[: -self._keep]:
-                    os.replace(old, parent / f"{old.name}.old")  # removed with `parent`
+                for old in _checkpoints(self._folder)[: -self._keep]:
+                    if _is_own(old):
+                        os.replace(old, parent / f"{old.name}.old")  # removed with `parent`
         self._accelerator.wait_for_everyone()
         return final
 
@@ -123,19 +128,45 @@ class Checkpoints:
             put(self._trained, saved)
 
 
-class _StepText(Stored):
+def _checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints in order; a user's own folder beside them, such as `0000100-good`, is none."""
+    return sorted(path for path in folder.glob("[0-9]*") if NAME.fullmatch(path.name) and path.is_dir())
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    """Bytes by name of all that is in a checkpoint but its record."""
+    files = (path for path in checkpoint.rglob("*") if not path.is_dir() or path.is_symlink())
+    return {str(path.relative_to(checkpoint)): path.lstat().st_size for path in files if path.name != "step.json"}
+
+
+def _is_own(checkpoint: Path) -> bool:
+    """
+    Whether a checkpoint holds what this program wrote there and nothing else, and so may be removed. Files are told by
+    name and size: to hash tens of gigabytes would hold up the training.
+    """
+    record = read_record(checkpoint / "step.json")
+    return record is not None and record.get("files") == _sizes(checkpoint)
+
+
+class _Record(Stored):
+    """What `write_record` adds."""
+
+    written: dict[str, str] = {}
+    earlier: dict[str, str] = {}
+    seal: str | None = None
+
+
+class _StepText(_Record):
     step: int = Field(ge=0)
+    files: dict[str, int] = {}
 
 
-class _RunText(Stored):
+class _RunText(_Record):
     """What `same_run` writes."""
 
     model: str
     clips: str | None = None
     recipe: dict[str, JsonValue]
-    written: dict[str, str] = {}  # this and the next two are written by `write_record`
-    earlier: dict[str, str] = {}
-    seal: str | None = None
 
 
 def _check_weights(values: dict[str, Tensor], like: Named, file: str) -> None:
@@ -175,7 +206,7 @@ def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
     path = out / "run.json"
     check_folder(out, path.name, ("run.json", *RUN_FILES))
     new = {"model": model, "clips": clips, "recipe": recipe}
-    if path.exists() and ((out / "pipeline").exists() or any((out / "checkpoints").glob("[0-9]*"))):
+    if path.exists() and ((out / "pipeline").exists() or _checkpoints(out / "checkpoints")):
         old = read_json(path, _RunText, "give this run another folder, or delete that one")
         if old.model != model:
             raise UnstillError(f"{out} holds a run of another model; choose another --out, or delete that folder.")
@@ -193,8 +224,10 @@ def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
             )
         if old.clips not in (None, clips):
             log.warning("The videos have changed since the run in %s began; continuing with the current videos.", out)
+    check_free(path, [out / name for name in RESULTS])
+    check_free(out / "made.json", [])
     with replacing(path) as part:
-        write_record(part, new)
+        write_record(part, new, before=path)
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

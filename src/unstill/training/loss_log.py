@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unstill.data.files import replacing
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, first_line
 
 
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm")
@@ -62,18 +62,21 @@ def truncate(path: Path, steps: int) -> None:
     Keeps the first `steps` rows of a loss curve; the steps after the checkpoint are repeated.
 
     Raises:
-        UnstillError: a file that is not a loss curve, or a damaged row among those that stay.
+        UnstillError: a file that is not a loss curve, or holds anything but rows of steps.
     """
-    if path.exists():
+    if os.path.lexists(path):
         advice = "move it away, or give this run another folder"
+        if path.is_symlink() or not path.is_file():
+            raise UnstillError(f"{path} is no loss curve; {advice}.")
         try:
             lines = path.read_bytes().decode("ascii").splitlines(keepends=True)
         except UnicodeDecodeError as error:
             raise UnstillError(f"{path} is no loss curve; {advice}.") from error
         if lines and lines[0].strip() != ",".join(COLUMNS):
             raise UnstillError(f"{path} is no loss curve; {advice}.")
-        for number, line in enumerate(lines[1 : steps + 1], 1):
-            if not _is_row(line, number):
+        for number, line in enumerate(lines[1:], 1):
+            cut = number == len(lines) - 1 and number > steps and not line.endswith("\n")  # by a kill
+            if not cut and not _is_row(line, number):
                 raise UnstillError(f"{path} is damaged in row {number}; {advice}.")
         with replacing(path) as part:
             part.write_text("".join(lines[: steps + 1]))
@@ -102,7 +105,14 @@ class Figures:
     def _entries(self) -> list[dict[str, Any]]:
         if not self._path.exists():
             return []
-        return [json.loads(line) for line in self._path.read_text().splitlines()]
+        try:
+            entries = [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
+            if all(isinstance(entry, dict) and type(entry.get("step")) is int for entry in entries):
+                return entries
+            reason = "a line has no step"
+        except (OSError, ValueError, RecursionError) as error:
+            reason = first_line(error)
+        raise UnstillError(f"{self._path} is damaged ({reason}); move it away, and it is begun anew.")
 
     def _rewrite(self, entries: list[dict[str, Any]]) -> None:
         with replacing(self._path) as part:

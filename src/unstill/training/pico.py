@@ -23,12 +23,12 @@ from torch import Tensor
 from unstill.data import synthetic_world
 from unstill.data.captions import LENGTH, codes
 from unstill.data.files import replacing, sweep_all
-from unstill.data.ownership import check_folder, write_record
+from unstill.data.ownership import check_folder, check_free, read_record, together, write_record
 from unstill.documents import JSONObject, read_json
 from unstill.errors import UnstillError
 from unstill.latent_statistics import LatentStatistics
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, edm_scheduler
-from unstill.models.saving import save
+from unstill.models.saving import write
 from unstill.training.pico_autoencoder import train_autoencoder
 from unstill.training.pico_denoiser import Latents, train_denoiser
 from unstill.training.pico_recipe import PicoRecipe, Report, computes_in_bf16, generator, read_tensors
@@ -141,8 +141,10 @@ def _same_recipe(path: Path, recipe: PicoRecipe) -> None:
                 f"{path.parent} holds a run with another {' and '.join(changed)}; choose another --out, or the same "
                 "recipe."
             )
+    check_free(path, [path.with_name("pipeline")])
+    check_free(path.with_name("made.json"), [])
     with replacing(path) as part:
-        write_record(part, new)
+        write_record(part, new, before=path)
 
 
 def _autoencoder(
@@ -225,8 +227,7 @@ def _finish(out: Path, vae: PicoAutoencoder, network: PicoTransformer, data: Lat
     finished.load_state_dict(network.state_dict())
     pipe = PicoPipeline(vae=vae.cpu(), transformer=finished.eval(), scheduler=edm_scheduler())
 
-    def add_statistics(folder: Path) -> None:
-        statistics.save(folder / "statistics.safetensors")
-
-    save(pipe, out / "pipeline", add_statistics)
+    with together(out / "recipe.json", ["pipeline"]) as results:
+        results.record = read_record(out / "recipe.json") or {}
+        statistics.save(write(pipe, results.folder / "pipeline") / "statistics.safetensors")
     return pipe

@@ -25,14 +25,15 @@ from torch import Tensor
 
 from unstill.data.files import sweep_all
 from unstill.data.loading import Loader, place
+from unstill.data.ownership import read_record, together
 from unstill.data.seeding import generator_for
 from unstill.data.sources import Source
 from unstill.errors import UnstillError, lacks_memory
 from unstill.families.training import TrainingRole
 from unstill.forward_process import ForwardProcess
-from unstill.models.saving import save
+from unstill.models.saving import write
 from unstill.training import parameters
-from unstill.training.checkpoints import Checkpoints, same_run
+from unstill.training.checkpoints import RESULTS, Checkpoints, same_run
 from unstill.training.condition_noise import plan_of
 from unstill.training.encoded_dataset import Encoder, encoded_clips
 from unstill.training.interrupts import Stopping
@@ -387,13 +388,16 @@ class _Run:
                 model.load_state_dict(state)
             if self.average is not None:
                 parameters.put(self.trained, self.average.values)
-            if self.recipe.lora is not None:
-                save_lora(self.model, self.family.denoiser, self.out / "lora.safetensors")
-                merge(self.model)
-            self.pipe.to("cpu")
-            if (precision := PRECISIONS.get(self.recipe.train.mixed_precision)) is not None:
-                self.pipe.to(precision)
-            save(self.pipe, final, self._copy_statistics)
+            run = self.out / "run.json"
+            with together(run, RESULTS) as results:
+                results.record = read_record(run) or {}
+                if self.recipe.lora is not None:
+                    save_lora(self.model, self.family.denoiser, results.folder / "lora.safetensors")
+                    merge(self.model)
+                self.pipe.to("cpu")
+                if (precision := PRECISIONS.get(self.recipe.train.mixed_precision)) is not None:
+                    self.pipe.to(precision)
+                self._copy_statistics(write(self.pipe, results.folder / final.name))
         self.accelerator.wait_for_everyone()
         return final
 
