@@ -3,8 +3,10 @@ Processes of a test's own. They come from a server that has loaded torch and not
 itself inherits the locks of threads that it does not have, and stands still for ever on the first of them.
 """
 
+import contextlib
 import multiprocessing
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -63,9 +65,15 @@ def kill(processes: Sequence[BaseProcess]) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """
+    A port on which nothing listens, below those that the system hands out by itself (from 32768 on) and drawn at
+    random: a server that starts seconds later still finds it free, whatever other tests do meanwhile.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20000, 32000)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("", port))
+            return port
 
 
 def launch_two(logs: Path, *words: Any) -> None:

@@ -1,8 +1,10 @@
 """What `respace` promises of every scheduler, and what pipelines make of it."""
 
+import inspect
 import random
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, FlowMatchLCMScheduler
@@ -172,3 +174,37 @@ def test_minimax_h3_names_what_is_opposite() -> None:
     pipe.scheduler = Case("MiniMaxH3Scheduler", "flow", {}).fresh()
     with pytest.raises(UnstillError, match="velocity towards the data.*use FlowMatchEulerDiscreteScheduler"):
         unstill.apply(pipe, EarlyStart(start=0.9))
+
+
+def scheduler_classes() -> dict[str, Any]:
+    """Every scheduler class of diffusers that can be made without arguments."""
+    found = {name: getattr(diffusers, name) for name in dir(diffusers) if name.endswith("Scheduler")}
+    return {
+        name: cls
+        for name, cls in found.items()
+        if isinstance(cls, type)
+        and issubclass(cls, diffusers.SchedulerMixin)
+        and all(
+            parameter.default is not parameter.empty
+            or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            for parameter in inspect.signature(cls).parameters.values()
+        )
+    }
+
+
+@pytest.mark.parametrize(("name", "cls"), scheduler_classes().items())
+def test_every_scheduler_of_diffusers_is_spaced_anew_or_refused_in_a_sentence(name: str, cls: Any) -> None:
+    scheduler = cls()
+    try:
+        process = ForwardProcess.of(scheduler)
+    except UnstillError as error:
+        assert name in str(error)
+        return
+    scheduler.set_timesteps(10)
+    for level in ({"start": 0.9}, {"sigma": 0.9}, {"sigma": 20.0}):
+        try:
+            grid = respace(scheduler, process, **level)
+        except UnstillError as error:
+            assert name in str(error)
+        else:
+            assert len(grid.timesteps) == len(scheduler.timesteps)

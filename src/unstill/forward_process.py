@@ -15,6 +15,7 @@ coordinates of the `sample` that `scheduler.step` receives.
 s is the scheduler's own `sigmas[step]`, which already includes any shift, Karras ramp or dynamic `mu`.
 """
 
+import inspect
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self, get_args
@@ -329,6 +330,19 @@ def _kind_of(scheduler: Any) -> Kind:
         raise UnstillError(
             f"{type(scheduler).__name__} with invert_sigmas=True counts noise levels backwards, which is not "
             "supported; use a scheduler with invert_sigmas=False."
+        )
+    name = type(scheduler).__name__
+    if "stages" in config:  # HeliosScheduler
+        raise UnstillError(
+            f"{name} has the noise levels of several resolutions, one after the other, and methods act on one; use "
+            "UniPCMultistepScheduler with use_flow_sigmas=True."
+        )
+    if "original_image" in inspect.signature(getattr(scheduler, "step", _kind_of)).parameters:  # RePaintScheduler
+        raise UnstillError(f"{name} paints inside of a mask, which no video pipeline gives it; use DDIMScheduler.")
+    if table and not hasattr(scheduler, "order"):  # UnCLIPScheduler
+        raise UnstillError(
+            f"{name} has a table of noise levels of its own for the pipelines of unCLIP, and no order; use "
+            "DDPMScheduler."
         )
     if is_flow(scheduler):
         if "num_train_timesteps" not in config:  # MiniMaxH3Scheduler

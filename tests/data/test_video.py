@@ -174,11 +174,11 @@ def test_a_raw_stream_has_the_rate_of_its_header(tmp_path: Path, kind: str, code
 
 
 @pytest.mark.parametrize("sound", [False, True])
-@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
-def test_matroska_that_is_cut_off(tmp_path: Path, suffix: str, sound: bool) -> None:
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".flv"])
+def test_matroska_and_flv_that_are_cut_off(tmp_path: Path, suffix: str, sound: bool) -> None:
     path = tmp_path / f"v{suffix}"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264" if suffix == ".mkv" else "libvpx-vp9", rate=10)
+        stream = container.add_stream("libvpx-vp9" if suffix == ".webm" else "libx264", rate=10)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         if sound:  # twice as long as the pictures
             voice = container.add_stream("libopus", rate=48000, layout="mono")

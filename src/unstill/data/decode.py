@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ def _file(path: Path | Packed, container: av.container.InputContainer, stream: a
         announced = None
         if duration and stream.frames:
             announced = min(duration, stream.frames / fps)
-        elif duration and "matroska" in kinds and _segment_is_cut(path):
+        elif duration and (("matroska" in kinds and _segment_is_cut(path)) or ("flv" in kinds and _flv_is_cut(path))):
             announced = duration
         if announced and end < 0.95 * announced - 2 / fps:
             raise UnstillError(
@@ -222,11 +223,7 @@ def _segment_is_cut(path: Path | Packed) -> bool:
 
     The announced duration alone does not tell: it is that of the longest track, which may be sound.
     """
-    if isinstance(path, Packed):
-        head, size = path.read()[:4096], path.size
-    else:
-        with path.open("rb") as file:
-            head, size = file.read(4096), path.stat().st_size
+    head, size = _head_and_size(path)
     place = 0
     for identifier in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):  # EBML header, segment
         if head[place : place + 4] != identifier or place + 5 > len(head) or head[place + 4] == 0:
@@ -239,6 +236,25 @@ def _segment_is_cut(path: Path | Packed) -> bool:
             return length != (1 << bits) - 1 and place + length > size  # all ones: unknown, a live recording
         place += length
     return False
+
+
+def _flv_is_cut(path: Path | Packed) -> bool:
+    """Whether a Flash video is shorter than its metadata says: a property `filesize` in its first tag, a number in
+    AMF0 (Adobe's FLV specification, E.5). Live recordings have none, or 0."""
+    head, size = _head_and_size(path)
+    mark = b"\x00\x08filesize\x00"  # length of the name, the name, the type of a number
+    place = head.find(mark) + len(mark)
+    if mark not in head or place + 8 > len(head):
+        return False
+    announced: float = struct.unpack(">d", head[place : place + 8])[0]
+    return announced > size
+
+
+def _head_and_size(path: Path | Packed) -> tuple[bytes, int]:
+    if isinstance(path, Packed):
+        return path.read()[:4096], path.size
+    with path.open("rb") as file:
+        return file.read(4096), path.stat().st_size
 
 
 def _shown(time: float, frame: av.VideoFrame, until: float, aspect: float) -> Shown:
