@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 import unstill
 from unstill.app import service as service_module
+from unstill.app import uploads
 from unstill.app.limits import Limits
 from unstill.app.result_store import ResultStore
 from unstill.app.service import PageRequest, Stopped, VideoService
@@ -207,6 +209,33 @@ def test_a_picture_of_many_scans_is_refused(tmp_path):
     (tmp_path / "b.jpg").write_bytes(data[:last] + data[last:-2] * 200 + data[-2:])
     with pytest.raises(UnstillError, match="more than 100 scans"):
         checked_picture(tmp_path / "b.jpg", Limits())
+
+
+def test_thirty_visitors_at_once_are_answered_with_one_decoding_at_a_time(tmp_path, monkeypatch):
+    Image.radial_gradient("L").resize((1200, 900)).convert("RGB").save(tmp_path / "a.jpg")
+    real, now, most = uploads.decode_rgb, [], []
+
+    def counted(*args):
+        now.append(1)
+        most.append(len(now))
+        try:
+            return real(*args)
+        finally:
+            now.pop()
+
+    monkeypatch.setattr(uploads, "decode_rgb", counted)
+    with ThreadPoolExecutor(30) as visitors:
+        made = list(visitors.map(lambda _: checked_picture(tmp_path / "a.jpg", Limits()), range(30)))
+    assert [picture.size for picture in made] == [(1200, 900)] * 30
+    assert max(most) == 1 and len(most) == 30
+
+
+def test_more_visitors_than_can_wait_are_told_so(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(uploads, "_waiting", threading.Semaphore(1))
+    with uploads._waiting, pytest.raises(UnstillError, match="Many pictures are being read just now"):
+        checked_picture(tmp_path / "a.png", Limits())
+    assert checked_picture(tmp_path / "a.png", Limits()).size == (8, 8)  # there is room again
 
 
 def test_pictures_are_decoded_one_at_a_time_in_bounded_memory(tmp_path):

@@ -16,6 +16,7 @@ from unstill.errors import UnstillError
 SCANS = 100  # maximum in a JPEG; encoders write about ten, and each costs a pass over all pixels
 # A single thread, since the allocator of every thread would keep freed memory of its own.
 _decoder = ThreadPoolExecutor(1, thread_name_prefix="decoder")
+# Not gradio's queue: one that is full of videos to make would keep visitors from choosing a picture.
 _waiting = threading.Semaphore(32)
 
 
