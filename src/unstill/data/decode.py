@@ -295,7 +295,7 @@ def _animation(path: Path, image: Image.Image) -> Stream:
         for read, shown in enumerate(frames(0.0), start=1):
             fps, duration = read / shown.until, shown.until
     except UnstillError:
-        pass  # told again when the damaged frame is asked for
+        pass  # reported when the damaged frame is read
     return Stream(fps, 0.01 if image.format == "GIF" else 0.001, duration, frames)
 
 

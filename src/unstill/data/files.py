@@ -39,7 +39,7 @@ def beside(parent: Path) -> Iterator[Path]:
     If the process is killed, `sweep` removes the folder; it runs at the first `beside` of a process in a folder.
 
     Raises:
-        OSError: `parent` cannot be written; `told` converts this into an `UnstillError`.
+        OSError: `parent` cannot be written; `write_errors` converts this into an `UnstillError`.
     """
     folder = parent / f".unstill-{secrets.token_hex(8)}"
     parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
         raise UnstillError(f"{path} is a folder, but a file was to be written there; choose another name.")
     if folder and path.is_dir() and not all(_is_frame(entry) for entry in path.iterdir()):
         raise UnstillError(f"The folder {path} holds other files than frames; choose a new or empty folder.")
-    with told(path), beside(path.parent) as around:
+    with write_errors(path), beside(path.parent) as around:
         new = around / path.name
         mode = None
         if folder:
@@ -206,7 +206,7 @@ def _is_frame(path: Path) -> bool:
 
 
 @contextmanager
-def told(path: Path, left: str = "nothing half-written was left behind") -> Iterator[None]:
+def write_errors(path: Path, left: str = "nothing half-written was left behind") -> Iterator[None]:
     """Converts errors of writing to `path` into an `UnstillError` whose message ends with `left`."""
     try:
         yield

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unstill.data.files import beside, cannot_write, move, sweep, told
+from unstill.data.files import beside, cannot_write, move, sweep, write_errors
 from unstill.errors import UnstillError
 
 
@@ -45,7 +45,7 @@ def together(record: Path, names: Iterable[str] = (), option: str = "--out") -> 
     """
     targets = [record.with_name(name) for name in names]
     check_free(record, targets, option)
-    with told(record), beside(record.parent) as folder:
+    with write_errors(record), beside(record.parent) as folder:
         results = Results(folder)
         try:
             yield results
@@ -76,7 +76,7 @@ def write_record(path: Path, content: dict[str, Any], files: Iterable[Path] = ()
         if _is_one_of(there, digests):
             content["earlier"][name] = digest(there)
     content["seal"] = _seal(content)
-    with told(path):
+    with write_errors(path):
         path.write_bytes(as_json(content))
 
 

@@ -93,7 +93,7 @@ class Clips:
 
     @property
     def motion(self) -> Tensor:
-        """(N,) the motion level that the embedded model is told: score / SCORE_UNIT."""
+        """(N,) the motion level on which the embedded model is conditioned: score / SCORE_UNIT."""
         return self.score / SCORE_UNIT
 
 

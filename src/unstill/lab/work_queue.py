@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from unstill.data.files import beside, replacing, sweep_all, told
+from unstill.data.files import beside, replacing, sweep_all, write_errors
 from unstill.documents import JSONObject, first_fault, parse_json
 from unstill.errors import UnstillError
 
@@ -150,7 +150,7 @@ class WorkQueue:
 
 def write_once(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Writes a JSON file unless it exists, and returns its content: the same in all processes that call this."""
-    with told(path), beside(path.parent) as around:
+    with write_errors(path), beside(path.parent) as around:
         new = around / path.name
         new.write_text(json.dumps(content, indent=1), encoding="utf-8")
         with suppress(FileExistsError):

@@ -137,7 +137,7 @@ class I3D:
 
     @classmethod
     def load(cls, path: str | Path, preprocessing: str = "tats", device: str = "cpu") -> I3D:
-        """From `i3d_pretrained_400.pt` or `i3d_torchscript.pt`, told apart by their content."""
+        """From `i3d_pretrained_400.pt` or `i3d_torchscript.pt`; recognised by content."""
         if is_torchscript(path):
             script = read_torchscript(path).to(device)
             return cls(

@@ -25,7 +25,7 @@ def onset_time(motion: Tensor, fps: float, floor: float = 0.0, share: float = SH
     Args:
         motion: of every pair of neighbouring frames (F-1,), see `pair_motion`.
         fps: frames per second.
-        floor: motion of a pair up to which nobody sees it, in the unit of `motion`.
+        floor: smallest visible motion of a pair, in the unit of `motion`.
         share: of the mean over all pairs.
 
     Returns:

@@ -40,7 +40,7 @@ KEPT = 0.72
 STEADY = 0.5
 """Coherence below which a video counts as broken up: its frames do not follow from each other."""
 ALIKE = 1.25
-"""Ratio of motion up to which nobody sees a difference."""
+"""Largest ratio of motion at which no difference is visible."""
 SEEDS = 1.5
 """Ratio of motion that another seed brings as well: half of 12 pairs of seeds of one plain video differ by more."""
 SLIGHT, CLEAR = 0.03, 0.1

@@ -26,7 +26,7 @@ def markdown() -> str:
 
 
 def with_table(page: str) -> str:
-    """The page with the table between its markers made anew."""
+    """The page with a new table between its markers."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{markdown()}\n\n{END}{after}"

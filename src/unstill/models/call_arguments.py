@@ -22,7 +22,7 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def native_size(pipe: Any) -> tuple[int, int]:
-    """(height, width) the pipeline makes unless it is told otherwise."""
+    """(height, width) of the pipeline's videos by default."""
     known = parameters(type(pipe))
     for name in ("height", "width"):
         if name in known and not isinstance(known[name].default, int):
@@ -40,7 +40,7 @@ def native_size(pipe: Any) -> tuple[int, int]:
 
 
 def native_frames(pipe: Any) -> int:
-    """Frames the pipeline makes unless it is told otherwise."""
+    """Frames of the pipeline's videos by default."""
     config = (getattr(pipe, "transformer", None) or pipe.unet).config
     default = parameters(type(pipe))["num_frames"].default
     trained = getattr(config, "sample_frames", None)  # CogVideoX, whose positions may be learned

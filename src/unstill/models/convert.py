@@ -196,7 +196,7 @@ def load_checkpoint(
     The pipeline of a released checkpoint, or of one fine-tuned from it, on the CPU.
 
     Args:
-        release: a name of `RELEASES`; by default told from the file.
+        release: a name of `RELEASES`; by default recognised from the file.
         base: hub id or diffusers folder of what the file lacks: DynamiCrafter and VideoCrafter1 a tokenizer (without
             one only the empty prompt is understood), LaVie all of Stable Diffusion 1.4 but its U-Net.
         dtype: of the weights; by default the file's, which then stay in the file until they are used.

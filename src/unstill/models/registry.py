@@ -222,7 +222,7 @@ def _check_weights(pipe: Any, name_or_path: str) -> None:
             raise UnstillError(
                 f"{name_or_path} cannot be loaded: its {part} holds no weights for {missing[0]} and "
                 f"{len(missing) - 1} more of what this version's {type(network).__name__} has; load it with the "
-                "version that wrote it, or make it anew."
+                "version that wrote it, or save it again."
             )
 
 

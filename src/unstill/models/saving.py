@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from unstill.data.files import beside, move, told
+from unstill.data.files import beside, move, write_errors
 from unstill.data.ownership import check_name
 from unstill.errors import UnstillError
 
@@ -15,7 +15,7 @@ def save(pipe: Any, out: Path) -> Path:
     Raises:
         UnstillError: the place cannot be written, or holds something already.
     """
-    with told(out), beside(out.parent) as around:
+    with write_errors(out), beside(out.parent) as around:
         new = write(pipe, around / out.name)
         check_new(out)  # again: somebody may have written there in the meantime
         move(new, out)

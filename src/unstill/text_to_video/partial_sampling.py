@@ -15,7 +15,7 @@ from unstill.noise_schedule import Grid
 class Piece(Method):
     """
     Visits the levels `since` to `until` of the schedule only. The solver steps as if it had made the others too,
-    except that one with a memory (DPM-Solver++, UniPC) begins anew.
+    except that multistep solvers (DPM-Solver++, UniPC) lose their history.
 
     Args:
         since, until: which levels; `until=None`: to the end.

@@ -25,10 +25,10 @@ from unstill.methods.ni_vsds import NIVSDS
 from unstill.models.call_arguments import clamp_to_uint8, clear_refusals, parameters
 from unstill.text_to_video.candidates import Candidate, Halving, choose
 from unstill.text_to_video.partial_sampling import Distilled, Piece, Watched
-from unstill.text_to_video.request import Choice, Job, Progress, check_image
+from unstill.text_to_video.request import CandidateSettings, Job, Progress, check_image
 from unstill.text_to_video.result import I4VGen, save_pictures
 from unstill.text_to_video.rewards import Reward, name_of, reward_named, score
-from unstill.text_to_video.stage_cache import OtherCandidates, Record, stage_key
+from unstill.text_to_video.stage_cache import OtherCandidates, StageRecord, stage_key
 from unstill.text_to_video.text_to_image import from_text_to_image
 
 
@@ -74,7 +74,7 @@ def i4vgen(
             video does, and 1 for `text_to_image`.
         generator: all noise comes from it.
         folder: keeps the result of every stage there as soon as it is made, and goes on from what is there. Candidates
-            are scored anew each time, by whatever `reward` is then; another one may be picked.
+            are scored again by the `reward` of that call, so the choice may differ.
         replace: candidates of other settings in `folder` make way as soon as the new ones are made; otherwise they are
             an error.
         progress: called with the name of a part (`"candidates"`, `"motion"`), what is done of it, and all of it.
@@ -90,11 +90,11 @@ def i4vgen(
         made.frames, made.anchor, made.candidates[made.choice].score
         ```
     """
-    chosen = Choice(candidates, reward, pick, early, text_to_image, batch)
+    chosen = CandidateSettings(candidates, reward, pick, early, text_to_image, batch)
     chosen.check() if image is None else check_image(image, pick)
     job = Job.of(pipe, prompt, preset, call, generator, folder, progress)
     made: tuple[Candidate, ...] = ()
-    records: tuple[Record, ...] = ()
+    records: tuple[StageRecord, ...] = ()
     choice = reward_name = state = None
     if image is not None:
         anchor = Candidate(resize_and_crop(image.convert("RGB"), job.size), 0.0)
@@ -145,12 +145,12 @@ def _source(text_to_image: Any) -> Any:
     return [type(made).__name__, name, getattr(text_to_image, "keywords", {})]
 
 
-def _candidates(job: Job, key: str, chosen: Choice, reward: Reward, replace: bool) -> Record:
+def _candidates(job: Job, key: str, chosen: CandidateSettings, reward: Reward, replace: bool) -> StageRecord:
     """The pictures, kept before they are scored: they are the long work, and a reward is code of anybody."""
     kept = job.kept(CANDIDATES, key)
     if kept is not None:
         return kept
-    if not replace and job.folder is not None and Record.read(job.folder, CANDIDATES) is not None:
+    if not replace and job.folder is not None and StageRecord.read(job.folder, CANDIDATES) is not None:
         raise OtherCandidates(
             f"{job.folder} holds candidates of other settings; name another folder, delete it, or say replace=True."
         )
@@ -170,10 +170,10 @@ def _candidates(job: Job, key: str, chosen: Choice, reward: Reward, replace: boo
     if made[0].sample is not None:
         tensors["samples"] = torch.cat([one.sample for one in made if one.sample is not None])
     notes = {"scores": [one.score for one in made], "stopped": [one.stopped for one in made]}
-    return job.keep(Record(CANDIDATES, key, tensors, notes))
+    return job.keep(StageRecord(CANDIDATES, key, tensors, notes))
 
 
-def _scored(job: Job, record: Record, reward: Reward) -> Record:
+def _scored(job: Job, record: StageRecord, reward: Reward) -> StageRecord:
     """With scores of the pictures that are finished; the others keep those by which they were stopped."""
     finished = [i for i, stopped in enumerate(record.notes["stopped"]) if stopped is None]
     images = _from_record(record)
@@ -187,10 +187,10 @@ def _scored(job: Job, record: Record, reward: Reward) -> Record:
     for i, value in zip(finished, values, strict=True):
         scores[i] = value
     notes = {**record.notes, "reward": name_of(reward), "scores": scores}
-    return record if notes == record.notes else job.keep(Record(CANDIDATES, record.key, record.tensors, notes))
+    return record if notes == record.notes else job.keep(StageRecord(CANDIDATES, record.key, record.tensors, notes))
 
 
-def _from_record(record: Record) -> tuple[Candidate, ...]:
+def _from_record(record: StageRecord) -> tuple[Candidate, ...]:
     samples = record.tensors.get("samples")
     rows = zip(record.tensors["images"], record.notes["scores"], record.notes["stopped"], strict=True)
     return tuple(
@@ -199,7 +199,7 @@ def _from_record(record: Record) -> tuple[Candidate, ...]:
     )
 
 
-def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) -> tuple[Record, Record]:
+def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) -> tuple[StageRecord, StageRecord]:
     """Both loops of stage 2 in one call of the pipeline; or only the second, from what the first has left."""
     adapter = adapter_for(job.pipe)
     key = stage_key({"anchor": key, "method": asdict(job.method)})
@@ -208,11 +208,11 @@ def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) ->
         return moved, video
     if state is not None:
         job.generator.set_state(state)  # also where candidates were read, scored again or finished
-    found: list[Record] = [] if moved is None else [moved]
+    found: list[StageRecord] = [] if moved is None else [moved]
 
     def distilled(it: Distilled) -> None:
         tensors = {"video": it.video, "sample": it.sample, "state": it.state}
-        found.append(job.keep(Record(MOTION, key, tensors, {"since": it.since})))
+        found.append(job.keep(StageRecord(MOTION, key, tensors, {"since": it.since})))
 
     if moved is None:
         method: Method = Watched.of(job.method, watch=lambda *done: job.tell(MOTION, *done), distilled=distilled)
@@ -227,7 +227,7 @@ def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) ->
     frames = _call(job, adapter, anchor, method)
     pixels = adapter.decode_video(job.pipe, found[0].tensors["video"].to(job.pipe._execution_device))
     tensors = {"frames": frames, "animated": clamp_to_uint8(pixels)}
-    return found[0], job.keep(Record("video", key, tensors, {}))
+    return found[0], job.keep(StageRecord("video", key, tensors, {}))
 
 
 def _call(job: Job, adapter: Adapter, anchor: Candidate, method: Method) -> torch.Tensor:

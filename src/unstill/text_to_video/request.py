@@ -17,7 +17,7 @@ from unstill.hooks import adapter_for, apply
 from unstill.methods.ni_vsds import NIVSDS
 from unstill.models.call_arguments import native_frames, native_size, parameters
 from unstill.text_to_video.candidates import Halving, ImageMode
-from unstill.text_to_video.stage_cache import Record, stage_key
+from unstill.text_to_video.stage_cache import StageRecord, stage_key
 
 
 Progress = Callable[[str, int, int], None]
@@ -34,7 +34,7 @@ OURS = {  # arguments of a pipeline's call that are not the caller's
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CandidateSettings:
     """How candidates are made and chosen; the fields are arguments of `i4vgen`."""
 
     candidates: int
@@ -132,12 +132,12 @@ class Job:
     def image_mode(self, batch: int | None) -> ImageMode:
         return ImageMode(self.pipe, self.prompt, self.call, self.size, batch or self.frames, self.generator)
 
-    def kept(self, name: str, key: str) -> Record | None:
+    def kept(self, name: str, key: str) -> StageRecord | None:
         """What an earlier run has kept of a stage, if it was made from the same."""
-        record = None if self.folder is None else Record.read(self.folder, name)
+        record = None if self.folder is None else StageRecord.read(self.folder, name)
         return record if record is not None and record.key == key else None
 
-    def keep(self, record: Record) -> Record:
+    def keep(self, record: StageRecord) -> StageRecord:
         if self.folder is not None:
             record.write(self.folder)
         return record

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from unstill.data.files import replacing
 from unstill.text_to_video.candidates import Candidate
-from unstill.text_to_video.stage_cache import Record
+from unstill.text_to_video.stage_cache import StageRecord
 
 
 FRAME = 4  # pixels around each picture of the sheet
@@ -30,7 +30,7 @@ class I4VGen:
         choice: which of them it is.
         reward: the name of what scored them.
         static: the anchor as a still video, uint8 `(F, 3, H, W)`.
-        animated: what NI-VSDS has made of it, before the regeneration, likewise.
+        animated: the result of NI-VSDS before regeneration, of the same shape and type.
         records: the results of the stages, from which they can be resumed.
     """
 
@@ -41,7 +41,7 @@ class I4VGen:
     reward: str | None
     static: torch.Tensor
     animated: torch.Tensor
-    records: tuple[Record, ...]
+    records: tuple[StageRecord, ...]
 
     def save(self, folder: str | Path) -> None:
         """

@@ -23,7 +23,7 @@ class OtherCandidates(UnstillError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Record:
+class StageRecord:
     """
     The result of one stage.
 
@@ -47,7 +47,7 @@ class Record:
             save_file(tensors, path, metadata)
 
     @classmethod
-    def read(cls, folder: Path, name: str) -> Record | None:
+    def read(cls, folder: Path, name: str) -> StageRecord | None:
         """What lies there; `None` if nothing does."""
         path = folder / f"{name}.safetensors"
         if not path.exists():

@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unstill.data.files import beside, move, replacing, told
+from unstill.data.files import beside, move, replacing, write_errors
 from unstill.data.ownership import check_folder, check_free, read_record, write_record
 from unstill.documents import Stored, first_fault, read_json
 from unstill.errors import UnstillError, first_line, lacks_memory
@@ -59,7 +59,7 @@ class Checkpoints:
         if os.path.lexists(final):
             raise UnstillError(f"{final} exists already: it is never overwritten; move it away.")
         remaining = f"the last complete checkpoint is {newest}" if newest else "there is no checkpoint yet"
-        with told(final, remaining), ExitStack() as stack:
+        with write_errors(final, remaining), ExitStack() as stack:
             temporary = [""]
             if self._accelerator.is_main_process:
                 temporary = [str(stack.enter_context(beside(self._folder)))]

@@ -150,7 +150,7 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
             guidance_rescale: by default 0.7 for models with zero terminal signal-to-noise ratio, else 0.
             image_guidance_scale: weight of the image alone; `guidance_scale` is then that of the prompt beside it. It
                 costs a third evaluation per step.
-            fps: what the network is told: frames per second (512, 1024: fewer move more), or for DynamiCrafter 256
+            fps: conditioning of the network: frames per second (512, 1024: fewer move more), or for DynamiCrafter 256
                 the frame stride (larger moves more).
             eta: 1 as released; 0 is deterministic DDIM.
             last_image: the picture at the other end, for the released interpolation and looping models.

@@ -46,7 +46,7 @@ class DynamiCrafterUNet(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixi
         attention_levels: how many levels attend, from the finest one down. The middle always does.
         text_tokens: the first tokens of the context, which the text takes; the others are the image's.
         image_tokens: of the image, per frame, in a context that has some for each frame.
-        default_fps: what the network is told where the call says nothing; for DynamiCrafter 256 a frame stride.
+        default_fps: conditioning if the call gives no fps; for DynamiCrafter 256 a frame stride.
         gated_image: learned weights of the image tokens (DynamiCrafter 256).
     """
 
