@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 _Figure = Annotated[float, Field(ge=0, le=1e12)]
-NOT_FINITE = "What was measured is no finite number."
+NOT_FINITE = "A measurement is not finite."
 
 
 class _Clip(Stored):
@@ -127,7 +127,7 @@ class DiagnosisRun:
         assert clips is not None
         try:
             subject = clips[index]
-        except UnstillError as error:  # the other clips continue
+        except UnstillError as error:  # the other clips are still computed
             log.warning("Skipping clip %d: %s", index, error)
             return {"error": str(error)}
         if kind == "clip":

@@ -24,9 +24,9 @@ from unstill.models.call_arguments import parameters
 
 
 HELD_OUT = 77_000_000
-"""Seeds from here on are not those of a training run, which are hashes."""
+"""First seed of the probe clips; training seeds are hashes, so they do not collide."""
 LIVELY = (0.15, 1.0)
-"""Motion levels of the world's clips; clips that hardly move carry no information about motion."""
+"""Motion levels of the world's clips; nearly static clips carry no information about motion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ProbeClips(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Equal only for the same clips."""
+        """A text that differs for different clips."""
         ...
 
 
@@ -81,9 +81,9 @@ class World:
                 break
         video = candidates(scene, motion, g, self.others, self.frames, side).video if self.others else clip.video
         fitted = _eight_bits(resize_and_crop(video.flatten(0, 1), self.size)).unflatten(0, video.shape[:2])
-        told = captions(scene, motion, self.frames)[0]
+        caption = captions(scene, motion, self.frames)[0]
         masks = resize_and_crop(toy_masks(scene, side)[:, None].expand(-1, 3, -1, -1).float(), self.size)[:, 0] > 0.5
-        return ProbeClip(fitted[0], level, fitted if self.others else None, told, masks)
+        return ProbeClip(fitted[0], level, fitted if self.others else None, caption, masks)
 
     @property
     def fingerprint(self) -> str:

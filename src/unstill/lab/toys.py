@@ -1,5 +1,5 @@
 """
-Measures of the toys of the synthetic world in a video, which flicker cannot raise as it raises optical flow.
+Measures of the toys of the synthetic world in a video. Unlike optical flow, they do not rise with flicker.
 
 The toys of the image are known exactly. In every frame the pixels of a toy are found by its colours, as likelihoods
 against those of the rest of the image (chromaticity, so that light and shadow do not matter). The toy's outline in the
@@ -19,7 +19,7 @@ from unstill.data.synthetic_world import Scene
 
 
 FITTED = 0.6
-"""IoU below which a toy counts as lost in a frame: its place is then not known, and it does not travel."""
+"""IoU below which a toy counts as lost in a frame; it does not travel there, because its position is unknown."""
 BINS = 24
 """Of each of the two axes of chromaticity."""
 TURNS = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)
@@ -111,7 +111,7 @@ def _mean(values: list[float]) -> float:
 
 def _chromaticity(frames: Tensor) -> Tensor:
     """(F, 3, H, W) to two opponent colours over intensity, (F, 2, H, W) in about [-1.5, 1.5]."""
-    smooth = avg_pool2d(frames, 3, 1, 1, count_include_pad=False)  # of single pixels the dark rim is noise
+    smooth = avg_pool2d(frames, 3, 1, 1, count_include_pad=False)  # the chromaticity of single dark pixels is noise
     red, green, blue = smooth.unbind(1)
     light = smooth.mean(1) + 0.05
     return torch.stack([(red - green) / light, ((red + green) / 2 - blue) / light], 1)

@@ -243,7 +243,7 @@ class PicoPipeline(DiffusionPipeline):
             num_frames: 1 to 16 frames, at 8 per second; by default the most.
             num_inference_steps: solver steps, one call of the network each (two with guidance).
             noise_aug_strength: standard deviation of noise that is added to the image latents (theirs is 1), 0 to 3;
-                the network is conditioned on it. More noise gives more motion and less likeness.
+                the network is told of it. The more noise, the more motion and the less likeness.
             guidance_scale: weight of image and caption against neither; 1 is off. By default 2 with a prompt, at which
                 captions are followed better than at 1 and no worse than at 4, and 1 without.
             latents: unit noise (B, F, 12, 12, 12) to start from instead of drawing it.
@@ -327,7 +327,7 @@ def merge_lora(network: torch.nn.Module, path: Path) -> None:
 
 
 def noise_label(alpha: float, sigma: float) -> float:
-    """The conditioning on the noise level: 0.25 ln(sigma / alpha), at most that of its highest training level."""
+    """What the network is told of the noise: 0.25 ln(sigma / alpha), at most that of its highest training level."""
     return 0.25 * math.log(min(sigma / max(alpha, 1e-12), 700.0))
 
 
