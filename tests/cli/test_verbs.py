@@ -17,7 +17,8 @@ from unstill.models.registry import MODELS, load
 
 
 WITHOUT_IMAGE_INPUT = {"animatediff", "animatediff-sparsectrl", "animatediff-sdxl", "lavie", "ltx-video"}
-WITHOUT_IMAGE_INPUT |= {"modelscope", "videocrafter-512"}
+WITHOUT_IMAGE_INPUT |= {"modelscope", "videocrafter-512", "cogvideox-2b", "hunyuanvideo", "kandinsky-5-i2v-pro"}
+WITHOUT_IMAGE_INPUT |= {"latte", "ltx-2", "sana-video-2b", "wan2.1-t2v-1.3b"}
 VERBS = [command.callback.__name__ for command in app.registered_commands]
 
 

@@ -1,8 +1,9 @@
 """
 The pages of docs/guide: every block of code is run as it stands there, on the tiny pipeline of its class.
 
-Only what comes from a network is replaced: `from_pretrained` returns the tiny pipeline of `tests/pipelines.py`, and its
-call makes a small video of prepared prompt embeddings. A call with an argument that the pipeline does not have fails.
+Only what comes from a network is replaced: `from_pretrained` returns the tiny pipeline of `tests/pipelines.py`, and
+its call makes a small video of prepared prompt embeddings. A call with an argument that the pipeline does not have
+fails.
 """
 
 import functools

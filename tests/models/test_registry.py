@@ -56,6 +56,30 @@ def test_unknown_names_list_the_known(name):
         find(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("wan2.2", "'wan2.2-i2v-a14b' or 'wan2.2-ti2v-5b'"),
+        ("LTX2", "'ltx-2'"),
+        ("hunyuan1.5", "'hunyuanvideo-1.5-i2v'"),
+        ("svd-tx", "'svd-xt'"),
+    ],
+)
+def test_near_names_are_offered(name, meant):
+    with pytest.raises(UnstillError, match=rf"There is no model '{name}'; did you mean {meant}\? Known"):
+        find(name)
+
+
+def test_frames_are_asked_for_under_the_name_that_a_pipeline_has_for_them():
+    for name, key in {
+        "LattePipeline": "video_length",
+        "SanaVideoPipeline": "frames",
+        "WanPipeline": "num_frames",
+    }.items():
+        call = arguments(getattr(diffusers, name), prompt="a boat", frames=9)
+        assert call[key] == 9 and ("num_frames" in call) == (key == "num_frames")
+
+
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all"])
 def test_paths_that_are_not_there_are_taken_for_paths(name):
     with pytest.raises(UnstillError, match=f"There is no folder {name}; .* unstill models"):
@@ -191,7 +215,7 @@ def test_a_pico_of_the_first_generation_is_refused_in_one_sentence(folder, tmp_p
 
 
 def test_autoencoders_of_big_clips_work_in_tiles(tmp_path):
-    assert {model.name for model in MODELS if model.tiled} == {"cogvideox-5b-i2v", "hunyuanvideo-i2v"}
+    assert {"cogvideox-5b-i2v", "hunyuanvideo-i2v", "ltx-2"} < {model.name for model in MODELS if model.tiled}
     assert hasattr(pipeline("HunyuanVideo token_replace").vae, "enable_tiling")
     pipeline("CogVideoXImageToVideoPipeline").save_pretrained(tmp_path)
     loaded = load(str(tmp_path), text_encoder=None, tokenizer=None)

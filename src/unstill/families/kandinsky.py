@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from unstill.families.base import Family, FirstFrameAdapter, VideoAdapter
+from unstill.families.model_card import Model
 
 
 class KandinskyText(VideoAdapter):
@@ -40,4 +41,22 @@ FAMILY = Family(
         "Kandinsky5T2VPipeline": KandinskyText(),
         "Kandinsky5I2VPipeline": Kandinsky(),
     },
+    models=(
+        Model(
+            name="kandinsky-5-i2v-pro",
+            pipeline="Kandinsky5I2VPipeline",
+            weights="kandinskylab/Kandinsky-5.0-I2V-Pro-sft-5s-Diffusers",
+            licence="MIT",
+            parameters="19 B",
+            needs="a GPU of 60 GB with --offload",
+            dtype="bfloat16",
+            size=(512, 768),
+            frames=121,
+            fps=24,
+            steps=50,
+            input="image and prompt",
+            start=("start", 0.96),
+            tiled=True,
+        ),
+    ),
 )

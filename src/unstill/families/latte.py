@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from unstill.families.base import Family, FrameAdapter
+from unstill.families.model_card import Model
 
 
 class Latte(FrameAdapter):
@@ -16,4 +17,21 @@ class Latte(FrameAdapter):
 
 FAMILY = Family(
     adapters={"LattePipeline": Latte()},
+    models=(
+        Model(
+            name="latte",
+            pipeline="LattePipeline",
+            weights="maxin-cn/Latte-1",
+            licence="Apache-2.0",
+            parameters="1.1 B",
+            needs="a GPU of 16 GB with --offload",
+            dtype="float16",
+            size=(512, 512),
+            frames=16,
+            fps=8,
+            steps=50,
+            input="prompt",
+            start=("start", 0.96),
+        ),
+    ),
 )

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from unstill.families.base import Family, VideoAdapter
+from unstill.families.model_card import Model
 
 
 class MotifVideoText(VideoAdapter):
@@ -31,4 +32,21 @@ FAMILY = Family(
         "MotifVideoPipeline": MotifVideoText(),
         "MotifVideoImage2VideoPipeline": MotifVideo(),
     },
+    models=(
+        Model(
+            name="motif-video-2b",
+            pipeline="MotifVideoImage2VideoPipeline",
+            weights="Motif-Technologies/Motif-Video-2B",
+            licence="Apache-2.0",
+            parameters="2 B",
+            needs="a GPU of 24 GB with --offload",
+            dtype="bfloat16",
+            size=(736, 1280),
+            frames=121,
+            fps=24,
+            steps=50,
+            input="image and prompt",
+            start=("start", 0.96),
+        ),
+    ),
 )

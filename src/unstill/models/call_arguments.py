@@ -21,6 +21,11 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(cls.__call__).parameters)
 
 
+def frames_argument(cls: type) -> str | None:
+    """What a pipeline class calls the number of frames; `None` for one that has no such argument."""
+    return next((name for name in ("num_frames", "frames", "video_length") if name in parameters(cls)), None)
+
+
 def native_size(pipe: Any) -> tuple[int, int]:
     """(height, width) of the pipeline's videos by default."""
     known = parameters(type(pipe))
@@ -42,7 +47,7 @@ def native_size(pipe: Any) -> tuple[int, int]:
 def native_frames(pipe: Any) -> int:
     """Frames of the pipeline's videos by default."""
     config = (getattr(pipe, "transformer", None) or pipe.unet).config
-    default = parameters(type(pipe))["num_frames"].default
+    default = parameters(type(pipe))[frames_argument(type(pipe)) or "num_frames"].default
     trained = getattr(config, "sample_frames", None)  # CogVideoX, whose positions may be learned
     return trained or (default if isinstance(default, int) else config.num_frames)
 
@@ -102,7 +107,7 @@ def arguments(
         else:
             raise UnstillError(f"{name} has no motion level: say it in the prompt, or use a method.")
     for key, value in (
-        ("num_frames", frames),
+        (frames_argument(cls) or "", frames),
         ("num_inference_steps", steps),
         ("height", size and size[0]),
         ("width", size and size[1]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -49,13 +50,19 @@ def find(name_or_path: str) -> Model | None:
         return None
     if name_or_path.startswith((".", "/", "~")):
         raise UnstillError(f"There is no folder {name_or_path}; check the path, or take a name of unstill models.")
-    names = [model.name for model in MODELS]
-    close = difflib.get_close_matches(name_or_path.lower(), names, n=1)
     raise UnstillError(
-        f"There is no model {name_or_path!r}"
-        + (f"; did you mean {close[0]!r}? " if close else ". ")
-        + f"Known: {', '.join(names)}; or give a local diffusers folder or a hub id (owner/name)."
+        f"There is no model {name_or_path!r}{_near(name_or_path)}Known: {', '.join(model.name for model in MODELS)}; "
+        "or give a local diffusers folder or a hub id (owner/name)."
     )
+
+
+def _near(name: str) -> str:
+    """The known names that hold all words and numbers of an unknown one, else the most similar name, as a question."""
+    names = [model.name for model in MODELS]
+    pieces = re.findall(r"[a-z]+|\d+(?:\.\d+)?", name.lower())
+    close = [known for known in names if pieces and all(piece in known for piece in pieces)]
+    close = close or difflib.get_close_matches(name.lower(), names, n=1)
+    return f"; did you mean {' or '.join(map(repr, close[:4]))}? " if close else ". "
 
 
 def pipeline_name(name_or_path: str) -> str | None:
