@@ -30,7 +30,7 @@ FLOORS = [
         ("metrics", ("metrics",), "functions of a video, and evaluate"),
     ],
     [
-        ("noise_schedule", ("noise_schedule",), "noise levels of a run"),
+        ("noise_schedule", ("noise_schedule", "sigma_schedule"), "noise levels of a run"),
         ("latent_statistics", ("latent_statistics", "statistics_estimation"), "mean and variance of latents"),
     ],
     [

@@ -29,6 +29,7 @@ import torch
 
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess, is_flow
+from unstill.sigma_schedule import moebius
 
 
 # Further tables of solvers with two evaluations per step (KDPM2), indexed as `sigmas`.
@@ -345,27 +346,20 @@ def _shifted_levels(scheduler: Any, top: float, nodes: np.ndarray) -> np.ndarray
         own_shift = scheduler.shift if hasattr(type(scheduler), "shift") else config.get("shift", 1.0)
         shift = config.flow_shift if in_table else own_shift
         levels, ramp = np.array([0.0, shift / (1 + shift), 1.0]), np.array([0.0, 0.5, 1.0])
-    unshifted = _moebius(nodes, levels, ramp)
+    unshifted = moebius(nodes, levels, ramp)
     last = unshifted[-1]
     step = (last - unshifted[1]) / (steps - 2) if steps > 2 else unshifted[1] - unshifted[0]
     even = last - step * np.arange(steps - 2.0, -1, -1)
-    if np.abs(_moebius(even, ramp, levels) - nodes[1:]).max() > 1e-4:
+    if np.abs(moebius(even, ramp, levels) - nodes[1:]).max() > 1e-4:
         raise _not_own_rule(scheduler)
     # A half-open ramp stops one step before its end: always for schedulers with a table; for flow-matching ones where
     # the pipeline supplies the ramp, which ends at 0. Their own ramp, and a stretched one, include their end.
-    end, zero = last + step, _moebius(0.0, levels, ramp)
+    end, zero = last + step, moebius(0.0, levels, ramp)
     half_open = not config.get("shift_terminal") and (in_table or abs(end - zero) < 0.01 * abs(step))
     if half_open and (zero - end) * step < 0:  # rounding to float32 has moved the end just below 0
         end = zero
-    first = _moebius(top, levels, ramp)
+    first = moebius(top, levels, ramp)
     even = np.linspace(first, end, steps + 1)[:-1] if half_open else np.linspace(first, last, steps)
-    shifted: np.ndarray = _moebius(even, ramp, levels)
+    shifted: np.ndarray = moebius(even, ramp, levels)
     shifted[0] = top
     return shifted
-
-
-def _moebius(x: Any, xs: np.ndarray, ys: np.ndarray) -> Any:
-    """The map (a + b x) / (1 + c x) that takes the three `xs` to the three `ys`, by equality of cross ratios."""
-    (xa, xb, xc), (ya, yb, yc) = xs, ys
-    p, q = (x - xa) * (xb - xc), (x - xc) * (xb - xa)
-    return (ya * (yb - yc) * q - yc * (yb - ya) * p) / ((yb - yc) * q - (yb - ya) * p)

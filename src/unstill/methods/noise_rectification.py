@@ -149,6 +149,36 @@ def rectify_video(x0: torch.Tensor, image: torch.Tensor, weights: torch.Tensor) 
     return image + weights.to(x0).view(-1, 1, 1) * (x0 - x0[:, :, :1])
 
 
+def rectify_x0(
+    x0: torch.Tensor,
+    sample: torch.Tensor,
+    noise: torch.Tensor,
+    image: torch.Tensor,
+    weights: torch.Tensor,
+    alpha: float,
+    sigma: float,
+) -> torch.Tensor:
+    """
+    Eq. 8 of a prediction that is given as x0: `rectify` of its noise, and `rectify_video` where the sample holds no
+    signal.
+
+    Args:
+        x0: predicted video `(B, C, F, H, W)`, after guidance.
+        sample: alpha * video + sigma * noise, same shape.
+        noise: the noise the video was made from, same shape.
+        image: `(B, C, 1, H, W)`.
+        weights: `(F,)`.
+        alpha, sigma: of the sample.
+
+    Returns:
+        The rectified x0, of the shape of `x0`.
+    """
+    if alpha <= SMALLEST_SIGNAL * math.hypot(alpha, sigma):
+        return rectify_video(x0, image, weights)
+    eps = (sample - alpha * x0) / sigma
+    return x0 - sigma / alpha * (rectify(eps, noise, weights) - eps)
+
+
 def _image(run: Run) -> torch.Tensor:
     assert run.image_latents is not None  # guaranteed by `needs`
     return run.image_latents[:, :, :1]
