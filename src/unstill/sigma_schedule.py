@@ -5,9 +5,9 @@ Schedules of noise levels that are only a list of sigmas, and their start at a l
 levels themselves, as in ComfyUI, whose samplers take a tensor of sigmas. Their rule is recognised:
 
 - Karras et al. 2022: sigma^(1/7) is evenly spaced; exponential: log sigma is. Both keep their lowest level.
-- Flow matching: every level is a Moebius map (the shift) of an evenly spaced ramp that would reach 0 one step after the
-  last level (half-open, as in the pipelines of diffusers and the `simple` scheduler of ComfyUI), or that ends at the
-  last level (closed).
+- Flow matching: every level is a Moebius map (the shift) of an evenly spaced ramp. It would reach 0 one step after the
+  last level (half-open, as in the pipelines of diffusers and the `simple` scheduler of ComfyUI), or ends at the last
+  level (closed).
 - Anything else is interpolated between its own levels, in log sigma, and keeps its lowest level.
 """
 
@@ -60,7 +60,7 @@ def respace_sigmas(sigmas: torch.Tensor, start: float) -> torch.Tensor:
         visited = np.array([start])
     else:
         to_level, to_index, half_open = _rule(levels)
-        first = float(to_index(np.array([start]))[0])
+        first = float(to_index(start))
         # In units of steps of the given schedule: a half-open ramp ends one step after its last level.
         indices = np.linspace(first, steps, steps + 1)[:-1] if half_open else np.linspace(first, steps - 1, steps)
         visited = to_level(indices)
@@ -70,39 +70,51 @@ def respace_sigmas(sigmas: torch.Tensor, start: float) -> torch.Tensor:
     return torch.from_numpy(np.append(visited, levels[-1])).to(sigmas)
 
 
-Map = Callable[[np.ndarray], np.ndarray]
+Map = Callable[[Any], Any]
 
 
 def _rule(levels: np.ndarray) -> tuple[Map, Map, bool]:
     """Index to level, level to index, and whether the ramp is half-open; `levels` are (steps + 1,)."""
     visited, steps = levels[:-1], len(levels) - 1
-    index = np.arange(steps, dtype=np.float64)
-    last = steps - 1
+    index, last, middle = np.arange(steps, dtype=np.float64), steps - 1, steps // 2
     if steps > 2:
-        power, unpower = (lambda x: x ** (1 / RHO)), (lambda x: np.maximum(x, 0) ** RHO)
-        for even, uneven in ((power, unpower), (np.log, np.exp)):
-            ends = even(visited[[0, -1]])
-            ramp = ends[0] + (ends[1] - ends[0]) * index / last
-            if np.abs(uneven(ramp) / visited - 1).max() < EXACT:
-                to_index: Map = lambda x, f=even, e=ends: (f(x) - e[0]) / (e[1] - e[0]) * last  # type: ignore[misc]
-                to_level: Map = lambda i, g=uneven, e=ends: g(e[0] + (e[1] - e[0]) * i / last)  # type: ignore[misc]
+        for even, uneven in ((_root, _power), (np.log, np.exp)):
+            to_level, to_index = _even_ramp(even, uneven, visited)
+            if np.abs(to_level(index) / visited - 1).max() < EXACT:
                 return to_level, to_index, False
-    middle = steps // 2
-    at, values = np.array([0.0, middle, last]), visited[[0, middle, -1]]
-    rounded = np.array([0.0, middle, steps]), np.array([visited[0], visited[middle], 0.0])
+    if steps > 2 and levels[-1] == 0:
+        to_level, to_index = _moebius_ramp(np.array([0.0, middle, last]), visited[[0, middle, -1]])
+        if np.abs(to_index(visited) - index).max() < EXACT * steps:
+            return to_level, to_index, bool(abs(to_index(0.0) - steps) < NEAR)
     if levels[-1] == 0:
-        if steps > 2 and np.abs(moebius(visited, values, at) - index).max() < EXACT * steps:
-            half_open = bool(abs(moebius(0.0, values, at) - steps) < NEAR)
-            return (lambda i: moebius(i, at, values)), (lambda x: moebius(x, values, at)), half_open
-        at, values = rounded
-        if np.abs(moebius(visited, values, at) - index).max() <= 2 * steps / TABLE:
-            return (lambda i: moebius(i, at, values)), (lambda x: moebius(x, values, at)), True
-    falling = np.log(visited)
+        to_level, to_index = _moebius_ramp(np.array([0.0, middle, steps]), levels[[0, middle, -1]])
+        if np.abs(to_index(visited) - index).max() <= 2 * steps / TABLE:
+            return to_level, to_index, True
     return (
-        (lambda i: np.exp(np.interp(i, index, falling))),
-        (lambda x: np.interp(-np.log(x), -falling, index)),
+        lambda i: np.exp(np.interp(i, index, np.log(visited))),
+        lambda x: np.interp(-np.log(x), -np.log(visited), index),
         False,
     )
+
+
+def _even_ramp(even: Map, uneven: Map, visited: np.ndarray) -> tuple[Map, Map]:
+    """The two maps of levels that are evenly spaced after the function `even`, whose inverse is `uneven`."""
+    first, end = even(visited[[0, -1]])
+    step = (end - first) / (len(visited) - 1)
+    return (lambda i: uneven(first + step * i)), (lambda x: (even(x) - first) / step)
+
+
+def _moebius_ramp(at: np.ndarray, values: np.ndarray) -> tuple[Map, Map]:
+    """The two maps of the ramp that has `values` at the indices `at`."""
+    return (lambda i: moebius(i, at, values)), (lambda x: moebius(x, values, at))
+
+
+def _root(x: Any) -> Any:
+    return x ** (1 / RHO)
+
+
+def _power(x: Any) -> Any:
+    return x**RHO
 
 
 def moebius(x: Any, xs: np.ndarray, ys: np.ndarray) -> Any:

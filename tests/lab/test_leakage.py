@@ -16,9 +16,9 @@ from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, stretch, weights
 from unstill.lab.diagnosis_report import command, diagnosis_verdict, page
 from unstill.lab.diagnosis_run import DiagnosisRun
-from unstill.lab.leakage import measure_leakage, summarise_leakage
-from unstill.lab.one_step import NoiseLevel
+from unstill.lab.leakage import gathered, measure_latents, measure_leakage, summarise_leakage
 from unstill.lab.probe_clips import Folder, ProbeClip, World, from_world, picture_of
+from unstill.lab.probe_conditions import NoiseLevel
 from unstill.models.call_arguments import arguments
 from unstill.models.pico import PicoTransformer
 
@@ -256,3 +256,22 @@ def test_the_page_says_what_was_found(pipe, subjects):
     html = page(found, None, None, {"command": "unstill <b>"}).html()
     assert diagnosis_verdict(found)[0] in html and "unstill &lt;b&gt;" in html and html.count("<video") == 3 * 3 + 1
     assert "http://" not in html.replace("http://www.w3.org/2000/svg", "") and "https://" not in html
+
+
+def test_leakage_of_latents_alone():
+    """Without decoding: copying the image leaks as much as the image can take; a correct level is the start."""
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(1, 4, 5, 8, 8, generator=generator)
+    still = clean[:, :, :1].expand_as(clean)
+    predicted = {"image": torch.cat([still, clean]), "removed": torch.cat([torch.zeros_like(clean), clean])}
+    levels = [NoiseLevel(1.0, 0.0, 1.0), NoiseLevel(0.8, 0.2, 0.8)]
+    rows = [measure_latents(clean, still, predicted, levels)]
+    found = summarise_leakage(gathered(rows), levels, "start", name="made")
+    assert [one.value for one in found.curves["image"]["explained"]] == pytest.approx([0, 1])
+    assert [one.value for one in found.pull] == pytest.approx([1, 0])
+    assert [one.value for one in found.leak] == pytest.approx(
+        [min(1, float(still.square().sum() / (still - clean).square().sum())), 0]
+    )
+    assert found.start == 0.8 and "flow" not in found.curves["image"]
+    with pytest.raises(UnstillError, match="level 0.8 is not finite"):
+        measure_latents(clean, still, {"image": torch.cat([clean, clean * math.nan])}, levels)

@@ -7,7 +7,8 @@ from tests.pipelines import CASES, pipeline
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
 from unstill.hooks import adapter_for
-from unstill.lab.one_step import WEAKENED, one_step, unit_of, usual_levels
+from unstill.lab.one_step import one_step, unit_of, usual_levels
+from unstill.lab.probe_conditions import WEAKENED
 from unstill.noise_schedule import level_of
 
 

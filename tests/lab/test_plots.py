@@ -4,9 +4,10 @@ import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+import torch
 
 from unstill.lab.bootstrap import Interval
-from unstill.lab.plots import Point, Series, curves, differences, scatter
+from unstill.lab.plots import Point, Series, curves, curves_picture, differences, scatter
 
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -74,3 +75,12 @@ def test_points_beyond_the_range_are_drawn_at_its_edge():
 def test_a_plot_without_any_figure_is_drawn_empty():
     svg = curves([Series("a", [1, 2], [UNKNOWN, UNKNOWN], 0)], x_label="x", y_label="y")
     assert ElementTree.fromstring(svg).tag == f"{SVG}svg"
+
+
+def test_a_plot_as_pixels_shows_its_curves():
+    two = [Series("a", [1, 10], [HERE, Interval(0.9, 0.8, 1.0)], 0), Series("b", [1, 10], [HERE, HERE], 1)]
+    picture = curves_picture(two, x_label="noise", y_label="motion", log_x=True, y_range=(0, 1.05), dpi=72)
+    assert picture.dtype == torch.uint8 and picture.shape == (3, 252, 388)
+    for colour in ("#1b6ca8", "#d1571b"):
+        wanted = torch.tensor([int(colour[i : i + 2], 16) for i in (1, 3, 5)])[:, None, None]
+        assert int((picture.int() - wanted).abs().sum(0).min()) < 12

@@ -13,7 +13,7 @@ from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
 from unstill.methods.base import Target, check_method
 from unstill.methods.early_start import EarlyStart
-from unstill.methods.noise_rectification import NoiseRectification, frame_weights, rectify, rectify_video
+from unstill.methods.noise_rectification import NoiseRectification, frame_weights, rectify, rectify_video, rectify_x0
 
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "methods" / "noise_rectification.safetensors"
@@ -258,3 +258,19 @@ def test_without_an_image():
     target = Target("AnimateDiffPipeline", None, 1, False, False, 0)
     with pytest.raises(UnstillError, match="AnimateDiffPipeline has none; give it with apply"):
         check_method(NoiseRectification(), (), target)
+
+
+@pytest.mark.parametrize("alpha,sigma", [(0.3, 0.7), (1.0, 20.0), (0.0, 1.0)])
+def test_equation_8_of_a_predicted_x0(alpha, sigma):
+    """In terms of the noise where the sample holds a signal, and exact for frame 0, which is the image."""
+    draw = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 3, 1, 4, 4, generator=draw, dtype=torch.float64)
+    noise, x0 = torch.randn(2, 2, 3, 5, 4, 4, generator=draw, dtype=torch.float64)
+    sample, weights = alpha * image + sigma * noise, frame_weights(5)
+    made = rectify_x0(x0, sample, noise, image, weights, alpha, sigma)
+    torch.testing.assert_close(made, rectify_video(x0, image, weights), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(made[:, :, :1], image)
+    other = noise.flip(0)  # not the noise of the sample: only the form in terms of the noise holds
+    if alpha:
+        by_hand = (sample - sigma * rectify((sample - alpha * x0) / sigma, other, weights)) / alpha
+        torch.testing.assert_close(rectify_x0(x0, sample, other, image, weights, alpha, sigma), by_hand)

@@ -18,7 +18,7 @@ from unstill.lab.leakage import summarise_leakage as diagnosed
 from unstill.lab.method_grid import PLAIN as PLAIN_SETTING
 from unstill.lab.method_grid import expand
 from unstill.lab.motion_response import summarise_response
-from unstill.lab.one_step import NoiseLevel
+from unstill.lab.probe_conditions import NoiseLevel
 from unstill.lab.sweeps import SWEEPS
 
 

@@ -27,8 +27,9 @@ from unstill.forward_process import ForwardProcess
 from unstill.lab.html_report import Film
 from unstill.lab.leakage import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise_leakage
 from unstill.lab.motion_response import LEVELS, Response, motion_of, summarise_response
-from unstill.lab.one_step import ImageCondition, NoiseLevel, unit_of
+from unstill.lab.one_step import unit_of
 from unstill.lab.probe_clips import ProbeClip, ProbeClips
+from unstill.lab.probe_conditions import ImageCondition, NoiseLevel
 from unstill.lab.work_queue import WorkQueue
 from unstill.methods.base import Method
 from unstill.models.call_arguments import generate

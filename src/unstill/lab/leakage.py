@@ -30,12 +30,11 @@ from torch import Tensor
 
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
-from unstill.hooks import adapter_for
 from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
 from unstill.lab.html_report import Film, film
-from unstill.lab.one_step import ImageCondition, NoiseLevel, Unit, has_image, one_step, unit_of
 from unstill.lab.probe_clips import ProbeClip, flow_of, picture_of
+from unstill.lab.probe_conditions import ImageCondition, NoiseLevel, Unit
 from unstill.methods.base import Method
 
 
@@ -142,6 +141,8 @@ def measure_leakage(
     Raises:
         UnstillError: as `one_step`, and without any clip.
     """
+    from unstill.lab.one_step import unit_of
+
     rows: list[Measurements] = []
     visited: tuple[NoiseLevel, ...] = ()
     shown: dict[str, list[Film]] = {}
@@ -187,6 +188,10 @@ def probe_clip(
     seed: int,
 ) -> Probed:
     """Predicts one clip at all levels and measures it; arguments as of `measure_leakage`."""
+    # Here, because they import diffusers; what a model's predictions mean needs no pipeline (ComfyUI nodes).
+    from unstill.hooks import adapter_for
+    from unstill.lab.one_step import has_image, one_step
+
     adapter = adapter_for(pipe)
     usable = [c for c in conditions if c == "image" or (has_image(pipe) and (c == "removed" or adapter.denoisers))]
     clean = adapter.encode_video(pipe, subject.video)
@@ -196,13 +201,6 @@ def probe_clip(
     arguments = call(subject, picture_of(subject))
     made = {c: one_step(pipe, arguments, clean, noise, levels, methods=methods, condition=c) for c in usable}
     seen = made["image"]
-    for one in made.values():
-        for level, x0 in zip(one.levels, one.x0, strict=True):
-            if not x0.isfinite().all():
-                raise UnstillError(
-                    f"The model's prediction at level {level.value:g} is not finite; load it in float32, or leave "
-                    "that level out."
-                )
     predicted: dict[str, Tensor] = {name: one.x0 for name, one in made.items()}
     held = clean.shape[2] - seen.x0.shape[2]
     clean, still, head = clean[:, :, held:].cpu(), still[:, :, held:].cpu(), clean[:, :, :held].cpu()
@@ -216,27 +214,52 @@ def probe_clip(
 
     # The clip after the autoencoder, whose losses are not the denoiser's.
     truth = decode(clean[0])
-    records: Measurements = {
-        "truth": {
-            "flow": np.array([flow_of(truth)]),
-            "moved": _energy(still - clean),
-            # The energy of a still video of the image: what a model that copies the image predicts.
-            "image": _energy(still),
-        }
-    }
+    records = measure_latents(clean, still, predicted, seen.levels)
+    records["truth"]["flow"] = np.array([flow_of(truth)])
     videos: dict[str, list[Tensor]] = {"truth": [truth]}
     for source, x0 in predicted.items():
         videos[source] = [decode(one) for one in x0]
-        records[source] = {
-            "error": _energy(x0 - clean),
+        records[source] |= {
             "flow": np.array([flow_of(video) for video in videos[source]]),
             "first": np.array([float((video[0] - truth[0]).square().mean()) for video in videos[source]]),
         }
     if subject.others is not None:
         records["reference"]["truth"] = np.array([share for _, share in best])
-    if "removed" in predicted:
-        records["removed"]["change"] = _energy(predicted["image"] - predicted["removed"])
     return Probed(seen.levels, records, videos)
+
+
+def measure_latents(
+    clean: Tensor, still: Tensor, predicted: dict[str, Tensor], levels: Sequence[NoiseLevel]
+) -> Measurements:
+    """
+    What one-step predictions of one clip measure without being decoded.
+
+    Args:
+        clean: latents of the clip, `(1, C, F, h, w)`.
+        still: latents of a static clip of its first frame, same shape.
+        predicted: by source (`"image"`, `"removed"`, ...) the predictions, `(levels, C, F, h, w)`.
+        levels: of the predictions.
+
+    Returns:
+        Of the truth `moved` and `image`, energies `(1,)`; of each source `error`, and of `"removed"` the `change`,
+        `(levels,)`.
+
+    Raises:
+        UnstillError: predictions with NaN or infinity.
+    """
+    for x0 in predicted.values():
+        for level, one in zip(levels, x0, strict=True):
+            if not one.isfinite().all():
+                raise UnstillError(
+                    f"The model's prediction at level {level.value:g} is not finite; load it in float32, or leave "
+                    "that level out."
+                )
+    # The energy of a static video of the image: what a model that copies the image predicts.
+    measured: Measurements = {"truth": {"moved": _energy(still - clean), "image": _energy(still)}}
+    measured |= {source: {"error": _energy(x0 - clean)} for source, x0 in predicted.items()}
+    if "removed" in predicted:
+        measured["removed"]["change"] = _energy(predicted["image"] - predicted["removed"])
+    return measured
 
 
 def _best(noisy: Tensor, others: Tensor, level: NoiseLevel) -> tuple[Tensor, float]:
@@ -266,26 +289,26 @@ def summarise_leakage(
     Computes the quantities of a `Diagnosis` with bootstrap intervals over clips.
 
     They are ratios of sums over clips: clips with much motion weigh more, and no clip is divided by its own motion,
-    which may be small.
+    which may be small. `flow` and `first_frame` are left out where predictions were not decoded (`measure_latents`).
     """
     truth = records["truth"]
-    clips = len(truth["flow"])
+    clips = len(truth["moved"])
     w = weights(clips)  # (1 + R, clips)
-    moved, flow = w @ truth["moved"], w @ truth["flow"]
+    moved = w @ truth["moved"]
     explained, flows, curves = {}, {}, {}
     for source, found in records.items():
         if source == "truth":
             continue
         explained[source] = 1 - (w @ found["error"]) / moved
-        flows[source] = w @ found["flow"] / flow
-        curves[source] = {
-            "explained": _intervals(explained[source], clips, (-np.inf, 1)),
-            "flow": _intervals(flows[source], clips, (0, np.inf)),
-            "first_frame": _intervals(np.sqrt(w @ found["first"] / clips), clips, (0, np.inf)),
-        }
+        curves[source] = {"explained": _intervals(explained[source], clips, (-np.inf, 1))}
+        if "flow" in found:
+            flows[source] = w @ found["flow"] / (w @ truth["flow"])
+            curves[source]["flow"] = _intervals(flows[source], clips, (0, np.inf))
+            curves[source]["first_frame"] = _intervals(np.sqrt(w @ found["first"] / clips), clips, (0, np.inf))
     falls = {
-        name: Interval.of(draws[:, -1] - draws[:, 0], clips)
-        for name, draws in (("flow", flows["image"]), ("explained", explained["image"]))
+        name: Interval.of(draws["image"][:, -1] - draws["image"][:, 0], clips)
+        for name, draws in (("flow", flows), ("explained", explained))
+        if draws
     }
     if "reference" in records:
         curves["reference"]["truth"] = _intervals(w @ records["reference"]["truth"] / clips, clips, (0, 1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,23 +19,9 @@ from torch import Tensor
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
 from unstill.hooks import adapter_for, apply
+from unstill.lab.probe_conditions import ImageCondition, NoiseLevel, Unit, weaken
 from unstill.methods.base import Method, NextSample, Run, Target
 from unstill.noise_schedule import Grid, level_of
-
-
-Unit = Literal["start", "sigma"]
-ImageCondition = Literal["image", "weakened", "removed"]
-WEAKENED = 0.25
-"""Deviation of the noise on a weakened image, as a share of that of the image latents."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoiseLevel:
-    """A noise level: its value as methods take it (`start=` or `sigma=`), and the scheduler's alpha and sigma."""
-
-    value: float
-    alpha: float
-    sigma: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +105,7 @@ def one_step(
         if condition == "removed":
             call = {**call, "image": Image.new("RGB", call["image"].size, (128, 128, 128))}
         if adapter.denoisers:
-            changed = (RemovedImage() if condition == "removed" else _Weakened(share=WEAKENED),)
+            changed = (RemovedImage() if condition == "removed" else _Weakened(),)
     steps = max(len(levels), 4)  # some schedulers cannot space fewer
     call = {
         **call,
@@ -196,12 +182,5 @@ class RemovedImage(Method):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Weakened(Method):
-    share: float
-
     def on_condition(self, run: Run, image_latents: Tensor) -> Tensor:
-        noise = run.state_of(self)
-        if noise is None:  # drawn once, so that the image is the same at all levels
-            noise = torch.randn(image_latents.shape, generator=torch.Generator().manual_seed(0))
-            noise = noise.to(image_latents) * self.share * image_latents.std()
-            run.set_state(self, noise)
-        return image_latents + noise
+        return weaken(image_latents)

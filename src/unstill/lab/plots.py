@@ -17,6 +17,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from unstill.lab.bootstrap import Interval
 from unstill.lab.interval_text import between, number
 
@@ -108,35 +112,64 @@ def curves(
         mark: an x to point out by a dashed vertical line.
     """
     with _figure() as (figure, axes, tips):
-        low, high = y_range or (-math.inf, math.inf)
-        for height in lines:
-            axes.axhline(height, color=_light("soft"), linewidth=0.8, zorder=1)
-        if mark is not None:
-            axes.axvline(mark, color=_light("accent"), linewidth=1.2, linestyle=(0, (3, 3)), zorder=1)
-        handles = []
-        for one in series:
-            colour = _light(str(one.colour))
-            known = [(x, y) for x, y in zip(one.x, one.y, strict=True) if y.known and y.high > y.low]
-            if known:
-                ends = [[min(max(end, low), high) for end in (y.low, y.high)] for _, y in known]
-                lower, upper = ([end[i] for end in ends] for i in (0, 1))
-                axes.fill_between([x for x, _ in known], lower, upper, color=colour, alpha=0.14, linewidth=0, zorder=2)
-            finite = [(x, y) for x, y in zip(one.x, one.y, strict=True) if math.isfinite(y.value)]
-            xs, ys = [x for x, _ in finite], [min(max(y.value, low), high) for _, y in finite]
-            style = (0, (5, 3)) if one.dashed else "solid"
-            handles += axes.plot(xs, ys, color=colour, linewidth=1.8, linestyle=style, zorder=3, clip_on=False)
-            for x, at, (_, y) in zip(xs, ys, finite, strict=True) if one.dots else ():
-                tip = tips.add(f"{one.name}, {number(x)}: {between(y)}")
-                axes.plot([x], [at], "o", color=colour, markersize=4.5, zorder=4, gid=tip, clip_on=False)
-        if log_x:
-            _log_axis(axes, [x for one in series for x in one.x])
-        if y_range is not None:
-            axes.set_ylim(*y_range)
-        if not any(math.isfinite(y.value) for one in series for y in one.y):
-            axes.set_ylim(0, 1)
-        if len(series) > 1:
-            _legend(figure, handles, [one.name for one in series])
+        _draw_curves(figure, axes, tips, series, log_x=log_x, y_range=y_range, lines=lines, mark=mark)
         return _svg(figure, axes, tips, x_label, y_label, f"{y_label} against {x_label}")
+
+
+def curves_picture(series: Sequence[Series], *, x_label: str, y_label: str, dpi: int = 144, **options: Any) -> Tensor:
+    """The same plot as pixels, uint8 `(3, H, W)`, for programs that show no SVG; `options` as of `curves`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    drawn: dict[str, Any] = {"log_x": False, "y_range": None, "lines": (), "mark": None, **options}
+    with _figure() as (figure, axes, tips):
+        _draw_curves(figure, axes, tips, series, **drawn)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)
+
+
+def _draw_curves(
+    figure: Figure,
+    axes: Axes,
+    tips: _Tips,
+    series: Sequence[Series],
+    *,
+    log_x: bool,
+    y_range: tuple[float, float] | None,
+    lines: Sequence[float],
+    mark: float | None,
+) -> None:
+    low, high = y_range or (-math.inf, math.inf)
+    for height in lines:
+        axes.axhline(height, color=_light("soft"), linewidth=0.8, zorder=1)
+    if mark is not None:
+        axes.axvline(mark, color=_light("accent"), linewidth=1.2, linestyle=(0, (3, 3)), zorder=1)
+    handles = []
+    for one in series:
+        colour = _light(str(one.colour))
+        known = [(x, y) for x, y in zip(one.x, one.y, strict=True) if y.known and y.high > y.low]
+        if known:
+            ends = [[min(max(end, low), high) for end in (y.low, y.high)] for _, y in known]
+            lower, upper = ([end[i] for end in ends] for i in (0, 1))
+            axes.fill_between([x for x, _ in known], lower, upper, color=colour, alpha=0.14, linewidth=0, zorder=2)
+        finite = [(x, y) for x, y in zip(one.x, one.y, strict=True) if math.isfinite(y.value)]
+        xs, ys = [x for x, _ in finite], [min(max(y.value, low), high) for _, y in finite]
+        style = (0, (5, 3)) if one.dashed else "solid"
+        handles += axes.plot(xs, ys, color=colour, linewidth=1.8, linestyle=style, zorder=3, clip_on=False)
+        for x, at, (_, y) in zip(xs, ys, finite, strict=True) if one.dots else ():
+            tip = tips.add(f"{one.name}, {number(x)}: {between(y)}")
+            axes.plot([x], [at], "o", color=colour, markersize=4.5, zorder=4, gid=tip, clip_on=False)
+    if log_x:
+        _log_axis(axes, [x for one in series for x in one.x])
+    if y_range is not None:
+        axes.set_ylim(*y_range)
+    if not any(math.isfinite(y.value) for one in series for y in one.y):
+        axes.set_ylim(0, 1)
+    if len(series) > 1:
+        _legend(figure, handles, [one.name for one in series])
 
 
 def scatter(points: Sequence[Point], *, x_label: str, y_label: str) -> str:

@@ -11,8 +11,9 @@ from unstill.data.sources import Sample, Source, open_source
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
 from unstill.lab.leakage import measure_leakage
-from unstill.lab.one_step import ImageCondition, has_image, usual_levels
+from unstill.lab.one_step import has_image, usual_levels
 from unstill.lab.probe_clips import ProbeClip, flow_of, motion_argument, picture_of
+from unstill.lab.probe_conditions import ImageCondition
 from unstill.models.call_arguments import arguments, generate, parameters
 from unstill.training.recipe import Recipe
 from unstill.training.setup import usual_clip
