@@ -50,7 +50,7 @@ def test_sampling_is_the_solver_on_the_preconditioned_network(pipe, image, solve
     own = pipe.scheduler
     pipe.scheduler = euler_scheduler() if solver == "Euler" else own
     try:
-        result = run(pipe, image, output_type="latent", motion=0.36)
+        result = run(pipe, image, output_type="latent", motion=0.36, motion_guidance_scale=1.0)
     finally:
         pipe.scheduler = own
     ramp = torch.linspace(0, 1, 3, dtype=torch.float64)
@@ -80,7 +80,7 @@ def test_one_set_of_weights_serves_both_frameworks(pipe, image):
     try:
         run(pipe, image, num_inference_steps=1)
         pipe.scheduler = vp_scheduler()
-        run(pipe, image, num_inference_steps=1)
+        run(pipe, image, num_inference_steps=1, motion_guidance_scale=1.0)
     finally:
         hook.remove()
         pipe.scheduler = plain
@@ -122,6 +122,33 @@ def test_a_prompt_is_guided_unless_it_is_said_otherwise(pipe, image):
         assert pipe.guidance_scale == 2 and torch.equal(default, run(pipe, source, guidance_scale=2.0, **told))
         assert not torch.equal(default, run(pipe, source, guidance_scale=1.0, **told))
     assert torch.equal(run(pipe, image), run(pipe, image, guidance_scale=1.0)) and pipe.guidance_scale == 1
+
+
+def test_the_motion_level_is_guided_where_motion_is_decided(pipe, image):
+    """v(unspecified) + scale * (v(level) - v(unspecified)), at sigma 4 to 60; two calls of the network there."""
+    network, seen = pipe.transformer, []
+
+    def forward(sample, label, words, ids, return_dict):
+        seen.append((math.exp(4 * label), ids[0, 1].item()))
+        return (ids[0, 1].expand(sample[:, :, :12].shape) / 255,)
+
+    outputs = []
+    step, network.forward = pipe.scheduler.step, forward
+    pipe.scheduler.step = lambda output, *args: (outputs.append(output.flatten()[0].item()), step(output, *args))[1]
+    try:
+        run(pipe, image, num_inference_steps=6, motion=0.64, motion_guidance_scale=3.0)
+        levels = dict.fromkeys(sigma for sigma, _ in seen)
+        inside = [4 <= sigma <= 60 for sigma in levels]
+        assert inside == [False, False, True, False, False, False]
+        assert [told for _, told in seen] == [one for guided in inside for one in ([80, 255] if guided else [80])]
+        expected = [1 + 3 * (80 / 255 - 1) if guided else 80 / 255 for guided in inside]
+        assert outputs == pytest.approx(expected)
+        for off in ({"motion": None}, {"motion_guidance_scale": 1.0}, {"num_frames": 1, "prompt": "a red ring"}):
+            seen.clear()
+            run(pipe, image, num_inference_steps=6, **off)
+            assert len(seen) == 6
+    finally:
+        del network.forward, pipe.scheduler.step
 
 
 def test_noise_on_the_image_is_told_and_only_where_there_is_an_image(pipe, image):

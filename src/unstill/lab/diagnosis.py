@@ -19,7 +19,7 @@ from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.leakage import SHARE, Diagnosis
 from unstill.lab.motion_response import Response, takes_motion
 from unstill.lab.one_step import usual_levels
-from unstill.lab.probe_clips import Folder, ProbeClips, World, motion_argument, picture_of
+from unstill.lab.probe_clips import Folder, ProbeClip, ProbeClips, World, motion_argument, picture_of
 from unstill.lab.provenance import versions
 from unstill.methods.base import Method
 from unstill.methods.parsing import parse_method
@@ -151,6 +151,11 @@ def diagnose(
         image = picture if takes_image else None
         return arguments(type(pipe), image=image, prompt=prompt, motion=motion, frames=length, steps=steps, size=shape)
 
+    def probe_call(subject: ProbeClip, picture: Image.Image) -> dict[str, Any]:
+        # With motion guidance a prediction is no longer an estimate of the mean of the clean clip, as Eq. 4 has it.
+        unguided = {"motion_guidance_scale": 1.0} if "motion_guidance_scale" in parameters(type(pipe)) else {}
+        return call(picture, motion_argument(pipe, subject)) | unguided
+
     def probe_clips(n: int, others: int = 0) -> ProbeClips:
         if clips is None:
             return World(count=n, frames=length, size=shape, seed=seed, others=others)
@@ -164,7 +169,7 @@ def diagnose(
         decides={"weights": model_fingerprint(model), "methods": described, "prompt": prompt, "versions": used},
         pipe=pipe,
         subjects=probe_clips(count, candidates),
-        call=lambda subject, picture: call(picture, motion_argument(pipe, subject)),
+        call=probe_call,
         levels=tuple(levels) if levels is not None else usual_levels(pipe),
         name=model,
         methods=acting,
