@@ -62,7 +62,7 @@ def prepare(data: Path) -> None:
     tiny = pipelines.pico()
     tiny.save_pretrained(data / "pico")
     (data / "recipe.yaml").write_text(
-        f"model: {data / 'pico'}\ncondition: {{maximum: 1.0, tell: true}}\n"
+        f"model: {data / 'pico'}\ncondition: {{maximum: 1.0, condition_on_level: true}}\n"
         "data: {videos: world, frames: 2, clips: 8, workers: 0}\n"
         "train: {steps: 40, batch: 2}\nsave: {every: 5}\nvalidate: {every: 10, videos: 1, clips: 1, steps: 2}\n"
     )

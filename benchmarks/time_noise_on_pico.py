@@ -41,12 +41,12 @@ NAIVE = "none"
 TIME_NOISE = "TimeNoise(maximum=1)"
 ARMS: dict[str, dict[str, Any]] = {
     NAIVE: {"method": "none"},
-    TIME_NOISE: {"maximum": 1.0, "tell": True},
-    "TimeNoise(maximum=4)": {"maximum": 4.0, "tell": True},
-    "TimeNoise(maximum=1, exponent=1)": {"maximum": 1.0, "exponent": 1.0, "tell": True},
+    TIME_NOISE: {"maximum": 1.0, "condition_on_level": True},
+    "TimeNoise(maximum=4)": {"maximum": 4.0, "condition_on_level": True},
+    "TimeNoise(maximum=1, exponent=1)": {"maximum": 1.0, "exponent": 1.0, "condition_on_level": True},
     "TimeNoise(maximum=1), level not told": {"maximum": 1.0},
-    "constant noise(maximum=1)": {"method": "constant", "maximum": 1.0, "tell": True},
-    "conditioning augmentation": {"method": "conditioning-augmentation", "tell": True},
+    "constant noise(maximum=1)": {"method": "constant", "maximum": 1.0, "condition_on_level": True},
+    "conditioning augmentation": {"method": "conditioning-augmentation", "condition_on_level": True},
 }
 
 

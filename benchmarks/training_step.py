@@ -34,7 +34,7 @@ def recipe(videos: str, steps: int, batch: int, **data: Any) -> Recipe:
         {
             "model": "pico",
             "data": {"videos": videos, "fps": 8, **data},
-            "condition": {"maximum": 1.0, "tell": True},
+            "condition": {"maximum": 1.0, "condition_on_level": True},
             "train": {"steps": steps, "batch": batch, "learning_rate": 1e-4},
             "save": {"every": 10**6},
         }
@@ -55,7 +55,7 @@ def bare(steps: int, batch: int) -> float:
         "motion": torch.full((batch,), 50.0),
     }
     nothing = {"text": torch.zeros(12, 32)}
-    plan = plan_of("pico", parameters={"maximum": 1.0}, tell=True)
+    plan = plan_of("pico", parameters={"maximum": 1.0}, condition_on_level=True)
     objective = Objective(family, schedule_of(ForwardProcess.of(pipe.scheduler)), plan, ConditionDropout(), nothing)
     network = pipe.transformer.train()
     began = 0.0

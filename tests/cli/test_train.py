@@ -42,7 +42,7 @@ def test_recipes_are_listed_and_printed(unstill: Run) -> None:
         (["svd-time-noise", "--set", "train.step=3"], "train.step is not a key of train; did you mean steps?"),
         (["svd-time-noise", "--set", "train.steps"], "--set takes key=value"),
         (["svd-time-noise", "--set", "data.stride=[1"], "--set 'data.stride' is not YAML (line 1)"),
-        (["pico", "--videos", "x"], "pico is made from nothing"),
+        (["pico", "--videos", "x"], "pico is trained on its own synthetic clips"),
         (["pico:stepz=3"], "pico has no parameter 'stepz'"),
         (["pico:size=63"], "pico: size is 63: input should be a multiple of 16"),
         (["pico:clips=0"], "pico: clips is 0: input should be greater than or equal to 1"),

@@ -31,7 +31,7 @@ def make(pico: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
         content: dict[str, Any] = {
             "model": str(pico),
             "data": {"videos": "world", "frames": 2, "clips": 12, "workers": 0, "cache_folder": str(cache)},
-            "condition": {"maximum": 1.0, "tell": True},
+            "condition": {"maximum": 1.0, "condition_on_level": True},
             "train": {"steps": 8, "batch": 4, "learning_rate": 1e-3, "ema": 0.9},
             "save": {"every": 2, "keep": 2},
         }

@@ -53,7 +53,7 @@ def test_replaced_tokens_are_noise_or_untouched() -> None:
 
 def test_presets_are_the_papers_and_the_released_ones() -> None:
     svd = plan_of("svd", preset="released")
-    assert svd.latents == TimeNoise(maximum=15.0, noise_shape="clip") and svd.tell and svd.tokens is None
+    assert svd.latents == TimeNoise(maximum=15.0, noise_shape="clip") and svd.condition_on_level and svd.tokens is None
     released = plan_of("dynamicrafter", preset="released")
     assert released.latents == TimeNoise(noise_shape="element") and released.tokens == Replaced(probability=0.95)
     paper = plan_of("videocrafter", preset="paper")
@@ -63,9 +63,9 @@ def test_presets_are_the_papers_and_the_released_ones() -> None:
 
 
 def test_a_method_with_parameters() -> None:
-    plan = plan_of("dynamicrafter", parameters={"maximum": 2.0}, on="both", tell=True)
+    plan = plan_of("dynamicrafter", parameters={"maximum": 2.0}, on="both", condition_on_level=True)
     assert plan.latents == TimeNoise(maximum=2.0) and plan.tokens == TimeNoise(maximum=2.0, noise_shape="element")
-    assert plan.tell
+    assert plan.condition_on_level
     assert plan_of("svd", "none").latents == Clean()
     assert plan_of("svd", "conditioning-augmentation", on="tokens").tokens == ConditioningAugmentation(
         noise_shape="element"

@@ -173,7 +173,7 @@ def test_pico_is_told_of_noise_in_its_own_unit() -> None:
     family = training_for(pipe)
     given = batch_of([Encoder(pipe, family)(clip, generator_for(i)) for i in range(2)], "cpu")
     nothing = family.dropped(pipe, {k: v[0] for k, v in given.items()})
-    plan = Plan(latents=ConstantNoise(maximum=0.5, exponent=0.0), tell=True)
+    plan = Plan(latents=ConstantNoise(maximum=0.5, exponent=0.0), condition_on_level=True)
     schedule = schedule_of(ForwardProcess.of(pipe.scheduler))
     told = {}
     for withheld in (0.0, 1.0):
@@ -206,7 +206,7 @@ def test_gradients_reach_the_network_through_noised_conditions(opened: tuple[Any
 
 def _noisy() -> Plan:
     image, tokens = (ConstantNoise(maximum=5.0, exponent=0.0, noise_shape=shape) for shape in ("frame", "element"))
-    return Plan(latents=image, tokens=tokens, tell=True)
+    return Plan(latents=image, tokens=tokens, condition_on_level=True)
 
 
 def test_what_is_withheld(opened: tuple[Any, TrainingRole, Sample]) -> None:

@@ -181,10 +181,10 @@ def test_conditioning_augmentation_on_the_models_own_schedule(kind: str) -> None
     plan = plan_of(
         "svd", "conditioning-augmentation", parameters={"maximum": 0.8}, process=ForwardProcess.of(scheduler)
     )
-    assert isinstance(plan.latents, OwnSchedule) and plan.tell  # told to a network that has an input for it
+    assert isinstance(plan.latents, OwnSchedule) and plan.condition_on_level
     check_condition(plan.latents, image, wide(alpha) * image + wide(sigma) * noise, sigma)
-    plain = plan_of("svd", "conditioning-augmentation", tell=False)
-    assert plain.latents == ConditioningAugmentation() and not plain.tell
+    plain = plan_of("svd", "conditioning-augmentation", condition_on_level=False)
+    assert plain.latents == ConditioningAugmentation() and not plain.condition_on_level
 
 
 def test_what_is_dropped_and_how_often() -> None:

@@ -195,7 +195,7 @@ def test_a_signal_stops_after_a_checkpoint(tmp_path: Path, number: int) -> None:
         if (phase, done) == ("denoiser", 2):
             os.kill(os.getpid(), number)
 
-    with pytest.raises(KeyboardInterrupt, match="Stopped after 3 steps of the denoiser, which are kept"):
+    with pytest.raises(KeyboardInterrupt, match="Stopped after 3 steps of the denoiser, which are saved"):
         train(tmp_path, RECIPE, report, checkpoint_every=100)
     assert [path.name for path in (tmp_path / "denoiser" / "checkpoints").iterdir()] == ["0000003"]
 
@@ -261,7 +261,7 @@ def test_damaged_files_are_named(whole: Path, tmp_path: Path) -> None:
         good = load_file(file)
         first = next(key for key, value in good.items() if value.is_floating_point())
         file.write_bytes(file.read_bytes()[:-100])
-        with pytest.raises(UnstillError, match=f"{file.name} is damaged .*; delete it, and it is made again"):
+        with pytest.raises(UnstillError, match=f"{file.name} is damaged .*; delete it, and the same command"):
             train(out, RECIPE, silent)
         save_file({**good, first: good[first] * float("nan")}, file)
         with pytest.raises(UnstillError, match=f"{first} holds NaN or infinity"):

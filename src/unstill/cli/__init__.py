@@ -1,7 +1,7 @@
-"""The command line: one tool, verbs. It parses, calls and prints; importing it costs typer and rich, nothing heavier.
+"""The command line: parses, calls the library and prints. Importing it imports only typer and rich.
 
-Exit codes: 0 done; 2 the user's mistake or the machine's limit, one sentence on standard error; 130 stopped by Ctrl-C;
-143 stopped by SIGTERM, which leads to the same cleaning up.
+Exit codes: 0 success; 2 an error of the input or a limit of the machine, one sentence on standard error; 130 Ctrl-C;
+143 SIGTERM, with the same cleaning up.
 """
 
 import errno
@@ -34,7 +34,7 @@ DISK_FULL = "The disk is full: free some space, or write somewhere else with --o
 
 
 class Verbs(TyperGroup):
-    """Turns what a person can act on into one sentence; everything else is a bug and keeps its traceback."""
+    """Prints errors that a user can act on as one sentence; all others are bugs and keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -80,7 +80,7 @@ def _unparsed(error: Any) -> str:
 
 
 def _limit(error: Exception) -> str:
-    """What libraries say in errors of their own for a machine that is too small; nothing for any other error."""
+    """The message for a lack of memory or disk space; empty for any other error."""
     if lacks_memory(error):
         return "Not enough memory: take a smaller --size, fewer --frames, or --offload."
     from unstill.data.files import is_disk_full

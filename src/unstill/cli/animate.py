@@ -85,7 +85,7 @@ def animate(
     from unstill.animation_request import methods_for
     from unstill.cli import output
     from unstill.cli.options import parse_size
-    from unstill.cli.progress import Report
+    from unstill.cli.progress import ProgressBars
     from unstill.data.images import open_picture
     from unstill.data.output_paths import check_video_name
     from unstill.models import registry
@@ -97,7 +97,7 @@ def animate(
         open_picture(image).close()
     shape = None if size is None else parse_size(size)
     bars = sys.stderr.isatty() and not as_json
-    output.hush(bars)
+    output.silence_libraries(bars)
     import unstill
     from unstill.text_to_video.prompt_video import COUNT, CandidateOptions
 
@@ -110,7 +110,7 @@ def animate(
             early=early,
             text_to_image=text_to_image,
         )
-    with Report(quiet=not bars) as progress:
+    with ProgressBars(quiet=not bars) as progress:
         animation = unstill.animate(
             image,
             prompt=prompt,

@@ -45,7 +45,7 @@ def app(
     from unstill.app.hosts import is_loopback
     from unstill.app.server import serve
     from unstill.app.users import users_of
-    from unstill.cli.output import hush
+    from unstill.cli.output import silence_libraries
 
     def ready(address: str) -> None:
         typer.echo(f"unstill is at {address} (Ctrl-C ends it).", err=True)
@@ -54,7 +54,7 @@ def app(
 
             webbrowser.open(address)
 
-    hush()
+    silence_libraries()
     users = users_of(auth) if auth is not None else {}
     if not users and not is_loopback(host):
         typer.echo(

@@ -52,7 +52,7 @@ def compare(
     from unstill.cli import output
     from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_method, wanted_size
-    from unstill.cli.progress import Report
+    from unstill.cli.progress import ProgressBars
     from unstill.data.output_paths import check_writable
     from unstill.errors import UnstillError
     from unstill.lab.method_grid import expand, split
@@ -65,7 +65,7 @@ def compare(
         return
     if not (sweep or method):
         raise UnstillError("Say what to compare, for example --method 'early-start:sigma=50|20', or --sweep list.")
-    # Whatever can be refused is refused before anything is written or loaded.
+    # All arguments are checked before anything is written or loaded.
     if sweep:
         sweep_named(sweep)
     names = model or ["pico"]
@@ -76,37 +76,34 @@ def compare(
                 parse_method(one, defaults_of(name))
     motions = _motions(motion) if motion else None
     check_writable(out / "manifest.json")
-    output.hush()
+    output.silence_libraries()
     rank, processes = rank_and_count()
     made = output.provenance()
 
     import unstill
 
-    try:
-        with Report(quiet=as_json or rank > 0) as report:
-            result = unstill.compare(
-                method or (),
-                sweep=sweep,
-                model=names,
-                images=images,
-                count=count,
-                seeds=seeds,
-                seed=seed,
-                motion=motions,
-                prompt=prompt,
-                steps=steps,
-                frames=frames,
-                size=next(iter(sizes.values())),
-                out=out,
-                device=device,
-                offload=offload,
-                command=made["command"],
-                rank=rank,
-                processes=processes,
-                progress=functools.partial(report, "videos"),
-            )
-    except KeyboardInterrupt as stop:
-        raise type(stop)("Stopped; the same command continues from here.") from None
+    with output.resumable(), ProgressBars(quiet=as_json or rank > 0) as report:
+        result = unstill.compare(
+            method or (),
+            sweep=sweep,
+            model=names,
+            images=images,
+            count=count,
+            seeds=seeds,
+            seed=seed,
+            motion=motions,
+            prompt=prompt,
+            steps=steps,
+            frames=frames,
+            size=next(iter(sizes.values())),
+            out=out,
+            device=device,
+            offload=offload,
+            command=made["command"],
+            rank=rank,
+            processes=processes,
+            progress=functools.partial(report, "videos"),
+        )
     if result is None:
         return
     if as_json:

@@ -38,7 +38,7 @@ def convert(
     from unstill.cli import output
     from unstill.data.output_paths import check_writable
 
-    output.hush()
+    output.silence_libraries()
     import torch
 
     from unstill.families.registry import MODELS

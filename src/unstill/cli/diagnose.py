@@ -53,13 +53,13 @@ def diagnose(
     from unstill.cli import output
     from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_method, parse_numbers, wanted_size
-    from unstill.cli.progress import Report
+    from unstill.cli.progress import ProgressBars
     from unstill.data.clips import video_files
     from unstill.data.output_paths import check_file
     from unstill.errors import UnstillError
     from unstill.models.registry import defaults_of
 
-    # Whatever can be refused is refused before anything is written or loaded.
+    # All arguments are checked before anything is written or loaded.
     wanted = wanted_size(size, model)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UnstillError(f"--out {out}: the report is a web page; name it .html.")
@@ -69,37 +69,34 @@ def diagnose(
     methods = tuple(parse_method(text, defaults) for text in method or ())
     asked = None if levels is None else parse_numbers(levels, "--levels")
     check_file(out)
-    output.hush()
+    output.silence_libraries()
     rank, processes = rank_and_count()
     made = output.provenance()
 
     import unstill
 
-    try:
-        with Report(quiet=as_json or rank > 0) as report:
-            result = unstill.diagnose(
-                model,
-                clips=clips,
-                count=count,
-                levels=asked,
-                methods=methods,
-                share=share,
-                prompt=prompt,
-                response=response,
-                frames=frames,
-                fps=fps,
-                size=wanted,
-                seed=seed,
-                out=out,
-                device=device,
-                offload=offload,
-                command=made["command"],
-                rank=rank,
-                processes=processes,
-                progress=functools.partial(report, "clips and videos"),
-            )
-    except KeyboardInterrupt as stop:
-        raise type(stop)("Stopped; the same command continues from here.") from None
+    with output.resumable(), ProgressBars(quiet=as_json or rank > 0) as report:
+        result = unstill.diagnose(
+            model,
+            clips=clips,
+            count=count,
+            levels=asked,
+            methods=methods,
+            share=share,
+            prompt=prompt,
+            response=response,
+            frames=frames,
+            fps=fps,
+            size=wanted,
+            seed=seed,
+            out=out,
+            device=device,
+            offload=offload,
+            command=made["command"],
+            rank=rank,
+            processes=processes,
+            progress=functools.partial(report, "clips and videos"),
+        )
     if result is None:
         return
     if as_json:

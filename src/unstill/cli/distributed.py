@@ -6,11 +6,11 @@ from datetime import timedelta
 
 def rank_and_count(patience: timedelta | None = None) -> tuple[int, int]:
     """
-    This process and how many there are; called before anything else of accelerate is made.
+    The rank of this process and the number of processes; called before any other use of accelerate.
 
     Args:
-        patience: how long one waits for another before it gives up. By default 10 to 30 minutes, which tells a hang in
-            training early, but is too short for shares of long work that end at different times.
+        patience: timeout of a process that waits for another. The default of 10 to 30 minutes is too short for shares
+            of long work that end at different times.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1
@@ -19,7 +19,7 @@ def rank_and_count(patience: timedelta | None = None) -> tuple[int, int]:
 
     on_cpu = not torch.accelerator.is_available()
     if on_cpu:
-        # On a CPU accelerate must be told twice, else every process believes that it is alone.
+        # accelerate needs both on a CPU; otherwise every process counts as the only one.
         os.environ["ACCELERATE_USE_CPU"] = "true"
     state = PartialState(cpu=on_cpu, **({} if patience is None else {"timeout": patience}))
     return state.process_index, state.num_processes

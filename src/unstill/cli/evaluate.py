@@ -53,7 +53,7 @@ def evaluate(
     from unstill.cli import output
     from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_size
-    from unstill.cli.progress import Report as Progress
+    from unstill.cli.progress import ProgressBars
     from unstill.data.output_paths import check_file
     from unstill.data.ownership import check_free, together
 
@@ -61,7 +61,7 @@ def evaluate(
     if out is not None:
         check_file(out)
         check_free(out, [])
-    output.hush()
+    output.silence_libraries()
     import torch
 
     import unstill
@@ -88,13 +88,10 @@ def evaluate(
         splits=splits,
         device=device or best,
     )
-    try:
-        with Progress(quiet=as_json or rank > 0) as progress:
-            report = unstill.evaluate(
-                generated, reference, settings, images=images, prompts=prompts, cache=cache, progress=progress
-            )
-    except KeyboardInterrupt as stop:
-        raise type(stop)("Stopped; the same command continues from here.") from None
+    with output.resumable(), ProgressBars(quiet=as_json or rank > 0) as progress:
+        report = unstill.evaluate(
+            generated, reference, settings, images=images, prompts=prompts, cache=cache, progress=progress
+        )
     if rank > 0:
         return
     result: dict[str, Any] = {**output.provenance(), **report.as_dict()}

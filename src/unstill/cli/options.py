@@ -1,4 +1,4 @@
-"""What a person types, turned into what the library takes: `--method name:key=value`, `--size 512x320`."""
+"""Parsers of option values such as `--levels 200,50,10` and `--size 512x320`."""
 
 from __future__ import annotations
 

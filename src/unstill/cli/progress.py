@@ -1,4 +1,4 @@
-"""One progress bar per stage on a terminal, one line now and then in a log."""
+"""One progress bar per stage on a terminal; in a log a line at most every ten seconds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Report:
-    """Call it with (stage, done, in all, figures); everything goes to standard error. `quiet` says nothing at all."""
+class ProgressBars:
+    """Called with (stage, steps done, total, current numbers); prints to standard error, or nothing if `quiet`."""
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -30,7 +30,7 @@ class Report:
             disable=quiet or not sys.stderr.isatty(),
         )
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> ProgressBars:
         self._bars.start()
         return self
 

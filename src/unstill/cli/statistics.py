@@ -24,7 +24,7 @@ def statistics(
         ),
     ],
     model: Annotated[
-        str, typer.Option(help="The model whose latents are meant: a name, a diffusers folder, or a hub id.")
+        str, typer.Option(help="The model whose encoder is used: a name, a diffusers folder, or a hub id.")
     ] = "pico",
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("statistics.safetensors"),
     clips: Annotated[int, typer.Option(min=1, help="Clips at most, from videos drawn by the seed.")] = 5000,
@@ -34,7 +34,7 @@ def statistics(
         float | None, typer.Option(min=0.1, help="Frames per second to read at. Default: the model's.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT to fill. Default: the model's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the clips, and of what the encoder draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of clips and the samples of the encoder.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read ahead, for a fast GPU.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
@@ -44,8 +44,8 @@ def statistics(
     """
     Measure the latents of videos, for Analytic-Init.
 
-    Reads one clip at a time. Stopped, it goes on where it was when the same command is given again. Several processes
-    share the work, to the same result: accelerate launch --num_processes 4 -m unstill statistics ...
+    Reads one clip at a time. A stopped run continues when the same command is given again. Several processes share
+    the work, with the same result: accelerate launch --num_processes 4 -m unstill statistics ...
     """
     from unstill.cli import output
     from unstill.cli.options import parse_size
@@ -58,16 +58,16 @@ def statistics(
 
     entry = registry.find(model)
     wanted = None if size is None else parse_size(size)
-    output.hush()
+    output.silence_libraries()
     registry.pipeline_class(model)
     check_file(out)
     record = out.with_name(f"{out.stem}.json")
     check_free(record, [out], mine=is_statistics)
     kind = guess_kind(videos)
     if kind == "folder":
-        list_folder(videos)  # nothing is loaded for a folder without any
+        list_folder(videos)  # before a model is loaded
     from unstill.cli.distributed import rank_and_count
-    from unstill.cli.progress import Report
+    from unstill.cli.progress import ProgressBars
     from unstill.hooks import adapter_for
     from unstill.models.call_arguments import native_frames, native_size
     from unstill.statistics_estimation import estimate
@@ -96,13 +96,10 @@ def statistics(
         "size": {"height": shape[0], "width": shape[1]},
         "seed": seed,
     }
-    try:
-        with Report(quiet=as_json or rank > 0) as report:
-            progress = functools.partial(report, "clips")
-            run = functools.partial(estimate, encode, source, meta=meta, seed=seed, workers=workers, progress=progress)
-            measured = run(out=out) if processes == 1 else _together(run, out, meta)
-    except KeyboardInterrupt as stop:
-        raise type(stop)("Stopped; the same command goes on from here.") from None
+    with output.resumable(), ProgressBars(quiet=as_json or rank > 0) as report:
+        progress = functools.partial(report, "clips")
+        run = functools.partial(estimate, encode, source, meta=meta, seed=seed, workers=workers, progress=progress)
+        measured = run(out=out) if processes == 1 else _together(run, out, meta)
     if rank > 0:
         return
     result = {
@@ -128,7 +125,7 @@ def statistics(
 
 
 def _together(run: Callable[..., LatentStatistics], out: Path, meta: dict[str, Any]) -> LatentStatistics:
-    """Every process measures its share into a file of its own; the first one puts them together."""
+    """Every process writes the statistics of its share to a file; the main process combines them."""
     from accelerate import PartialState
 
     from unstill.statistics_estimation import combine

@@ -1,4 +1,4 @@
-"""`unstill train`: fine-tunes a model by a recipe, or makes the embedded one from nothing."""
+"""`unstill train`: fine-tunes a model by a recipe, or trains the embedded one from scratch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A YAML file, a recipe of this package (--recipes), or pico: the embedded model from nothing, with "
+            help="A YAML file, a recipe of this package (--recipes), or pico: the embedded model from scratch, with "
             "pico:key=value,key=value."
         ),
     ] = None,
@@ -23,24 +23,22 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key: --set train.steps=500. As often as you like.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder of this run; a run that was stopped goes on from it.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of this run; a stopped run resumes from it.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed makes the same weights.")] = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network first: minutes, then up to 3 times as fast.")
     ] = False,
-    recipes: Annotated[bool, typer.Option("--recipes", help="List the recipes of this package and leave.")] = False,
+    recipes: Annotated[bool, typer.Option("--recipes", help="List the recipes of this package and exit.")] = False,
     print_recipe: Annotated[
-        bool, typer.Option("--print-recipe", help="Print the recipe, as a file to start from, and leave.")
+        bool, typer.Option("--print-recipe", help="Print the recipe, as a file to start from, and exit.")
     ] = False,
-    settings: Annotated[bool, typer.Option("--settings", help="Print everything it decides and leave.")] = False,
+    settings: Annotated[bool, typer.Option("--settings", help="Print all settings and exit.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
-    Fine-tune a model, so that it moves: by a recipe, on your videos.
+    Fine-tune a model on your videos by a recipe.
 
-    The same command goes on with a run that was stopped. Several processes or machines: accelerate launch -m unstill
+    The same command resumes a stopped run. Several processes or machines: accelerate launch -m unstill
     train recipe.yaml. The folder OUT/pipeline is then a model for --model. All keys: docs/training.md.
     """
     from unstill.errors import UnstillError
@@ -54,8 +52,10 @@ def train(
     out = out or Path("runs") / Path(name).stem
     if name == "pico":
         if videos is not None or changes:
-            raise UnstillError("pico is made from nothing: it takes no --videos, and its settings as pico:key=value.")
-        _from_nothing(recipe, out, seed or 0, compile, settings, as_json)
+            raise UnstillError(
+                "pico is trained on its own synthetic clips: it takes no --videos, and its settings as pico:key=value."
+            )
+        _train_pico(recipe, out, seed or 0, compile, settings, as_json)
         return
     from unstill.training.recipe import read_recipe, yaml_of
 
@@ -76,14 +76,14 @@ def train(
 def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
     from unstill.cli import output
     from unstill.cli.distributed import rank_and_count
-    from unstill.cli.progress import Report
+    from unstill.cli.progress import ProgressBars
     from unstill.data.output_paths import check_writable
     from unstill.errors import UnstillError
 
     check_writable(out / "pipeline")
     if recipe.data.cache and recipe.data.cache_folder is not None:
         check_writable(Path(recipe.data.cache_folder) / "latents")
-    output.hush()
+    output.silence_libraries()
     rank, processes = rank_and_count()
     began = time.perf_counter()
     from unstill.training.trainer import train as fine_tune
@@ -94,12 +94,10 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
 
         validation = Validation(recipe)
     try:
-        with Report(quiet=as_json or rank > 0) as report:
+        with output.resumable(), ProgressBars(quiet=as_json or rank > 0) as report:
             result = fine_tune(recipe, out, report, validation)
-    except KeyboardInterrupt as stop:
-        raise type(stop)(str(stop) or "Stopped; the same command goes on from what is kept.") from None
     except UnstillError:
-        if rank > 0:  # the main process says it
+        if rank > 0:  # the main process prints the error
             raise typer.Exit(2) from None
         raise
     if result is None:
@@ -113,15 +111,15 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
         "waiting_for_data": round(result.waiting, 4),
         "pipeline": str(result.pipeline),
     }
-    _say(made, out, as_json)
+    _write_record(made, out, as_json)
 
 
-def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bool, as_json: bool) -> None:
-    """The embedded model."""
+def _train_pico(recipe: str, out: Path, seed: int, compile: bool, settings: bool, as_json: bool) -> None:
+    """Trains the embedded model."""
     from unstill.cli import output
     from unstill.cli.distributed import rank_and_count
     from unstill.cli.options import parse_values
-    from unstill.cli.progress import Report
+    from unstill.cli.progress import ProgressBars
     from unstill.data.output_paths import check_writable
     from unstill.documents import built
     from unstill.errors import UnstillError
@@ -135,16 +133,14 @@ def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bo
         typer.echo(json.dumps(dataclasses.asdict(chosen), indent=2))
         return
     check_writable(out / "pipeline")
-    output.hush()
+    output.silence_libraries()
     rank, processes = rank_and_count()
     began = time.perf_counter()
     try:
-        with Report(quiet=as_json or rank > 0) as report:
+        with output.resumable(), ProgressBars(quiet=as_json or rank > 0) as report:
             pipe = train_pico(out, chosen, report, compile=compile)
-    except KeyboardInterrupt as stop:
-        raise type(stop)(str(stop) or "Stopped; the same command goes on from what is kept.") from None
     except UnstillError:
-        if rank > 0:  # the main process says it
+        if rank > 0:  # the main process prints the error
             raise typer.Exit(2) from None
         raise
     if pipe is None:
@@ -156,10 +152,10 @@ def _from_nothing(recipe: str, out: Path, seed: int, compile: bool, settings: bo
         "seconds": round(time.perf_counter() - began, 1),
         "pipeline": str(out / "pipeline"),
     }
-    _say(made, out, as_json)
+    _write_record(made, out, as_json)
 
 
-def _say(made: dict[str, Any], out: Path, as_json: bool) -> None:
+def _write_record(made: dict[str, Any], out: Path, as_json: bool) -> None:
     from unstill.data.ownership import together
 
     with together(out / "made.json") as results:

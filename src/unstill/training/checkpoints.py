@@ -37,7 +37,7 @@ class Checkpoints:
     The folder `out/checkpoints` of a run. A checkpoint holds the trained weights, their average, the optimizer, the
     loss scale, the random states of every process, and the step, which determines all further data and noise.
 
-    accelerate writes everything but the average, which also covers sharded models (FSDP, DeepSpeed).
+    accelerate writes the optimizer, the loss scale and the random states; weights and average are written here.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Checkpoints:
     ) -> None:
         self._folder = out / "checkpoints"
         self._accelerator, self._trained, self._average, self._keep = accelerator, trained, average, keep
-        # For models that are not sharded: the trained weights alone, under names that do not depend on the processes.
+        # Only the trained weights, under names that do not depend on the number of processes.
         accelerator.register_save_state_pre_hook(self._save_weights)
         accelerator.register_load_state_pre_hook(self._load_weights)
 
@@ -112,20 +112,18 @@ class Checkpoints:
             ) from error
 
     def _save_weights(self, models: list[Any], weights: list[Any], folder: str) -> None:
-        if weights:  # empty where accelerate saves a sharded model itself
-            weights.clear()
-            if self._accelerator.is_main_process:
-                state = {k: p.detach().cpu().contiguous() for k, p in self._trained.items()}
-                save_file(state, Path(folder) / "weights.safetensors")
+        weights.clear()
+        if self._accelerator.is_main_process:
+            state = {k: p.detach().cpu().contiguous() for k, p in self._trained.items()}
+            save_file(state, Path(folder) / "weights.safetensors")
 
     def _load_weights(self, models: list[Any], folder: str) -> None:
-        if models:
-            models.clear()
-            saved: dict[str, Tensor] = load_file(Path(folder) / "weights.safetensors")
-            if {k: v.shape for k, v in saved.items()} != {k: p.shape for k, p in self._trained.items()}:
-                raise UnstillError(f"The checkpoint {folder} is of another model; give this run another folder.")
-            _check_weights(saved, self._trained, "weights.safetensors")
-            put(self._trained, saved)
+        models.clear()
+        saved: dict[str, Tensor] = load_file(Path(folder) / "weights.safetensors")
+        if {k: v.shape for k, v in saved.items()} != {k: p.shape for k, p in self._trained.items()}:
+            raise UnstillError(f"The checkpoint {folder} is of another model; give this run another folder.")
+        _check_weights(saved, self._trained, "weights.safetensors")
+        put(self._trained, saved)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -144,12 +144,12 @@ class Plan:
     Attributes:
         latents: for image latents.
         tokens: for image tokens.
-        tell: condition the network on the level, where it has an input for it (`added_time_ids[2]`).
+        condition_on_level: condition the network on the level, where it has an input for it (`added_time_ids[2]`).
     """
 
     latents: ConditionNoise | None = None
     tokens: ConditionNoise | None = None
-    tell: bool = False
+    condition_on_level: bool = False
 
 
 # TimeNoise as in the paper and as released, by family. Levels are in the units of the network's image input: image
@@ -157,7 +157,7 @@ class Plan:
 _PAPER = TimeNoise()
 PLANS: Mapping[tuple[str, str], Plan] = {
     ("svd", "paper"): Plan(latents=_PAPER),
-    ("svd", "released"): Plan(latents=TimeNoise.preset("released-svd"), tell=True),
+    ("svd", "released"): Plan(latents=TimeNoise.preset("released-svd"), condition_on_level=True),
     ("dynamicrafter", "paper"): Plan(latents=_PAPER, tokens=TimeNoise(noise_shape="element")),
     ("dynamicrafter", "released"): Plan(latents=TimeNoise.preset("released"), tokens=Replaced()),
     ("videocrafter", "paper"): Plan(tokens=TimeNoise.preset("paper-videocrafter", noise_shape="element")),
@@ -171,7 +171,7 @@ def plan_of(
     preset: str | None = None,
     *,
     on: Literal["latents", "tokens", "both"] | None = None,
-    tell: bool | None = None,
+    condition_on_level: bool | None = None,
     parameters: Mapping[str, Any] | None = None,
     process: ForwardProcess | None = None,
 ) -> Plan:
@@ -183,7 +183,8 @@ def plan_of(
         method: name of the method.
         preset: name of a TimeNoise preset of the family; excludes `on` and `parameters`.
         on: the inputs that get noise; default: latents.
-        tell: condition the network on the level; `None`: only for conditioning augmentation, which is defined so.
+        condition_on_level: condition the network on the level; `None`: only for conditioning augmentation, whose
+            definition includes it.
         parameters: of the method.
         process: forward process of the model, whose schedule conditioning augmentation uses.
 
@@ -199,7 +200,11 @@ def plan_of(
             advice = f"there are {', '.join(known)}" if known else "give maximum and exponent instead"
             raise UnstillError(f"condition: TimeNoise has no preset {preset!r} for {family} models; {advice}.")
         plan = PLANS[family, preset]
-        return Plan(latents=plan.latents, tokens=plan.tokens, tell=plan.tell if tell is None else tell)
+        return Plan(
+            latents=plan.latents,
+            tokens=plan.tokens,
+            condition_on_level=plan.condition_on_level if condition_on_level is None else condition_on_level,
+        )
     if family == "wan" and method != "none" and given.setdefault("noise_shape", "element") != "element":
         raise UnstillError(
             "condition.noise_shape: Wan sees its image in one frame among empty ones, which would show noise that is "
@@ -220,7 +225,12 @@ def plan_of(
             OwnSchedule(noise, process) if isinstance(noise, ConditioningAugmentation) else noise
             for noise in (for_latents, for_tokens)
         )
-    on, tell = on or "latents", method == "conditioning-augmentation" if tell is None else tell
+    on, condition_on_level = (
+        on or "latents",
+        method == "conditioning-augmentation" if condition_on_level is None else condition_on_level,
+    )
     return Plan(
-        latents=for_latents if on != "tokens" else None, tokens=for_tokens if on != "latents" else None, tell=tell
+        latents=for_latents if on != "tokens" else None,
+        tokens=for_tokens if on != "latents" else None,
+        condition_on_level=condition_on_level,
     )

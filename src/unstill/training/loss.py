@@ -87,7 +87,7 @@ class Objective:
         if self.plan.latents is not None and "image" in inputs:
             image = inputs["image"].expand(-1, -1, inputs["latents"].shape[2], -1, -1)
             inputs["image"], level = _each(self.plan.latents, image, levels.time, generators)
-            image_level = level if self.plan.tell else image_level
+            image_level = level if self.plan.condition_on_level else image_level
         if self.plan.tokens is not None and "tokens" in inputs:
             inputs["tokens"], _ = _each(self.plan.tokens, inputs["tokens"], levels.time, generators)
         return inputs, image_level

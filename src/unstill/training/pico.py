@@ -1,4 +1,4 @@
-"""How the embedded model is made: `unstill train pico`, or `accelerate launch -m unstill train pico`.
+"""Training of the embedded model: `unstill train pico`, or `accelerate launch -m unstill train pico`.
 
 Three phases, each resumable: the autoencoder, the latents of clips of the synthetic world, the denoiser. Clips are
 rendered and encoded on the device, and their latents stay there. Whatever is random at a step is drawn from a
@@ -31,7 +31,7 @@ from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, 
 from unstill.models.saving import write
 from unstill.training.pico_autoencoder import train_autoencoder
 from unstill.training.pico_denoiser import Latents, train_denoiser
-from unstill.training.pico_recipe import PicoRecipe, Report, computes_in_bf16, generator, read_tensors
+from unstill.training.pico_recipe import PicoRecipe, ReportProgress, computes_in_bf16, generator, read_tensors
 from unstill.training.setup import alone_in
 
 
@@ -41,7 +41,7 @@ PART, CHUNK = 512, 128  # clips per file of latents, and rendered at once
 
 
 def train(
-    out: Path, recipe: PicoRecipe, report: Report, compile: bool = False, checkpoint_every: int = 200
+    out: Path, recipe: PicoRecipe, report: ReportProgress, compile: bool = False, checkpoint_every: int = 200
 ) -> PicoPipeline | None:
     """
     Trains, or resumes, in the folder `out`. The main process writes `out/pipeline` and returns it.
@@ -52,7 +52,7 @@ def train(
 
     Raises:
         UnstillError: a recipe that the processes cannot share, another run in the folder, a damaged file of this run.
-        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; what was done is kept.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after saving a checkpoint.
     """
     state = PartialState()
     _check_shares(recipe, state.num_processes)
@@ -98,7 +98,7 @@ def _check_shares(recipe: PicoRecipe, processes: int) -> None:
 
 
 def _started_from(recipe: PicoRecipe) -> PicoPipeline:
-    """Raises `UnstillError` for a model that is no pico, or of other clips than the recipe's."""
+    """The model of `start`; raises `UnstillError` for another class, or other frames or size than the recipe's."""
     from unstill.models.registry import load
 
     assert recipe.start is not None
@@ -125,8 +125,7 @@ def _fresh_network(recipe: PicoRecipe) -> PicoTransformer:
 
 def _same_recipe(path: Path, recipe: PicoRecipe) -> None:
     """
-    Writes down the recipe of a run, or compares. Only `steps` may differ: before the learning rate falls they decide
-    nothing.
+    Records the recipe of a run, or compares it with the recorded one. Only `steps` may differ.
 
     Raises:
         UnstillError: the folder holds a run with another recipe, or something else.
@@ -148,7 +147,7 @@ def _same_recipe(path: Path, recipe: PicoRecipe) -> None:
 
 
 def _autoencoder(
-    out: Path, recipe: PicoRecipe, accelerator: Accelerator, report: Report, checkpoint_every: int
+    out: Path, recipe: PicoRecipe, accelerator: Accelerator, report: ReportProgress, checkpoint_every: int
 ) -> PicoAutoencoder:
     """The trained autoencoder, made if it is not there."""
     path = out / "autoencoder.safetensors"
@@ -161,7 +160,9 @@ def _autoencoder(
 
 
 @torch.no_grad()
-def _latents(out: Path, recipe: PicoRecipe, vae: PicoAutoencoder, state: PartialState, report: Report) -> Latents:
+def _latents(
+    out: Path, recipe: PicoRecipe, vae: PicoAutoencoder, state: PartialState, report: ReportProgress
+) -> Latents:
     """All encoded clips, on the device. Every process renders and encodes a share, in parts kept on disk."""
     folder = out / "latents"
     folder.mkdir(exist_ok=True)
@@ -194,11 +195,11 @@ def _encoded(recipe: PicoRecipe, vae: PicoAutoencoder, n: int, g: torch.Generato
     pixels = clips.video.flatten(0, 1) * 2 - 1
     at_once = 2048 if pixels.is_cuda else 128
     latents = torch.cat([vae.encoder(part) for part in pixels.split(at_once)])
-    told = [codes(scene, motion, recipe.frames, backwards) for backwards in (False, True)]
+    captions = [codes(scene, motion, recipe.frames, backwards) for backwards in (False, True)]
     return {
         "latents": latents.unflatten(0, clips.video.shape[:2]).half(),
         "motion": clips.motion,
-        "captions": torch.stack(told, 1),
+        "captions": torch.stack(captions, 1),
         "plain": scene.background == synthetic_world.BACKGROUNDS.index("waves"),
     }
 

@@ -1,4 +1,4 @@
-"""How the embedded model's autoencoder is trained: reconstruction, and latents that move as the picture moves."""
+"""Training of the embedded model's autoencoder: reconstruction, and latents that transform like the picture."""
 
 import math
 from pathlib import Path
@@ -12,8 +12,9 @@ from torch.nn.functional import affine_grid, grid_sample
 from unstill.data import synthetic_world
 from unstill.data.files import replacing
 from unstill.models.pico import PicoAutoencoder
+from unstill.training.learning_rate import warmup_and_decay
 from unstill.training.pico_fit import Phase, fit
-from unstill.training.pico_recipe import PicoRecipe, Report, generator
+from unstill.training.pico_recipe import PicoRecipe, ReportProgress, generator
 
 
 RATE = 2e-3  # learning rate
@@ -21,7 +22,7 @@ CHUNK = 64  # clips that are rendered at once, for two frames each
 
 
 class Reconstruction(nn.Module):
-    """Half of a batch through the autoencoder, and half with its latents moved in between."""
+    """Encodes and decodes a batch; the latents of its second half are transformed in between."""
 
     def __init__(self, vae: PicoAutoencoder) -> None:
         super().__init__()
@@ -32,12 +33,12 @@ class Reconstruction(nn.Module):
         half = len(x) // 2
         z = self.vae.encoder(x.contiguous(memory_format=torch.channels_last)).float()
         z = torch.cat([z[:half], moved(z[half:], theta)])
-        # Noise of 5 %, so that the decoder copes with a denoiser that is not perfect.
+        # Noise of 5 %, so that the decoder tolerates errors of the denoiser.
         return z, self.vae.decoder(z + 0.05 * z.detach().std() * noise).float()
 
 
 class _Loss:
-    """Draws a batch from the pool of frames, and keeps the last one's signal-to-noise ratio."""
+    """Draws batches from the pool of frames and keeps the squared error of the last one for the log."""
 
     def __init__(self, pool: Tensor, batch: int) -> None:
         self.pool, self.batch, self.error = pool, batch, torch.ones(())
@@ -63,7 +64,7 @@ class _Loss:
 
 
 def train_autoencoder(
-    out: Path, recipe: PicoRecipe, accelerator: Accelerator, report: Report, checkpoint_every: int
+    out: Path, recipe: PicoRecipe, accelerator: Accelerator, report: ReportProgress, checkpoint_every: int
 ) -> None:
     """Trains, or resumes; the main process writes `out/autoencoder.safetensors` at the end."""
     torch.manual_seed(recipe.seed)
@@ -74,8 +75,7 @@ def train_autoencoder(
     loss = _Loss(pool, recipe.autoencoder_batch // accelerator.num_processes)
 
     def rate(step: int) -> float:
-        left = (recipe.autoencoder_steps - step) / (0.4 * recipe.autoencoder_steps)
-        return min(1.0, (step + 1) / 200) * min(1.0, max(0.005, left))
+        return warmup_and_decay(step, recipe.autoencoder_steps, warmup=200, decay=0.4, floor=0.005)
 
     phase = Phase(
         name="autoencoder",
@@ -96,8 +96,8 @@ def train_autoencoder(
             save_file({k: v.detach().cpu().contiguous() for k, v in vae.state_dict().items()}, part)
 
 
-def frame_pool(recipe: PicoRecipe, device: torch.device, report: Report) -> Tensor:
-    """(N, 3, H, W) uint8 frames on the device, half of them over collages, so that photographs can be coded too."""
+def frame_pool(recipe: PicoRecipe, device: torch.device, report: ReportProgress) -> Tensor:
+    """(N, 3, H, W) uint8 frames on the device, half of them over collages, which stand for photographs."""
     pool: list[Tensor] = []
     for start in range(0, recipe.autoencoder_frames, 2 * CHUNK):
         g = generator(recipe.seed, 1, start, device=device)

@@ -1,4 +1,4 @@
-"""How the embedded model's denoiser is trained: batches of latents that stay on the device, the loss, the phase."""
+"""Training of the embedded model's denoiser: batches of latents, which stay on the device, and the loss."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,11 @@ from unstill.families.pico import image_noise_id
 from unstill.models.pico import PicoTransformer, motion_bucket
 from unstill.models.pico.pipeline import MAX_IMAGE_NOISE
 from unstill.models.pico.text import one_hot
+from unstill.training.learning_rate import warmup_and_decay
 from unstill.training.muon import StackedMuon
 from unstill.training.parameters import Average, put
 from unstill.training.pico_fit import Phase, fit
-from unstill.training.pico_recipe import PicoRecipe, Report
+from unstill.training.pico_recipe import PicoRecipe, ReportProgress
 
 
 SIGMA_BINS = (0.5, 2.0, 8.0, 32.0, 128.0)  # where the reported losses are split
@@ -26,10 +27,10 @@ Latents = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the denoiser is trained on at one step."""
+    """The inputs of one training step."""
 
     clean: Tensor  # (B, F, C, h, w)
-    image: Tensor  # (B, C, h, w), zeros where it is withheld
+    image: Tensor  # (B, C, h, w), zeros where it is dropped
     words: Tensor  # (B, L, D), likewise
     sigma: Tensor  # (B,)
     noise: Tensor  # (B, F, C, h, w)
@@ -52,7 +53,7 @@ def denoising_loss(network: nn.Module, batch: Batch) -> Tensor:
 
 
 def draw_clips(recipe: PicoRecipe, data: Latents, n: int, g: torch.Generator) -> Batch:
-    """Half of the clips run backwards; some lack their image, their caption or their motion level."""
+    """Half of the clips run backwards; image, caption and motion level are dropped from some."""
 
     def chance(p: float | Tensor) -> Tensor:
         return torch.rand(n, generator=g, device=g.device) < p
@@ -62,14 +63,14 @@ def draw_clips(recipe: PicoRecipe, data: Latents, n: int, g: torch.Generator) ->
     backwards = chance(0.5)
     clean = torch.where(backwards[:, None, None, None, None], latents.flip(1), latents)
     shown = ~chance(recipe.drop)
-    # A clip without an image needs its caption more.
-    told = ~chance(torch.where(shown, recipe.drop_caption, recipe.drop))
+    # A caption is dropped less often where the image is dropped.
+    captioned = ~chance(torch.where(shown, recipe.drop_caption, recipe.drop))
     level = torch.where(chance(recipe.drop), PicoTransformer.unspecified_motion, motion_bucket(data["motion"][chosen]))
     strength = (torch.randn(n, generator=g, device=g.device) - 2.5).exp().clamp(max=MAX_IMAGE_NOISE)
     strength = strength * chance(recipe.noisy_image) * shown
     noise = torch.randn(clean[:, 0].shape, generator=g, device=g.device)
     image = clean[:, 0] * shown[:, None, None, None] + strength[:, None, None, None] * noise
-    words = one_hot(data["captions"][chosen, backwards.long()]) * told[:, None, None]
+    words = one_hot(data["captions"][chosen, backwards.long()]) * captioned[:, None, None]
     return _batch(recipe, g, clean, image, words, level, strength)
 
 
@@ -79,9 +80,9 @@ def draw_pictures(recipe: PicoRecipe, data: Latents, n: int, g: torch.Generator)
     chosen = plain[torch.randint(len(plain), (n,), generator=g, device=g.device)]
     moment = torch.randint(recipe.frames, (n,), generator=g, device=g.device)
     clean = data["latents"][chosen, moment].float()[:, None]
-    told = torch.rand(n, generator=g, device=g.device) >= recipe.drop
+    captioned = torch.rand(n, generator=g, device=g.device) >= recipe.drop
     way = torch.randint(2, (n,), generator=g, device=g.device)
-    words = one_hot(data["captions"][chosen, way]) * told[:, None, None]
+    words = one_hot(data["captions"][chosen, way]) * captioned[:, None, None]
     level = torch.full((n,), PicoTransformer.unspecified_motion, device=g.device)
     return _batch(recipe, g, clean, torch.zeros_like(clean[:, 0]), words, level, torch.zeros_like(level))
 
@@ -95,7 +96,7 @@ def _batch(
     level: Tensor,
     strength: Tensor,
 ) -> Batch:
-    """Adds noise, and what the network is told beside words."""
+    """Adds noise and the network's conditioning on frame rate, motion level and noise of the image."""
     ids = torch.stack([torch.full_like(level, synthetic_world.FPS - 1.0), level, image_noise_id(strength)], 1)
     sigma = torch.randn(len(clean), generator=g, device=g.device) * recipe.log_sigma_std + recipe.log_sigma_mean
     noise = torch.randn(clean.shape, generator=g, device=g.device)
@@ -146,7 +147,7 @@ def train_denoiser(
     network: PicoTransformer,
     data: Latents,
     accelerator: Accelerator,
-    report: Report,
+    report: ReportProgress,
     compile: bool,
     checkpoint_every: int,
 ) -> None:
@@ -161,8 +162,7 @@ def train_denoiser(
     loss = _Loss(recipe, data, accelerator.num_processes)
 
     def rate(step: int) -> float:
-        left = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
-        return min(1.0, (step + 1) / max(1, recipe.warmup)) * min(1.0, max(0.01, left))
+        return warmup_and_decay(step, recipe.steps, recipe.warmup, recipe.decay, floor=0.01)
 
     phase = Phase(
         name="denoiser",

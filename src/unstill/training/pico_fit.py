@@ -1,4 +1,4 @@
-"""The loop in which both networks of the embedded model are trained: resumable, on any number of processes."""
+"""The training loop of both networks of the embedded model: resumable, on any number of processes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from unstill.training.checkpoints import Checkpoints
 from unstill.training.interrupts import Stopping
 from unstill.training.loss_log import LossCurve, truncate
 from unstill.training.parameters import Average
-from unstill.training.pico_recipe import Report, generator
+from unstill.training.pico_recipe import ReportProgress, generator
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
     """
-    What one of the two networks is trained for.
+    The training of one of the two networks.
 
     Attributes:
         name: of the phase in reports.
@@ -50,7 +50,7 @@ def fit(
     optimizers: Sequence[torch.optim.Optimizer],
     folder: Path,
     accelerator: Accelerator,
-    report: Report,
+    report: ReportProgress,
     checkpoint_every: int,
     average: Average | None = None,
 ) -> None:
@@ -59,7 +59,7 @@ def fit(
 
     Raises:
         UnstillError: a gradient that is not a number, a damaged checkpoint, more steps done than the phase has.
-        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after a checkpoint of what was done.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after saving a checkpoint.
     """
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     model, *prepared = accelerator.prepare(network, *optimizers)
@@ -107,8 +107,8 @@ def fit(
                 checkpoints.save(done)
             if stop:
                 raise stopping.error(
-                    f"Stopped after {done} steps of the {phase.name}, which are kept; the same command goes on from "
-                    "there."
+                    f"Stopped after {done} steps of the {phase.name}, which are saved; the same command resumes "
+                    "from there."
                 )
 
 

@@ -1,4 +1,4 @@
-"""What the embedded model's training is decided by, and what its phases share."""
+"""Settings of the embedded model's training, and functions that its phases share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ Count = Annotated[int, Field(ge=1, le=65_536)]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Report = Callable[[str, int, int, str], None]  # phase, steps done, steps in all, a line of figures
+ReportProgress = Callable[[str, int, int, str], None]  # phase, steps done, steps in all, a line of figures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PicoRecipe:
-    """Everything that decides the weights. The defaults are what the weights of this package were made with."""
+    """All settings of a training. The defaults are those of the weights in this package."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     start: str | None = None  # pico or a folder: its autoencoder is kept, and its denoiser is trained further
@@ -43,8 +43,8 @@ class PicoRecipe:
     log_sigma_std: Annotated[float, Field(gt=0, le=20)] = 1.6
     picture_weight: Annotated[float, Field(ge=0, le=1e6)] = 0.25  # of the single frames in the loss
     noisy_image: Share = 0.25  # the share of clips whose image is noised
-    drop: Share = 0.1  # how often the image, and independently the motion level, is withheld
-    drop_caption: Share = 0.5  # how often the caption of a clip that has an image is withheld; a picture's: `drop`
+    drop: Share = 0.1  # how often the image, and independently the motion level, is dropped
+    drop_caption: Share = 0.5  # how often the caption of a clip that has an image is dropped; a picture's: `drop`
     frames: Annotated[int, Field(ge=3, le=1000)] = 16
     size: Annotated[int, Field(ge=16, le=4096, multiple_of=16)] = 96
     layers: Annotated[int, Field(ge=1, le=1000)] = 9
@@ -53,7 +53,7 @@ class PicoRecipe:
 
 
 def generator(*key: int, device: torch.device | None = None) -> torch.Generator:
-    """A generator of its own for every (seed, phase, step, process): a run goes on from nothing but its step."""
+    """The generator of a (seed, phase, step, process), so that a run resumes from its step number alone."""
     mixed = 0x9E3779B97F4A7C15
     for k in key:
         mixed = ((mixed ^ k) * 0xBF58476D1CE4E5B9) & 0x7FFFFFFFFFFFFFFF
@@ -87,5 +87,7 @@ def read_tensors(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
         if wrong := [k for k, v in found.items() if v.is_floating_point() and not bool(v.isfinite().all())]:
             raise ValueError(f"{wrong[0]} holds NaN or infinity")
     except (SafetensorError, OSError, ValueError) as error:
-        raise UnstillError(f"{path} is damaged ({first_line(error)}); delete it, and it is made again.") from error
+        raise UnstillError(
+            f"{path} is damaged ({first_line(error)}); delete it, and the same command makes it again."
+        ) from error
     return found

@@ -97,7 +97,9 @@ class ConditionSettings(_Part):
     method: Name = "time-noise"
     preset: str | None = None
     on: Literal["latents", "tokens", "both"] | None = None
-    tell: bool | None = Field(None, description="condition the network on the level, where it has an input for it")
+    condition_on_level: bool | None = Field(
+        None, description="condition the network on the level, where it has an input for it"
+    )
     maximum: float | None = Field(None, ge=0, le=1e6)
     exponent: float | None = Field(None, ge=0, le=1e6)
     scale: float | None = Field(None, ge=-1e6, le=1e6)
@@ -201,7 +203,7 @@ class Recipe(_Part):
     motion_bucket: float | None = Field(
         None, ge=-1e6, le=1e6, description="SVD's motion bucket; by default 127, as in its pipeline"
     )
-    fps_told: float | None = Field(
+    fps_condition: float | None = Field(
         None, ge=0, le=1000, description="the network's fps conditioning; by default the clips' own rate"
     )
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []

@@ -58,13 +58,6 @@ def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
             "train.batch a multiple of their product."
         )
     accelerator.gradient_accumulation_steps = o.batch // (processes * at_once)
-    if (deepspeed := getattr(accelerator.state, "deepspeed_plugin", None)) is not None:
-        # DeepSpeed accumulates and clips itself, and would read the batch size from a data loader, which it has not.
-        deepspeed.deepspeed_config |= {
-            "train_micro_batch_size_per_gpu": at_once,
-            "gradient_accumulation_steps": accelerator.gradient_accumulation_steps,
-            "gradient_clipping": o.clip,
-        }
     return accelerator
 
 
@@ -111,7 +104,14 @@ def check_condition(recipe: Recipe) -> None:
     family = TRAINING.get(pipeline_name(recipe.model) or "")
     if family is not None:
         c = recipe.condition
-        plan_of(family.name, c.method, c.preset, on=c.on, tell=c.tell, parameters=c.parameters())
+        plan_of(
+            family.name,
+            c.method,
+            c.preset,
+            on=c.on,
+            condition_on_level=c.condition_on_level,
+            parameters=c.parameters(),
+        )
 
 
 def check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:

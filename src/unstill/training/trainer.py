@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from unstill.data.files import sweep_all
@@ -37,6 +37,7 @@ from unstill.training.checkpoints import RESULTS, Checkpoints, same_run
 from unstill.training.condition_noise import plan_of
 from unstill.training.encoded_dataset import Encoder, encoded_clips
 from unstill.training.interrupts import Stopping
+from unstill.training.learning_rate import warmup_and_decay
 from unstill.training.lora import LoraSettings, merge, save_lora
 from unstill.training.loss import ConditionDropout, Objective, batch_of, with_fps
 from unstill.training.loss_log import Figures, LossCurve, truncate
@@ -166,9 +167,6 @@ class _Run:
             if not self.model._supports_gradient_checkpointing:
                 raise UnstillError(f"{type(self.model).__name__} has no gradient checkpointing; leave it out.")
             self.model.enable_gradient_checkpointing()
-        sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        if sharded and (o.ema is not None or recipe.validation is not None):
-            raise UnstillError("With FSDP and DeepSpeed there is no average and no validation; set train.ema: null.")
         self.average = parameters.Average(self.trained, o.ema) if o.ema is not None else None
         optimizer = torch.optim.AdamW(
             self.trained.values(), o.learning_rate, betas=o.betas, weight_decay=o.weight_decay
@@ -187,7 +185,15 @@ class _Run:
                 time=n.time,
                 logit_std=n.logit_std,
             ),
-            plan_of(family.name, c.method, c.preset, on=c.on, tell=c.tell, parameters=c.parameters(), process=process),
+            plan_of(
+                family.name,
+                c.method,
+                c.preset,
+                on=c.on,
+                condition_on_level=c.condition_on_level,
+                parameters=c.parameters(),
+                process=process,
+            ),
             ConditionDropout(**recipe.drop.model_dump()),
             self.dropped,
             getattr(self.model, "unspecified_motion", None),
@@ -282,7 +288,7 @@ class _Run:
             n = self._place(step, accelerator.process_index, start)
             generators = [generator_for("step", self.recipe.seed, n + i) for i in range(self.at_once)]
             torch.manual_seed(generator_for("dropout", self.recipe.seed, n).initial_seed())
-            batch = with_fps(batch_of(encoded, accelerator.device), self.recipe.fps_told)
+            batch = with_fps(batch_of(encoded, accelerator.device), self.recipe.fps_condition)
             with accelerator.accumulate(self.prepared):
                 own_errors, _ = self.objective.errors(self.prepared, batch, generators)
                 errors.append(accelerator.gather(own_errors.detach()))
@@ -379,13 +385,8 @@ class _Run:
     def _finish(self) -> Path:
         """Writes the finished pipeline: averaged weights, LoRA merged, in the dtype of the training."""
         final = self.out / "pipeline"
-        state = None
-        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-            state = self.accelerator.get_state_dict(self.prepared)  # gathered: every process takes part
         if self.accelerator.is_main_process:
-            model = self.accelerator.unwrap_model(self.prepared, keep_torch_compile=False)
-            if state is not None:
-                model.load_state_dict(state)
+            self.accelerator.unwrap_model(self.prepared, keep_torch_compile=False)
             if self.average is not None:
                 parameters.put(self.trained, self.average.values)
             run = self.out / "run.json"
@@ -413,5 +414,4 @@ class _Run:
 def learning_rate(recipe: Recipe, step: int) -> float:
     """The learning rate of a step: linear warm-up, constant, linear decay to 0 over the last `decay` of the steps."""
     o = recipe.train
-    left = (o.steps - step) / (o.decay * o.steps) if o.decay else 1.0
-    return o.learning_rate * min(1.0, (step + 1) / max(1, o.warmup)) * min(1.0, left)
+    return o.learning_rate * warmup_and_decay(step, o.steps, o.warmup, o.decay)
