@@ -177,7 +177,7 @@ def _list() -> None:
 def _change(text: str) -> tuple[str, Any]:
     """`train.steps=500` as a key and a value that YAML understands."""
     from unstill.errors import UnstillError, shown
-    from unstill.training.recipe import read_yaml
+    from unstill.training.yaml_reader import read_yaml
 
     key, equals, value = text.partition("=")
     if not equals or not key:
