@@ -62,11 +62,12 @@ def embeddings(tokens: int, width: int, pooled: int = 0) -> dict[str, torch.Tens
 
 
 def sample(case: Case, pipe: Any, seed: int = 0, **changes: Any) -> torch.Tensor:
-    """The final latents of a two-step call, in the pipeline's own layout."""
+    """The final latents of a two-step call, in the pipeline's own layout; of the last section, of several."""
     torch.manual_seed(seed)  # I2VGenXL encodes its image without the caller's generator
     generator = torch.Generator().manual_seed(seed)
     arguments = {"num_inference_steps": 2, "generator": generator, "output_type": "latent", **case.call, **changes}
-    return pipe(**arguments).frames
+    frames = pipe(**arguments).frames
+    return frames[-1] if isinstance(frames, list) and isinstance(frames[0], torch.Tensor) else frames
 
 
 def _made(factory: Callable[[], Any]) -> Any:
@@ -451,11 +452,11 @@ def _cogvideox_scheduler(cls: type) -> Any:
     )
 
 
-def easyanimate() -> Any:
+def easyanimate(cls: type = diffusers.EasyAnimatePipeline, channels: int = 4, **config: Any) -> Any:
     transformer = diffusers.EasyAnimateTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
-        in_channels=4,
+        in_channels=channels,
         out_channels=4,
         time_embed_dim=2,
         text_embed_dim=8,
@@ -463,6 +464,7 @@ def easyanimate() -> Any:
         sample_width=2,
         sample_height=2,
         patch_size=2,
+        **config,
     )
     vae = diffusers.AutoencoderKLMagvit(
         down_block_types=("SpatialDownBlock3D", *("SpatialTemporalDownBlock3D",) * 3),
@@ -473,7 +475,8 @@ def easyanimate() -> Any:
         norm_num_groups=2,
         spatial_group_norm=False,
     )
-    return diffusers.EasyAnimatePipeline(
+    vae.register_to_config(cache_mag_vae=True)  # as in the configurations of released ones
+    return cls(
         tokenizer=None,
         text_encoder=None,
         vae=vae,
@@ -618,8 +621,8 @@ def cosmos_25() -> Any:
     return cosmos(diffusers.Cosmos2_5_PredictBasePipeline, scheduler)
 
 
-def ltx() -> Any:
-    return diffusers.LTXImageToVideoPipeline(
+def ltx(cls: type = diffusers.LTXImageToVideoPipeline) -> Any:
+    return cls(
         tokenizer=None,
         text_encoder=None,
         vae=_with_moments(
@@ -693,6 +696,38 @@ def _hunyuan_video(cls: type, channels: int, kind: str | None = None, **more: An
             norm_num_groups=4,
         ),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+
+
+def framepack() -> Any:
+    from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
+
+    base = _hunyuan_video(diffusers.HunyuanVideoPipeline, 4)
+    config = SiglipVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=16, patch_size=8
+    )
+    transformer = diffusers.HunyuanVideoFramepackTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=10,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        patch_size=2,
+        patch_size_t=1,
+        guidance_embeds=True,
+        text_embed_dim=16,
+        pooled_projection_dim=8,
+        rope_axes_dim=(2, 4, 4),
+        has_image_proj=True,
+        image_proj_dim=8,
+        has_clean_x_embedder=True,
+    )
+    return diffusers.HunyuanVideoFramepackPipeline(
+        **{**base.components, "transformer": transformer},
+        image_encoder=SiglipVisionModel(config),
+        feature_extractor=SiglipImageProcessor(size={"height": 16, "width": 16}),
     )
 
 
@@ -789,11 +824,11 @@ def sana_video(cls: type = diffusers.SanaImageToVideoPipeline) -> Any:
     )
 
 
-def ltx2() -> Any:
+def ltx2(cls: type = diffusers.LTX2ImageToVideoPipeline) -> Any:
     from diffusers.pipelines.ltx2 import LTX2TextConnectors
     from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 
-    return diffusers.LTX2ImageToVideoPipeline(
+    return cls(
         text_encoder=None,
         tokenizer=None,
         connectors=LTX2TextConnectors(
@@ -948,6 +983,14 @@ def kandinsky_embeddings() -> dict[str, torch.Tensor]:
         "prompt_embeds_clip": torch.randn(1, 8, generator=draw),
         "prompt_cu_seqlens": lengths,
     }
+
+
+def shown(frames: int, image: Image.Image | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image as the video and the mask that EasyAnimate takes: (1, C, F, H, W)."""
+    pixels = torch.from_numpy(np.array(image or picture())).permute(2, 0, 1)[None, :, None] / 255
+    mask = torch.full((1, 1, frames, *pixels.shape[-2:]), 255.0)
+    mask[:, :, 0] = 0
+    return pixels.expand(-1, -1, frames, -1, -1), mask
 
 
 def masked(name: str = "prompt_attention_mask", tokens: int = 4) -> dict[str, torch.Tensor]:
@@ -1151,6 +1194,25 @@ CASES: dict[str, Case] = {
         condition=False,
         several="num_images_per_prompt",
     ),
+    "EasyAnimateInpaintPipeline": Case(
+        build=partial(easyanimate, diffusers.EasyAnimateInpaintPipeline, channels=9, add_noise_in_inpaint_model=False),
+        call={
+            "height": 16,
+            "width": 16,
+            "num_frames": 9,
+            "video": shown(9)[0],
+            "mask_video": shown(9)[1],
+            "prompt": None,
+            **embeddings(4, 8),
+            "prompt_attention_mask": torch.ones(1, 4, dtype=torch.long),
+            "negative_prompt_attention_mask": torch.ones(1, 4, dtype=torch.long),
+        },
+        level={"start": 0.96},
+        latents=(4, 3, 2, 2),
+        encoded=9,
+        several="num_images_per_prompt",
+        fails={name: "Sizes of tensors must match" for name in ("several", "generators")},
+    ),
     "WanImageToVideoPipeline": Case(
         build=wan,
         call={**LONG, "image": picture(), **embeddings(4, 8)},
@@ -1252,6 +1314,27 @@ CASES: dict[str, Case] = {
         repeats=False,
         fails={"generators": "index 1 is out of bounds"},
     ),
+    "LTXPipeline": Case(
+        build=partial(ltx, diffusers.LTXPipeline),
+        call={**LONG, "height": 32, "width": 32, **embeddings(4, 8), **masked()},
+        level={"start": 0.96},
+        latents=(8, 3, 8, 8),
+        encoded=9,
+        image=False,
+        condition=False,
+        repeats=False,
+    ),
+    "LTX2Pipeline": Case(
+        build=partial(ltx2, diffusers.LTX2Pipeline),
+        call={**LONG, "height": 32, "width": 32, **embeddings(4, 8), **masked()},
+        unguided={"guidance_scale": 1.0, "stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0},
+        level={"start": 0.96},
+        latents=(4, 5, 16, 16),
+        encoded=9,
+        image=False,
+        condition=False,
+        repeats=False,
+    ),
     "LTX2ImageToVideoPipeline": Case(
         build=ltx2,
         call={
@@ -1335,6 +1418,24 @@ CASES: dict[str, Case] = {
         encoded=9,
         image=False,
         condition=False,
+    ),
+    "HunyuanVideoFramepackPipeline": Case(
+        build=framepack,
+        call={
+            **LONG,
+            "image": picture(),
+            "latent_window_size": 3,
+            **hunyuan_embeddings(),
+        },
+        unguided={},
+        level={"start": 0.96},
+        latents=(4, 3, 2, 2),
+        encoded=9,
+        fails={
+            "batch": "Sizes of tensors must match",
+            "several": "",
+            "generators": "list of generators of length 2",
+        },
     ),
     "HunyuanSkyreelsImageToVideoPipeline": Case(
         build=partial(_hunyuan_video, diffusers.HunyuanSkyreelsImageToVideoPipeline, 8),

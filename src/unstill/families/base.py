@@ -70,6 +70,8 @@ class Adapter:
         zero_unconditional: whether under guidance the first half of the batch sees zeros instead of the image.
         modular: whether the pipeline is made of blocks, of which `PrepareLatentsStep` makes the first latents and
             leaves the image latents in the state as `image_condition_latents`.
+        in_sections: whether the pipeline samples a video in several sections, one after the other, each from its own
+            first latents: to methods, each is a video.
         has_audio_scheduler: whether the pipeline samples audio beside the video, with a copy of the scheduler.
         usual_scheduler: class and configuration of what its released models come with, for the table of what works.
     """
@@ -85,6 +87,7 @@ class Adapter:
     reuses_input: bool = False
     zero_unconditional: bool = False
     modular: bool = False
+    in_sections: bool = False
     has_audio_scheduler: bool = False
     usual_scheduler: tuple[str, dict[str, Any]] = ("DDIMScheduler", {})
 
@@ -108,11 +111,12 @@ class Adapter:
     def first_from_video(self, pipe: Any, video: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
         return video.transpose(1, 2) if self.frames_first else video
 
-    # Outputs and samples: what the scheduler's `step` receives and returns.
-    def step_to_video(self, x: torch.Tensor, frames: int) -> torch.Tensor:
+    # Outputs and samples: what the scheduler's `step` receives and returns; `shape` is that of the video which hooks
+    # see.
+    def step_to_video(self, pipe: Any, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         return x.transpose(1, 2) if self.frames_first else x
 
-    def step_from_video(self, video: torch.Tensor) -> torch.Tensor:
+    def step_from_video(self, pipe: Any, video: torch.Tensor) -> torch.Tensor:
         return video.transpose(1, 2) if self.frames_first else video
 
     def first_scale(self, pipe: Any, image_latents: torch.Tensor | None) -> tuple[Any, Any]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from unstill.families.base import Family, VideoAdapter
 
 
@@ -12,4 +14,21 @@ class EasyAnimate(VideoAdapter):
         return pipe.vae_spatial_compression_ratio, pipe.vae_temporal_compression_ratio
 
 
-FAMILY = Family(adapters={"EasyAnimatePipeline": EasyAnimate()})
+class EasyAnimateImage(EasyAnimate):
+    """
+    Image to video: the image is a video of which all frames but the first are masked. Its latents follow the mask in
+    an input of their own.
+    """
+
+    image_latents_from = last_setup_call = "prepare_mask_latents"
+    denoisers = ("transformer",)
+    condition_input = "inpaint_latents"
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[1][:, :, :1]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, -channels:, :1]
+
+
+FAMILY = Family(adapters={"EasyAnimatePipeline": EasyAnimate(), "EasyAnimateInpaintPipeline": EasyAnimateImage()})

@@ -58,18 +58,33 @@ class HunyuanVideo15(VideoAdapter):
         return x[:, -channels - 1 : -1, :1]
 
 
+class Framepack(VideoAdapter):
+    """
+    Samples a video in sections, each from noise. The network sees the image, in front of the frames that are there
+    already, in an input of its own.
+    """
+
+    image_latents_from = "prepare_image_latents"
+    last_setup_call = "set_timesteps"
+    denoisers = ("transformer",)
+    condition_input = "latents_clean"
+    in_sections = True
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, :, :1]
+
+
 FAMILY = Family(
     adapters={
         "HunyuanVideoPipeline": VideoAdapter(),
         "HunyuanVideoImageToVideoPipeline": HunyuanVideo(),
         "HunyuanSkyreelsImageToVideoPipeline": HunyuanSkyreels(),
+        "HunyuanVideoFramepackPipeline": Framepack(),
         "HunyuanVideo15Pipeline": VideoAdapter(),
         "HunyuanVideo15ImageToVideoPipeline": HunyuanVideo15(),
-    },
-    unsupported={
-        "HunyuanVideoFramepackPipeline": (
-            "samples a video in sections, and methods act on whole videos; use HunyuanVideoImageToVideoPipeline."
-        )
     },
     models=(
         Model(

@@ -25,10 +25,10 @@ class KandinskyText(VideoAdapter):
         mask[:, : self.conditioning_frames(pipe)] = 1
         return torch.cat([latents, torch.zeros_like(latents), mask], -1)
 
-    def step_to_video(self, x: torch.Tensor, frames: int) -> torch.Tensor:
+    def step_to_video(self, pipe: Any, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         return x.permute(0, 4, 1, 2, 3).clone()
 
-    def step_from_video(self, video: torch.Tensor) -> torch.Tensor:
+    def step_from_video(self, pipe: Any, video: torch.Tensor) -> torch.Tensor:
         return video.permute(0, 2, 3, 4, 1)
 
 

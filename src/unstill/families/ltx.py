@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from unstill.families.base import Family, FirstFrameAdapter
+from unstill.families.base import Family, FirstFrameAdapter, VideoAdapter
 from unstill.families.model_card import Model
 
 
-class LTX(FirstFrameAdapter):
+class Packed(VideoAdapter):
     """The first latents are packed: `(B, S, D)`."""
 
     last_setup_call = "set_timesteps"
@@ -31,6 +31,27 @@ class LTX(FirstFrameAdapter):
         return pipe.vae.decode((latents * deviation + mean).to(latents.dtype), clean).sample
 
 
+class LTX(Packed, FirstFrameAdapter):
+    """Image to video: `scheduler.step` takes unpacked frames."""
+
+
+class LTXText(Packed):
+    """Text to video: `scheduler.step` takes packed latents."""
+
+    def step_to_video(self, pipe: Any, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
+        return pipe._unpack_latents(x, *shape[2:], *patches)
+
+    def step_from_video(self, pipe: Any, video: torch.Tensor) -> torch.Tensor:
+        return pipe._pack_latents(video, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
+
+
+class LTX2Text(LTXText):
+    """Samples its audio with a copy of the scheduler."""
+
+    has_audio_scheduler = True
+
+
 class LTX2(LTX):
     """Samples its audio with a copy of the scheduler."""
 
@@ -39,14 +60,20 @@ class LTX2(LTX):
 
 FAMILY = Family(
     adapters={
+        "LTXPipeline": LTXText(),
         "LTXImageToVideoPipeline": LTX(),
+        "LTX2Pipeline": LTX2Text(),
         "LTX2ImageToVideoPipeline": LTX2(),
     },
     unsupported={
-        "LTXPipeline": "steps its latents as a list of tokens; use LTXImageToVideoPipeline.",
-        "LTXConditionPipeline": "noises every token to a level of its own; use LTXImageToVideoPipeline.",
-        "LTX2Pipeline": "steps its latents as a list of tokens; use LTX2ImageToVideoPipeline.",
-        "LTX2ConditionPipeline": "steps its latents as a list of tokens; use LTX2ImageToVideoPipeline.",
+        "LTXConditionPipeline": (
+            "steps every token of its latents from a level of its own, by the opposite of the velocity and along "
+            "levels that are not its scheduler's; use LTXImageToVideoPipeline."
+        ),
+        "LTX2ConditionPipeline": (
+            "takes images at frames that only its call tells, and methods have to know the frames of the image before "
+            "it; use LTX2ImageToVideoPipeline."
+        ),
     },
     models=(
         Model(

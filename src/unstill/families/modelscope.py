@@ -1,6 +1,7 @@
 """ModelScope's text to video (Wang et al., https://huggingface.co/papers/2308.06571)."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 
@@ -11,10 +12,10 @@ from unstill.families.model_card import Model
 class FoldedFrames(FrameAdapter):
     """The scheduler steps `(B F, C, H, W)`. Used unchanged for ModelScope's text to video."""
 
-    def step_to_video(self, x: torch.Tensor, frames: int) -> torch.Tensor:
-        return x.unflatten(0, (-1, frames)).transpose(1, 2)
+    def step_to_video(self, pipe: Any, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        return x.unflatten(0, (-1, shape[2])).transpose(1, 2)
 
-    def step_from_video(self, video: torch.Tensor) -> torch.Tensor:
+    def step_from_video(self, pipe: Any, video: torch.Tensor) -> torch.Tensor:
         return video.transpose(1, 2).flatten(0, 1)
 
 

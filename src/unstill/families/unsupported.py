@@ -26,9 +26,6 @@ FAMILY = Family(
         "Cosmos2_5_TransferPipeline": CONTROL + "Cosmos2_5_PredictBasePipeline.",
         "Cosmos3OmniPipeline": "samples video, sound and actions with one network; use Cosmos2_5_PredictBasePipeline.",
         "EasyAnimateControlPipeline": CONTROL + "EasyAnimatePipeline.",
-        "EasyAnimateInpaintPipeline": (
-            "takes its image as a masked video and noises it itself; use CogVideoXImageToVideoPipeline."
-        ),
         "HeliosPipeline": SECTIONS + "WanImageToVideoPipeline.",
         "HeliosPyramidPipeline": SECTIONS + "WanImageToVideoPipeline.",
         "Kandinsky6SRPipeline": CHANGES + "Kandinsky5I2VPipeline.",
@@ -46,7 +43,10 @@ FAMILY = Family(
         "LTXI2VLongMultiPromptPipeline": SECTIONS + "LTXImageToVideoPipeline.",
         "LTXLatentUpsamplePipeline": CHANGES + "LTXImageToVideoPipeline.",
         "LucyEditPipeline": "edits a video, which it shows its network; use WanPipeline.",
-        "MochiPipeline": "counts its noise levels upwards; use WanPipeline or HunyuanVideoPipeline.",
+        "MochiPipeline": (
+            "counts its noise levels upwards, along a curve that is not its scheduler's; use WanPipeline or "
+            "HunyuanVideoPipeline."
+        ),
         "ModularPipeline": (
             "is made of blocks that methods do not know: they know those of WanModularPipeline, Wan22ModularPipeline, "
             "WanImage2VideoModularPipeline and Wan22Image2VideoModularPipeline; use one of these, or a supported "

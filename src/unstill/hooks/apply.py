@@ -145,6 +145,7 @@ class Applied:
             conditioning_frames=self._adapter.conditioning_frames(self.pipe),
             has_audio_scheduler=self._adapter.has_audio_scheduler,
             modular=self._adapter.modular,
+            in_sections=self._adapter.in_sections,
             encodes_image=self._adapter.image_latents_from is not None,
         )
         for i, method in enumerate(self.methods):
@@ -256,7 +257,8 @@ class Applied:
             self.run, self._next, self._latest = self._next, self._new_run(), None
             first, self._first = self._first, None
             self._start(self.run, first)
-            self._captured = None
+            if not self._adapter.in_sections:  # whose image is encoded once, before the first section
+                self._captured = None
 
     def _start(self, run: Run, first: _First) -> None:
         adapter = self._adapter
@@ -307,12 +309,15 @@ class Applied:
             return call()
         run = self.run
         if run is None:
-            raise UnstillError(f"{type(self.pipe).__name__} was not seen to start; call the pipeline as a whole.")
+            raise UnstillError(
+                f"{type(self.pipe).__name__} began to sample without a call of {self._adapter.last_setup_call}, where "
+                "methods begin; call the pipeline as a whole, and with an image if it can be called without one."
+            )
         if run.step == 0 and arguments["timestep"] != run.grid.timesteps[0]:
             raise UnstillError(
                 f"{type(self.pipe).__name__} skips the first noise level of its scheduler; call it with strength=1."
             )
-        skipped_to = correct(self._adapter, run, self._having("on_step"), arguments)
+        skipped_to = correct(self._adapter, self.pipe, run, self._having("on_step"), arguments)
         if skipped_to is None:
             result = solve(run, scheduler, call)
         else:
@@ -325,5 +330,5 @@ class Applied:
     def sample(self) -> torch.Tensor:
         """After the latest step, `(B, C, F, H, W)` without conditioning frames: after a call, the clean latents."""
         assert self.run is not None and self._latest is not None
-        video = self._adapter.step_to_video(self._latest, self.run.frames)
+        video = self._adapter.step_to_video(self.pipe, self._latest, self.run.noise.shape)
         return video[:, :, video.shape[2] - self.run.frames :].float()

@@ -71,6 +71,7 @@ def _target(pipeline: str, adapter: Adapter) -> Target:
         conditioning_frames=0,
         has_audio_scheduler=adapter.has_audio_scheduler,
         modular=adapter.modular,
+        in_sections=adapter.in_sections,
         encodes_image=adapter.image_latents_from is not None,
     )
 

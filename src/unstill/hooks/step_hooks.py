@@ -22,12 +22,15 @@ def schedule(run: Run, scheduler: Any) -> None:
         install(scheduler, run.grid)
 
 
-def correct(adapter: Adapter, run: Run, methods: Sequence[Method], arguments: Arguments) -> torch.Tensor | None:
+def correct(
+    adapter: Adapter, pipe: Any, run: Run, methods: Sequence[Method], arguments: Arguments
+) -> torch.Tensor | None:
     """
     Applies `on_step` of `methods` to the model output among the arguments of `scheduler.step`, in place.
 
     Args:
         adapter: the adapter of the pipeline's class.
+        pipe: the pipeline.
         run: state of the current pipeline call.
         methods: those with an `on_step` hook, in order.
         arguments: of `scheduler.step`, by name.
@@ -37,19 +40,19 @@ def correct(adapter: Adapter, run: Run, methods: Sequence[Method], arguments: Ar
     """
     if not methods:
         return None
-    output = adapter.step_to_video(arguments["model_output"], run.frames)
-    sample = adapter.step_to_video(arguments["sample"], run.frames)
+    output = adapter.step_to_video(pipe, arguments["model_output"], run.noise.shape)
+    sample = adapter.step_to_video(pipe, arguments["sample"], run.noise.shape)
     fixed = output.shape[2] - run.frames  # some pipelines drop the conditioning frames before the step, some after it
     corrected = own = output[:, :, fixed:].float()
     for method in methods:
         result = method.on_step(run, corrected, sample[:, :, fixed:].float(), arguments["timestep"])
         if isinstance(result, NextSample):
             video = torch.cat([sample[:, :, :fixed], result.sample.to(sample)], 2)
-            return adapter.step_from_video(video)
+            return adapter.step_from_video(pipe, video)
         corrected = result
     if corrected is not own:
         video = torch.cat([output[:, :, :fixed], corrected.to(output)], 2)
-        arguments["model_output"] = adapter.step_from_video(video)
+        arguments["model_output"] = adapter.step_from_video(pipe, video)
         if adapter.two_pass_step:
             arguments["pred_original_sample"] = arguments["model_output"]
     return None

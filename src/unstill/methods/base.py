@@ -124,6 +124,7 @@ class Target:
         conditioning_frames (`int`): leading latent frames that the pipeline fills with the image and does not denoise.
         has_audio_scheduler (`bool`): whether the pipeline samples audio, too, with a copy of the scheduler.
         modular (`bool`): whether the pipeline is made of blocks, which decide what its call takes and returns.
+        in_sections (`bool`): whether the pipeline samples a video in several sections, to methods a video each.
         encodes_image (`bool`): whether the pipeline's call encodes the image, so that `apply` takes none.
     """
 
@@ -135,6 +136,7 @@ class Target:
     conditioning_frames: int
     has_audio_scheduler: bool = False
     modular: bool = False
+    in_sections: bool = False
     encodes_image: bool = False
 
 

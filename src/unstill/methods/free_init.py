@@ -65,6 +65,11 @@ class FreeInit(Method):
                 f"FreeInit calls the pipeline several times, and the blocks of {target.pipeline} decide what it takes "
                 "and returns; use a supported pipeline that is not modular, such as WanPipeline."
             )
+        if target.in_sections:
+            raise UnstillError(
+                f"FreeInit starts a call from the video of the call before, and {target.pipeline} samples it in "
+                "sections, each from noise of its own; use a pipeline that samples a whole video at once."
+            )
         check_signal(target.process, self.level_for(target.process), "FreeInit")
 
     def level_for(self, process: ForwardProcess) -> float:
