@@ -550,6 +550,33 @@ def skyreels() -> Any:
     )
 
 
+def wan_animate() -> Any:
+    from transformers import CLIPImageProcessor
+
+    return diffusers.WanAnimatePipeline(
+        tokenizer=None,
+        text_encoder=None,
+        image_encoder=_image_encoder(projection=8),
+        image_processor=CLIPImageProcessor(),
+        vae=_wan_vae(),
+        transformer=_wan_transformer(
+            diffusers.WanAnimateTransformer3DModel,
+            36,
+            latent_channels=16,
+            image_dim=8,
+            motion_encoder_channel_sizes={"4": 8, "8": 8, "16": 8},
+            motion_encoder_size=16,
+            motion_style_dim=8,
+            motion_dim=4,
+            motion_encoder_dim=8,
+            face_encoder_hidden_dim=8,
+            face_encoder_num_heads=2,
+            inject_face_latents_blocks=1,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+
+
 def _with_moments(vae: Any) -> Any:
     """LTX normalises latents by buffers of its VAE, which are trivial before training."""
     draw = torch.Generator().manual_seed(3)
@@ -1220,6 +1247,23 @@ CASES: dict[str, Case] = {
         latents=(16, 3, 2, 2),
         encoded=9,
         schedulers={"FlowMatchEuler": lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)},
+    ),
+    "WanAnimatePipeline": Case(
+        build=wan_animate,
+        call={
+            "height": 16,
+            "width": 16,
+            "image": picture(),
+            "pose_video": [picture()] * 9,
+            "face_video": [picture()] * 9,
+            "segment_frame_length": 9,
+            "guidance_scale": 2.0,
+            **embeddings(4, 8),
+        },
+        level={"start": 0.96},
+        latents=(16, 4, 2, 2),
+        encoded=9,
+        fails={name: "Sizes of tensors must match" for name in ("several", "generators")},
     ),
     "WanPipeline": Case(
         build=wan_text,

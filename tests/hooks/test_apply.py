@@ -256,7 +256,7 @@ def test_new_noise_is_scaled_as_the_pipeline_scales_its_own(name: str, pipe: Any
 def test_the_callers_latents_are_not_written_to(name: str, pipe: Any) -> None:
     case, (seen, _) = CASES[name], observed(name)
     noise = seen["noise"]
-    if adapter_for(pipe).in_sections:
+    if name == "HunyuanVideoFramepackPipeline":
         assert "latents" not in inspect.signature(type(pipe).__call__).parameters
         return
     if name == "EasyAnimateInpaintPipeline":  # which takes none with a flow-matching scheduler
@@ -397,6 +397,30 @@ def test_a_call_that_failed_leaves_nothing_behind(name: str, pipe: Any) -> None:
         with pytest.raises(RuntimeError):
             sample(case, pipe, callback_on_step_end=fail)
         assert torch.equal(sample(case, pipe), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "longer"),
+    [
+        ("WanAnimatePipeline", {"pose_video": [picture()] * 17, "face_video": [picture()] * 17}),
+        ("HunyuanVideoFramepackPipeline", {"num_frames": 18}),
+    ],
+)
+def test_every_section_is_a_video_to_methods(name: str, longer: dict[str, Any]) -> None:
+    case, pipe = CASES[name], pipeline(name)
+    plain = sample(case, pipe, **longer)
+    with unstill.apply(pipe):
+        assert torch.equal(sample(case, pipe, **longer), plain)
+    spy, condition = Spy(seen={}), Condition(seen=[], add=0.5)
+    with unstill.apply(pipe, EarlyStart(**case.level), spy, condition) as handle:
+        changed = sample(case, pipe, **longer)
+        image_latents = handle.run.image_latents
+    assert [step for step, _, _ in spy.seen["steps"]] == [0, 1, 0, 1]
+    assert spy.seen["timesteps"][:2] == spy.seen["timesteps"][2:] and spy.seen["timesteps"][0] == pytest.approx(960)
+    assert all(torch.equal(seen, image_latents) for seen in condition.seen) and len(condition.seen) >= 4
+    assert not torch.equal(changed, plain) and torch.equal(sample(case, pipe, **longer), plain)
+    with pytest.raises(UnstillError, match="in sections"):
+        unstill.free_init(pipe, unstill.FreeInit(), **case.call)
 
 
 @pytest.mark.parametrize("name", ["Cosmos2VideoToWorldPipeline", "Cosmos2_5_PredictBasePipeline"])
@@ -590,10 +614,11 @@ def test_encode_and_decode_are_those_of_the_pipeline(name: str, pipe: Any) -> No
         # Cosmos steps its held frame like any other; elsewhere it is the image in the end
         first = sample(case, pipe)[:, :, :1] if name.startswith("Cosmos") else handle.run.image_latents
     run = handle.run
-    before = run.conditioning_frames + adapter.in_sections  # FramePack puts the image before its last section
+    # FramePack puts the image before its last section
+    before = run.conditioning_frames + (name == "HunyuanVideoFramepackPipeline")
     final = torch.cat([first] * before + [torch.full_like(run.noise, 0.25)], 2)
     decoded = adapter.decode_video(pipe, final)
-    assert len(decoded) == (case.encoded if not adapter.in_sections else len(made))
+    assert len(decoded) == (len(made) if name == "HunyuanVideoFramepackPipeline" else case.encoded)
     decoded = decoded[-len(made) :]  # HunyuanVideo cuts off what its image was
     atol = 1 / 255 if name in COSMOS else 1e-5  # whose checker looks at integers
     torch.testing.assert_close(decoded, made, atol=atol, rtol=1e-4)

@@ -45,6 +45,32 @@ class Wan(WanText):
         return x[:, -channels:, :1]
 
 
+class WanAnimate(WanText):
+    """
+    Samples a video in segments, each from noise. Latent frame 0 is made beside the video, stands for the image and is
+    not decoded; the image is shown to the network there: channels C, 4 of a mask, C.
+    """
+
+    image_latents_from = "prepare_reference_image_latents"
+    denoisers = ("transformer",)
+    in_sections = True
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        return result[:, -video.shape[1] :]
+
+    def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
+        return x[:, -channels:, :1]
+
+    def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+        latents = super()._encode(pipe, frames, generator)
+        if len(frames) == 1:
+            return latents
+        return torch.cat([super()._encode(pipe, frames[:1], generator), latents], 2)
+
+    def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
+        return super()._decode(pipe, latents[:, :, 1:])
+
+
 class ModularWanText(WanText):
     """Text to video, made of blocks."""
 
@@ -118,6 +144,7 @@ FAMILY = Family(
         "WanPipeline": WanText(),
         "WanVACEPipeline": WanText(),
         "WanImageToVideoPipeline": Wan(),
+        "WanAnimatePipeline": WanAnimate(),
         "WanModularPipeline": ModularWanText(),
         "Wan22ModularPipeline": ModularWanText(),
         "WanImage2VideoModularPipeline": ModularWan(),
@@ -126,9 +153,6 @@ FAMILY = Family(
         "SkyReelsV2ImageToVideoPipeline": Wan(),
     },
     unsupported={
-        "WanAnimatePipeline": (
-            "samples a video in segments, and methods act on whole videos; use WanImageToVideoPipeline."
-        ),
         "Wan22VaceModularPipeline": "shows its image to a network of its own; use Wan22Image2VideoModularPipeline.",
         "SkyReelsV2DiffusionForcingImageToVideoPipeline": (
             "samples every latent frame with a scheduler of its own, and methods act on whole videos; use "
