@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import platform
@@ -25,6 +26,8 @@ from unstill.methods.registry import describe_method
 from unstill.metrics.quick_scores import breaks_up, measure, scores_verdict
 from unstill.models import registry
 from unstill.models.call_arguments import generate, parameters
+from unstill.models.loading_options import Lora, Quantisation, dtype_named
+from unstill.models.memory import Offload
 from unstill.models.progress_bars import report_steps
 from unstill.text_to_video.prompt_video import (
     CandidateOptions,
@@ -67,7 +70,10 @@ def animate(
     upscale: int | None = None,
     pipe: DiffusionPipeline | None = None,
     device: str | None = None,
-    offload: bool = False,
+    offload: bool | Offload = False,
+    dtype: torch.dtype | str | None = None,
+    quantise: Quantisation | None = None,
+    loras: Sequence[str | Lora] = (),
     command: str = "",
     progress: Progress | None = None,
 ) -> Animation:
@@ -100,7 +106,8 @@ def animate(
         upscale: whole factor by which the written videos are enlarged; by default 4 up to 128 pixels, otherwise 1.
         pipe: a loaded pipeline, in place of loading `model`. What is left out is then decided by `model`, if it is
             given, and otherwise by the pipeline.
-        device, offload: as of `unstill.load`.
+        device, offload, quantise, loras: as of `unstill.load`.
+        dtype: as of `unstill.load`, or its name, such as `"bfloat16"`.
         command: what the settings name as their origin.
         progress: called with a stage (`"plain"`, `"improved"`; with candidates `"candidates"` and `"motion"`), the
             steps done and all steps. An exception that it raises ends the run.
@@ -146,8 +153,12 @@ def animate(
     if pipe is None:
         assert model is not None
         with _timed(seconds, "load"):
-            pipe = registry.load(model, device=device, offload=offload)
-    animation = _sample(pipe, request, plain, target, offload, seconds, progress or (lambda *_: None))
+            pipe = registry.load(
+                model, device=device, offload=offload, dtype=dtype_named(dtype), quantise=quantise, loras=loras
+            )
+    animation = _sample(pipe, request, plain, target, bool(offload), seconds, progress or (lambda *_: None))
+    loading = {"loras": [str(lora) for lora in loras], "quantise": quantise}
+    animation = dataclasses.replace(animation, settings={**animation.settings, **loading})
     return animation if target is None else animation.save(target, compare=compare, upscale=upscale, command=command)
 
 

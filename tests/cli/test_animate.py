@@ -281,3 +281,19 @@ def test_errors_of_the_library_are_errors_of_the_command(unstill, model, photo, 
     monkeypatch.setattr(registry, "load", refuse)
     result = unstill("animate", photo, "--model", model, "--out", tmp_path / "x.mp4")
     assert (result.exit_code, result.stderr, result.stdout) == (2, "One sentence.\n", "")
+
+
+def test_a_model_is_loaded_as_asked(unstill, diffusers_models, photo, tmp_path) -> None:
+    small = ("--frames", 3, "--steps", 2, "--size", "32x16", "--no-plain", "--out", tmp_path / "x.mp4", "--json")
+    result = unstill(
+        "animate", photo, "--model", diffusers_models["svd"], *small, "--dtype", "bfloat16", "--quantise", "fp8"
+    )
+    assert result.exit_code == 0, result.stderr
+    settings = json.loads(result.stdout)
+    assert (settings["dtype"], settings["quantise"], settings["loras"]) == ("bfloat16", "fp8", [])
+    for words, said in (
+        (("--dtype", "float8"), "--dtype is float32, float16, bfloat16, but got 'float8'."),
+        (("--lora", "nowhere"), "--lora nowhere names no file with a weight"),
+    ):
+        wrong = unstill("animate", photo, "--model", diffusers_models["svd"], *small, *words)
+        assert wrong.exit_code == 2 and said in wrong.stderr

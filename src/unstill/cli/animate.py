@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -57,6 +57,22 @@ def animate(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
     ] = None,
     offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
+    group_offload: Annotated[
+        bool, typer.Option("--group-offload", help="Least GPU memory, most time: a layer at a time.")
+    ] = False,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16. Default: the model's; on the CPU float32.")
+    ] = None,
+    quantise: Annotated[
+        Literal["fp8", "int8"] | None,
+        typer.Option(help="Weights in 8 bits: fp8, or int8 (needs torchao). Half the memory of 16 bits."),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FILE or FILE:WEIGHT. Repeatable. FILE:WEIGHT:transformer_2 for the low noise of Wan 2.2 A14B."
+        ),
+    ] = None,
     candidates: Annotated[
         int | None, typer.Option(min=1, help="Without a picture: how many are made to choose from; 16 unless said.")
     ] = None,
@@ -99,6 +115,7 @@ def animate(
     bars = sys.stderr.isatty() and not as_json
     output.silence_libraries(bars)
     import unstill
+    from unstill.models.loading_options import check_options, dtype_named
     from unstill.text_to_video.prompt_video import COUNT, CandidateOptions
 
     options = None
@@ -110,6 +127,9 @@ def animate(
             early=early,
             text_to_image=text_to_image,
         )
+    held = check_options("group" if group_offload else offload, quantise)
+    if not as_json and (needed := registry.memory_needed(model, dtype_named(dtype), device, held, quantise)):
+        typer.echo(needed, err=True)
     with ProgressBars(quiet=not bars) as progress:
         animation = unstill.animate(
             image,
@@ -130,7 +150,10 @@ def animate(
             compare=compare,
             upscale=upscale,
             device=device,
-            offload=offload,
+            offload=held,
+            dtype=dtype,
+            quantise=quantise,
+            loras=lora or (),
             command=output.provenance()["command"],
             progress=progress,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,17 @@ from unstill.documents import read_json
 from unstill.errors import UnstillError, first_line, lacks_memory, shown
 from unstill.families.model_card import Model
 from unstill.families.registry import MODELS, family_of
+from unstill.models.loading_options import Lora, Quantisation, add_loras, check_options, place
+from unstill.models.loading_options import quantise as quantise_denoisers
+from unstill.models.memory import (
+    Offload,
+    Weights,
+    check_memory,
+    free_memory,
+    memory_sentence,
+    weights_of_folder,
+    weights_of_hub,
+)
 
 
 if TYPE_CHECKING:
@@ -23,6 +34,8 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
+WORTH_SAYING = 10**8
+"""Numbers in the weights of a model from which on its memory is said before loading."""
 PICO = Path(__file__).parent / "pico" / "weights"
 
 
@@ -165,7 +178,9 @@ def load(
     checkpoint: str | os.PathLike[str] | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
-    offload: bool = False,
+    offload: bool | Offload = False,
+    quantise: Quantisation | None = None,
+    loras: Sequence[str | Lora] = (),
     frame_norm: bool = False,
     **options: Any,
 ) -> DiffusionPipeline:
@@ -178,21 +193,30 @@ def load(
             (otherwise the released file is fetched from the hub); of others the denoiser, fine-tuned.
         dtype: of the weights; by default the model's own on an accelerator, float32 on the CPU.
         device: by default an accelerator where there is one, else the CPU.
-        offload: keep only the part at work on the accelerator (`enable_model_cpu_offload`).
+        offload: what is on the accelerator: `True` or `"model"` only the part at work (`enable_model_cpu_offload`),
+            `"group"` only the layer at work (`enable_group_offload`), `False` or `"none"` everything.
+        quantise: keeps the denoiser's weights in eight bits: `"fp8"`, or `"int8"` with torchao.
+        loras: low-rank weights for the denoiser: `FILE`, `FILE:WEIGHT`, or `FILE:WEIGHT:transformer_2` for the second
+            network of Wan 2.2 A14B. Needs peft.
         frame_norm: motion modules of AnimateDiff normalise each frame by itself, as in their authors' code; diffusers
             pools all frames.
         options: go to the pipeline's `from_pretrained`; of the papers' own models only `base` (see `load_checkpoint`).
 
     Raises:
         UnstillError: an unknown name, a broken folder or one of other networks, a hub that cannot be reached, a
-            missing device.
+            missing device, or weights that are larger than its free memory.
     """
     import torch
 
     model = find(name_or_path)
     target = _device(device)
+    files = tuple(lora if isinstance(lora, Lora) else Lora.parse(lora) for lora in loras)
+    held = check_options(offload, quantise)
     if dtype is None:
         dtype = getattr(torch, model.dtype) if model and target.type != "cpu" else torch.float32
+    weights = None if target.type == "cpu" else weights_of(name_or_path)
+    if weights is not None and (free := free_memory(target)) is not None:
+        check_memory(name_or_path, weights, free, dtype.itemsize, held, quantise is not None)
     if model and model.file:
         from unstill.models.convert import load_checkpoint
 
@@ -210,11 +234,47 @@ def load(
         from unstill.models.animatediff import frame_norms_of
 
         frame_norms_of(pipe)
-    if offload and target.type != "cpu":
-        pipe.enable_model_cpu_offload(device=target)
-    else:
-        pipe.to(target)
+    add_loras(pipe, files)
+    quantise_denoisers(pipe, quantise)
+    place(pipe, target, held)
     return pipe
+
+
+def weights_of(name_or_path: str) -> Weights | None:
+    """
+    How large the weights of a model are, from the headers of its files: of a local folder, or of the hub.
+
+    Returns:
+        `None` for the embedded model, released checkpoints of one file, and where nothing can be read.
+    """
+    model = find(name_or_path)
+    if model is not None and (model.weights is None or model.file):
+        return None
+    if model is None and Path(name_or_path).is_dir():
+        return weights_of_folder(Path(name_or_path))
+    return weights_of_hub(model.weights or name_or_path if model else name_or_path, model.variant if model else None)
+
+
+def memory_needed(
+    name_or_path: str,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    offload: bool | Offload = False,
+    quantise: Quantisation | None = None,
+) -> str:
+    """
+    What the weights of a model take, in one sentence, before it is loaded; empty where that is not known, and for
+    models below `WORTH_SAYING`.
+    """
+    import torch
+
+    model, target, held = find(name_or_path), _device(device), check_options(offload, quantise)
+    if (weights := weights_of(name_or_path)) is None or sum(weights.parts.values()) < WORTH_SAYING:
+        return ""
+    if dtype is None:
+        dtype = getattr(torch, model.dtype) if model and target.type != "cpu" else torch.float32
+    held = "none" if target.type == "cpu" else held
+    return memory_sentence(name_or_path, weights, dtype.itemsize, held, quantise is not None)
 
 
 def _check_weights(pipe: Any, name_or_path: str) -> None:

@@ -1,0 +1,187 @@
+"""How much memory the weights of a model need, from the headers of their files; nothing of the weights is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from unstill.errors import UnstillError
+
+
+if TYPE_CHECKING:
+    import torch
+
+Offload = Literal["none", "model", "group"]
+"""What is on the accelerator at a time: all parts, the part at work, or the layer at work."""
+
+HEADER_LIMIT = 100 << 20  # bytes; as safetensors itself has it
+DENOISERS = ("unet", "transformer", "transformer_2")
+FOR_THE_VIDEO = 1.25  # at least so much more than the weights alone
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """
+    Numbers in the weights of a model.
+
+    Attributes:
+        parts: component of the pipeline -> how many numbers.
+        largest: how many numbers the largest tensor has.
+    """
+
+    parts: Mapping[str, int]
+    largest: int
+
+    def needed(self, bytes_each: int, offload: Offload = "none", quantised: bool = False) -> int:
+        """
+        Bytes of weights that are on the accelerator at once.
+
+        Args:
+            bytes_each: of a number in the dtype that is loaded.
+            offload: what is there at a time.
+            quantised: whether a number of a denoiser takes one byte.
+        """
+        sizes = [count * (1 if quantised and part in DENOISERS else bytes_each) for part, count in self.parts.items()]
+        if offload == "group":
+            return 2 * self.largest * bytes_each  # one layer at work, the next one on its way
+        return max(sizes, default=0) if offload == "model" else sum(sizes)
+
+
+def weights_of_folder(folder: Path, variant: str | None = None) -> Weights | None:
+    """
+    What the safetensors files of a local diffusers folder hold; `None` where there are none, or damaged ones.
+
+    Args:
+        folder: as `save_pretrained` wrote it: a folder for each component.
+        variant: of the files, such as fp16, where the folder has it.
+    """
+    parts: dict[str, int] = {}
+    largest = 0
+    try:
+        for file in _files(
+            sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.safetensors")), variant
+        ):
+            part = file.partition("/")[0]
+            for count in tensor_sizes(folder / file):
+                parts[part] = parts.get(part, 0) + count
+                largest = max(largest, count)
+    except (OSError, ValueError):
+        return None
+    return Weights(parts, largest) if parts else None
+
+
+def weights_of_hub(repository: str, variant: str | None = None) -> Weights | None:
+    """As `weights_of_folder`, of a repository of the hub: of its local copy if there is one, else by its headers."""
+    import huggingface_hub
+
+    copy = huggingface_hub.try_to_load_from_cache(repository, "model_index.json")
+    if isinstance(copy, str) and (found := weights_of_folder(Path(copy).parent, variant)) is not None:
+        return found
+    parts: dict[str, int] = {}
+    largest = 0
+    try:
+        names = [
+            name
+            for name in huggingface_hub.list_repo_files(repository)
+            if re.fullmatch(r"\w+/[^/]+\.safetensors", name)
+        ]
+        for file in _files(sorted(names), variant):
+            part = file.partition("/")[0]
+            header = huggingface_hub.parse_safetensors_file_metadata(repository, file)
+            for tensor in header.tensors.values():
+                count = math.prod(tensor.shape)
+                parts[part] = parts.get(part, 0) + count
+                largest = max(largest, count)
+    except (OSError, ValueError, KeyError):  # no connection, no such repository: loading says so
+        return None
+    return Weights(parts, largest) if parts else None
+
+
+def tensor_sizes(file: Path) -> Iterator[int]:
+    """How many numbers each tensor of a safetensors file has; raises `ValueError` for another file."""
+    with file.open("rb") as opened:
+        start = opened.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= HEADER_LIMIT:
+            raise ValueError(f"{file} is no safetensors file")
+        header = json.loads(opened.read(length))
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            yield math.prod(tensor["shape"])
+
+
+def _files(names: list[str], variant: str | None) -> list[str]:
+    """The files that are loaded: of each component those of the variant, else those of none."""
+    chosen: list[str] = []
+    for part in sorted({name.partition("/")[0] for name in names}):
+        inside = [name for name in names if name.startswith(f"{part}/")]
+        plain = [name for name in inside if not re.search(r"\.(fp16|bf16|fp32|non_ema)[.-]", name)]
+        of_variant = [name for name in inside if variant and re.search(rf"\.{re.escape(variant)}[.-]", name)]
+        chosen += of_variant or plain or inside
+    return chosen
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device; `None` where it does not say."""
+    import torch
+
+    if device.type == "cpu":
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return None
+
+
+def memory_sentence(name: str, weights: Weights, bytes_each: int, offload: Offload, quantised: bool) -> str:
+    """What the weights need, in one sentence."""
+    largest = max(weights.parts, key=weights.parts.__getitem__)
+    held = {"none": "all at once", "model": f"the largest part, {largest}, at a time", "group": "a layer at a time"}
+    needed = _gigabytes(weights.needed(bytes_each, offload, quantised))
+    return (
+        f"{name}: {sum(weights.parts.values()) / 1e9:.3g} billion numbers; weights take {needed} of memory "
+        f"({held[offload]}), the video some more."
+    )
+
+
+def check_memory(
+    name: str, weights: Weights, free: int, bytes_each: int, offload: Offload = "none", quantised: bool = False
+) -> None:
+    """
+    Args:
+        name: of the model, for the message.
+        weights: of the model.
+        free: bytes that are free on the accelerator.
+        bytes_each, offload, quantised: see `Weights.needed`.
+
+    Raises:
+        UnstillError: the weights alone do not fit; with the options of `unstill animate` that fit, if there are any.
+    """
+    needed = weights.needed(bytes_each, offload, quantised)
+    if needed <= free:
+        return
+    ways: tuple[tuple[str, Offload, bool], ...] = (
+        ("--offload", "model", quantised),
+        ("--quantise fp8 --offload", "model", True),
+        ("--group-offload", "group", quantised),
+    )
+    for option, way, small in ways:
+        if (less := weights.needed(bytes_each, way, small)) * FOR_THE_VIDEO <= free:
+            advice = f"{option} needs {_gigabytes(less)} for them, and some for the video"
+            break
+    else:
+        advice = "no option makes it small enough; take a smaller model"
+    raise UnstillError(
+        f"The weights of {name} need {_gigabytes(needed)}, but {_gigabytes(free)} are free on this device; {advice}."
+    )
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
