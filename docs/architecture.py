@@ -30,11 +30,15 @@ FLOORS = [
         ("metrics", ("metrics",), "functions of a video, and evaluate"),
     ],
     [
-        ("noise_schedule", ("noise_schedule", "sigma_schedule"), "noise levels of a run"),
-        ("latent_statistics", ("latent_statistics", "statistics_estimation"), "mean and variance of latents"),
+        ("noise_schedule", ("noise_schedule", "respacing", "sigma_schedule"), "noise levels of a run"),
+        (
+            "latent_statistics",
+            ("latent_statistics", "statistics_estimation", "statistics_file"),
+            "mean and variance of latents",
+        ),
     ],
     [
-        ("forward_process", ("forward_process",), "alpha, sigma, predictions"),
+        ("forward_process", ("forward_process", "predictions"), "alpha, sigma, predictions"),
         ("data", ("data",), "pictures, videos, latents, files"),
     ],
     [("errors, documents, parameters", ("errors", "documents", "parameters", "_lazy"), "one kit for all floors")],

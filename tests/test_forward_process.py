@@ -9,7 +9,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, IPNDMScheduler, UniPCMult
 
 from tests.schedulers import CASES
 from unstill.errors import UnstillError
-from unstill.forward_process import ForwardProcess, Prediction, affine, training_target
+from unstill.forward_process import ForwardProcess
+from unstill.predictions import Prediction, affine, training_target
 
 
 SHAPE = (2, 4, 3, 5, 5)

@@ -27,8 +27,9 @@ from typer.testing import CliRunner
 
 from tests.pipelines import pico
 from unstill.cli import app
-from unstill.latent_statistics import KEY, LatentStatistics
+from unstill.latent_statistics import LatentStatistics
 from unstill.methods.registry import method_classes
+from unstill.statistics_file import KEY
 from unstill.training.pico_recipe import PicoRecipe
 from unstill.training.recipe import Recipe, shipped, yaml_of
 

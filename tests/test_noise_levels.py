@@ -15,7 +15,8 @@ from tests.schedulers import CASES, FLOW, LATENT_VP, Case
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
 from unstill.methods.early_start import EarlyStart
-from unstill.noise_schedule import Grid, respace
+from unstill.noise_schedule import Grid
+from unstill.respacing import respace
 
 
 SIGMA_ONLY = {"euler-svd", "edm", "edm-v", "edm-exponential", "edm-dpm++", "cosmos2"}

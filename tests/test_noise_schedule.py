@@ -14,7 +14,8 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UniPCMulti
 from tests.schedulers import CASES, FLOW, LATENT_VP, LTX
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
-from unstill.noise_schedule import Grid, before_step, install, level_of, respace
+from unstill.noise_schedule import Grid, before_step, install, level_of
+from unstill.respacing import respace
 
 
 GOLDEN = Path(__file__).parent / "golden" / "grids.json"

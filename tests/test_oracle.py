@@ -14,7 +14,8 @@ import torch
 
 from tests.schedulers import CASES
 from unstill.forward_process import ForwardProcess
-from unstill.noise_schedule import before_step, install, respace
+from unstill.noise_schedule import before_step, install
+from unstill.respacing import respace
 
 
 MEAN, VARIANCE, STEPS = 0.3, 0.25, 50  # steps: a divisor of 1000, where diffusers' own DDIM stride is exact

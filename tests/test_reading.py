@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from unstill.errors import UnstillError, first_line, shown
-from unstill.latent_statistics import KEY, LatentStatistics
+from unstill.latent_statistics import LatentStatistics
 from unstill.models.checkpoint import identify, read_checkpoint, scale_of
 from unstill.models.convert import load_checkpoint
 from unstill.models.registry import load, pipeline_class
 from unstill.models.state_dict_keys import openclip, stable_diffusion_vae
 from unstill.statistics_estimation import combine, estimate
+from unstill.statistics_file import KEY
 
 
 def refused(call: Any, *words: str) -> str:

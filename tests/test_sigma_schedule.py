@@ -7,7 +7,7 @@ from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, U
 
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
-from unstill.noise_schedule import respace
+from unstill.respacing import respace
 from unstill.sigma_schedule import respace_sigmas
 
 

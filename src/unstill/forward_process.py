@@ -1,8 +1,8 @@
 """The forward process behind a diffusers scheduler.
 
 Every scheduler adds noise in the same way, x_t = alpha(t) x0 + sigma(t) eps, but in coordinates of its own, and
-networks predict different combinations of (x0, eps). This module alone handles both. Everything is expressed in the
-coordinates of the `sample` that `scheduler.step` receives.
+networks predict different combinations of (x0, eps) (see `unstill.predictions`). Only these two modules depend on
+either. Everything is expressed in the coordinates of the `sample` that `scheduler.step` receives.
 
 | kind | alpha, sigma | schedulers |
 |---|---|---|
@@ -18,95 +18,16 @@ s is the scheduler's own `sigmas[step]`, which already includes any shift, Karra
 import inspect
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 
 from unstill.errors import UnstillError
+from unstill.predictions import Affine, Prediction, affine, ratio
 
 
 Kind = Literal["vp", "vp_sigma", "ve", "edm", "flow"]
-Prediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction", "edm", "edm_v"]
 Timestep = float | torch.Tensor
-
-
-class Affine(NamedTuple):
-    """x0 = x0_sample * sample + x0_output * output, and the same for eps."""
-
-    x0_sample: float
-    x0_output: float
-    eps_sample: float
-    eps_output: float
-
-
-def affine(prediction: Prediction, alpha: float, sigma: float, sigma_data: float = 1.0) -> Affine:
-    """
-    The coefficients that convert a network output into x0 and eps.
-
-    With n = sqrt(alpha^2 + sigma^2) one v formula covers VP (n = 1) and the k-diffusion form of VE (alpha = 1). The
-    EDM rows are c_skip and c_out of Karras et al. 2022, Table 1.
-
-    Args:
-        prediction: what the network predicts.
-        alpha: of the noise level.
-        sigma: of the noise level.
-        sigma_data: of the EDM preconditioning.
-
-    Returns:
-        The coefficients; infinite where the output does not determine that quantity: x0 from an eps prediction at
-        alpha = 0, eps from an x0 prediction at sigma = 0.
-    """
-    match prediction:
-        case "epsilon":
-            return Affine(_ratio(1, alpha), -_ratio(sigma, alpha), 0.0, 1.0)
-        case "sample":
-            return Affine(0.0, 1.0, _ratio(1, sigma), -_ratio(alpha, sigma))
-        case "flow_prediction":  # v = eps - x0, alpha + sigma = 1
-            return Affine(1.0, -sigma, 1.0, alpha)
-        case "v_prediction":  # v = (alpha eps - sigma x0) / n
-            n = math.hypot(alpha, sigma)
-            return Affine(alpha / n**2, -sigma / n, sigma / n**2, alpha / n)
-        case "edm" | "edm_v":
-            n = math.hypot(sigma, sigma_data)
-            sign = 1 if prediction == "edm" else -1
-            skip = (sigma_data / n) ** 2
-            return Affine(skip, sign * sigma * sigma_data / n, sigma / n**2, -sign * sigma_data / n)
-
-
-def training_target(
-    prediction: Prediction,
-    alpha: torch.Tensor,
-    sigma: torch.Tensor,
-    x0: torch.Tensor,
-    eps: torch.Tensor,
-    sigma_data: float = 1.0,
-) -> torch.Tensor:
-    """
-    The training target of a network at alpha x0 + sigma eps: the output that `affine` converts into x0 and eps.
-
-    Args:
-        prediction: what the network predicts.
-        alpha: of the noise levels, broadcast over `x0`.
-        sigma: of the noise levels, broadcast over `x0`.
-        x0: clean latents.
-        eps: noise of the same shape.
-        sigma_data: of the EDM preconditioning.
-
-    Returns:
-        The target, of the shape of `x0`; finite at every sigma > 0.
-    """
-    match prediction:
-        case "epsilon":
-            return eps
-        case "sample":
-            return x0
-        case "flow_prediction":
-            return eps - x0
-        case "v_prediction":
-            return (alpha * eps - sigma * x0) / (alpha**2 + sigma**2).sqrt()
-        case "edm" | "edm_v":  # (x0 - c_skip x) / c_out, with alpha = 1
-            sign = 1 if prediction == "edm" else -1
-            return sign * (sigma * x0 / sigma_data - sigma_data * eps) / (sigma**2 + sigma_data**2).sqrt()
 
 
 @dataclass(eq=False, slots=True)
@@ -196,7 +117,7 @@ class ForwardProcess:
             UnstillError: x0 does not determine the output (sigma = 0).
         """
         c = self._affine(t, step)
-        scale = _ratio(1, c.x0_output)
+        scale = ratio(1, c.x0_output)
         self._require(scale, "the output", "sigma = 0")
         return _combine(x0, scale, x0, -scale * c.x0_sample, sample)
 
@@ -208,7 +129,7 @@ class ForwardProcess:
         where no finite change of an output other than eps corrects eps. The caller decides from `alpha_sigma` at which
         levels it corrects.
         """
-        return _ratio(1, self._affine(t, step).eps_output)
+        return ratio(1, self._affine(t, step).eps_output)
 
     def correct(
         self,
@@ -384,10 +305,6 @@ def _prediction_of(scheduler: Any, kind: Kind) -> Prediction:
 def _log_sigma_timesteps(config: Any) -> bool:
     """Whether timesteps are ln(sigma) / 4 rather than training steps (Stable Video Diffusion)."""
     return config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else math.inf
 
 
 def _combine(like: torch.Tensor, a: float, x: torch.Tensor, b: float, y: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """
 Schedules of noise levels that are only a list of sigmas, and their start at a lower level.
 
-`unstill.noise_schedule` knows the rule of a diffusers scheduler from its configuration. Here nothing is known but the
+`unstill.respacing` knows the rule of a diffusers scheduler from its configuration. Here nothing is known but the
 levels themselves, as in ComfyUI, whose samplers take a tensor of sigmas. Their rule is recognised:
 
 - Karras et al. 2022: sigma^(1/7) is evenly spaced; exponential: log sigma is. Both keep their lowest level.

@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 
 from unstill.documents import parse_json
 from unstill.errors import UnstillError, first_line
-from unstill.latent_statistics import KEY, LatentStatistics, check_moments
+from unstill.latent_statistics import LatentStatistics
+from unstill.statistics_file import KEY, check_moments
 
 
 if TYPE_CHECKING:

@@ -53,8 +53,8 @@ def statistics(
     from unstill.data.ownership import check_free, together
     from unstill.data.sources import SourceSettings, guess_kind, open_source
     from unstill.data.video_index import list_folder
-    from unstill.latent_statistics import is_statistics
     from unstill.models import registry
+    from unstill.statistics_file import is_statistics
 
     entry = registry.find(model)
     wanted = None if size is None else parse_size(size)

@@ -20,7 +20,8 @@ from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.families.model_card import Model
 from unstill.families.training import TrainingRole
-from unstill.forward_process import ForwardProcess, Kind, Prediction
+from unstill.forward_process import ForwardProcess, Kind
+from unstill.predictions import Prediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

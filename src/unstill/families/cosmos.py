@@ -7,7 +7,8 @@ import torch
 from unstill.errors import UnstillError
 from unstill.families.base import Family, VideoAdapter
 from unstill.families.wan import WanText
-from unstill.forward_process import Kind, Prediction
+from unstill.forward_process import Kind
+from unstill.predictions import Prediction
 
 
 class Cosmos(VideoAdapter):

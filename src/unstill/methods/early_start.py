@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unstill.methods.base import Method, Run, Target, check_level
-from unstill.noise_schedule import Grid, level_of, respace
+from unstill.noise_schedule import Grid, level_of
+from unstill.respacing import respace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,8 @@ import torch
 from unstill.errors import UnstillError
 from unstill.methods.base import Method, Run, Target, check_level
 from unstill.methods.noise_levels import SMALLEST_SIGNAL
-from unstill.noise_schedule import Grid, respace
+from unstill.noise_schedule import Grid
+from unstill.respacing import respace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

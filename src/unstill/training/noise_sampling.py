@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from unstill.errors import UnstillError
-from unstill.forward_process import ForwardProcess, Prediction, training_target
+from unstill.forward_process import ForwardProcess
 from unstill.methods.time_noise import per_clip
+from unstill.predictions import Prediction, training_target
 
 
 Time = Literal["quantile", "released"]
