@@ -12,7 +12,7 @@ from tests.training.conftest import empty_pipeline, silent
 from tests.training.test_families import PIPELINES
 from unstill.data.sources import SourceSettings, open_source
 from unstill.families.registry import training_for
-from unstill.training import trainer
+from unstill.training import results, trainer
 from unstill.training.recipe import Recipe
 
 
@@ -41,7 +41,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         settings = SourceSettings(kind="world", frames=frames, size=(size, size), clips=4)
         monkeypatch.setattr(trainer, "opened", lambda recipe: (pipe, family, open_source(settings)))
         monkeypatch.setattr(pipe, "save_pretrained", empty_pipeline)
-        monkeypatch.setattr(trainer._Run, "_copy_statistics", lambda *_: None)
+        monkeypatch.setattr(results, "_copy_statistics", lambda *_: None)
         lora = changes.pop("lora", None)
         recipe = Recipe.model_validate(
             {

@@ -16,7 +16,7 @@ from tests.training.test_families import PIPELINES, _of_the_pipeline, sample
 from unstill.data.sources import SourceSettings, open_source
 from unstill.errors import UnstillError
 from unstill.families.registry import training_for
-from unstill.training import trainer
+from unstill.training import results, trainer
 from unstill.training.lora import METADATA, load_lora
 from unstill.training.recipe import Recipe
 
@@ -53,7 +53,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "opened", lambda recipe: (pipe, training_for(pipe), open_source(settings)))
         patch.setattr(pipe, "save_pretrained", empty_pipeline)
-        patch.setattr(trainer._Run, "_copy_statistics", lambda *_: None)
+        patch.setattr(results, "_copy_statistics", lambda *_: None)
         trainer.train(recipe, out / "run", silent)
     getattr(pipe, training_for(pipe).denoiser).eval()
     return name, pipe, out / "run" / "lora.safetensors"

@@ -1,4 +1,4 @@
-"""Sets up a training run: validates the configuration and opens accelerator, pipeline and clips."""
+"""Sets up a training run: validates the configuration, opens accelerator, pipeline and clips, builds the loss."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from unstill.data.files import alone
 from unstill.data.sources import Source, open_source
@@ -16,8 +17,11 @@ from unstill.errors import UnstillError, shown
 from unstill.families.model_card import Model
 from unstill.families.registry import MODELS, TRAINING, training_for
 from unstill.families.training import TrainingRole
+from unstill.forward_process import ForwardProcess
 from unstill.models.call_arguments import native_frames, native_size
 from unstill.training.condition_noise import plan_of
+from unstill.training.loss import ConditionDropout, Objective
+from unstill.training.noise_sampling import schedule_of
 from unstill.training.recipe import Recipe
 
 
@@ -90,6 +94,41 @@ def opened(recipe: Recipe) -> tuple[Any, TrainingRole, Source]:
     if recipe.lora is not None:
         check_targets(getattr(pipe, family.denoiser), recipe.lora.targets or family.lora)
     return pipe, family, open_source(settings)
+
+
+def objective_of(recipe: Recipe, pipe: Any, family: TrainingRole, dropped: dict[str, Tensor]) -> Objective:
+    """
+    The training loss of a recipe.
+
+    Args:
+        recipe: of the run.
+        pipe: whose scheduler defines the forward process.
+        family: the training adapter of `pipe`.
+        dropped: the network's inputs in place of a dropped condition, by name.
+    """
+    c, n, process = recipe.condition, recipe.noise, ForwardProcess.of(pipe.scheduler)
+    return Objective(
+        family,
+        schedule_of(
+            process,
+            log_sigma_mean=n.log_sigma_mean,
+            log_sigma_std=n.log_sigma_std,
+            time=n.time,
+            logit_std=n.logit_std,
+        ),
+        plan_of(
+            family.name,
+            c.method,
+            c.preset,
+            on=c.on,
+            condition_on_level=c.condition_on_level,
+            parameters=c.parameters(),
+            process=process,
+        ),
+        ConditionDropout(**recipe.drop.model_dump()),
+        dropped,
+        getattr(getattr(pipe, family.denoiser), "unspecified_motion", None),
+    )
 
 
 def check_condition(recipe: Recipe) -> None:

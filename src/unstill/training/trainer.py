@@ -25,31 +25,27 @@ from torch import Tensor
 
 from unstill.data.files import sweep_all
 from unstill.data.loading import Loader, place
-from unstill.data.ownership import read_record, together
 from unstill.data.seeding import generator_for
 from unstill.data.sources import Source
 from unstill.errors import UnstillError, lacks_memory
 from unstill.families.training import TrainingRole
-from unstill.forward_process import ForwardProcess
-from unstill.models.saving import write
 from unstill.training import parameters
-from unstill.training.checkpoints import RESULTS, Checkpoints, same_run
-from unstill.training.condition_noise import plan_of
+from unstill.training.checkpoints import Checkpoints, same_run
 from unstill.training.encoded_dataset import Encoder, encoded_clips
+from unstill.training.failure_messages import clip_out_of_memory, not_a_number, out_of_memory
 from unstill.training.interrupts import Stopping
 from unstill.training.learning_rate import warmup_and_decay
-from unstill.training.lora import LoraSettings, merge, save_lora
-from unstill.training.loss import ConditionDropout, Objective, batch_of, with_fps
+from unstill.training.lora import LoraSettings
+from unstill.training.loss import batch_of, with_fps
 from unstill.training.loss_log import Figures, LossCurve, truncate
-from unstill.training.noise_sampling import schedule_of
 from unstill.training.recipe import Recipe
-from unstill.training.setup import accelerator_for, alone_in, opened
+from unstill.training.results import PRECISIONS, write_results
+from unstill.training.setup import accelerator_for, alone_in, objective_of, opened
 
 
 log = logging.getLogger(__name__)
 ReportProgress = Callable[[str, int, int, str], None]  # stage, steps done, total, text with the current numbers
 Validation = Callable[[Any, int, Path], dict[str, float]]  # pipeline, steps done, folder -> scores
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +101,8 @@ def train(
     except (RuntimeError, MemoryError) as error:
         if not lacks_memory(error):
             raise
-        raise UnstillError(run.too_large()) from error
+        place = str(accelerator.device)
+        raise UnstillError(out_of_memory(place, run.at_once) if run.encoded else clip_out_of_memory(place)) from error
     finally:
         accelerator.end_training()
     return result if accelerator.is_main_process else None
@@ -129,7 +126,7 @@ class _Run:
         self.share = recipe.train.batch // accelerator.num_processes  # clips per step of this process
         self.at_once = self.share // accelerator.gradient_accumulation_steps
         self.figures = Figures(out / "validation" / "figures.jsonl")
-        self.encoded = False  # whether a clip could be
+        self.encoded = False  # whether a clip fitted into memory when it was encoded
 
     def prepare(self) -> None:
         """Clips, weights, optimizer, objective."""
@@ -175,29 +172,7 @@ class _Run:
             self.model.compile()
         self.prepared, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.checkpoints = Checkpoints(self.out, accelerator, self.trained, self.average, recipe.save.keep)
-        c, n, process = recipe.condition, recipe.noise, ForwardProcess.of(self.pipe.scheduler)
-        self.objective = Objective(
-            family,
-            schedule_of(
-                process,
-                log_sigma_mean=n.log_sigma_mean,
-                log_sigma_std=n.log_sigma_std,
-                time=n.time,
-                logit_std=n.logit_std,
-            ),
-            plan_of(
-                family.name,
-                c.method,
-                c.preset,
-                on=c.on,
-                condition_on_level=c.condition_on_level,
-                parameters=c.parameters(),
-                process=process,
-            ),
-            ConditionDropout(**recipe.drop.model_dump()),
-            self.dropped,
-            getattr(self.model, "unspecified_motion", None),
-        )
+        self.objective = objective_of(recipe, self.pipe, family, self.dropped)
 
     def train(self, validation: Validation | None) -> TrainingResult:
         """The training loop, starting from the last checkpoint."""
@@ -252,21 +227,13 @@ class _Run:
                     self._stop(done, curve, stopping)
         elapsed = time.monotonic() - began
         seconds = max(elapsed, 1e-9)
-        return TrainingResult(self._finish(), losses, len(losses) * o.batch / seconds, waited / seconds)
-
-    def too_large(self) -> str:
-        """The error message for a lack of memory."""
-        if not self.encoded:
-            return (
-                f"A clip does not fit into the memory of {self.accelerator.device} when it is encoded; lower "
-                "data.size or data.frames."
-            )
-        fewer = "train.batch_per_device (the rest is accumulated)" if self.at_once > 1 else "data.size or data.frames"
-        clips = f"{self.at_once} clips at a time do" if self.at_once > 1 else "One clip at a time does"
-        return (
-            f"{clips} not fit into the memory of {self.accelerator.device}; lower {fewer}, set "
-            "train.gradient_checkpointing, or train a lora."
-        )
+        if accelerator.is_main_process:
+            accelerator.unwrap_model(self.prepared, keep_torch_compile=False)
+            if self.average is not None:
+                parameters.put(self.trained, self.average.values)
+            write_results(self.pipe, self.family.denoiser, recipe, self.out)
+        accelerator.wait_for_everyone()
+        return TrainingResult(self.out / "pipeline", losses, len(losses) * o.batch / seconds, waited / seconds)
 
     def _stop(self, done: int, curve: LossCurve, stopping: Stopping) -> NoReturn:
         """Saves a checkpoint and ends the run."""
@@ -297,7 +264,7 @@ class _Run:
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(self.trained.values(), o.clip)
                     if accelerator.scaler is None and norm is not None and not torch.isfinite(norm):
-                        raise UnstillError(self._not_a_number("gradient", step, "a sum over the whole batch"))
+                        raise self._not_a_number("gradient", step, "a sum over the whole batch")
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
@@ -318,27 +285,11 @@ class _Run:
             process, own = divmod(i, self.at_once)
             index, _ = place(self._place(step, process, start) + own, len(self.clips), self.recipe.seed)
             names.append(self.clips.name(index))
-        raise UnstillError(self._not_a_number("loss", step, ", ".join(names)))
+        raise self._not_a_number("loss", step, ", ".join(names))
 
-    def _not_a_number(self, what: str, step: int, where: str) -> str:
-        newest = self.checkpoints.newest()
-        saved = f"the last good state is {newest}" if newest else "no checkpoint had been written yet"
-        return (
-            f"The {what} at step {step + 1} is not a number ({where}), so training stopped before that step; {saved}. "
-            + self._advice(step)
-        )
-
-    def _advice(self, step: int) -> str:
-        """What to change after a loss that is not a number; at the first step the learning rate is not the cause."""
-        if step:
-            return "Lower train.learning_rate, or train in bf16 rather than fp16."
-        bad = next((name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()), None)
-        if bad is not None:
-            return f"The weights of the model are not all finite numbers ({bad}); load an undamaged checkpoint."
-        precise = self.recipe.train.mixed_precision == "no"
-        return "Nothing had been learned yet and the weights of the model are finite, so look at those clips" + (
-            ", or at the model's encoders." if precise else ", or set train.mixed_precision to no."
-        )
+    def _not_a_number(self, what: str, step: int, where: str) -> UnstillError:
+        newest, precision = self.checkpoints.newest(), self.recipe.train.mixed_precision
+        return UnstillError(not_a_number(what, step, where, newest, self.model, precision))
 
     def _due(self, done: int) -> bool:
         """Whether a validation is due after this many steps."""
@@ -381,34 +332,6 @@ class _Run:
         for part in self._parts():
             if part is not self.model:
                 part.to(device)
-
-    def _finish(self) -> Path:
-        """Writes the finished pipeline: averaged weights, LoRA merged, in the dtype of the training."""
-        final = self.out / "pipeline"
-        if self.accelerator.is_main_process:
-            self.accelerator.unwrap_model(self.prepared, keep_torch_compile=False)
-            if self.average is not None:
-                parameters.put(self.trained, self.average.values)
-            run = self.out / "run.json"
-            with together(run, RESULTS) as results:
-                results.record = read_record(run) or {}
-                if self.recipe.lora is not None:
-                    save_lora(self.model, self.family.denoiser, results.folder / "lora.safetensors")
-                    merge(self.model)
-                self.pipe.to("cpu")
-                if (precision := PRECISIONS.get(self.recipe.train.mixed_precision)) is not None:
-                    self.pipe.to(precision)
-                self._copy_statistics(write(self.pipe, results.folder / final.name))
-        self.accelerator.wait_for_everyone()
-        return final
-
-    def _copy_statistics(self, folder: Path) -> None:
-        """Copies the latent statistics of the initial model, whose autoencoder is the same."""
-        from unstill.models.registry import defaults_of
-
-        statistics = defaults_of(self.recipe.model).get("statistics")
-        if statistics is not None:
-            statistics.save(folder / "statistics.safetensors")
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
