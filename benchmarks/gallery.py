@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pico_report import flow, held_out
+from pico_videos import flow, held_out_scenes
 from torch import Tensor
 
 import unstill
-from unstill.data import synthetic_world
 from unstill.data.contact_sheets import side_by_side
 from unstill.data.images import read_image, resize_and_crop
 from unstill.data.video import write_video
@@ -86,8 +85,7 @@ def main() -> None:
     bundled = (
         torch.from_numpy(np.array(resize_and_crop(read_image(bundled_picture()), (96, 96)))).permute(2, 0, 1) / 255
     )
-    scene, motion = held_out(PICTURES)
-    images = synthetic_world.render(scene, motion, frames=1).video[:, 0]
+    images = held_out_scenes(PICTURES).images
     plain = made(pipe, images, MOTION)
 
     def hero() -> tuple[list[Tensor], list[str], int]:

@@ -8,13 +8,12 @@ toy's hue from the first frame to the last. Intervals are 95 %, of a share by Wi
 approximation.
 """
 
-import argparse
 import itertools
 import json
 import math
-from pathlib import Path
 
 import torch
+from pico_videos import parser_of, read_options
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
@@ -120,7 +119,7 @@ def table(result: dict) -> str:
     lines = [
         "# Does pico do what its caption says?",
         "",
-        f"`python benchmarks/pico_captions.py --out docs/pico --scenes {result['scenes']}`",
+        f"`{result['command']}`",
         "",
         f'{result["pictures"]} pictures from captions of one toy ("a red ring over green"), read as the reward',
         "`world` reads them. The last row is the same reading of true renderings: what is possible. Guessing",
@@ -148,12 +147,10 @@ def table(result: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scenes", type=int, default=12)
-    options = parser.parse_args()
+    options = read_options(parser_of(__doc__, scenes=12))
     pipe = PicoPipeline.embedded()
     pipe.set_progress_bar_config(disable=True)
+    torch.set_num_threads(1)
     truth = said()
     captions = [f"a {colour} {shape} over {ground}" for colour, shape, ground in truth]
     made, pictures = {}, {}
@@ -164,8 +161,16 @@ def main() -> None:
         ).frames[:, 0]
         made[f"{guidance:g}"] = scored(pictures[guidance], truth)
     made["true renderings"] = scored(rendered(truth), truth)
+    if options.bfloat16:  # only the videos, whose latents stay in float32
+        pipe.transformer.to(torch.bfloat16)
     ways = {f"{guidance:g}": directions(pipe, options.scenes, guidance) for guidance in (1.0, 3.0)}
-    result = {"pictures": len(truth), "scenes": options.scenes, "from captions": made, "directions": ways}
+    result = {
+        "command": options.command,
+        "pictures": len(truth),
+        "scenes": options.scenes,
+        "from captions": made,
+        "directions": ways,
+    }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "captions.json").write_text(json.dumps(result, indent=2) + "\n")
     (options.out / "captions.md").write_text(table(result))

@@ -1,9 +1,9 @@
 """Contact sheets of the embedded model, for the eye: scenes that no training run has seen, and photographs.
 
-    python benchmarks/pico_sheets.py --out docs/pico --clips CLIPS    # 66 videos, 3 minutes on one idle core
+    python benchmarks/pico_sheets.py --out docs/pico --clips CLIPS    # 64 videos, 3 minutes on one idle core
 
-Writes scenes.png (24 scenes, plainly and from an early start), levels.png and starts.png (the first scenes), and with
-`--clips`, a folder with the videos named in `PHOTOGRAPHS`, photographs.png. Scenes are the first of their seed and the
+Writes scenes.png (24 scenes, plainly and from an early start), and with `--clips`, a folder with the videos named in
+`PHOTOGRAPHS`, photographs.png. Scenes are the first of their seed and the
 noise is that of seeds 0, 1, ...: none was chosen for how well it came out.
 """
 
@@ -20,7 +20,6 @@ import unstill
 from unstill.data.contact_sheets import contact_sheet
 from unstill.data.images import resize_and_crop
 from unstill.data.video import read_video
-from unstill.models.pico.pipeline import WEIGHTS
 
 
 MOTION = 0.6
@@ -85,18 +84,6 @@ def main() -> None:
         in_columns(both(photographs(options.clips, pipe.size)), 2, 80).save(
             options.out / "photographs.png", optimize=True
         )
-    first, levels = scenes.images[:3], (0.1, 0.4, 0.7, 1.0)
-    by_level = [animated(pipe, first, options.work, name, motion=level) for level in levels]
-    rows = [(by_level[k][i], f"motion {level:g}") for i in range(len(first)) for k, level in enumerate(levels)]
-    contact_sheet(*zip(*rows, strict=True), frames=8, panel=96).save(options.out / "levels.png", optimize=True)
-    statistics = unstill.LatentStatistics.load(WEIGHTS / "statistics.safetensors")
-    analytic = (unstill.AnalyticInit(sigma=20.0, statistics=statistics),)
-    by_start = {
-        start: animated(pipe, first, options.work, name, methods, motion=MOTION)
-        for start, methods in (("plain", ()), ("early start", early), ("Analytic-Init", analytic))
-    }
-    rows = [(videos[i], start) for i in range(len(first)) for start, videos in by_start.items()]
-    contact_sheet(*zip(*rows, strict=True), frames=8, panel=96).save(options.out / "starts.png", optimize=True)
 
 
 if __name__ == "__main__":
