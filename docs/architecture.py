@@ -33,7 +33,7 @@ FLOORS = [
         ("noise_schedule", ("noise_schedule", "respacing", "sigma_schedule"), "noise levels of a run"),
         (
             "latent_statistics",
-            ("latent_statistics", "statistics_estimation", "statistics_file"),
+            ("latent_statistics", "statistics_estimation", "statistics_file", "statistics_hub"),
             "mean and variance of latents",
         ),
     ],

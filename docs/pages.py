@@ -40,7 +40,13 @@ REFERENCE = {  # page: (title, what it is about, modules or packages)
     "process": (
         "process, statistics",
         "Noise levels, conversions between prediction types, statistics of latents.",
-        ("unstill.forward_process", "unstill.noise_schedule", "unstill.latent_statistics", "unstill.errors"),
+        (
+            "unstill.forward_process",
+            "unstill.noise_schedule",
+            "unstill.latent_statistics",
+            "unstill.statistics_hub",
+            "unstill.errors",
+        ),
     ),
     "anchor": ("i4vgen", "A video from a text by way of a still picture.", ("unstill.text_to_video",)),
     "models": (

@@ -160,6 +160,59 @@ class LatentStatistics:
         """
         return cls.of(*read(path))
 
+    def save_pretrained(self, folder: str | os.PathLike[str], *, data: str = "") -> Path:
+        """
+        Writes `statistics.safetensors` and a card, `README.md`, that says what the statistics are of.
+
+        Args:
+            folder: is made where it is missing.
+            data: the videos, in words, with their licence.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UnstillError: no videos were added yet, or the folder holds other files of these names.
+        """
+        from unstill.statistics_hub import save
+
+        return save(self, folder, data)
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str]) -> "LatentStatistics":
+        """
+        Reads what `save_pretrained` or `push_to_hub` wrote.
+
+        Args:
+            source: a folder, a name on the hub (`owner/name`), or a file that `load` reads.
+
+        Raises:
+            UnstillError: there is no such place, the hub cannot be reached, or the file is no statistics.
+        """
+        from unstill.statistics_hub import load
+
+        return load(source)
+
+    def push_to_hub(self, repository: str, *, data: str = "", private: bool = False, token: str | None = None) -> str:
+        """
+        Writes the statistics and their card into a repository of the hub, which is made where it is missing.
+
+        Args:
+            repository: `owner/name`.
+            data: see `save_pretrained`.
+            private: of a new repository.
+            token: of the hub; by default that of `hf auth login`.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            UnstillError: a name that is none, or a hub that refuses.
+        """
+        from unstill.statistics_hub import push
+
+        return push(self, repository, data, private, token)
+
     @classmethod
     def from_released(cls, path: str | os.PathLike[str]) -> "LatentStatistics":
         """

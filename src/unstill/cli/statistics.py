@@ -71,6 +71,7 @@ def statistics(
     from unstill.hooks import adapter_for
     from unstill.models.call_arguments import native_frames, native_size
     from unstill.statistics_estimation import estimate
+    from unstill.statistics_hub import describe_vae
 
     rank, processes = rank_and_count(patience=timedelta(days=1))
     pipe = registry.load(model, device=device)
@@ -95,6 +96,7 @@ def statistics(
         "fps": settings.fps,
         "size": {"height": shape[0], "width": shape[1]},
         "seed": seed,
+        "vae": describe_vae(pipe.vae),
     }
     with output.resumable(), ProgressBars(quiet=as_json or rank > 0) as report:
         progress = functools.partial(report, "clips")

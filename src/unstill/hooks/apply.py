@@ -19,6 +19,7 @@ from unstill.hooks.scheduler_hooks import Arguments, hooked, skip_step, unhook
 from unstill.hooks.step_hooks import ScheduleOnly, correct, schedule, solve
 from unstill.methods.base import Method, Run, Target, check_method
 from unstill.noise_schedule import level_of
+from unstill.statistics_hub import describe_vae
 
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,11 @@ class Applied:
     def __exit__(self, *error: Any) -> None:
         self.remove()
 
+    def _vae(self) -> dict[str, Any] | None:
+        """What tells the VAE from others, where a method has statistics of latents."""
+        vae = getattr(self.pipe, "vae", None)
+        return describe_vae(vae) if vae and any(hasattr(method, "statistics") for method in self.methods) else None
+
     def _check(self, image_latents: bool = True) -> None:
         target = Target(
             pipeline=type(self.pipe).__name__,
@@ -147,6 +153,7 @@ class Applied:
             modular=self._adapter.modular,
             in_sections=self._adapter.in_sections,
             encodes_image=self._adapter.image_latents_from is not None,
+            vae=self._vae(),
         )
         for i, method in enumerate(self.methods):
             if not isinstance(method, Method):

@@ -9,6 +9,7 @@ https://huggingface.co/papers/2406.15735, Section 3.2, Proposition 1 and Eq. 5.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -18,6 +19,7 @@ from unstill.latent_statistics import LatentStatistics
 from unstill.methods.base import Method, Run, Target, check_level
 from unstill.noise_schedule import Grid, level_of
 from unstill.respacing import respace
+from unstill.statistics_hub import check_vae
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -27,7 +29,8 @@ class AnalyticInit(Method):
 
     Args:
         statistics: E[X0] and Var[X0] of videos like those the model was trained on, in the pipeline's own latents, or
-            the file that holds them (`unstill statistics` makes it).
+            the file that holds them (`unstill statistics` makes it), a folder of `save_pretrained`, or a name on the
+            Hugging Face hub (`owner/name`). Those of a folder or the hub are interpolated to the size of the call.
         start: the level as a fraction of the training time, in (0, 1]. Paper: 0.96 and 0.92 for DynamiCrafter.
         sigma: the level as a sigma, for schedulers that count in sigmas. Paper: 100 for Stable Video Diffusion.
             Exactly one of both is given.
@@ -66,7 +69,9 @@ class AnalyticInit(Method):
                 f"data_scale={shown(self.data_scale)}, extra_variance={shown(self.extra_variance)}."
             )
         if not isinstance(self.statistics, LatentStatistics):
-            object.__setattr__(self, "statistics", LatentStatistics.load(self.statistics))
+            if not Path(self.statistics).is_file():  # made by others, for their size
+                object.__setattr__(self, "resize", True)
+            object.__setattr__(self, "statistics", LatentStatistics.from_pretrained(self.statistics))
 
     @classmethod
     def example(cls, **level: float) -> Self:
@@ -75,6 +80,8 @@ class AnalyticInit(Method):
 
     def check(self, others: Sequence[Method], target: Target) -> None:
         level_of(target.process, self.start, self.sigma)
+        assert isinstance(self.statistics, LatentStatistics)
+        check_vae(self.statistics, target.vae)
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
         return respace(run.process.scheduler, run.process, start=self.start, sigma=self.sigma)

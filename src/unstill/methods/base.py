@@ -126,6 +126,7 @@ class Target:
         modular (`bool`): whether the pipeline is made of blocks, which decide what its call takes and returns.
         in_sections (`bool`): whether the pipeline samples a video in several sections, to methods a video each.
         encodes_image (`bool`): whether the pipeline's call encodes the image, so that `apply` takes none.
+        vae (`dict | None`): what tells the VAE from others, see `unstill.statistics_hub.describe_vae`.
     """
 
     pipeline: str
@@ -138,6 +139,7 @@ class Target:
     modular: bool = False
     in_sections: bool = False
     encodes_image: bool = False
+    vae: dict[str, Any] | None = None
 
 
 class Method:

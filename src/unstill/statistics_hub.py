@@ -1,0 +1,153 @@
+"""Latent statistics in a folder or on the Hugging Face hub, with a card that says what they are of."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from unstill.data.ownership import together
+from unstill.errors import UnstillError, first_line
+from unstill.latent_statistics import LatentStatistics
+
+
+FILE, CARD, RECORD = "statistics.safetensors", "README.md", "statistics.json"
+SIMILAR = 0.05  # of a weight's standard deviation: half precision is far nearer, another VAE far off
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+def describe_vae(vae: Any) -> dict[str, Any]:
+    """
+    What tells one VAE from another, as JSON holds it, for `meta["vae"]` of statistics.
+
+    Args:
+        vae: of a diffusers pipeline.
+
+    Returns:
+        `class`, the `scaling` of its latents, and `encoder`: standard deviations of some weights of its encoder, which
+        hardly depend on their precision. Weights that are not in memory (offloaded ones) are left out.
+    """
+    weights = [
+        tensor.detach().float().std().item()
+        for name, tensor in vae.named_parameters()
+        if "encoder" in name and tensor.ndim > 1 and tensor.numel() > 1 and tensor.device.type != "meta"
+    ]
+    step = max(len(weights) // 8, 1)
+    return {
+        "class": type(vae).__name__,
+        "scaling": vae.config.get("scaling_factor"),
+        "encoder": [round(value, 6) for value in weights[::step][:8]],
+    }
+
+
+def check_vae(statistics: LatentStatistics, vae: dict[str, Any] | None) -> None:
+    """
+    Raises `UnstillError` for statistics that say that they are of another VAE than `vae`, as `describe_vae` gives it;
+    nothing is refused where one of both is not known.
+    """
+    theirs = statistics.meta.get("vae")
+    if not isinstance(theirs, dict) or vae is None:
+        return
+    ours, known = vae["encoder"], theirs.get("encoder")
+    same = theirs.get("class") == vae["class"] and theirs.get("scaling") == vae["scaling"]
+    if same and isinstance(known, list) and known and ours and all(isinstance(value, float) for value in known):
+        same = len(known) == len(ours) and all(
+            abs(a - b) <= SIMILAR * abs(b) for a, b in zip(known, ours, strict=True)
+        )
+    if not same:
+        model = statistics.meta.get("model")
+        name = f" (of {model.get('name')})" if isinstance(model, dict) else ""
+        raise UnstillError(
+            f"These statistics are of latents of another VAE{name} than this pipeline's {vae['class']}; take "
+            "statistics of this model, or make them with unstill statistics."
+        )
+
+
+def save(statistics: LatentStatistics, folder: str | os.PathLike[str], data: str = "") -> Path:
+    """See `LatentStatistics.save_pretrained`."""
+    statistics.moments  # noqa: B018  (raises where there are no videos yet)
+    target = Path(folder)
+    with together(target / RECORD, (FILE, CARD), option="the folder") as made:
+        statistics.save(made.folder / FILE)
+        (made.folder / CARD).write_text(card(statistics, data), encoding="utf-8")
+        made.record = {"data": data, "count": statistics.count, "meta": statistics.meta}
+    return target
+
+
+def load(source: str | os.PathLike[str]) -> LatentStatistics:
+    """See `LatentStatistics.from_pretrained`."""
+    path = Path(source)
+    if path.is_dir():
+        if not (path / FILE).is_file():
+            raise UnstillError(f"{path} holds no {FILE}; name a folder that save_pretrained of statistics wrote.")
+        return LatentStatistics.load(path / FILE)
+    if path.exists() or not is_repository(str(source)):
+        return LatentStatistics.load(path)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return LatentStatistics.load(hf_hub_download(str(source), FILE))
+    except (OSError, ValueError) as error:
+        raise UnstillError(
+            f"{source} is no file here, and {FILE} of a repository of that name could not be fetched from the Hugging "
+            "Face hub (no connection, or no such repository) and is not in the local cache."
+        ) from error
+
+
+def is_repository(text: str) -> bool:
+    """Whether a text is a name on the hub, `owner/name`."""
+    return bool(_REPOSITORY.fullmatch(text))
+
+
+def push(statistics: LatentStatistics, repository: str, data: str, private: bool, token: str | None) -> str:
+    """See `LatentStatistics.push_to_hub`."""
+    from huggingface_hub import HfApi
+
+    if not is_repository(repository):
+        raise UnstillError(f"{repository!r} is no name on the hub; give owner/name.")
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save(statistics, folder, data)
+        Path(folder, RECORD).unlink()
+        try:
+            made = api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Latent statistics")
+        except (OSError, ValueError) as error:
+            raise UnstillError(f"{repository} could not be written on the hub: {first_line(error)}.") from error
+    return str(made)
+
+
+def card(statistics: LatentStatistics, data: str = "") -> str:
+    """The README of statistics: of which videos, how many, which VAE, which size."""
+    meta, (channels, frames, height, width) = statistics.meta, statistics.mean.shape
+    model, size, vae = (value if isinstance(value, dict) else {} for value in map(meta.get, ("model", "size", "vae")))
+    rows = {
+        "data set": data or "not said",
+        "clips": statistics.count if statistics.count is not None else "not recorded",
+        "model": model.get("name") or "not said",
+        "VAE": vae.get("class") or "not said",
+        "latents": f"{channels} channels, {frames} frames, {height} x {width}",
+        "video": f"{meta.get('frames', '?')} frames of {size.get('width', '?')} x {size.get('height', '?')}",
+        "frames per second": meta.get("fps") or "as in the videos",
+        "mean variance": f"{float(statistics.variance):.4f}",
+    }
+    cells = "\n".join(f"| {name} | {' '.join(str(value).split()).replace('|', '/')} |" for name, value in rows.items())
+    return f"""---
+tags: [unstill, latent-statistics]
+---
+# Latent statistics
+
+Mean and variance of video latents, for Analytic-Init (arXiv 2406.15735, Proposition 1).
+
+| | |
+|---|---|
+{cells}
+
+```py
+statistics = unstill.LatentStatistics.from_pretrained("this/repository")
+with unstill.apply(pipe, unstill.AnalyticInit(statistics=statistics, start=0.96, resize=True)):
+    ...
+```
+"""
