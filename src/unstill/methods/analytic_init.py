@@ -88,29 +88,41 @@ class AnalyticInit(Method):
 
     def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
         channels, _, height, width = latents.shape[1:]
-        statistics = self._of_shape((channels, run.conditioning_frames + run.frames, height, width))
+        assert isinstance(self.statistics, LatentStatistics)
+        shape = channels, run.conditioning_frames + run.frames, height, width
+        statistics = statistics_for(self.statistics, shape, self.resize)
         mean = self.data_scale * statistics.mean[:, run.conditioning_frames :].to(latents)
         variance = self.data_scale**2 * float(statistics.variance) + self.extra_variance
         alpha, sigma = run.process.alpha_sigma(run.grid.timesteps[0], step=0)
         return initial_latents(mean, variance, alpha, sigma, run.noise)
 
-    def _of_shape(self, shape: tuple[int, int, int, int]) -> LatentStatistics:
-        statistics = self.statistics
-        assert isinstance(statistics, LatentStatistics)
-        if statistics.mean.shape[0] != shape[0]:
-            raise UnstillError(
-                f"The statistics are of latents with {statistics.mean.shape[0]} channels, but this pipeline's have "
-                f"{shape[0]}; make them with the pipeline's own VAE."
-            )
-        if self.resize:
-            return statistics.resized(shape[1:])
-        if tuple(statistics.mean.shape) != shape:
-            have, want = ("x".join(map(str, s)) for s in (statistics.mean.shape[1:], shape[1:]))
-            raise UnstillError(
-                f"The statistics are of {have} latents (frames, height, width), but this call makes {want}; ask the "
-                "pipeline for that size, make statistics of this one, or pass resize=True."
-            )
-        return statistics
+
+def statistics_for(statistics: LatentStatistics, shape: tuple[int, int, int, int], resize: bool) -> LatentStatistics:
+    """
+    The statistics of latents of a shape.
+
+    Args:
+        statistics: of the model's latents.
+        shape: `(C, F, H, W)` of the latents to make.
+        resize: whether other frames, heights and widths are interpolated.
+
+    Raises:
+        UnstillError: other channels, or another size without `resize`.
+    """
+    if statistics.mean.shape[0] != shape[0]:
+        raise UnstillError(
+            f"The statistics are of latents with {statistics.mean.shape[0]} channels, but this pipeline's have "
+            f"{shape[0]}; make them with the pipeline's own VAE."
+        )
+    if resize:
+        return statistics.resized(shape[1:])
+    if tuple(statistics.mean.shape) != shape:
+        have, want = ("x".join(map(str, s)) for s in (statistics.mean.shape[1:], shape[1:]))
+        raise UnstillError(
+            f"The statistics are of {have} latents (frames, height, width), but this call makes {want}; ask the "
+            "pipeline for that size, make statistics of this one, or pass resize=True."
+        )
+    return statistics
 
 
 def initial_latents(

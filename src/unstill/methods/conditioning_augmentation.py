@@ -127,3 +127,19 @@ def augment(
 ) -> torch.Tensor:
     """y_s = alpha(s) y0 + sigma(s) eps on `(B, C, F or 1, H, W)`, alpha and sigma `(B,)`."""
     return (per_clip(alpha, noise) * image_latents + per_clip(sigma, noise) * noise).to(image_latents.dtype)
+
+
+def grown(
+    image_latents: torch.Tensor, strength: float, alpha: float, sigma: float, noise: torch.Tensor
+) -> torch.Tensor:
+    """
+    y0 + strength t^2 eps, where t = sigma / (alpha + sigma) is the noise level of the video as a share: LTX-Video's
+    condition noise, https://huggingface.co/papers/2501.00103.
+
+    Args:
+        image_latents: `(B, C, F or 1, H, W)`.
+        strength: LTX-Video: 0.15.
+        alpha, sigma: of the video at this step.
+        noise: unit noise that broadcasts over the image latents.
+    """
+    return (image_latents + strength * (sigma / (alpha + sigma)) ** 2 * noise).to(image_latents.dtype)
