@@ -56,7 +56,7 @@ def as_latent(video: Tensor, like: Tensor) -> Tensor:
 
 
 def image_of(model: Any, image: dict[str, Tensor], like: Tensor | None = None) -> Tensor:
-    """A LATENT of the image as the model counts latents, `(B, C, 1, H, W)`, checked against `like` `(B, C, F, H, W)`."""
+    """A LATENT of the image as the model counts latents, `(B, C, 1, H, W)`; `like` is the video it must fit."""
     latent = model.get_model_object("process_latent_in")(as_video(image["samples"]))[:, :, :1]
     if like is None:
         return latent
@@ -76,11 +76,8 @@ def step_of(sigma: Tensor | float, sigmas: Tensor) -> int:
 
 def one_of(name: str, value: str, known: Sequence[str]) -> bool | str:
     """For `validate_inputs`: ComfyUI itself does not check the choices of nodes of this API."""
-    return (
-        True
-        if value in known
-        else f"{name} is one of {', '.join(known) or 'none: the folder is empty'}, not {value[:80]!r}."
-    )
+    choices = ", ".join(known) or "none (its folder is empty)"
+    return True if value in known else f"{name} is one of {choices}, not {value[:80]!r}."
 
 
 def with_change(options: dict[str, Any], key: str, change: Change) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class NoiseRectification(io.ComfyNode):
             inputs=[
                 io.Model.Input("model"),
                 io.Latent.Input("image", tooltip="The image, encoded by VAE Encode at the size of the video."),
-                io.Float.Input("until", default=0.6, min=0.0, max=1.0, step=0.01, tooltip="Share of the steps; 0: off."),
+                io.Float.Input("until", default=0.6, min=0.0, max=1.0, step=0.01, tooltip="Share of the steps."),
                 io.Float.Input(
                     "freedom", default=0.5, min=0.0, max=1.0, step=0.01,
                     tooltip="How freely the later frames move: 0 is a still video.",

@@ -17,8 +17,8 @@ class MotionScore(io.ComfyNode):
             node_id="UnstillMotionScore",
             display_name="Motion Score",
             category="unstill/measure",
-            description="Measures a video by optical flow, to compare settings at one seed. The motion of a video that "
-            "breaks up is high too: look at it.",
+            description="Measures a video by optical flow, to compare settings at one seed. The motion of a video "
+            "that breaks up is high too: look at it.",
             is_output_node=True,
             inputs=[
                 io.Image.Input("images", tooltip="The frames, from VAE Decode."),

@@ -38,8 +38,8 @@ class AnalyticInitNoise(io.ComfyNode):
             node_id="UnstillAnalyticInitNoise",
             display_name="Analytic-Init Noise",
             category="unstill/noise",
-            description="For a video that stands still, after Early Start: begins from latents distributed like noised "
-            "videos, which an early start alone is not. Needs a statistics file (`unstill statistics`) in "
+            description="For a video that stands still, after Early Start: begins from latents distributed like "
+            "noised videos, which an early start alone is not. Needs a statistics file (`unstill statistics`) in "
             f"ComfyUI/models/{FOLDER}. Use with an empty latent.",
             inputs=[
                 io.Noise.Input("noise"),

@@ -66,9 +66,11 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sampled(server):
-    count = iter(range(1000))
+    count, known = iter(range(1000)), server.get("/object_info")
 
     def sampled(*nodes, **options):
+        for name in {f"Unstill{name}" for name, _ in nodes} - set(known):
+            pytest.skip(f"this unstill has no method for {name}")
         out = server.base / f"out{next(count)}.safetensors"
         history = server.run(sample(server.base, out, *nodes, **options))
         assert history["status"]["status_str"] == "success", history["status"]
@@ -131,9 +133,10 @@ def test_analytic_init_after_an_early_start_differs_from_it(sampled):
     assert (made - sampled(early)).abs().max() > 1e-3
 
 
-def test_all_together(sampled, plain):
+def test_all_together(server, sampled, plain):
     names = dict(SET)
-    every = [(name, names[name]) for name in names]
+    known = server.get("/object_info")
+    every = [(name, names[name]) for name in names if f"Unstill{name}" in known]
     every.insert(1, ("AnalyticInitNoise", {"statistics": "wan.safetensors", "resize": False}))
     made = sampled(*every)
     assert made.isfinite().all() and (made - plain).abs().max() > 1e-3
@@ -181,11 +184,13 @@ def test_the_probe_and_the_score(server):
         (
             ("AnalyticInitNoise", {"statistics": "../given.safetensors", "resize": False}),
             "statistics",
-            "is one of wan.safetensors",
+            "one of wan",
         ),
     ],
 )
 def test_bad_values_are_refused(server, node, widget, words):
+    if f"Unstill{node[0]}" not in server.get("/object_info"):
+        pytest.skip("this unstill has no such method")
     status, answer = server.queue(sample(server.base, server.base / "never", node))
     errors = [error for one in answer["node_errors"].values() for error in one["errors"]]
     assert status == 400 and len(errors) == 1
@@ -239,10 +244,8 @@ def test_a_wan_sample_is_the_one_of_diffusers_and_apply(server, sampled):
     }  # fmt: skip
     plain = None
     for name, (nodes, methods) in cases.items():
-        ours, theirs = (
-            wan_normalised(sampled(*nodes, file="ten.safetensors")),
-            diffusers_sample(tiny_wan(), values, methods),
-        )
+        ours = wan_normalised(sampled(*nodes, file="ten.safetensors"))
+        theirs = diffusers_sample(tiny_wan(), values, methods)
         off = float((ours - theirs).abs().max())
         print(f"{name}: greatest difference {off:.2g} of values up to {float(theirs.abs().max()):.2g}")
         plain = off if plain is None else plain
