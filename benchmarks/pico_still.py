@@ -62,7 +62,7 @@ def page(result: dict[str, Any]) -> str:
         lines.append(f"| {row['setting']} | {row['against']} | {' | '.join(cells)} |")
     lines += [
         "",
-        "Why the recommended start of this model is sigma 20 and not lower: from 20 to 10 flow rises again, but travel",
+        "Why the recommended start of this model is sigma 20 and not lower: from 20 to 10 flow rises again, travel",
         "hardly does (table above), and outline and colours fall: what is gained is mostly change of shape.",
     ]
     shown = f"*The first {SHOWN} of the pictures, every model and start.*"
