@@ -1,4 +1,4 @@
-"""`unstill convert`: a released checkpoint to a diffusers folder."""
+"""`unstill convert`: a released checkpoint to a diffusers folder, or a LoRA to other key names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,18 @@ class Type(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class KeyStyle(StrEnum):
+    comfyui = "comfyui"
+    kohya = "kohya"
+
+
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="The released file: .ckpt, .pt or .safetensors.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist, or be empty.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The released file: .ckpt, .pt or .safetensors; with --lora a lora.safetensors.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="The folder to write; it must not exist, or be empty. With --lora a new file.")
+    ],
     model: Annotated[
         str | None, typer.Option(help="Which model it is; by default told from the file. See unstill models.")
     ] = None,
@@ -27,11 +36,18 @@ def convert(
         typer.Option(help="Hub id or folder of what the file lacks: a tokenizer; for LaVie Stable Diffusion 1.4."),
     ] = None,
     dtype: Annotated[Type | None, typer.Option(help="Of the written weights. Default: the file's.")] = None,
+    lora: Annotated[
+        KeyStyle | None,
+        typer.Option(
+            help="CHECKPOINT is a LoRA of Wan or Stable Video Diffusion, to be written with these key names."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
     Make a diffusers folder of a released checkpoint: DynamiCrafter, VideoCrafter1, LaVie, and what was fine-tuned from
-    them; with --model svd a fine-tuned Stable Video Diffusion.
+    them; with --model svd a fine-tuned Stable Video Diffusion. With --lora a LoRA of `unstill train` or diffusers
+    becomes a file for ComfyUI or for programs that read kohya's key names.
 
     Without a dtype, memory is needed for one part of the model at a time.
     """
@@ -39,6 +55,9 @@ def convert(
     from unstill.data.output_paths import check_writable
 
     output.silence_libraries()
+    if lora is not None:
+        _convert_lora(checkpoint, out, lora, {"--model": model, "--base": base, "--dtype": dtype}, as_json)
+        return
     import torch
 
     from unstill.families.registry import MODELS
@@ -74,3 +93,16 @@ def convert(
             "takes one from there.",
             err=True,
         )
+
+
+def _convert_lora(source: Path, out: Path, style: KeyStyle, others: dict[str, object], as_json: bool) -> None:
+    from unstill.errors import UnstillError
+    from unstill.training.lora_formats import convert_lora
+
+    if given := [name for name, value in others.items() if value is not None]:
+        raise UnstillError(f"--lora only renames the weights of a LoRA, so {given[0]} does not apply; leave it out.")
+    layers = convert_lora(source, out, style.value)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "style": style.value, "layers": layers}, indent=2))
+        return
+    typer.echo(f"Wrote {out}: a LoRA of {len(layers)} layers with the key names of {style.value}.")

@@ -116,7 +116,9 @@ def load_lora(pipe: Any, path: str | Path, weight: float = 1.0, name: str = "def
         UnstillError: a missing file, one of another format, or of another network.
     """
     peft, path = _peft(), Path(path)
-    weights, metadata = _read(path)
+    weights, metadata = read_lora(path)
+    if not metadata:
+        raise UnstillError(f"{path} has no {METADATA} in its header; load it with diffusers, or train it again.")
     if hasattr(pipe, "load_lora_weights"):
         pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name=name)
         pipe.set_adapters([name], [weight])
@@ -137,7 +139,13 @@ def load_lora(pipe: Any, path: str | Path, weight: float = 1.0, name: str = "def
             module.set_scale(name, weight)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """
+    The weights of a LoRA file, and peft's arguments from its header; none where the header has none.
+
+    Raises:
+        UnstillError: a missing file, or one of another format.
+    """
     try:
         with safe_open(path, "pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -146,9 +154,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UnstillError(f"{path} cannot be read as a LoRA (.safetensors); check the path.") from error
     if not weights or not any(".lora_" in key for key in weights):
         raise UnstillError(f"{path} holds no LoRA; pass the lora.safetensors of a run.")
-    if header is None:
-        raise UnstillError(f"{path} has no {METADATA} in its header; load it with diffusers, or train it again.")
-    return weights, json.loads(header)
+    try:
+        arguments = json.loads(header or "{}")
+    except ValueError as error:
+        raise UnstillError(f"{path} is damaged: {METADATA} in its header is not JSON; write it again.") from error
+    return weights, arguments
 
 
 def _fits(model: nn.Module, weights: dict[str, Tensor]) -> bool:
