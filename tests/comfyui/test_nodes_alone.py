@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_every_node_says_what_it_is_good_for(nodes):
 
 
 def test_the_files_are_short_and_fetch_nothing():
-    files = [*(ROOT / "comfyui").rglob("*.py")]
+    files = [*(ROOT / "comfyui").glob("*.py"), *(ROOT / "comfyui/nodes").glob("*.py")]
     assert len(files) >= 9
     for file in files:
         text = file.read_text("utf-8")
@@ -221,3 +222,23 @@ def test_motion_score(nodes):
 def test_levels_of_the_probe(nodes, levels):
     assert "falling numbers above 0" in nodes["UnstillLeakProbe"].validate_inputs(levels)
     assert nodes["UnstillLeakProbe"].validate_inputs("1, 0.5") is True
+
+
+def make():
+    spec = importlib.util.spec_from_file_location("make", ROOT / "comfyui/workflows/make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_workflows_are_those_of_their_script_and_use_the_nodes_as_they_are(nodes):
+    made = make().WORKFLOWS
+    assert {file.stem for file in (ROOT / "comfyui/workflows").glob("*.json")} == set(made)
+    for name, build in made.items():
+        graph = json.loads((ROOT / f"comfyui/workflows/{name}.json").read_text("utf-8"))
+        assert graph == build(), f"run python comfyui/workflows/make.py ({name})"
+        assert sum(one["class_type"] in nodes for one in graph.values()) >= 2
+        for one in graph.values():
+            if one["class_type"] in nodes:
+                assert set(one["inputs"]) == {x.id for x in nodes[one["class_type"]].define_schema().inputs}
+            assert all(x[0] in graph for x in one["inputs"].values() if isinstance(x, list))

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.comfyui.graphs import given, sample
-from tests.comfyui.server import Server
+from tests.comfyui.server import ROOT, Server
 from tests.comfyui.tiny_wan import comfyui_layout, tiny_wan
 from unstill.latent_statistics import LatentStatistics
 
@@ -250,3 +250,13 @@ def test_a_wan_sample_is_the_one_of_diffusers_and_apply(server, sampled):
         print(f"{name}: greatest difference {off:.2g} of values up to {float(theirs.abs().max()):.2g}")
         plain = off if plain is None else plain
         assert off < max(5 * plain, 1e-4), name
+
+
+@pytest.mark.parametrize("name", ["wan_21", "wan_22", "ltx", "svd", "hunyuan_video"])
+def test_example_workflows_lack_nothing_but_files(server, name):
+    graph = json.loads((ROOT / f"comfyui/workflows/{name}.json").read_text("utf-8"))
+    status, answer = server.queue(graph)
+    errors = [error for one in answer["node_errors"].values() for error in one["errors"]]
+    assert status == 400 and errors
+    for error in errors:
+        assert "not in list" in error["message"] or "Invalid image file" in error["details"], error
