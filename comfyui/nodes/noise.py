@@ -17,6 +17,7 @@ from ..model_access import alpha_sigma, as_latent, as_video, one_of, sampling_of
 
 FOLDER = "latent_statistics"
 KINDS = ["progressive", "mixed"]
+EMPTY = "(no file yet)"
 SECOND_DRAW = 0x5DEECE66D  # so that a shared frame does not repeat the noise that it is mixed with
 
 
@@ -45,7 +46,9 @@ class AnalyticInitNoise(io.ComfyNode):
                 io.Noise.Input("noise"),
                 io.Model.Input("model"),
                 io.Sigmas.Input("sigmas", tooltip="The same that the sampler gets, after Early Start."),
-                io.Combo.Input("statistics", options=_files(), tooltip=f"A file of ComfyUI/models/{FOLDER}."),
+                io.Combo.Input(
+                    "statistics", options=_files() or [EMPTY], tooltip=f"A file of ComfyUI/models/{FOLDER}."
+                ),
                 io.Boolean.Input(
                     "resize", default=False, tooltip="Interpolate statistics of another size or number of frames."
                 ),
