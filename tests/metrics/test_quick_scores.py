@@ -64,6 +64,11 @@ def test_every_sentence() -> None:
         "The improved video moves 1.4 times as much as the plain one (another seed can do that too) and stays as "
         "close to the picture."
     )
+    late, soon = {**plain, "onset": 1.25}, {**sound(motion=1.0), "onset": 0.25}
+    assert scores_verdict(late, soon).endswith(
+        "stays as close to the picture. It begins to move after 0.2 s, the plain one after 1.2 s."
+    )
+    assert "begin" not in scores_verdict(plain, soon) + scores_verdict({**late, "onset": 0.5}, soon)
     assert scores_verdict(plain, sound(motion=1.0, colour=0.85)) == (
         "The improved video moves 2.0 times as much as the plain one, a little off the picture."
     )

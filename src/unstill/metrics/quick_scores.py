@@ -45,6 +45,8 @@ SEEDS = 1.5
 """Ratio of motion that another seed brings as well: half of 12 pairs of seeds of one plain video differ by more."""
 SLIGHT, CLEAR = 0.03, 0.1
 """Differences of colour x detail that are nothing, and that are clear."""
+WAIT = 0.5
+"""Seconds between the onsets of two videos from which on the sentence names them."""
 # Names of scores, what they are called, how they are written.
 ROWS = (
     ("reward", "its pictures score, by the reward", "{:.3g}"),  # where it was made of words
@@ -127,8 +129,13 @@ def scores_verdict(plain: dict[str, float], improved: dict[str, float]) -> str:
     else:
         moved = f"The improved video moves less, {ratio:.0%} of the plain one"
     if lost >= CLEAR:
-        return f"{moved}, but keeps less of the picture."
-    return f"{moved} and stays as close to the picture." if lost < SLIGHT else f"{moved}, a little off the picture."
+        moved += ", but keeps less of the picture."
+    else:
+        moved += " and stays as close to the picture." if lost < SLIGHT else ", a little off the picture."
+    before, after = plain.get("onset"), improved.get("onset")  # none of videos that never move visibly
+    if before is None or after is None or abs(before - after) < WAIT:
+        return moved
+    return f"{moved} It begins to move after {after:.1f} s, the plain one after {before:.1f} s."
 
 
 def _state(scores: dict[str, float]) -> str:
