@@ -46,9 +46,7 @@ class AnalyticInitNoise(io.ComfyNode):
                 io.Noise.Input("noise"),
                 io.Model.Input("model"),
                 io.Sigmas.Input("sigmas", tooltip="The same that the sampler gets, after Early Start."),
-                io.Combo.Input(
-                    "statistics", options=_files() or [EMPTY], tooltip=f"A file of ComfyUI/models/{FOLDER}."
-                ),
+                io.Combo.Input("statistics", options=_files() or [EMPTY], tooltip=f"From ComfyUI/models/{FOLDER}."),
                 io.Boolean.Input(
                     "resize", default=False, tooltip="Interpolate statistics of another size or number of frames."
                 ),
