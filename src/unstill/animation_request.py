@@ -95,6 +95,8 @@ class AnimationRequest:
         else:
             defaults = registry.defaults_of_pipeline(pipeline.__name__ if pipeline else None)
         asked = methods_for(methods, defaults)
+        if model is not None:
+            registry.check_frames(model, frames)
         if size is not None:
             registry.check_size(model, size, pipeline)
         if model is not None and pipeline is None:

@@ -22,7 +22,7 @@ validate: {{every: 2, videos: 1, clips: 1, steps: 2}}
 
 
 def test_recipes_are_listed_and_printed(unstill: Run) -> None:
-    listed = unstill("train", "--recipes").output
+    listed = unstill("train", "list").output
     assert "svd-time-noise " in listed and "pico " in listed
     printed = unstill("train", "svd-time-noise", "--print-recipe").output
     assert "model: svd" in printed and printed.startswith("# Stable Video Diffusion")

@@ -8,6 +8,7 @@ import typing
 
 import pytest
 import torch
+import typer
 
 from tests.processes import launch_two
 from unstill.cli import app
@@ -35,6 +36,25 @@ def test_every_verb_has_an_example_and_json(unstill, verb):
     assert ("--json" in result.stdout) == (verb != "app")  # a page has no result to print
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_fits_80_columns_and_names_every_option_in_full(unstill, verb, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = unstill(verb, "--help").stdout.splitlines()
+    assert max(map(len, lines)) <= 80 and not [line for line in lines if "\u2026" in line]
+    parameters = typer.main.get_command(app).commands[verb].params
+    options = {option for one in parameters for option in (*one.opts, *one.secondary_opts) if option.startswith("-")}
+    assert options <= {word.strip(",") for line in lines for word in line.split()[1:4]}
+    text = " ".join(" ".join(lines).replace("\u2502", "").split())
+    assert text.index("Usage:") < text.index("Example:") < text.index("\u256d")
+    assert "<str>" not in text and verb != "animate" or "[default: animated.mp4]" in text
+
+
+def test_the_options_of_animate_are_in_groups(unstill):
+    lines = unstill("animate", "--help").stdout.splitlines()
+    titles = [line.strip("\u256d\u2500\u256e ") for line in lines if line.startswith("\u256d")]
+    assert titles == ["Picture", "Method", "Model", "Output", "From words, without a picture", "Options"]
+
+
 def test_models_and_methods(unstill):
     models = json.loads(unstill("models", "--json").stdout)
     assert [model["name"] for model in models] == [m.name for m in MODELS]
@@ -60,7 +80,7 @@ def test_the_list_of_methods_begins_with_what_a_user_wants_to_know(unstill):
         "Presets: paper, paper-svd, released, released-svd",
     ]
     text = " ".join(printed.split())
-    assert "Not on LTX2ImageToVideo: NIVSDS visits levels twice" in text and "Not on any pipeline: TimeNoise" in text
+    assert "LTX2ImageToVideo, LTX2: NIVSDS visits levels twice" in text and "Not on any pipeline: TimeNoise" in text
     for one in json.loads(unstill("methods", "--json").stdout):
         assert text.index(one["summary"]) < text.index(f"How: {one['how']}"), one["name"]
 
@@ -79,6 +99,12 @@ def test_the_list_of_methods_begins_with_what_a_user_wants_to_know(unstill):
         (["animate", "--size", "512x512"], "pico makes videos of one size only (96x96): leave out --size"),
         (["diagnose", "--size", "512x512"], "pico makes videos of one size only (96x96): leave out --size"),
         (["compare", "--method", "early-start", "--size", "512x512"], "one size only (96x96)"),
+        (
+            ["animate", "--frames", "500"],
+            "--frames is 500, but pico makes videos of at most 16 frames",
+        ),
+        (["compare", "--method", "early-start", "--frames", "17"], "at most 16 frames"),
+        (["diagnose", "--model", "dynamicrafter-512", "--frames", "17"], "at most 16 frames"),
         (["animate", "https://example.com/photo.jpg"], "is an address, and none is opened"),
     ],
 )
@@ -89,7 +115,9 @@ def test_a_mistake_is_one_sentence(unstill, words, says, tmp_path, monkeypatch):
     assert result.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [["nowhere.png"], ["--model", "pcio"], ["--method", "foo"], ["--out", "a.avi"]])
+@pytest.mark.parametrize(
+    "words", [["nowhere.png"], ["--model", "pcio"], ["--frames", "500"], ["--method", "foo"], ["--out", "a.avi"]]
+)
 def test_the_usual_mistakes_wait_for_no_diffusers(words):
     probe = f"""
 import sys

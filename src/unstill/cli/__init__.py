@@ -21,6 +21,7 @@ from unstill.cli.compare import compare
 from unstill.cli.convert import convert
 from unstill.cli.diagnose import diagnose
 from unstill.cli.evaluate import evaluate
+from unstill.cli.help import Command
 from unstill.cli.list_commands import methods, models
 from unstill.cli.statistics import statistics
 from unstill.cli.train import train
@@ -114,7 +115,7 @@ for verb, example in (
 ):
     # Line by line as in the source Typer would print the docstring.
     words = "\n\n".join(" ".join(part.split()) for part in (verb.__doc__ or "").split("\n\n"))
-    app.command(help=words.strip(), epilog=f"Example: {example}")(verb)
+    app.command(cls=Command, help=words.strip(), epilog=f"Example: {example}")(verb)
 
 
 @app.callback(invoke_without_command=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,79 +15,77 @@ if TYPE_CHECKING:
     from unstill.text_to_video import I4VGen
 
 
+_picture = functools.partial(typer.Option, rich_help_panel="Picture")
+_method = functools.partial(typer.Option, rich_help_panel="Method")
+_model = functools.partial(typer.Option, rich_help_panel="Model")
+_output = functools.partial(typer.Option, rich_help_panel="Output")
+_from_words = functools.partial(typer.Option, rich_help_panel="From words, without a picture")
+
+
 def animate(
     image: Annotated[
-        Path | None, typer.Argument(help="A picture. Without one: a picture that comes with the package.")
+        Path | None,
+        typer.Argument(rich_help_panel="Picture", help="Default: a picture that comes with the package."),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What happens, for models that read text.")] = None,
-    model: Annotated[
-        str, typer.Option(help="A name from 'unstill models', a diffusers folder, or a hub id.")
-    ] = "pico",
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help="name, name:preset or name:key=value,key=value. Repeatable. See 'unstill methods'."),
-    ] = None,
-    motion: Annotated[float | None, typer.Option(help="How much should move: 0 (still) to 1 (lively).")] = None,
-    frames: Annotated[int | None, typer.Option(min=2, help="Length of the video.")] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Weight of prompt and picture. Default: the model's; pico's is 2 with a prompt, else 1."
-        ),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps: more is slower and cleaner.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
+    prompt: Annotated[str | None, _picture(help="What happens, for models that read text.")] = None,
     crop: Annotated[
         str,
-        typer.Option(
+        _picture(
             help="What the model sees of a picture of another shape: centre, fit (all of it, on a blurred ground), "
             "X,Y (the middle of the part, in percent from the left and the top), or auto."
         ),
     ] = "auto",
-    fps: Annotated[int | None, typer.Option(min=1, max=120, help="Frames per second of the written video.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same video.")] = 0,
-    out: Annotated[Path, typer.Option(help=".mp4, .gif, .webp, or a folder for PNG pictures.")] = Path("animated.mp4"),
-    compare: Annotated[bool, typer.Option("--compare", help="Also write plain and improved side by side.")] = False,
-    plain: Annotated[
-        bool, typer.Option(help="Also make the plain video to compare with; takes as long again.")
-    ] = True,
-    upscale: Annotated[
-        int | None, typer.Option(min=1, max=16, help="Enlarge the written video. Small models: 4, others: 1.")
+    method: Annotated[
+        list[str] | None,
+        _method(help="name, name:preset or name:key=value,key=value. Repeatable. See 'unstill methods'."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
+    motion: Annotated[float | None, _method(help="How much should move: 0 (still) to 1 (lively).")] = None,
+    guidance: Annotated[
+        float | None,
+        _method(min=0, help="Weight of prompt and picture. Default: the model's; pico's is 2 with a prompt, else 1."),
     ] = None,
-    offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
-    group_offload: Annotated[
-        bool, typer.Option("--group-offload", help="Least GPU memory, most time: a layer at a time.")
-    ] = False,
+    steps: Annotated[int | None, _method(min=1, help="Sampling steps: more is slower and cleaner.")] = None,
+    seed: Annotated[int, _method(min=0, help="The same seed makes the same video.")] = 0,
+    plain: Annotated[bool, _method(help="Also make the plain video to compare with; takes as long again.")] = True,
+    model: Annotated[str, _model(help="A name from 'unstill models', a diffusers folder, or a hub id.")] = "pico",
     dtype: Annotated[
-        str | None, typer.Option(help="float32, float16 or bfloat16. Default: the model's; on the CPU float32.")
+        str | None, _model(help="float32, float16 or bfloat16. Default: the model's; on the CPU float32.")
     ] = None,
     quantise: Annotated[
         Literal["fp8", "int8"] | None,
-        typer.Option(help="Weights in 8 bits: fp8, or int8 (needs torchao). Half the memory of 16 bits."),
+        _model(help="Weights in 8 bits: fp8, or int8 (needs torchao). Half the memory of 16 bits."),
     ] = None,
     lora: Annotated[
         list[str] | None,
-        typer.Option(
-            help="FILE or FILE:WEIGHT. Repeatable. FILE:WEIGHT:transformer_2 for the low noise of Wan 2.2 A14B."
-        ),
+        _model(help="FILE or FILE:WEIGHT. Repeatable. FILE:WEIGHT:transformer_2 for the low noise of Wan 2.2 A14B."),
     ] = None,
+    device: Annotated[str | None, _model(help="cpu, cuda, cuda:1, mps ... By default the best there is.")] = None,
+    offload: Annotated[bool, _model("--offload", help="Less GPU memory, more time.")] = False,
+    group_offload: Annotated[
+        bool, _model("--group-offload", help="Least GPU memory, most time: a layer at a time.")
+    ] = False,
+    out: Annotated[Path, _output(help=".mp4, .gif, .webp, or a folder for PNG pictures.")] = Path("animated.mp4"),
+    frames: Annotated[int | None, _output(min=2, help="Length of the video. Default: the model's.")] = None,
+    size: Annotated[str | None, _output(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
+    fps: Annotated[int | None, _output(min=1, max=120, help="Frames per second of the written video.")] = None,
+    upscale: Annotated[
+        int | None, _output(min=1, max=16, help="Enlarge the written video. Small models: 4, others: 1.")
+    ] = None,
+    compare: Annotated[bool, _output("--compare", help="Also write plain and improved side by side.")] = False,
+    as_json: Annotated[bool, _output("--json", help="Print scores and settings as JSON.")] = False,
     candidates: Annotated[
-        int | None, typer.Option(min=1, help="Without a picture: how many are made to choose from; 16 unless said.")
+        int | None, _from_words(min=1, help="How many pictures are made to choose from. Default: 16.")
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(help="What scores them: proxy, world, pickscore, clip:FOLDER_OR_ID, image-reward:CHECKPOINT."),
+        _from_words(help="What scores them: proxy, world, pickscore, clip:FOLDER_OR_ID, image-reward:CHECKPOINT."),
     ] = None,
-    pick: Annotated[int | None, typer.Option(min=0, help="Take this one in place of the best.")] = None,
-    early: Annotated[bool, typer.Option("--early", help="Stop the worse ones on the way.")] = False,
+    pick: Annotated[int | None, _from_words(min=0, help="Number of the picture to take in place of the best.")] = None,
+    early: Annotated[bool, _from_words("--early", help="Stop the sampling of the worse ones before its end.")] = False,
     text_to_image: Annotated[
         str | None,
-        typer.Option(help="A diffusers folder or hub id that makes the pictures in place of the video model."),
+        _from_words(help="A diffusers folder or hub id that makes the pictures in place of the video model."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print scores and settings as JSON.")] = False,
 ) -> None:
     """
     Make a picture, or words, move.
@@ -109,6 +108,7 @@ def animate(
     # The usual mistakes are found before diffusers is imported, which takes seconds.
     check_video_name(out)
     methods_for(method, registry.defaults_of(model))
+    registry.check_frames(model, frames)
     if image is not None:
         open_picture(image).close()
     shape = None if size is None else parse_size(size)

@@ -9,39 +9,40 @@ from typing import Annotated
 import typer
 
 
+_compared = functools.partial(typer.Option, rich_help_panel="What is compared")
+_video = functools.partial(typer.Option, rich_help_panel="Each video")
+_run = functools.partial(typer.Option, rich_help_panel="Run")
+
+
 def compare(
     method: Annotated[
         list[str] | None,
-        typer.Option(
+        _compared(
             help="A setting: name:key=value, name:key=1|2|3 for several values, a+b for both, plain for none. "
             "Repeatable."
         ),
     ] = None,
+    sweep: Annotated[
+        str | None, _compared(help="A named set of settings from the papers; '--sweep list' names them.")
+    ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="A name from 'unstill models', a folder, or a hub id. Repeatable.")
+        list[str] | None, _compared(help="A name from 'unstill models', a folder, or a hub id. Repeatable.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="A picture or a folder of pictures. Without it: rendered ones.")
+        Path | None, _compared(help="A picture or a folder of pictures. Without it: rendered ones.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Pictures to use, at most.")] = 8,
-    seeds: Annotated[int, typer.Option(min=1, help="Videos per picture.")] = 1,
-    motion: Annotated[str | None, typer.Option(help="Motion levels to ask for, with commas: 0.3,0.6.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What happens, for models that read text.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps. Default: the model's.")] = None,
-    frames: Annotated[int | None, typer.Option(min=2, help="Frames per video. Default: the model's.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
-    sweep: Annotated[
-        str | None, typer.Option(help="A named set of settings from the papers; '--sweep list' names them.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
-    out: Annotated[Path, typer.Option(help="The folder of this comparison; a stopped one continues.")] = Path(
-        "comparison"
-    ),
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
-    ] = None,
-    offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    count: Annotated[int, _compared(min=1, help="Pictures to use, at most.")] = 8,
+    motion: Annotated[str | None, _compared(help="Motion levels to ask for, with commas: 0.3,0.6.")] = None,
+    seeds: Annotated[int, _compared(min=1, help="Videos per picture.")] = 1,
+    seed: Annotated[int, _compared(min=0, help="The first seed.")] = 0,
+    prompt: Annotated[str | None, _video(help="What happens, for models that read text.")] = None,
+    steps: Annotated[int | None, _video(min=1, help="Sampling steps. Default: the model's.")] = None,
+    frames: Annotated[int | None, _video(min=2, help="Frames per video. Default: the model's.")] = None,
+    size: Annotated[str | None, _video(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
+    out: Annotated[Path, _run(help="The folder of this comparison; a stopped one continues.")] = Path("comparison"),
+    device: Annotated[str | None, _run(help="cpu, cuda, cuda:1, mps ... By default the best there is.")] = None,
+    offload: Annotated[bool, _run("--offload", help="Less GPU memory, more time.")] = False,
+    as_json: Annotated[bool, _run("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """
     Compare methods and their settings on the same images and noise.
@@ -57,7 +58,7 @@ def compare(
     from unstill.errors import UnstillError
     from unstill.lab.method_grid import expand, split
     from unstill.lab.sweeps import SWEEPS, sweep_named
-    from unstill.models.registry import defaults_of
+    from unstill.models.registry import check_frames, defaults_of
 
     if sweep == "list":
         for name, entry in SWEEPS.items():
@@ -71,6 +72,7 @@ def compare(
     names = model or ["pico"]
     sizes = {name: wanted_size(size, name) for name in names}
     for name in names:
+        check_frames(name, frames)
         for setting in (setting for text in method or () for setting in expand(text)):
             for one in split(setting):
                 parse_method(one, defaults_of(name))

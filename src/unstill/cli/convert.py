@@ -29,17 +29,21 @@ def convert(
         Path, typer.Argument(help="The folder to write; it must not exist, or be empty. With --lora a new file.")
     ],
     model: Annotated[
-        str | None, typer.Option(help="Which model it is; by default told from the file. See unstill models.")
+        str | None, typer.Option(help="Its name in 'unstill models'. Default: recognised from the file.")
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(help="Hub id or folder of what the file lacks: a tokenizer; for LaVie Stable Diffusion 1.4."),
+        typer.Option(
+            help="Hub id or folder of parts that the file lacks: a tokenizer; for LaVie Stable Diffusion 1.4."
+        ),
     ] = None,
-    dtype: Annotated[Type | None, typer.Option(help="Of the written weights. Default: the file's.")] = None,
+    dtype: Annotated[
+        Type | None, typer.Option(help="Of the written weights: float32, float16, bfloat16. Default: the file's.")
+    ] = None,
     lora: Annotated[
         KeyStyle | None,
         typer.Option(
-            help="CHECKPOINT is a LoRA of Wan or Stable Video Diffusion, to be written with these key names."
+            help="CHECKPOINT is a LoRA of Wan or Stable Video Diffusion; key names to write: comfyui or kohya."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

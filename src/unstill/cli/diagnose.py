@@ -9,39 +9,40 @@ from typing import Annotated
 import typer
 
 
+_model = functools.partial(typer.Option, rich_help_panel="Model")
+_measurement = functools.partial(typer.Option, rich_help_panel="Measurement")
+_output = functools.partial(typer.Option, rich_help_panel="Output")
+
+
 def diagnose(
-    model: Annotated[
-        str, typer.Option(help="A name from 'unstill models', a diffusers folder, or a hub id.")
-    ] = "pico",
-    clips: Annotated[
-        Path | None, typer.Option(help="A folder of real videos. Without it: rendered clips, whose truth is known.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=2, help="Clips to probe with; more give narrower intervals.")] = 8,
-    levels: Annotated[
-        str | None, typer.Option(help="Noise levels, falling, with commas: 200,50,10 or 1.0,0.96,0.9.")
-    ] = None,
+    model: Annotated[str, _model(help="A name from 'unstill models', a diffusers folder, or a hub id.")] = "pico",
     method: Annotated[
-        list[str] | None, typer.Option(help="Probe the model with these methods in it, e.g. noise-rectification.")
+        list[str] | None, _model(help="Probe the model with these methods in it, e.g. noise-rectification.")
+    ] = None,
+    prompt: Annotated[str | None, _model(help="What happens, for models that read text.")] = None,
+    device: Annotated[str | None, _model(help="cpu, cuda, cuda:1, mps ... By default the best there is.")] = None,
+    offload: Annotated[bool, _model("--offload", help="Less GPU memory, more time.")] = False,
+    clips: Annotated[
+        Path | None, _measurement(help="A folder of real videos. Without it: rendered clips, whose truth is known.")
+    ] = None,
+    count: Annotated[int, _measurement(min=2, help="Clips to probe with; more give narrower intervals.")] = 8,
+    levels: Annotated[
+        str | None, _measurement(help="Noise levels, falling, with commas: 200,50,10 or 1.0,0.96,0.9.")
     ] = None,
     share: Annotated[
-        float, typer.Option(min=0.05, max=0.95, help="Of the motion that a recommended start has to keep.")
+        float, _measurement(min=0.05, max=0.95, help="Of the motion that a recommended start has to keep.")
     ] = 0.5,
-    prompt: Annotated[str | None, typer.Option(help="What happens, for models that read text.")] = None,
     response: Annotated[
-        int, typer.Option(min=0, help="Also make so many videos per motion level; 0 leaves that out.")
+        int, _measurement(min=0, help="Also make so many videos per motion level; 0 leaves that out.")
     ] = 4,
-    frames: Annotated[int | None, typer.Option(min=2, help="Frames per clip. Default: the model's.")] = None,
-    fps: Annotated[float | None, typer.Option(min=0.1, help="Frames per second to read real videos at.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the clips and the noise.")] = 0,
-    out: Annotated[
-        Path, typer.Option(help="The report to write; a JSON file of the same name lies beside it.")
-    ] = Path("diagnosis.html"),
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
-    ] = None,
-    offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    frames: Annotated[int | None, _measurement(min=2, help="Frames per clip. Default: the model's.")] = None,
+    fps: Annotated[float | None, _measurement(min=0.1, help="Frames per second to read real videos at.")] = None,
+    size: Annotated[str | None, _measurement(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
+    seed: Annotated[int, _measurement(min=0, help="Of the clips and the noise.")] = 0,
+    out: Annotated[Path, _output(help="The report to write; a JSON file of the same name lies beside it.")] = Path(
+        "diagnosis.html"
+    ),
+    as_json: Annotated[bool, _output("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
     Find out whether a model copies its image instead of moving it, and where to start sampling.
@@ -57,10 +58,11 @@ def diagnose(
     from unstill.data.clips import video_files
     from unstill.data.output_paths import check_file
     from unstill.errors import UnstillError
-    from unstill.models.registry import defaults_of
+    from unstill.models.registry import check_frames, defaults_of
 
     # All arguments are checked before anything is written or loaded.
     wanted = wanted_size(size, model)
+    check_frames(model, frames)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UnstillError(f"--out {out}: the report is a web page; name it .html.")
     if clips is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -10,39 +11,45 @@ from typing import Annotated, Any
 import typer
 
 
+_videos = functools.partial(typer.Option, rich_help_panel="Videos")
+_flow = functools.partial(typer.Option, rich_help_panel="Optical flow")
+_networks = functools.partial(typer.Option, rich_help_panel="Networks, for further metrics")
+_run = functools.partial(typer.Option, rich_help_panel="Run")
+
+
 def evaluate(
-    generated: Annotated[Path, typer.Argument(help="A folder of videos, or one video.")],
+    generated: Annotated[Path, typer.Argument(rich_help_panel="Videos", help="A folder of videos, or one video.")],
     reference: Annotated[
-        Path | None, typer.Option(help="A folder of real videos; the same name means the same first frame.")
+        Path | None, _videos(help="A folder of real videos; the same name means the same first frame.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="A folder of the pictures, named like their videos.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A JSON file, {name without suffix: text}.")] = None,
-    frames: Annotated[int | None, typer.Option(min=2, help="Frames to read of each video. Default: all.")] = None,
-    fps: Annotated[float | None, typer.Option(min=0.1, help="Frames per second to read at.")] = None,
-    flow: Annotated[str, typer.Option(help="Optical flow: dis, farneback, or raft with --flow-weights.")] = "dis",
+    images: Annotated[Path | None, _videos(help="A folder of the pictures, named like their videos.")] = None,
+    prompts: Annotated[Path | None, _videos(help="A JSON file, {name without suffix: text}.")] = None,
+    frames: Annotated[int | None, _videos(min=2, help="Frames to read of each video. Default: all.")] = None,
+    fps: Annotated[float | None, _videos(min=0.1, help="Frames per second to read at.")] = None,
+    flow: Annotated[str, _flow(help="Optical flow: dis, farneback, or raft with --flow-weights.")] = "dis",
     flow_weights: Annotated[
-        str | None, typer.Option(help="RAFT: raft-things.pth, a torchvision file, or a torchvision name like C_T_V1.")
+        str | None, _flow(help="RAFT: raft-things.pth, a torchvision file, or a torchvision name like C_T_V1.")
     ] = None,
     size: Annotated[
-        str, typer.Option(help="WIDTHxHEIGHT the flow is computed at; 'own' leaves the videos' size.")
+        str, _flow(help="WIDTHxHEIGHT the flow is computed at; 'own' leaves the videos' size.")
     ] = "800x450",
-    clip: Annotated[str | None, typer.Option(help="A CLIP, e.g. openai/clip-vit-base-patch32, or a folder.")] = None,
-    dino: Annotated[str | None, typer.Option(help="A DINO, e.g. facebook/dino-vitb16, or a folder.")] = None,
+    clip: Annotated[str | None, _networks(help="A CLIP, e.g. openai/clip-vit-base-patch32, or a folder.")] = None,
+    dino: Annotated[str | None, _networks(help="A DINO, e.g. facebook/dino-vitb16, or a folder.")] = None,
     aesthetic: Annotated[
-        str | None, typer.Option(help="sa_0_4_vit_l_14_linear.pth; needs --clip openai/clip-vit-large-patch14.")
+        str | None, _networks(help="sa_0_4_vit_l_14_linear.pth; needs --clip openai/clip-vit-large-patch14.")
     ] = None,
-    i3d: Annotated[str | None, typer.Option(help="For FVD: i3d_pretrained_400.pt or i3d_torchscript.pt.")] = None,
-    preprocessing: Annotated[str, typer.Option(help="For FVD: tats, videogpt or stylegan-v.")] = "tats",
-    biased: Annotated[bool, typer.Option("--biased", help="For FVD: covariances over n, not n - 1.")] = False,
+    i3d: Annotated[str | None, _networks(help="For FVD: i3d_pretrained_400.pt or i3d_torchscript.pt.")] = None,
+    preprocessing: Annotated[str, _networks(help="For FVD: tats, videogpt or stylegan-v.")] = "tats",
+    biased: Annotated[bool, _networks("--biased", help="For FVD: covariances over n, not n - 1.")] = False,
     c3d: Annotated[
-        str | None, typer.Option(help="For the inception score: conv3d_deepnetA_ucf.npz or c3d_ucf101.pt.")
+        str | None, _networks(help="For the inception score: conv3d_deepnetA_ucf.npz or c3d_ucf101.pt.")
     ] = None,
-    c3d_mean: Annotated[str | None, typer.Option(help="mean2.npz, which belongs to the .npz.")] = None,
-    splits: Annotated[int, typer.Option(min=1, help="Of the inception score.")] = 10,
-    cache: Annotated[Path | None, typer.Option(help="Where measurements are kept. Default: the cache folder.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ... By default the best there is.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    c3d_mean: Annotated[str | None, _networks(help="mean2.npz, which belongs to the .npz.")] = None,
+    splits: Annotated[int, _networks(min=1, help="Of the inception score.")] = 10,
+    out: Annotated[Path | None, _run(help="Also write the result to this JSON file.")] = None,
+    cache: Annotated[Path | None, _run(help="Where measurements are kept. Default: the cache folder.")] = None,
+    device: Annotated[str | None, _run(help="cpu, cuda, cuda:1 ... By default the best there is.")] = None,
+    as_json: Annotated[bool, _run("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
     Measure a folder of videos: motion, fidelity, quality.

@@ -15,8 +15,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A YAML file, a recipe of this package (--recipes), or pico: the embedded model from scratch, with "
-            "pico:key=value,key=value."
+            help="A YAML file; the name of a recipe of this package, which 'list' prints; or pico, the embedded model "
+            "from scratch, with settings as pico:key=value,key=value."
         ),
     ] = None,
     videos: Annotated[str | None, typer.Option(help="The clips: a folder of videos, of tar shards, or world.")] = None,
@@ -28,7 +28,6 @@ def train(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network first: minutes, then up to 3 times as fast.")
     ] = False,
-    recipes: Annotated[bool, typer.Option("--recipes", help="List the recipes of this package and exit.")] = False,
     print_recipe: Annotated[
         bool, typer.Option("--print-recipe", help="Print the recipe, as a file to start from, and exit.")
     ] = False,
@@ -43,11 +42,11 @@ def train(
     """
     from unstill.errors import UnstillError
 
-    if recipes:
+    if recipe == "list":
         _list()
         return
     if recipe is None:
-        raise UnstillError("Name a recipe: a YAML file, or one of unstill train --recipes.")
+        raise UnstillError("Name a recipe: a YAML file, or one of 'unstill train list'.")
     name = recipe.partition(":")[0]
     out = out or Path("runs") / Path(name).stem
     if name == "pico":

@@ -25,6 +25,7 @@ class Model:
         scheduler: settings that replace those of the loaded scheduler: (class, changed values).
         tiled: whether its autoencoder works tile by tile, without which a clip of that size takes far more memory.
         lora: a low-rank addition to the weights that come with the package, which has it too: the name of its file.
+        max_frames: the longest clip that the network can make; `None`: not limited by its weights.
         file: the one file in `weights` that holds the released checkpoint; `None` for a diffusers repository.
     """
 
@@ -47,3 +48,4 @@ class Model:
     lora: str | None = None
     file: str | None = None
     tiled: bool = False
+    max_frames: int | None = None

@@ -84,6 +84,7 @@ EMBEDDED = Model(
     dtype="float32",
     size=(96, 96),
     frames=16,
+    max_frames=16,
     fps=8,
     steps=15,
     input="image",

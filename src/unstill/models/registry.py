@@ -162,6 +162,18 @@ def check_size(name_or_path: str | None, size: tuple[int, int], cls: type | None
         raise UnstillError(f"{name_or_path or cls.__name__} makes videos of one size only{words}: leave out --size.")
 
 
+def check_frames(name_or_path: str, frames: int | None) -> None:
+    """
+    Raises:
+        UnstillError: a longer video than the model can make, as far as that is known by its name.
+    """
+    entry = find(name_or_path)
+    if entry and entry.max_frames and frames and frames > entry.max_frames:
+        raise UnstillError(
+            f"--frames is {frames}, but {entry.name} makes videos of at most {entry.max_frames} frames; ask for fewer."
+        )
+
+
 def is_embedded(pipeline: str | None) -> bool:
     """Whether a pipeline class, by its name, is that of the model whose weights come with the package."""
     return any(model.weights is None and model.pipeline == pipeline for model in MODELS)

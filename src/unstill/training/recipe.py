@@ -1,7 +1,7 @@
 """
 A training recipe: a YAML file with all settings of a run, validated when it is read.
 
-docs/training.md lists the keys. Some recipes come with the package (`unstill train --recipes`).
+docs/training.md lists the keys. Some recipes come with the package (`unstill train list`).
 """
 
 from __future__ import annotations
