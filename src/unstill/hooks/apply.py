@@ -12,6 +12,7 @@ from PIL import Image
 
 from unstill.errors import UnstillError
 from unstill.families.registry import adapter_for
+from unstill.hooks.caches import check_caches
 from unstill.hooks.caller import hook_pipeline, hooks_of
 from unstill.hooks.condition_hooks import around_calls, edit_condition
 from unstill.hooks.method_hooks import watch_block, watch_method
@@ -281,6 +282,7 @@ class Applied:
             self._check(image_latents=False)
         run.generator = first.arguments.get("generator")
 
+        check_caches(self.pipe, float(run.grid.timesteps[0]))
         if video.shape[2] <= run.conditioning_frames:
             raise UnstillError(
                 f"This call of {type(self.pipe).__name__} generates no latent frame besides those of the image, "
