@@ -48,6 +48,7 @@ def estimate(
     clips: Clips,
     *,
     out: str | os.PathLike[str] | None = None,
+    state: str | os.PathLike[str] | None = None,
     meta: dict[str, Any] | None = None,
     seed: int = 0,
     shard: tuple[int, int] = (0, 1),
@@ -66,7 +67,9 @@ def estimate(
         encode: clip to video latents, for example `functools.partial(adapter.encode_video, pipe)`.
         clips: a source (`unstill.data.open_source`), a `ClipFolder`, or anything with a length whose items have
             `pixels`. A clip that raises UnstillError (damaged, too short) is skipped with a warning.
-        out: file to save to. Until the end the state is saved next to it (`.partial`); the same call resumes from it.
+        out: file to save to, replacing what is there. Until the end the state is saved next to it (`.partial`); the
+            same call resumes from it.
+        state: another file for the state. It is not removed, so that the caller can save the result first.
         meta: see `LatentStatistics`.
         seed: of the generators for `encode`.
         shard: (index, count) processes the index-th of `count` equal ranges of clips; merge the files with `combine`.
@@ -90,15 +93,16 @@ def estimate(
     settings["meta"] = json.loads(json.dumps(meta or {}))
     out = None if out is None else Path(out)
     partial = None if out is None else out.with_name(out.name + ".partial")
-    state = _State(settings, 0, [])
+    partial = partial if state is None else Path(state)
+    reached = _State(settings, 0, [])
     for file in (partial, out if shards > 1 else None):  # a finished shard is not estimated again
         if file is not None and file.exists():
-            state = _State.load(file)
-            if state.settings != settings:
+            reached = _State.load(file)
+            if reached.settings != settings:
                 raise UnstillError(f"{file} is the state of another run; delete it or save to another name.")
-    saved = state.done
+    saved = reached.done
     try:
-        remaining = indices[state.done :]
+        remaining = indices[reached.done :]
         for position, (clip, reason) in zip(remaining, read_ahead(clips, remaining, workers), strict=True):
             statistics = LatentStatistics()
             if clip is None:
@@ -107,26 +111,27 @@ def estimate(
                 # A distinct number per (seed, clip), so that runs with neighbouring seeds share no generator.
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + position)
                 statistics.update(encode(clip.pixels, generator))
-            state.add(_Node(position, 1, statistics))
-            state.done += 1
-            if partial is not None and state.done - saved >= save_every:
-                state.save(partial, meta)
-                saved = state.done
+            reached.add(_Node(position, 1, statistics))
+            reached.done += 1
+            if partial is not None and reached.done - saved >= save_every:
+                reached.save(partial, meta)
+                saved = reached.done
             if progress is not None:
-                progress(state.done, len(indices))
+                progress(reached.done, len(indices))
     except BaseException:  # also Ctrl-C: the state is saved
-        if partial is not None and state.done > saved:
-            state.save(partial, meta)
+        if partial is not None and reached.done > saved:
+            reached.save(partial, meta)
         raise
-    total = state.total(meta)
+    total = reached.total(meta)
     if not total.count and shards == 1:  # a shard of a small data set may be empty
         raise UnstillError(f"None of the {len(indices)} clips could be used; see the warnings.")
     if out is not None and partial is not None:
         if shards == 1:
             total.save(out)
         else:
-            state.save(out, meta)
-        partial.unlink(missing_ok=True)
+            reached.save(out, meta)
+        if state is None:
+            partial.unlink(missing_ok=True)
     return total
 
 

@@ -142,15 +142,6 @@ def _number_tensor(value: Any, where: str) -> torch.Tensor:
     raise UnstillError(f"{where} is not a tensor of real numbers; expected those of published statistics.")
 
 
-def is_statistics(path: Path) -> bool:
-    """Whether a file was written by `LatentStatistics.save`."""
-    try:
-        with safe_open(path, "pt") as file:
-            return KEY in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
-
-
 def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():

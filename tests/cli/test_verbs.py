@@ -12,6 +12,7 @@ import typer
 
 from tests.processes import launch_two
 from unstill.cli import app
+from unstill.data import ownership
 from unstill.data.video import write_video
 from unstill.latent_statistics import LatentStatistics
 from unstill.models.registry import MODELS, load
@@ -181,6 +182,33 @@ def test_statistics_are_those_of_the_pipelines_own_latents(unstill, model, clips
     assert saved.mean.shape[2:] == (side, side)
     assert "3 clips" in unstill(*words).stdout
     assert {entry.name for entry in tmp_path.iterdir()} == {"clips", "s.safetensors", "s.json"}
+
+
+def test_statistics_without_a_record_are_not_overwritten(unstill, model, clips, tmp_path):
+    out = tmp_path / "s.safetensors"
+    LatentStatistics({"of": "mine"}).update(torch.randn(3, 4, 2, 5, 5)).save(out)
+    mine = out.read_bytes()
+    result = unstill("statistics", clips, "--model", model, "--frames", 4, "--out", out)
+    assert result.exit_code == 2 and "unstill did not write it" in result.stderr
+    assert out.read_bytes() == mine and {entry.name for entry in tmp_path.iterdir()} == {"clips", "s.safetensors"}
+
+
+def test_statistics_that_were_stopped_at_the_very_end(unstill, model, clips, tmp_path, monkeypatch):
+    words = ("statistics", clips, "--model", model, "--frames", 4, "--out")
+    unstill(*words, tmp_path / "whole.safetensors")
+    out, real, moved = tmp_path / "s.safetensors", ownership.move, []
+
+    def stopped(new, path):  # between the record and the statistics
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(path.name)
+        real(new, path)
+
+    monkeypatch.setattr(ownership, "move", stopped)
+    assert unstill(*words, out).exit_code == 130 and moved == ["s.json"] and not out.exists()
+    monkeypatch.undo()
+    assert unstill(*words, out).exit_code == 0
+    assert out.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_statistics_of_unreadable_videos(unstill, model, clips, tmp_path):

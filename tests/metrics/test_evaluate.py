@@ -229,3 +229,12 @@ def test_processes_share_the_files_and_read_each_others_records(
     monkeypatch.setattr("accelerate.PartialState", State)
     assert evaluate(made, None, SETTINGS, cache=cache) == expected
     assert not measured
+
+
+def test_a_file_in_the_cache_that_cannot_be_read_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = folder(tmp_path / "made", 1.0)
+    first = evaluate(made, None, SETTINGS, cache=tmp_path / "cache")
+    files = sorted((tmp_path / "cache").iterdir())
+    files[0].write_bytes(b"mine")
+    assert evaluate(made, None, SETTINGS, cache=tmp_path / "cache") == first
+    assert files[0].read_bytes() == b"mine" and f"{files[0]} cannot be read and is kept" in caplog.text

@@ -122,3 +122,26 @@ def test_prompts_that_were_damaged_are_named(tmp_path, content):
     (tmp_path / "prompts.json").write_text(content)
     with pytest.raises(UnstillError, match="prompts.json is damaged .*; call ucf101.prepare again"):
         list(ucf101.Ucf101(tmp_path).items())
+
+
+def test_what_is_there_already_is_kept(root: Path, tmp_path: Path) -> None:
+    made = ucf101.prepare(root, tmp_path / "out", count=2)
+    (name, image, _), _ = made.items()
+    video = made.reference / f"{name}.mp4"
+    image.write_bytes(b"mine")
+    video.unlink()
+    ucf101.prepare(root, tmp_path / "out", count=3)  # prompts.json of the first call is replaced
+    assert image.read_bytes() == b"mine" and video.exists() and len(list(made.items())) == 3
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_prompts_of_the_users_are_not_overwritten(root: Path, tmp_path: Path, earlier: bool) -> None:
+    made = ucf101.Ucf101(tmp_path / "out")
+    if earlier:
+        ucf101.prepare(root, made.folder, count=1)
+    made.folder.mkdir(exist_ok=True)
+    made.prompts.write_text('{"mine": "mine"}')
+    before = sorted(made.folder.rglob("*"))
+    with pytest.raises(UnstillError, match="prompts.json exists already, and unstill did not write it"):
+        ucf101.prepare(root, made.folder, count=2)
+    assert made.prompts.read_text() == '{"mine": "mine"}' and sorted(made.folder.rglob("*")) == before

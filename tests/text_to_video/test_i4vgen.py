@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -403,3 +405,33 @@ def test_halving_checks_its_shares() -> None:
         with pytest.raises(UnstillError, match="rising shares"):
             Halving(**wrong)
     assert Halving(at=(0.01, 0.5, 0.99)).stops(10) == [5]
+
+
+NAMES = ("anchor.png", "candidate_00.png", "candidates.png", "candidates.json")
+STAGES = ("candidates.safetensors", "motion.safetensors", "video.safetensors")
+
+
+@pytest.mark.parametrize("name", [*NAMES, *STAGES])
+def test_a_file_of_the_users_is_refused_before_the_work(name: str, tmp_path: Path) -> None:
+    if name in STAGES:
+        save_file({"mine": torch.zeros(1)}, tmp_path / name, {"key": "mine", "notes": "{}"})
+    else:
+        (tmp_path / name).write_bytes(b"mine")
+    before, heard = (tmp_path / name).read_bytes(), list[str]()
+    with pytest.raises(UnstillError, match=f"{name} .*unstill did not write it"):
+        stub(folder=tmp_path, replace=True, progress=lambda part, *done: heard.append(part))
+    assert not heard and [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(UnstillError, match=f"{name} .*unstill did not write it"):
+        stub().save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == before
+
+
+def test_only_pictures_of_an_earlier_result_are_removed(tmp_path: Path) -> None:
+    stub(folder=tmp_path)
+    mine = ("candidate_00_mine.png", "candidate_17.png", "candidate_03.png")  # the last one was changed
+    for name in mine:
+        (tmp_path / name).write_bytes(b"mine")
+    stub(folder=tmp_path, replace=True, candidates=2)
+    left = {path.name for path in tmp_path.glob("candidate_*")}
+    assert left == {"candidate_00.png", "candidate_01.png", *mine}
+    assert all((tmp_path / name).read_bytes() == b"mine" for name in mine)

@@ -46,6 +46,9 @@ def statistics(
 
     Reads one clip at a time. A stopped run continues when the same command is given again. Several processes share
     the work, with the same result: accelerate launch --num_processes 4 -m unstill statistics ...
+
+    Settings go into a JSON file of the same name. Files of an earlier run are replaced if that JSON file names them
+    and they are unchanged; others are never overwritten.
     """
     from unstill.cli import output
     from unstill.cli.options import parse_size
@@ -54,7 +57,6 @@ def statistics(
     from unstill.data.sources import SourceSettings, guess_kind, open_source
     from unstill.data.video_index import list_folder
     from unstill.models import registry
-    from unstill.statistics_file import is_statistics
 
     entry = registry.find(model)
     wanted = None if size is None else parse_size(size)
@@ -62,7 +64,7 @@ def statistics(
     registry.pipeline_class(model)
     check_file(out)
     record = out.with_name(f"{out.stem}.json")
-    check_free(record, [out], mine=is_statistics)
+    check_free(record, [out])
     kind = guess_kind(videos)
     if kind == "folder":
         list_folder(videos)  # before a model is loaded
@@ -101,7 +103,11 @@ def statistics(
     with output.resumable(), ProgressBars(quiet=as_json or rank > 0) as report:
         progress = functools.partial(report, "clips")
         run = functools.partial(estimate, encode, source, meta=meta, seed=seed, workers=workers, progress=progress)
-        measured = run(out=out) if processes == 1 else _together(run, out, meta)
+        if processes == 1:
+            states = [out.with_name(f"{out.name}.partial")]
+            measured = run(state=states[0])
+        else:
+            measured, states = _together(run, out, meta)
     if rank > 0:
         return
     result = {
@@ -112,8 +118,11 @@ def statistics(
         "variance": float(measured.variance),
         "file": str(out),
     }
-    with together(record) as made:
+    with together(record, [out.name]) as made:
+        measured.save(made.folder / out.name)
         made.record = result
+    for state in states:  # only now: a run that is killed before resumes from them
+        state.unlink(missing_ok=True)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
@@ -126,8 +135,10 @@ def statistics(
     )
 
 
-def _together(run: Callable[..., LatentStatistics], out: Path, meta: dict[str, Any]) -> LatentStatistics:
-    """Every process writes the statistics of its share to a file; the main process combines them."""
+def _together(
+    run: Callable[..., LatentStatistics], out: Path, meta: dict[str, Any]
+) -> tuple[LatentStatistics, list[Path]]:
+    """Every process writes the statistics of its share to a file; the main process combines them. Also the files."""
     from accelerate import PartialState
 
     from unstill.statistics_estimation import combine
@@ -138,8 +149,5 @@ def _together(run: Callable[..., LatentStatistics], out: Path, meta: dict[str, A
     state.wait_for_everyone()
     if state.is_main_process:
         measured = combine(shares, meta)
-        measured.save(out)
-        for share in shares:
-            share.unlink()
     state.destroy_process_group()
-    return measured
+    return measured, shares

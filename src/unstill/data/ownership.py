@@ -3,15 +3,18 @@
 A record is a JSON file of settings beside the results. It holds the SHA-256 of every file written with it, and of
 itself (`seal`), so that neither a file nor a record that somebody has changed or put there counts as this program's.
 
-Files without a record: caches, whose names are hashes of what they were made from; a file that is there is kept.
-Statistics and stages of I4VGen, which are recognised by their headers and otherwise refused.
+Files without a record: caches, whose names are hashes of what they were made from, and prepared clips; a file that is
+there is kept. The states of unfinished statistics and the stages of I4VGen, which are recognised by their headers and
+otherwise refused. Functions of the library that write the one file or the folder of frames that they are given, such
+as `write_video` and `LatentStatistics.save`, replace it, as `torch.save` does; a folder only if it holds nothing but
+frames of this program.
 """
 
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +22,6 @@ from typing import Any
 
 from unstill.data.files import beside, cannot_write, move, sweep, write_errors
 from unstill.errors import UnstillError
-
-
-Mine = Callable[[Path], bool]
 
 
 @dataclass
@@ -90,13 +90,18 @@ def is_record(path: Path) -> bool:
     return read_record(path) is not None
 
 
-def check_free(record: Path, targets: Iterable[Path], option: str = "--out", mine: Mine = lambda path: False) -> None:
+def matching_files(record: Path) -> list[Path]:
+    """The files and folders beside a record that it vouches for, as they were written with it."""
+    paths = {record.with_name(name): digests for name, digests in _vouched(record).items()}
+    return [path for path, digests in paths.items() if _is_one_of(path, digests)]
+
+
+def check_free(record: Path, targets: Iterable[Path], option: str = "--out") -> None:
     """Raises `UnstillError` if a file that is going to be written exists and is none of this program's.
 
     Args:
         record: the record that will be written with the files.
         targets: these files and folders.
-        mine: tells a file of this program's that has no record.
     """
     for path in (record, *targets):
         check_name(path, option)
@@ -107,7 +112,7 @@ def check_free(record: Path, targets: Iterable[Path], option: str = "--out", min
         if path == record:
             fine = is_record(path)
         else:
-            fine = not path.is_symlink() and (mine(path) or _is_one_of(path, vouched.get(path.name, [])))
+            fine = not path.is_symlink() and _is_one_of(path, vouched.get(path.name, []))
         if not fine:
             raise UnstillError(
                 f"{path} exists already, and unstill did not write it or it was changed since: it is never "

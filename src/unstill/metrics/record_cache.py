@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from torch import Tensor
 from unstill.data.files import replacing
 from unstill.metrics.features import VideoFeatures
 from unstill.metrics.video_checks import check_uint8
+
+
+log = logging.getLogger(__name__)
 
 
 def cached_features(video: Tensor, extractor: VideoFeatures, folder: str | Path | None) -> Tensor:
@@ -60,6 +65,10 @@ class RecordCache:
             return None
 
     def save(self, key: str, values: Mapping[str, Tensor]) -> None:
-        """Write a record, replacing any of the same key."""
-        with replacing(self.folder / f"{key}.safetensors") as temporary:
+        """Write a record. A file of its name that is there is kept, also if it cannot be read."""
+        path = self.folder / f"{key}.safetensors"
+        if os.path.lexists(path):
+            log.warning("%s cannot be read and is kept; delete it, so that its results can be cached.", path)
+            return
+        with replacing(path) as temporary:
             save_file({name: value.contiguous() for name, value in values.items()}, temporary)

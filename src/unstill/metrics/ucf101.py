@@ -19,6 +19,7 @@ from pydantic import RootModel, field_validator
 
 from unstill.data import read_image, read_video, video_files, write_video
 from unstill.data.files import replacing
+from unstill.data.ownership import check_free, together
 from unstill.data.video_index import class_text
 from unstill.documents import read_json
 from unstill.errors import UnstillError, shown
@@ -64,6 +65,11 @@ class Ucf101:
     def prompts(self) -> Path:
         return self.folder / "prompts.json"
 
+    @property
+    def record(self) -> Path:
+        """Says which `prompts.json` this program wrote."""
+        return self.folder / "prepared.json"
+
     def items(self) -> Iterator[tuple[str, Path, str]]:
         """(relative name, image file, prompt) of every clip, in order of the names."""
         if not self.prompts.is_file():
@@ -82,20 +88,22 @@ def prepare(
 ) -> Ucf101:
     """Write the first `count` usable clips: `reference/CLASS/NAME.mp4`, `images/CLASS/NAME.png`, `prompts.json`.
 
-    What exists is kept, so a call that was stopped goes on where it was. The references are H.264 at high quality; the
-    images are exact.
+    Videos and images that exist are kept, so a call that was stopped goes on where it was. The references are H.264 at
+    high quality; the images are exact.
 
     Args:
         root: UCF101, or any folder with a subfolder of videos per class.
         size: (height, width) to resize and crop to, the model's; None keeps that of the videos.
 
     Raises:
-        UnstillError: fewer than `count` videos are long enough and readable.
+        UnstillError: fewer than `count` videos are long enough and readable; there is a `prompts.json` in `out` that
+            this function did not write, or that was changed since.
     """
     root, made = Path(root), Ucf101(Path(out))
     files = [file for file in video_files(root) if file.parent != root]
     if not files:
         raise UnstillError(f"{root} is not laid out as UCF101; expected a subfolder of videos for every class.")
+    check_free(made.record, [made.prompts], "out")
     random.Random(seed).shuffle(files)
     prompts: dict[str, str] = {}
     for file in files:
@@ -108,9 +116,11 @@ def prepare(
                 clip = read_video(file, fps=FPS, frames=FRAMES, size=size)
             except UnstillError:
                 continue  # too short or damaged; the count below tells
-            with replacing(image) as temporary:
-                Image.fromarray(clip.frames[0].permute(1, 2, 0).numpy()).save(temporary)
-            write_video(video, clip.frames, FPS)
+            if not image.exists():
+                with replacing(image) as temporary:
+                    Image.fromarray(clip.frames[0].permute(1, 2, 0).numpy()).save(temporary)
+            if not video.exists():
+                write_video(video, clip.frames, FPS)
         prompts[name] = class_text(file.relative_to(root).parts[0])
         if progress:
             progress("prepared", len(prompts), count, "")
@@ -119,8 +129,10 @@ def prepare(
             f"Only {len(prompts)} of the {len(files)} videos of {root} can be read and last "
             f"{(FRAMES - 1) / FPS:.0f} s; {count} were asked for."
         )
-    with replacing(made.prompts) as temporary:
-        temporary.write_text(json.dumps(prompts, indent=1, ensure_ascii=False), encoding="utf-8")
+    with together(made.record, [made.prompts.name], "out") as written:
+        written.record |= {"clips": count, "seed": seed, "size": size and list(size)}
+        text = json.dumps(prompts, indent=1, ensure_ascii=False)
+        (written.folder / made.prompts.name).write_text(text, encoding="utf-8")
     return made
 
 

@@ -26,13 +26,14 @@ from unstill.models.call_arguments import clamp_to_uint8, clear_refusals, parame
 from unstill.text_to_video.candidates import Candidate, Halving, choose
 from unstill.text_to_video.partial_sampling import Distilled, Piece, Watched
 from unstill.text_to_video.request import CandidateSettings, Job, Progress, check_image
-from unstill.text_to_video.result import I4VGen, save_pictures
+from unstill.text_to_video.result import I4VGen, check_pictures, save_pictures
 from unstill.text_to_video.rewards import Reward, name_of, reward_named, score
-from unstill.text_to_video.stage_cache import OtherCandidates, StageRecord, stage_key
+from unstill.text_to_video.stage_cache import OtherCandidates, StageRecord, check_stage_file, stage_key
 from unstill.text_to_video.text_to_image import from_text_to_image
 
 
 CANDIDATES, MOTION = "candidates", "motion"  # the names of the two parts that `progress` hears
+VIDEO = "video"  # the name of the last stage
 
 
 def i4vgen(
@@ -82,7 +83,7 @@ def i4vgen(
 
     Raises:
         UnstillError: for anything that a pipeline, method or reward cannot do, before the long work where it can be
-            known.
+            known. `folder` holds a file of a name that is written there and that is not of an earlier result.
 
     Example:
         ```py
@@ -93,6 +94,10 @@ def i4vgen(
     chosen = CandidateSettings(candidates, reward, pick, early, text_to_image, batch)
     chosen.check() if image is None else check_image(image, pick)
     job = Job.of(pipe, prompt, preset, call, generator, folder, progress)
+    if job.folder is not None:
+        check_pictures(job.folder, candidates if image is None else 0)
+        for stage in (CANDIDATES, MOTION, VIDEO):
+            check_stage_file(job.folder, stage)
     made: tuple[Candidate, ...] = ()
     records: tuple[StageRecord, ...] = ()
     choice = reward_name = state = None
@@ -203,7 +208,7 @@ def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) ->
     """Both loops of stage 2 in one call of the pipeline; or only the second, from what the first has left."""
     adapter = adapter_for(job.pipe)
     key = stage_key({"anchor": key, "method": asdict(job.method)})
-    moved, video = job.kept(MOTION, key), job.kept("video", key)
+    moved, video = job.kept(MOTION, key), job.kept(VIDEO, key)
     if moved is not None and video is not None:
         return moved, video
     if state is not None:
@@ -227,7 +232,7 @@ def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) ->
     frames = _call(job, adapter, anchor, method)
     pixels = adapter.decode_video(job.pipe, found[0].tensors["video"].to(job.pipe._execution_device))
     tensors = {"frames": frames, "animated": clamp_to_uint8(pixels)}
-    return found[0], job.keep(StageRecord("video", key, tensors, {}))
+    return found[0], job.keep(StageRecord(VIDEO, key, tensors, {}))
 
 
 def _call(job: Job, adapter: Adapter, anchor: Candidate, method: Method) -> torch.Tensor:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from unstill.data.files import replacing, sweep
-from unstill.data.ownership import check_folder, write_record
+from unstill.data.files import sweep
+from unstill.data.ownership import check_folder, read_record, together
 from unstill.errors import UnstillError
 from unstill.text_to_video.rewards import Reward, reward_named, score
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from unstill.text_to_video.result import I4VGen
 
 
-MARK = "candidates.json"  # the record that says that a folder of candidates was written by this program
 COUNT = 16  # candidates, as in the paper
 NOT_FOR_I4VGEN = ("prompt", "image", "conditioning_frames", "output_type", "decode_chunk_size")
 
@@ -88,7 +87,9 @@ def candidates_folder(out: Path) -> Path:
 
 def check_candidates_folder(out: Path) -> None:
     """Raises `UnstillError` if the folder of candidates exists and was not written by this program."""
-    check_folder(candidates_folder(out), MARK)
+    from unstill.text_to_video.result import RECORD
+
+    check_folder(candidates_folder(out), RECORD)
 
 
 def make_from_prompt(
@@ -121,6 +122,7 @@ def make_from_prompt(
     """
     from unstill.text_to_video.candidates import Halving
     from unstill.text_to_video.pipeline import default_reward, i4vgen
+    from unstill.text_to_video.result import RECORD
     from unstill.text_to_video.text_to_image import TextToImage
 
     device = pipe._execution_device
@@ -134,8 +136,9 @@ def make_from_prompt(
         folder = candidates_folder(out)
         check_candidates_folder(out)
         sweep(folder)
-        with replacing(folder / MARK) as mark:
-            write_record(mark, {"prompt": prompt})
+        record = folder / RECORD
+        with together(record) as marked:  # marks the folder as this program's; the pictures are added to the record
+            marked.record |= {**(read_record(record) or {}), "prompt": prompt}
     made = i4vgen(
         pipe,
         prompt,

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from unstill.data.files import replacing
+from unstill.data.ownership import check_free, matching_files, read_record, together
 from unstill.text_to_video.candidates import Candidate
-from unstill.text_to_video.stage_cache import StageRecord
+from unstill.text_to_video.stage_cache import StageRecord, check_stage_file
 
 
+RECORD = "candidates.json"  # the record of the pictures in a folder of candidates
 FRAME = 4  # pixels around each picture of the sheet
 
 
@@ -47,24 +48,49 @@ class I4VGen:
         """
         Writes the stages (for `i4vgen(folder=...)`, which goes on from there), the anchor, and the candidates, each by
         itself and on one sheet.
+
+        Raises:
+            UnstillError: `folder` holds a file of one of these names that is not of an earlier result.
         """
+        check_pictures(Path(folder), len(self.candidates))
+        for record in self.records:
+            check_stage_file(Path(folder), record.name)
         for record in self.records:
             record.write(Path(folder))
         save_pictures(Path(folder), self.anchor, self.candidates, self.choice)
 
 
+def check_pictures(folder: Path, count: int) -> None:
+    """Raises `UnstillError` if `save_pictures` would overwrite a file that this program did not write."""
+    check_free(folder / RECORD, [folder / name for name in _names(count)], "folder")
+
+
 def save_pictures(folder: Path, anchor: Image.Image, candidates: Sequence[Candidate], choice: int | None) -> None:
-    """`anchor.png`, and of candidates `candidate_00.png`, ... and `candidates.png`."""
-    pictures = {"anchor.png": anchor}
-    pictures |= {f"candidate_{index:02}.png": one.image for index, one in enumerate(candidates)}
+    """
+    `anchor.png`, of candidates `candidate_00.png`, ... and `candidates.png`, and their record, `candidates.json`.
+
+    Pictures of an earlier result with more candidates are removed if its record names them and they are unchanged.
+
+    Raises:
+        UnstillError: `folder` holds a file of one of these names that is not of an earlier result.
+    """
+    pictures = [anchor]
     if candidates:
-        pictures["candidates.png"] = sheet(candidates, choice)
-    for name, picture in pictures.items():
-        with replacing(folder / name) as path:
-            picture.save(path)
-    for path in folder.glob("candidate_[0-9][0-9]*.png") if candidates else ():
-        if path.name not in pictures:  # of more candidates than there are now
+        pictures += [*(one.image for one in candidates), sheet(candidates, choice)]
+    names, record = _names(len(candidates)), folder / RECORD
+    with together(record, names, "folder") as made:
+        made.record |= {**(read_record(record) or {}), "choice": choice}
+        for name, picture in zip(names, pictures, strict=True):
+            picture.save(made.folder / name)
+    for path in matching_files(record) if candidates else ():
+        if path.name not in names and path.match("candidate_*.png"):
             path.unlink()
+
+
+def _names(count: int) -> list[str]:
+    """Of the pictures of a result with `count` candidates."""
+    candidates = [f"candidate_{index:02}.png" for index in range(count)]
+    return ["anchor.png", *candidates, "candidates.png"] if count else ["anchor.png"]
 
 
 def sheet(candidates: Sequence[Candidate], choice: int | None = None) -> Image.Image:

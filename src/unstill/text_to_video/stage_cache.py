@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from safetensors.torch import save_file
 
 from unstill.data.files import replacing
 from unstill.errors import UnstillError
+
+
+_MARK = "unstill.stage"
+"""The entry of the safetensors header that says which stage this program has written there."""
 
 
 class OtherCandidates(UnstillError):
@@ -40,8 +45,14 @@ class StageRecord:
     notes: dict[str, Any]
 
     def write(self, folder: Path) -> None:
-        """`folder/name.safetensors`; nothing is left half-written."""
-        metadata = {"key": self.key, "notes": json.dumps(self.notes)}
+        """
+        `folder/name.safetensors`; nothing is left half-written.
+
+        Raises:
+            UnstillError: there is a file of that name which is no stage.
+        """
+        check_stage_file(folder, self.name)
+        metadata = {_MARK: self.name, "key": self.key, "notes": json.dumps(self.notes)}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.tensors.items()}
         with replacing(folder / f"{self.name}.safetensors") as path:
             save_file(tensors, path, metadata)
@@ -50,17 +61,38 @@ class StageRecord:
     def read(cls, folder: Path, name: str) -> StageRecord | None:
         """What lies there; `None` if nothing does."""
         path = folder / f"{name}.safetensors"
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
+                if metadata.get(_MARK) != name:
+                    raise ValueError("another program wrote it")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             return cls(name, metadata["key"], tensors, json.loads(metadata["notes"]))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise UnstillError(
-                f"{path} is damaged or not of this kind; delete it, and its stage is made again."
-            ) from error
+        except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise _not_a_stage(path) from error
+
+
+def check_stage_file(folder: Path, name: str) -> None:
+    """Raises `UnstillError` if `folder/name.safetensors` exists and this program did not write it as that stage."""
+    path = folder / f"{name}.safetensors"
+    if not os.path.lexists(path):
+        return
+    try:
+        with safe_open(path, "pt") as file:
+            written = not path.is_symlink() and (file.metadata() or {}).get(_MARK) == name
+    except (SafetensorError, OSError) as error:
+        raise _not_a_stage(path) from error
+    if not written:
+        raise _not_a_stage(path)
+
+
+def _not_a_stage(path: Path) -> UnstillError:
+    return UnstillError(
+        f"{path} is damaged, or unstill did not write it as a stage: it is not overwritten; move it away, and its "
+        "stage is made again."
+    )
 
 
 def stage_key(parts: Mapping[str, Any]) -> str:
