@@ -32,14 +32,20 @@ if TYPE_CHECKING:
     from unstill.latent_statistics import LatentStatistics as LatentStatistics
     from unstill.methods.analytic_init import AnalyticInit as AnalyticInit
     from unstill.methods.base import Method as Method
+    from unstill.methods.condition_amplitude import ConditionAmplitude as ConditionAmplitude
     from unstill.methods.conditioning_augmentation import ConditioningAugmentation as ConditioningAugmentation
     from unstill.methods.early_start import EarlyStart as EarlyStart
     from unstill.methods.frame_init import FrameInit as FrameInit
     from unstill.methods.free_init import FreeInit as FreeInit
+    from unstill.methods.image_guidance import ImageGuidance as ImageGuidance
     from unstill.methods.image_start import ImageStart as ImageStart
+    from unstill.methods.low_pass_guidance import LowPassGuidance as LowPassGuidance
     from unstill.methods.ni_vsds import NIVSDS as NIVSDS
     from unstill.methods.noise_rectification import NoiseRectification as NoiseRectification
+    from unstill.methods.predict_and_perturb import PredictAndPerturb as PredictAndPerturb
     from unstill.methods.progressive_noise import ProgressiveNoise as ProgressiveNoise
+    from unstill.methods.recompress_image import RecompressImage as RecompressImage
+    from unstill.methods.reference_bias import ReferenceBias as ReferenceBias
     from unstill.methods.time_noise import TimeNoise as TimeNoise
     from unstill.metrics.evaluate import evaluate as evaluate
     from unstill.models.registry import load as load

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unstill.families.base import Family, FrameAdapter
+from unstill.families.base import Family, FrameAdapter, ReferenceKeys
 from unstill.families.model_card import Model
 
 
@@ -16,6 +16,16 @@ SCHEDULER = (
     "DDIMScheduler",
     (("beta_schedule", "linear"), ("clip_sample", False), ("timestep_spacing", "linspace"), ("steps_offset", 1)),
 )
+
+
+class AnimateDiff(FrameAdapter):
+    """Motion modules attend over the frames of one place."""
+
+    attends = ("unet",)
+    temporal_attention = "AnimateDiffTransformer3D"
+
+    def reference_keys(self, pipe: Any, network: Any, x: Tensor, frames: int) -> ReferenceKeys:
+        return ReferenceKeys(frames, 1, temporal=True)
 
 
 @contextmanager
@@ -45,11 +55,11 @@ def _identity(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 FAMILY = Family(
     adapters={
-        "AnimateDiffPipeline": FrameAdapter(),
-        "AnimateDiffControlNetPipeline": FrameAdapter(),
-        "AnimateDiffPAGPipeline": FrameAdapter(),
-        "AnimateDiffSDXLPipeline": FrameAdapter(),
-        "AnimateDiffSparseControlNetPipeline": FrameAdapter(),
+        "AnimateDiffPipeline": AnimateDiff(),
+        "AnimateDiffControlNetPipeline": AnimateDiff(),
+        "AnimateDiffPAGPipeline": FrameAdapter(),  # its third pass attends in a way of its own
+        "AnimateDiffSDXLPipeline": AnimateDiff(),
+        "AnimateDiffSparseControlNetPipeline": AnimateDiff(),
     },
     image_modes={
         "AnimateDiffPipeline": without_motion,

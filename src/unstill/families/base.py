@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -51,6 +51,30 @@ class Family:
     reward: str = "proxy"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReferenceKeys:
+    """
+    Where the tokens of the first latent frame are in a network's self-attention.
+
+    Attributes:
+        tokens: of the video.
+        reference: those of the first latent frame, which come first.
+        text: whether tokens of the text are joined, and where.
+        temporal: whether the tokens are the frames of one place.
+    """
+
+    tokens: int
+    reference: int
+    text: Literal["none", "before", "after"] = "none"
+    temporal: bool = False
+
+    def offset(self, length: int) -> int | None:
+        """The first token of the video in a sequence of `length`; `None` where that is another kind of sequence."""
+        if length < self.tokens or (self.text == "none" and length != self.tokens):
+            return None
+        return length - self.tokens if self.text == "before" else 0
+
+
 class Adapter:
     """
     What must be known of a pipeline class to run methods in it. The defaults hold for most pipelines.
@@ -73,6 +97,12 @@ class Adapter:
             leaves the image latents in the state as `image_condition_latents`.
         in_sections: whether the pipeline samples a video in several sections, one after the other, each from its own
             first latents: to methods, each is a video.
+        two_calls: whether guidance calls the denoiser twice, first with the prompt, then without it; otherwise one
+            call has both as rows of its batch, the one without the prompt first.
+        guides_output: whether guidance acts on what the denoiser has put out, and not on a function of it.
+        attends: the components whose self-attention to the first latent frame can be changed.
+        temporal_attention: the class name of the modules in them that attend over the frames of one place; empty for
+            attention over all tokens of the video.
         has_audio_scheduler: whether the pipeline samples audio beside the video, with a copy of the scheduler.
         usual_scheduler: class and configuration of what its released models come with, for the table of what works.
     """
@@ -89,6 +119,10 @@ class Adapter:
     zero_unconditional: bool = False
     modular: bool = False
     in_sections: bool = False
+    two_calls: bool = False
+    guides_output: bool = True
+    attends: tuple[str, ...] = ()
+    temporal_attention: str = ""
     has_audio_scheduler: bool = False
     usual_scheduler: tuple[str, dict[str, Any]] = ("DDIMScheduler", {})
 
@@ -146,6 +180,10 @@ class Adapter:
         """Image latents normalised as the video latents, divided by those that the denoiser sees."""
         return 1.0
 
+    def guidance_scale(self, pipe: Any) -> float | torch.Tensor | None:
+        """The weight of the pipeline's guidance, one that broadcasts over `(B, C, F, h, w)`; `None`: not known."""
+        return None
+
     def set_image_noise(
         self, pipe: Any, noise: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Any] | None:
@@ -154,6 +192,38 @@ class Adapter:
         undo function; `None` where the network has no input for it or was not trained with such noise.
         """
         return None
+
+    @property
+    def has_condition_clip(self) -> bool:
+        """Whether `condition_clip_view` gives a clip."""
+        return type(self).condition_clip_view is not Adapter.condition_clip_view
+
+    def condition_clip_view(self, pipe: Any, x: torch.Tensor, channels: int) -> tuple[torch.Tensor, Any, Any]:
+        """
+        The clip of image latents in a denoiser's input, as a view `(rows, C, F, H, W)`, and the mean and deviation by
+        which the pipeline has normalised them.
+        """
+        raise NotImplementedError
+
+    def drop_image(
+        self, x: torch.Tensor, channels: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """
+        Arguments of a denoiser's call without image and prompt, of a model that was trained without them as well
+        (`zero_unconditional`): `x`, a copy of its input, is among them.
+        """
+        raise NotImplementedError
+
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
+        """
+        Where the tokens of the first latent frame are in the self-attention of a network in `attends`.
+
+        Args:
+            network: the component.
+            x: its first input.
+            frames: all latent frames.
+        """
+        raise NotImplementedError
 
     def compression(self, pipe: Any) -> tuple[int, int]:
         """Pixels per latent pixel, frames per latent frame."""
@@ -226,6 +296,19 @@ class Adapter:
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
+
+
+def patches(network: Any, x: torch.Tensor, text: Literal["none", "before", "after"], first: int = 2) -> ReferenceKeys:
+    """
+    The `ReferenceKeys` of a transformer over patches of `x`, whose frames, rows and columns are the dimensions
+    `first` and the last two.
+    """
+    config = network.config
+    size, depth = config.patch_size, getattr(config, "patch_size_t", None) or 1
+    if isinstance(size, (tuple, list)):
+        depth, size, _ = size
+    area = (x.shape[-2] // size) * (x.shape[-1] // size)
+    return ReferenceKeys(-(-x.shape[first] // depth) * area, area, text)
 
 
 def _posterior(pipe: Any, pixels: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

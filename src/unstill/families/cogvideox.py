@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from unstill.families.base import Family, VideoAdapter
+from unstill.families.base import Family, ReferenceKeys, VideoAdapter, patches
 from unstill.families.model_card import Model
 
 
@@ -13,7 +13,11 @@ class CogVideoXText(VideoAdapter):
     """Text to video."""
 
     frames_first = True
+    attends = ("transformer",)
     usual_scheduler = ("CogVideoXDDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
+
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
+        return patches(network, x, "before", first=1)
 
 
 class CogVideoX(CogVideoXText):

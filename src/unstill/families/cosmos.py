@@ -20,6 +20,8 @@ class Cosmos(VideoAdapter):
     kind: Kind | None = "ve"
     image_latents_from: str | None = "prepare_latents"
     denoisers: tuple[str, ...] = ("transformer",)
+    two_calls = True
+    guides_output = False
     indicator = 2  # which value of `prepare_latents` marks the frames of the image
 
     def conditioning_frames(self, pipe: Any) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unstill.data.sources import Sample
-from unstill.families.base import Family, FrameAdapter
+from unstill.families.base import Family, FrameAdapter, ReferenceKeys
 from unstill.families.model_card import Model
 from unstill.families.training import Encoded, TrainingRole
 
@@ -17,6 +17,8 @@ class DynamiCrafter(FrameAdapter):
     image_latents_from = last_setup_call = "prepare_image_latents"
     denoisers = ("unet",)
     condition_input = "sample"
+    attends = ("unet",)
+    temporal_attention = "TemporalTransformer"
     usual_scheduler = ("DDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
 
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
@@ -24,6 +26,9 @@ class DynamiCrafter(FrameAdapter):
 
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
         return x[:, channels:]
+
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
+        return ReferenceKeys(frames, 1, temporal=True)
 
 
 class DynamiCrafterTraining(TrainingRole):

@@ -4,11 +4,21 @@ from typing import Any
 
 import torch
 
-from unstill.families.base import Family, VideoAdapter
+from unstill.families.base import Family, ReferenceKeys, VideoAdapter, patches
 from unstill.families.model_card import Model
 
 
-class HunyuanVideo(VideoAdapter):
+class HunyuanVideoText(VideoAdapter):
+    """Text to video."""
+
+    two_calls = True
+    attends = ("transformer",)
+
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
+        return patches(network, x, "after")
+
+
+class HunyuanVideo(HunyuanVideoText):
     """
     The first latents hold a thousandth of the image. `latent_concat`: channels C, C with the image in frame 0, 1 of a
     mask; `token_replace`: the image takes the place of frame 0.
@@ -32,7 +42,7 @@ class HunyuanVideo(VideoAdapter):
         return x[:, -channels - 1 : -1, :1] if x.shape[1] > channels else x[:, :, :1]
 
 
-class HunyuanSkyreels(VideoAdapter):
+class HunyuanSkyreels(HunyuanVideoText):
     """Channels C, C with the image in frame 0."""
 
     image_latents_from = "prepare_latents"
@@ -45,7 +55,7 @@ class HunyuanSkyreels(VideoAdapter):
         return x[:, channels:, :1]
 
 
-class HunyuanVideo15(VideoAdapter):
+class HunyuanVideo15(HunyuanVideoText):
     """Channels C, C with the image in frame 0, 1 of a mask."""
 
     image_latents_from = last_setup_call = "prepare_cond_latents_and_mask"
@@ -68,6 +78,7 @@ class Framepack(VideoAdapter):
     last_setup_call = "set_timesteps"
     denoisers = ("transformer",)
     condition_input = "latents_clean"
+    two_calls = True
     in_sections = True
 
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
@@ -79,11 +90,11 @@ class Framepack(VideoAdapter):
 
 FAMILY = Family(
     adapters={
-        "HunyuanVideoPipeline": VideoAdapter(),
+        "HunyuanVideoPipeline": HunyuanVideoText(),
         "HunyuanVideoImageToVideoPipeline": HunyuanVideo(),
         "HunyuanSkyreelsImageToVideoPipeline": HunyuanSkyreels(),
         "HunyuanVideoFramepackPipeline": Framepack(),
-        "HunyuanVideo15Pipeline": VideoAdapter(),
+        "HunyuanVideo15Pipeline": HunyuanVideoText(),
         "HunyuanVideo15ImageToVideoPipeline": HunyuanVideo15(),
     },
     models=(

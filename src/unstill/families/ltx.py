@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from unstill.families.base import Family, FirstFrameAdapter, VideoAdapter
+from unstill.families.base import Family, FirstFrameAdapter, ReferenceKeys, VideoAdapter
 from unstill.families.model_card import Model
 
 
@@ -12,6 +12,7 @@ class Packed(VideoAdapter):
     """The first latents are packed: `(B, S, D)`."""
 
     last_setup_call = "set_timesteps"
+    attends = ("transformer",)
 
     def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
         space, time = self.compression(pipe)
@@ -24,6 +25,9 @@ class Packed(VideoAdapter):
 
     def compression(self, pipe: Any) -> tuple[int, int]:
         return pipe.vae_spatial_compression_ratio, pipe.vae_temporal_compression_ratio
+
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
+        return ReferenceKeys(x.shape[1], x.shape[1] // frames)
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         mean, deviation = self.moments(pipe, latents)

@@ -12,6 +12,7 @@ class MotifVideoText(VideoAdapter):
     """Text to video."""
 
     last_setup_call = "set_timesteps"
+    two_calls = True
 
 
 class MotifVideo(MotifVideoText):

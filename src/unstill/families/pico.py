@@ -12,7 +12,7 @@ from torch import Tensor
 from unstill.data.images import Size
 from unstill.data.sources import Sample
 from unstill.errors import UnstillError
-from unstill.families.base import Family
+from unstill.families.base import Family, ReferenceKeys, patches
 from unstill.families.model_card import Model
 from unstill.families.svd import StableVideoDiffusion, SVDTraining
 from unstill.families.training import Encoded
@@ -27,6 +27,19 @@ class Pico(StableVideoDiffusion):
     """A transformer that is called as Stable Video Diffusion's U-Net."""
 
     denoisers = ("transformer",)
+    attends = ("transformer",)
+    temporal_attention = ""
+
+    def drop_image(
+        self, x: Tensor, channels: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self.condition_view(x, channels).zero_()
+        sample, label, words, ids = args
+        ids = ids * ids.new_tensor([1.0, 1.0, 0.0])  # no noise on an image that is not there
+        return (sample, label, torch.zeros_like(words), ids), kwargs
+
+    def reference_keys(self, pipe: Any, network: Any, x: Tensor, frames: int) -> ReferenceKeys:
+        return patches(network, x, "before", first=1)
 
     def set_image_noise(
         self, pipe: Any, noise: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unstill.data.sources import Sample
-from unstill.families.base import Family, FrameAdapter
+from unstill.families.base import Family, FrameAdapter, ReferenceKeys
 from unstill.families.model_card import Model
 from unstill.families.training import Encoded, TrainingRole
 
@@ -19,6 +19,8 @@ class StableVideoDiffusion(FrameAdapter):
     denoisers = ("unet",)
     condition_input = "sample"
     zero_unconditional = True
+    attends: tuple[str, ...] = ("unet",)
+    temporal_attention: str = "TemporalBasicTransformerBlock"
     usual_scheduler = (
         "EulerDiscreteScheduler",
         {"prediction_type": "v_prediction", "timestep_type": "continuous", "sigma_max": 700.0, "sigma_min": 0.002},
@@ -32,6 +34,20 @@ class StableVideoDiffusion(FrameAdapter):
 
     def condition_scale(self, pipe: Any) -> float:
         return pipe.vae.config.scaling_factor
+
+    def guidance_scale(self, pipe: Any) -> float | Tensor | None:
+        scale: float | Tensor = pipe.guidance_scale
+        return scale.transpose(1, 2) if isinstance(scale, Tensor) else scale  # (B, F, 1, 1, 1)
+
+    def drop_image(
+        self, x: Tensor, channels: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self.condition_view(x, channels).zero_()
+        tokens = kwargs["encoder_hidden_states"]
+        return args, kwargs | {"encoder_hidden_states": torch.zeros_like(tokens)}
+
+    def reference_keys(self, pipe: Any, network: Any, x: Tensor, frames: int) -> ReferenceKeys:
+        return ReferenceKeys(frames, 1, temporal=True)
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         return pipe.decode_latents(latents.transpose(1, 2), num_frames=latents.shape[2])

@@ -9,7 +9,7 @@ from torch import Tensor
 from unstill.data.images import Size
 from unstill.data.sources import Sample
 from unstill.errors import UnstillError
-from unstill.families.base import Family, VideoAdapter
+from unstill.families.base import Family, ReferenceKeys, VideoAdapter, patches
 from unstill.families.model_card import Model
 from unstill.families.training import Encoded, TrainingRole, check_multiple
 
@@ -17,6 +17,8 @@ from unstill.families.training import Encoded, TrainingRole, check_multiple
 class WanText(VideoAdapter):
     """Text to video."""
 
+    two_calls = True
+    attends = ("transformer", "transformer_2")
     usual_scheduler = ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True})
 
     def handover(self, pipe: Any) -> float | None:
@@ -24,6 +26,9 @@ class WanText(VideoAdapter):
         if ratio is None or getattr(pipe, "transformer_2", None) is None:
             return None
         return float(ratio * pipe.scheduler.config.num_train_timesteps)
+
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
+        return patches(network, x, "none")
 
 
 class Wan(WanText):
@@ -43,6 +48,10 @@ class Wan(WanText):
 
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
         return x[:, -channels:, :1]
+
+    def condition_clip_view(self, pipe: Any, x: torch.Tensor, channels: int) -> tuple[torch.Tensor, Any, Any]:
+        clip = x[:, -channels:]
+        return clip, *self.moments(pipe, clip)
 
 
 class WanAnimate(WanText):

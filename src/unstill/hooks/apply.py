@@ -4,7 +4,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -12,9 +12,12 @@ from PIL import Image
 
 from unstill.errors import UnstillError
 from unstill.families.registry import adapter_for
+from unstill.hooks.attention_hooks import ReferenceAttention, attends_by_torch, reference_attention
 from unstill.hooks.caches import check_caches
 from unstill.hooks.caller import hook_pipeline, hooks_of
-from unstill.hooks.condition_hooks import around_calls, edit_condition
+from unstill.hooks.condition_hooks import After, around_calls, edit_condition
+from unstill.hooks.guidance_hooks import Call, Calls, first_input, guided
+from unstill.hooks.image_hooks import edited, edited_picture
 from unstill.hooks.method_hooks import watch_block, watch_method
 from unstill.hooks.scheduler_hooks import Arguments, hooked, skip_step, unhook
 from unstill.hooks.step_hooks import ScheduleOnly, correct, schedule, solve
@@ -84,7 +87,7 @@ class Applied:
         self.methods = methods
         self.run: Run | None = None
         self._adapter = adapter_for(pipe)
-        self._image = image
+        self._image = edited([one for one in methods if isinstance(one, Method)], image)
         if applied_to(pipe) is not None:
             raise UnstillError(
                 f"This {type(pipe).__name__} has methods already; give all to one apply, or remove() those first."
@@ -109,13 +112,7 @@ class Applied:
         names = {"prepare_latents", self._adapter.image_latents_from or "prepare_latents"}
         watch = watch_block if self._adapter.modular else watch_method
         self._undo = [watch(pipe, name, self._on_result) for name in names]
-        if self._having("on_condition"):
-            denoisers = (getattr(pipe, name, None) for name in self._adapter.denoisers)
-            self._undo += [
-                around_calls(denoiser, self._around_denoiser)
-                for denoiser in denoisers
-                if denoiser is not None  # only Wan 2.2 A14B has two
-            ]
+        self._watch_denoisers()
         pipe.scheduler = self._scheduler
         self._undo.append(hook_pipeline(pipe, self))
 
@@ -155,6 +152,10 @@ class Applied:
             in_sections=self._adapter.in_sections,
             encodes_image=self._adapter.image_latents_from is not None,
             vae=self._vae(),
+            guidance=self._adapter.guides_output,
+            drops_image=self._adapter.zero_unconditional,
+            attention=bool(self._adapter.attends),
+            condition_clip=self._adapter.has_condition_clip,
         )
         for i, method in enumerate(self.methods):
             if not isinstance(method, Method):
@@ -192,8 +193,20 @@ class Applied:
         finally:
             self.methods = before
 
-    def _having(self, hook: str) -> list[Method]:
-        return [method for method in self.methods if method.implements(hook)]
+    def _having(self, *hooks: str) -> list[Method]:
+        return [method for method in self.methods if any(map(method.implements, hooks))]
+
+    def _watch_denoisers(self) -> None:
+        names: set[str] = set()
+        if self._having("on_condition", "on_condition_clip", "on_guidance"):
+            names.update(self._adapter.denoisers)
+        if self._having("on_attention"):
+            names.update(self._adapter.attends)
+        for name in sorted(names):
+            network = getattr(self.pipe, name, None)
+            if network is None:  # only Wan 2.2 A14B has two
+                continue
+            self._undo.append(around_calls(network, functools.partial(self._around_denoiser, network)))
 
     def _new_run(self) -> Run:
         return Run(
@@ -208,6 +221,7 @@ class Applied:
         self._first: _First | None = None
         self._captured: Any = None  # the result of the method `Adapter.image_latents_from`
         self._latest: torch.Tensor | None = None  # the latest result of `scheduler.step`
+        self._calls = Calls()
 
     @contextmanager
     def calling(self) -> Iterator[None]:
@@ -223,6 +237,13 @@ class Applied:
         finally:
             self._thread = self._first = self._captured = None
             self._lock.release()
+
+    def call_arguments(
+        self, method: Callable[..., Any], pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if methods := self._having("on_image"):
+            return edited_picture(methods, method, pipe, args, kwargs)
+        return args, kwargs
 
     @property
     def _acting(self) -> bool:
@@ -308,10 +329,62 @@ class Applied:
             video = torch.cat([video[:, :, : run.conditioning_frames], latents.to(video)], 2)
             first.latents.copy_(adapter.first_from_video(self.pipe, video, first.arguments))
 
-    def _around_denoiser(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any] | None:
-        if not self._acting or self.run is None:
+    def _around_denoiser(self, network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> After | None:
+        run, adapter, calls = self.run, self._adapter, self._calls
+        if not self._acting or run is None or calls.again:
             return None
-        return edit_condition(self._adapter, self.pipe, self.run, self._having("on_condition"), args, kwargs)
+        run.second_network = network is getattr(self.pipe, "transformer_2", None)
+        x = first_input(adapter, args, kwargs)
+        second = calls.next(run.step) > 0
+        call = Call(network, args, kwargs, rows=len(x), unconditional=second and adapter.two_calls)
+        on_condition = self._having("on_condition", "on_condition_clip")
+        restore = on_condition and edit_condition(
+            adapter, self.pipe, run, on_condition, args, kwargs, call.unconditional
+        )
+        mode = self._reference_attention(run, call, x)
+        on_guidance = self._having("on_guidance")
+        if not (restore or mode or on_guidance):
+            return None
+        entered = ExitStack()
+        if mode is not None:
+            entered.enter_context(reference_attention(network, mode, adapter.temporal_attention))
+
+        def after(output: Any) -> Any:
+            if mode is not None:
+                entered.close()
+                if output is not None and not mode.found:
+                    raise UnstillError(
+                        f"No attention over the frames was seen in {type(network).__name__}; it goes by another way "
+                        "than PyTorch's attention. Leave out ReferenceBias."
+                    )
+            try:
+                if on_guidance and output is not None:
+                    return guided(adapter, self.pipe, run, on_guidance, calls, call, output)
+            finally:
+                if restore:
+                    restore()
+            return None
+
+        return after
+
+    def _reference_attention(self, run: Run, call: Call, x: torch.Tensor) -> ReferenceAttention | None:
+        """The mode under which this call of a network computes; `None` where its attention stays as it is."""
+        methods = self._having("on_attention")
+        if not methods or call.unconditional:
+            return None
+        bias = sum(method.on_attention(run) for method in methods)
+        if bias == 0:
+            return None
+        if not attends_by_torch(call.network):
+            raise UnstillError(
+                f"{type(call.network).__name__} was given an attention backend of its own, in which no bias can be "
+                "added; call its reset_attention_backend(), or leave out ReferenceBias."
+            )
+        frames = run.frames + run.conditioning_frames
+        keys = self._adapter.reference_keys(self.pipe, call.network, x, frames)
+        batch = len(run.noise)
+        without = batch if call.rows > batch else 0  # rows without the prompt, which come first
+        return ReferenceAttention(keys, [0.0] * without + [bias] * (call.rows - without))
 
     def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
         if not self._acting or (self._adapter.two_pass_step and "pred_original_sample" not in arguments):

@@ -20,6 +20,11 @@ class PipelineHooks(Protocol):
     def calling(self) -> AbstractContextManager[None]:
         """Entered around every call of the pipeline."""
 
+    def call_arguments(
+        self, method: Callable[..., Any], pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments to call the pipeline with in place of those given."""
+
     def own(self, scheduler: Any) -> Any:
         """The original scheduler where `scheduler` is the hooked one; else `scheduler` unchanged."""
 
@@ -77,6 +82,7 @@ def _call(method: Callable[..., Any]) -> Callable[..., Any]:
         if hooks is None:
             return method(self, *args, **kwargs)
         with hooks.calling():
+            args, kwargs = hooks.call_arguments(method, self, args, kwargs)
             return method(self, *args, **kwargs)
 
     return call

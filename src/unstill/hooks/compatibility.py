@@ -73,6 +73,10 @@ def _target(pipeline: str, adapter: Adapter) -> Target:
         modular=adapter.modular,
         in_sections=adapter.in_sections,
         encodes_image=adapter.image_latents_from is not None,
+        guidance=adapter.guides_output,
+        drops_image=adapter.zero_unconditional,
+        attention=bool(adapter.attends),
+        condition_clip=adapter.has_condition_clip,
     )
 
 

@@ -1,5 +1,6 @@
 """
-Edits the image latents in a denoiser's input before each of its calls, outside the graph that `torch.compile` sees.
+Runs code before and after each call of a denoiser, outside the graph that `torch.compile` sees, and edits the image
+latents in its input.
 """
 
 import functools
@@ -13,8 +14,10 @@ from unstill.families.base import Adapter
 from unstill.methods.base import Method, Run
 
 
-# Receives the positional and keyword arguments of a call; returns a function to run after it, or None.
-Around = Callable[[tuple[Any, ...], dict[str, Any]], Callable[[], Any] | None]
+# Runs after a call: receives its output, None where it failed; returns the output to use instead, or None.
+After = Callable[[Any], Any]
+# Receives the positional and keyword arguments of a call; returns what to run after it, or None.
+Around = Callable[[tuple[Any, ...], dict[str, Any]], After | None]
 
 
 def around_calls(module: torch.nn.Module, around: Around) -> Callable[[], None]:
@@ -26,7 +29,7 @@ def around_calls(module: torch.nn.Module, around: Around) -> Callable[[], None]:
 
     Args:
         module: a network of the pipeline.
-        around: called before the module; what it returns, if not `None`, is called afterwards.
+        around: called before the module; what it returns, if not `None`, is called afterwards, also after an error.
 
     Returns:
         An undo function.
@@ -37,10 +40,14 @@ def around_calls(module: torch.nn.Module, around: Around) -> Callable[[], None]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         after = around(args, kwargs)
-        result = compiled(*args, **kwargs)
-        if after is not None:
-            after()
-        return result
+        if after is None:
+            return compiled(*args, **kwargs)
+        result = None
+        try:
+            result = compiled(*args, **kwargs)
+        finally:
+            changed = after(result)
+        return result if changed is None else changed
 
     def undo() -> None:
         if module._compiled_call_impl is call:  # else someone has compiled it again
@@ -56,14 +63,13 @@ def _hooked(module: torch.nn.Module, around: Around) -> Callable[[], None]:
     def before(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         local.afterwards = around(args, kwargs)
 
-    def after(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        action, local.afterwards = local.afterwards, None
-        if action is not None:
-            action()
+    def after(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        action, local.afterwards = getattr(local, "afterwards", None), None  # none, where `before` has failed
+        return None if action is None else action(output)
 
     handles = [
         module.register_forward_pre_hook(_Hook(before), with_kwargs=True),
-        module.register_forward_hook(_Hook(after)),
+        module.register_forward_hook(_Hook(after), always_call=True),
     ]
 
     def undo() -> None:
@@ -76,17 +82,23 @@ def _hooked(module: torch.nn.Module, around: Around) -> Callable[[], None]:
 class _Hook:
     """A forward hook that becomes a no-op in copies and pickles of the module."""
 
-    def __init__(self, function: Callable[..., None]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
-    def __call__(self, *args: Any) -> None:
-        self._function(*args)
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, (_no_op,)
 
 
 def _no_op(*args: Any) -> None: ...
+
+
+def input_of(adapter: Adapter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    """The argument of a denoiser's call that holds the image latents."""
+    x: torch.Tensor = kwargs[adapter.condition_input] if adapter.condition_input in kwargs else args[0]
+    return x
 
 
 def edit_condition(
@@ -96,9 +108,10 @@ def edit_condition(
     methods: Sequence[Method],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    unconditional: bool = False,
 ) -> Callable[[], Any] | None:
     """
-    Applies `on_condition` of `methods` to the image latents in a denoiser's input, in place.
+    Applies `on_condition` and `on_condition_clip` of `methods` to the image latents in a denoiser's input, in place.
 
     In place because a copy of the input under classifier-free guidance would be larger than all other state of the
     methods.
@@ -107,33 +120,62 @@ def edit_condition(
         adapter: the adapter of the pipeline's class.
         pipe: the pipeline.
         run: state of the current pipeline call.
-        methods: those with an `on_condition` hook, in order.
+        methods: those with such a hook, in order.
         args: positional arguments of the denoiser's call.
         kwargs: keyword arguments of the denoiser's call.
+        unconditional: whether this is a call of its own for the unconditional pass.
 
     Returns:
         A function that restores the input after the call, or `None` where the pipeline does not use it again.
     """
-    name = adapter.condition_input
-    x = kwargs[name] if name in kwargs else args[0]
+    x = input_of(adapter, args, kwargs)
     batch, channels = run.noise.shape[:2]
+    undos: list[Callable[[], Any]] = []
+    if in_clip := [method for method in methods if method.implements("on_condition_clip")]:
+        clip, mean, deviation = adapter.condition_clip_view(pipe, x, channels)
+        seen = changed = clip[:batch].float() * deviation + mean
+        for method in in_clip:
+            changed = method.on_condition_clip(run, changed)
+        if changed is not seen:
+            normalised = (changed - mean) / deviation
+            undos += _write(adapter, clip, [normalised] * (len(clip) // batch))
+
     rows = adapter.condition_view(x, channels)
     if adapter.zero_unconditional:
         rows = rows[-batch:]
     scale = adapter.condition_scale(pipe)
-    edited = clean = rows[:batch].float() * scale
-    for method in methods:
-        edited = method.on_condition(run, edited)
-    if edited is clean:
+    clean = rows[:batch].float() * scale
+    seen_by = [_edited(run, methods, clean, conditional=True)] * (len(rows) // batch)
+    if unconditional or len(seen_by) > 1:
+        seen_by[0] = _edited(run, methods, clean, conditional=False)
+    if any(seen is not clean for seen in seen_by):
+        undos += _write(adapter, rows, [seen / scale for seen in seen_by])
+        reset = None if run.image_noise is None else adapter.set_image_noise(pipe, run.image_noise, args, kwargs)
+        undos += [] if reset is None else [reset]
+    if not undos:
         return None
-    restore = functools.partial(rows.copy_, rows.clone()) if adapter.reuses_input else None
-    for part in rows.split(batch):
-        part.copy_(edited / scale)
-    reset = None if run.image_noise is None else adapter.set_image_noise(pipe, run.image_noise, args, kwargs)
-    undos = [undo for undo in (restore, reset) if undo is not None]
 
     def undo_all() -> None:
-        for undo in undos:
+        for undo in reversed(undos):
             undo()
 
-    return undo_all if undos else None
+    return undo_all
+
+
+def _edited(run: Run, methods: Sequence[Method], clean: torch.Tensor, conditional: bool) -> torch.Tensor:
+    """The image latents as one of the passes sees them."""
+    edited = clean
+    for method in methods:
+        if method.implements("on_condition") and (conditional or not method.conditional_only):
+            edited = method.on_condition(run, edited)
+    return edited
+
+
+def _write(adapter: Adapter, view: torch.Tensor, parts: Sequence[torch.Tensor]) -> list[Callable[[], Any]]:
+    """Writes parts of the batch into a view of the input. Returns what restores it, if the pipeline reads it again."""
+    undos: list[Callable[[], Any]] = []
+    if adapter.reuses_input:
+        undos.append(functools.partial(view.copy_, view.clone()))
+    for rows, part in zip(view.split(len(parts[0])), parts, strict=True):
+        rows.copy_(part)
+    return undos

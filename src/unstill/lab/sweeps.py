@@ -60,6 +60,30 @@ SWEEPS = {
         settings=("image-start", "ni-vsds", "ni-vsds:released", "ni-vsds:tau=0.2|0.6"),
         caption_only=True,
     ),
+    "remedies": Sweep(
+        about="which remedy for which complaint: every method at several strengths, and pairs of them",
+        settings=(
+            "early-start:sigma=50|20|10",
+            "analytic-init:sigma=20",
+            "low-pass-guidance:factor=0.6|0.4|0.25,until=0.5",
+            "reference-bias",
+            "reference-bias:gamma=-2|2|6,steps=0.6",
+            "recompress-image:crf=18|33|45",
+            "conditioning-augmentation:level=0.02|0.05|0.1",
+            "conditioning-augmentation:schedule=t2,strength=0.15|0.5|1.5",
+            "image-guidance:scale=0.5|2|3",
+            "predict-and-perturb:repeats=1|2|3",
+            "noise-rectification",
+            "frame-init:keep_variance=false|true",
+            "progressive-noise",
+            "early-start:sigma=20+noise-rectification",
+            "early-start:sigma=20+low-pass-guidance:factor=0.4,until=0.5",
+            "early-start:sigma=20+reference-bias:gamma=6,steps=0.6",
+            "low-pass-guidance:factor=0.25,until=0.5+noise-rectification",
+            "analytic-init:sigma=20+low-pass-guidance:factor=0.4,until=0.5",
+        ),
+        motions=(None,),
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import torch
+from PIL import Image
 
 from unstill.errors import UnstillError
 
@@ -58,6 +59,7 @@ class Run:
         image_noise (`torch.Tensor` of shape `(B,)`, *optional*): standard deviation of the noise that an
             `on_condition` hook has added to the image latents, in their units. A network that was trained to be told
             of such noise is told.
+        second_network (`bool`): whether the second of two networks is being called (Wan 2.2 A14B, at low noise).
         frames (`int`): latent frames F that hooks see.
         conditioning_frames (`int`): leading latent frames that the pipeline fills with the image instead of denoising
             them. They are not among the F frames that hooks see; `image_latents` holds them.
@@ -74,6 +76,7 @@ class Run:
     encode_image: Callable[[torch.Generator | None], torch.Tensor] | None = None
     generator: torch.Generator | list[torch.Generator] | None = None
     image_noise: torch.Tensor | None = None
+    second_network: bool = False
     frames: int = 0
     conditioning_frames: int = 0
     solver: SolverSchedule | None = None
@@ -111,6 +114,29 @@ class NextSample:
 
 
 @dataclass(frozen=True, slots=True)
+class Passes:
+    """
+    What the denoiser has predicted in one step, for `Method.on_guidance`: before guidance, in its own prediction type,
+    `(B, C, F, H, W)`, read only.
+
+    Attributes:
+        conditional (`torch.Tensor`): with the image and the prompt.
+        unconditional (`torch.Tensor`, *optional*): without the prompt; `None` where the call has no guidance.
+        scale: the weight w of the pipeline's guidance, `unconditional + w (conditional - unconditional)`: a number or
+            a tensor that broadcasts; `None` where it is not known.
+        unconditional_again: runs the unconditional pass once more, with the image that the conditional pass has seen.
+        without_image: runs the conditional pass once more with neither image nor prompt, as the model was trained to
+            do without; `None` where no model of this pipeline was.
+    """
+
+    conditional: torch.Tensor
+    unconditional: torch.Tensor | None
+    scale: float | torch.Tensor | None
+    unconditional_again: Callable[[], torch.Tensor]
+    without_image: Callable[[], torch.Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """
     What is known of a pipeline before it is called, for `Method.check`.
@@ -127,6 +153,10 @@ class Target:
         in_sections (`bool`): whether the pipeline samples a video in several sections, to methods a video each.
         encodes_image (`bool`): whether the pipeline's call encodes the image, so that `apply` takes none.
         vae (`dict | None`): what tells the VAE from others, see `unstill.statistics_hub.describe_vae`.
+        guidance (`bool`): whether `on_guidance` hooks work: guidance acts on what the denoiser has put out.
+        drops_image (`bool`): whether the model was trained without the image, too: `Passes.without_image` is there.
+        attention (`bool`): whether the attention to the first latent frame can be changed.
+        condition_clip (`bool`): whether the denoiser sees a whole clip of image latents (`on_condition_clip`).
     """
 
     pipeline: str
@@ -140,6 +170,10 @@ class Target:
     in_sections: bool = False
     encodes_image: bool = False
     vae: dict[str, Any] | None = None
+    guidance: bool = False
+    drops_image: bool = False
+    attention: bool = False
+    condition_clip: bool = False
 
 
 class Method:
@@ -245,6 +279,36 @@ class Method:
         """
         return image_latents
 
+    @property
+    def conditional_only(self) -> bool:
+        """Whether `on_condition` is for the conditional pass alone; the unconditional one sees the image as is."""
+        return False
+
+    def on_condition_clip(self, run: Run, clip: torch.Tensor) -> torch.Tensor:
+        """
+        The clip of image latents as the denoiser sees it at `run.step`, `(B, C, F, H, W)` in the units of the VAE: the
+        image, and the frames that are filled up after it. Comes before `on_condition`; otherwise like it.
+        """
+        return clip
+
+    def on_guidance(self, run: Run, passes: Passes) -> torch.Tensor:
+        """
+        What takes the place of the conditional prediction in the pipeline's guidance. Called once in every step, after
+        both passes.
+        """
+        return passes.conditional
+
+    def on_attention(self, run: Run) -> float:
+        """
+        What is added, in the conditional pass at `run.step`, to the attention logits of all tokens of the first latent
+        frame (of its video tokens) as keys, in every self-attention; 0 adds nothing, and is free.
+        """
+        return 0.0
+
+    def on_image(self, picture: Image.Image) -> Image.Image:
+        """The picture that the pipeline is called with, or that was given to `apply`."""
+        return picture
+
     def implements(self, hook: str) -> bool:
         """Whether the hook of this name is overridden."""
         return getattr(type(self), hook) is not getattr(Method, hook)
@@ -268,6 +332,16 @@ def check_method(method: Method, others: Sequence[Method], target: Target) -> No
         raise UnstillError(
             f"{method.name} changes the image latents that the denoiser sees, and {target.pipeline} shows it none "
             "that can be changed; use a method that changes the start or the steps."
+        )
+    if method.implements("on_condition_clip") and not target.condition_clip:
+        raise UnstillError(
+            f"{method.name} changes the clip of image latents that models such as Wan's see, and {target.pipeline} "
+            "shows none; use LowPassGuidance or EarlyStart."
+        )
+    if method.implements("on_attention") and not target.attention:
+        raise UnstillError(
+            f"{method.name} changes the attention to the first frame, and where that is in {target.pipeline} is not "
+            "known; use EarlyStart or LowPassGuidance."
         )
     method.check(others, target)
 

@@ -7,10 +7,11 @@ It is the baseline of Conditional Image Leakage whose noise does not depend on t
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from unstill.errors import UnstillError
+from unstill.errors import UnstillError, shown
 from unstill.forward_process import ForwardProcess
 from unstill.methods.base import Method, Run
 from unstill.methods.time_noise import Level, NoiseShape, check_noise, noise_like, per_clip
@@ -35,18 +36,25 @@ class ConditioningAugmentation(Method):
         betas: first and last beta of a scaled-linear schedule of 1000 steps; `None` is the model's own schedule (see
             `of_model`).
         noise_shape: as in `TimeNoise`: `"element"`, `"frame"` or `"clip"`.
+        schedule: `"constant"`: the same noise in every step, at `level`; `"t2"`: `y0 + strength t^2 eps`, with fresh
+            noise in every step, t being the noise level of the step as a share in [0, 1], sigma / (alpha + sigma):
+            LTX-Video's own (https://huggingface.co/papers/2501.00103).
+        strength: of `"t2"`; 0 leaves the image as it is. LTX-Video: 0.15.
     """
 
     level: float = 0.02
     maximum: float = 1.0
     betas: tuple[float, float] | None = None
     noise_shape: NoiseShape = "frame"
+    schedule: Literal["constant", "t2"] = "constant"
+    strength: float = 0.15
 
     summary = "Shows the denoiser a noised image, so that it cannot copy it."
     use_when = "comes from a model that was trained with noisy images"
     cost = "nothing"
     rank = 90
     needs = frozenset({"condition"})
+    presets = {"paper": {}, "ltx": {"schedule": "t2"}}
 
     def __post_init__(self) -> None:
         if not (0 <= self.level <= 1 and 0 < self.maximum <= 1):
@@ -57,8 +65,15 @@ class ConditioningAugmentation(Method):
         if self.betas is not None and not 0 < self.betas[0] <= self.betas[1] < 1:
             raise UnstillError(f"betas are the first and last of a rising schedule in (0, 1), not {self.betas}.")
         check_noise(self.noise_shape)
+        if self.schedule not in ("constant", "t2") or not 0 <= self.strength <= 1000:
+            raise UnstillError(
+                "ConditioningAugmentation takes a schedule 'constant' or 't2' and a strength from 0 to 1000, but got "
+                f"{self.schedule!r} and {shown(self.strength)}."
+            )
 
     def on_condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
+        if self.schedule == "t2":
+            return self._grown(run, image_latents)
         if self.level == 0:
             return image_latents
         state = run.state_of(self)
@@ -69,6 +84,19 @@ class ConditioningAugmentation(Method):
             run.set_state(self, state)
             run.image_noise = state[1]
         return augment(image_latents, *state)
+
+    def _grown(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
+        """y0 + strength t^2 eps; both passes of a step see the same noise."""
+        if self.strength == 0:
+            return image_latents
+        state = run.state_of(self)
+        if state is None or state[0] != run.step:
+            alpha, sigma = run.process.alpha_sigma(run.grid.timesteps[run.step], run.step)
+            amount = self.strength * (sigma / (alpha + sigma)) ** 2
+            state = run.step, amount, noise_like(image_latents, self.noise_shape, run.generator)
+            run.set_state(self, state)
+            run.image_noise = torch.full((len(image_latents),), amount, device=image_latents.device)
+        return (image_latents + state[1] * state[2]).to(image_latents.dtype)
 
     def corrupt(
         self,

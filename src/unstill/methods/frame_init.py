@@ -28,6 +28,7 @@ class FrameInit(Method):
         temporal: stop frequency of time, likewise.
         order: steepness of the Butterworth filter.
         parity: the released filters with their quirks, see `low_pass`.
+        keep_variance: mix the bands so that the variance stays 1 (FreqPrior), see `mix`.
     """
 
     level: float = 0.85
@@ -36,6 +37,7 @@ class FrameInit(Method):
     temporal: float = 0.25
     order: int = 4
     parity: bool = False
+    keep_variance: bool = False
 
     summary = "Gives the first latents the layout (low frequencies) of the image."
     use_when = "loses the layout of the image"
@@ -59,4 +61,4 @@ class FrameInit(Method):
         assert run.image_latents is not None
         mask = low_pass(noise.shape[2:], self.filter, self.spatial, self.temporal, self.order, self.parity)
         image = run.image_latents[:, :, :1].expand_as(noise)
-        return mix(diffuse(run.process, image, noise, self.level), noise, mask)
+        return mix(diffuse(run.process, image, noise, self.level), noise, mask, self.keep_variance)

@@ -32,6 +32,7 @@ class FreeInit(Method):
         temporal: stop frequency of time, likewise.
         order: steepness of the Butterworth filter.
         parity: the released filters with their quirks, see `low_pass`.
+        keep_variance: mix the bands so that the variance stays 1 (FreqPrior), see `mix`.
     """
 
     iterations: int = 5
@@ -42,6 +43,7 @@ class FreeInit(Method):
     temporal: float = 0.25
     order: int = 4
     parity: bool = False
+    keep_variance: bool = False
 
     summary = "Samples again from the low frequencies of the video before: less flicker."
     use_when = "flickers, frames do not belong together"
@@ -50,7 +52,12 @@ class FreeInit(Method):
     stage = "loop"
     rank = 50
     owns = frozenset({"latents"})
-    presets = {"paper": {}, "released": {"parity": True}, "diffusers": {"iterations": 3, "parity": True}}
+    presets = {
+        "paper": {},
+        "released": {"parity": True},
+        "diffusers": {"iterations": 3, "parity": True},
+        "freq-prior": {"keep_variance": True},
+    }
 
     def __post_init__(self) -> None:
         if not 1 <= self.iterations <= 1000:
@@ -97,4 +104,4 @@ class FreeInit(Method):
             fresh: unit noise.
         """
         mask = low_pass(video.shape[2:], self.filter, self.spatial, self.temporal, self.order, self.parity)
-        return mix(diffuse(process, video, initial, self.level_for(process)), fresh, mask)
+        return mix(diffuse(process, video, initial, self.level_for(process)), fresh, mask, self.keep_variance)

@@ -68,13 +68,15 @@ def low_pass(
     return mask.float()
 
 
-def mix(low: torch.Tensor, high: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def mix(low: torch.Tensor, high: torch.Tensor, mask: torch.Tensor, keep_variance: bool = False) -> torch.Tensor:
     """Low frequencies of one video, high frequencies of another: `Re F^-1(mask * F(low) + (1 - mask) * F(high))`.
 
     Args:
         low: `(..., F, H, W)`, the video whose low band is kept.
         high: same shape, the video whose high band is kept.
         mask: `(F, H, W)` of `low_pass`.
+        keep_variance: mix with `sqrt(1 - mask^2)` in place of `1 - mask`, which keeps the variance of independent
+            unit noises at 1 ("FreqPrior", https://huggingface.co/papers/2502.03496).
 
     Returns:
         `torch.Tensor` of the same shape and of `high`'s dtype, computed in float32 (float64 inputs in float64).
@@ -86,6 +88,10 @@ def mix(low: torch.Tensor, high: torch.Tensor, mask: torch.Tensor) -> torch.Tens
         )
     dtype = torch.promote_types(high.dtype, torch.float32)
     high_ = high.to(dtype)
+    if keep_variance:
+        kept, dims = torch.fft.ifftshift(mask.to(high.device, dtype)), (-3, -2, -1)
+        bands = kept * torch.fft.fftn(low.to(dtype), dim=dims) + (1 - kept**2).sqrt() * torch.fft.fftn(high_, dim=dims)
+        return torch.fft.ifftn(bands, dim=dims).real.to(high.dtype)
     # The transform is linear: only the difference has to be transformed.
     band = torch.fft.fftn(low.to(dtype) - high_, dim=(-3, -2, -1))
     band *= torch.fft.ifftshift(mask.to(high.device, dtype))

@@ -22,7 +22,11 @@ from unstill.methods.base import LEVELS, Method
 from unstill.parameters import parameters_of
 
 
-PLACES = {"start": ("on_schedule", "on_noise", "on_start"), "step": ("on_step",), "condition": ("on_condition",)}
+PLACES = {
+    "start": ("on_schedule", "on_noise", "on_start"),
+    "step": ("on_step", "on_guidance", "on_attention"),
+    "condition": ("on_condition", "on_condition_clip", "on_image"),
+}
 """What a method can change, and the hooks that do so."""
 
 
