@@ -143,6 +143,10 @@ def main() -> None:
         "NoiseRectification": (unstill.NoiseRectification(period=(0, 1)),),
         "NIVSDS": (unstill.NIVSDS(),),
         "ConditioningAugmentation": (unstill.ConditioningAugmentation(),),
+        "LowPassGuidance": (unstill.LowPassGuidance(until=1.0),),
+        "ImageGuidance": (unstill.ImageGuidance(),),
+        "RecompressImage": (unstill.RecompressImage(),),
+        "PredictAndPerturb": (unstill.PredictAndPerturb(),),
     }
     extra: dict[str, dict[str, list[float]]] = {name: {"call": [], "step": [], "bytes": []} for name in cases}
     plain: list[float] = []

@@ -7,8 +7,9 @@ import torch
 from diffusers import DDPMScheduler
 
 import unstill
-from tests.pipelines import random_pico
+from tests.pipelines import CASES, pipeline, random_pico, sample
 from unstill.errors import UnstillError
+from unstill.hooks import adapter_for
 from unstill.methods.conditioning_augmentation import ConditioningAugmentation, augment, vp
 
 
@@ -75,3 +76,56 @@ def test_pico_is_told_of_the_noise(guidance: float, own: float) -> None:
     noised[:, -1, 2] = plain[:, -1, 2]
     assert torch.equal(noised, plain)
     assert torch.equal(ids(), plain)
+
+
+@pytest.mark.parametrize("name", ["WanImageToVideoPipeline", "CogVideoXImageToVideoPipeline", "PicoPipeline"])
+def test_noise_that_grows_with_the_square_of_the_level(name: str) -> None:
+    """c + strength t^2 eps, fresh in every step, the same in both passes of one."""
+    pipe, case = pipeline(name), CASES[name]
+    adapter, channels = adapter_for(pipe), case.latents[0]
+    plain = sample(case, pipe, num_inference_steps=3)
+
+    def views(*methods: Any) -> list[torch.Tensor]:
+        found: list[torch.Tensor] = []
+
+        def keep(module: Any, args: Any, kwargs: Any) -> None:
+            x = kwargs[adapter.condition_input] if adapter.condition_input in kwargs else args[0]
+            found.extend(adapter.condition_view(x, channels).clone().split(1))
+
+        with unstill.apply(pipe, *methods) as applied:
+            handle = pipe.transformer.register_forward_pre_hook(keep, with_kwargs=True)
+            sample(case, pipe, num_inference_steps=3)
+            handle.remove()
+        process, grid = adapter.process(pipe.scheduler), getattr(applied.run, "grid", None)
+        levels.extend(process.alpha_sigma(t, i) for i, t in enumerate(grid.timesteps) if grid is not None)
+        return found
+
+    levels: list[tuple[float, float]] = []
+    method = ConditioningAugmentation(schedule="t2", strength=0.5, noise_shape="element")
+    nothing = ConditioningAugmentation(schedule="t2", strength=0.0)
+    clean, noised = views(nothing), views(method)
+    each = len(noised) // 3
+    differences = [a - b for a, b in zip(noised, clean, strict=True)]
+    for step in range(3):
+        alpha, sigma = levels[step]
+        expected = 0.5 * (sigma / (alpha + sigma)) ** 2
+        of_step = differences[step * each : (step + 1) * each]
+        assert of_step[-1].std().item() == pytest.approx(expected * adapter_unit(pipe), rel=0.35, abs=1e-6)
+        seen = of_step[1:] if adapter.zero_unconditional else of_step  # pico's first row has no image
+        assert all(torch.allclose(one, of_step[-1], atol=1e-6) for one in seen)
+    first, second = differences[each - 1], differences[2 * each - 1]
+    assert not torch.allclose(first / first.std(), second / second.std())
+    assert torch.equal(sample(case, pipe, num_inference_steps=3), plain)
+    with unstill.apply(pipe, nothing):
+        assert torch.equal(sample(case, pipe, num_inference_steps=3), plain)
+
+
+def adapter_unit(pipe: Any) -> float:
+    """Image latents as the denoiser sees them, in units of the video latents."""
+    return 1 / adapter_for(pipe).condition_scale(pipe)
+
+
+def test_wrong_schedules() -> None:
+    for wrong in ({"schedule": "t3"}, {"schedule": "t2", "strength": -1.0}):
+        with pytest.raises(UnstillError, match="a schedule 'constant' or 't2' and a strength"):
+            ConditioningAugmentation(**wrong)

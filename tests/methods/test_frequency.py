@@ -98,3 +98,17 @@ def test_shapes_that_do_not_match():
     video = torch.zeros(1, 4, 8, 8, 8)
     with pytest.raises(UnstillError, match="one shape"):
         mix(video, video, torch.zeros(7, 8, 8))
+
+
+def test_mixing_that_keeps_the_variance():
+    """L X + sqrt(1 - L^2) N in the Fourier domain; unit noises stay unit, where L X + (1 - L) N loses variance."""
+    low, high = torch.randn(2, 200, 4, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mask = low_pass((4, 8, 8), "gaussian", 0.5, 0.5)
+    kept, plain = mix(low, high, mask, keep_variance=True), mix(low, high, mask)
+    shifted = torch.fft.ifftshift(mask.double())
+    dims = (-3, -2, -1)
+    bands = shifted * torch.fft.fftn(low, dim=dims) + (1 - shifted.square()).sqrt() * torch.fft.fftn(high, dim=dims)
+    torch.testing.assert_close(kept, torch.fft.ifftn(bands, dim=dims).real)
+    assert kept.var().item() == pytest.approx(1, abs=0.02) and plain.var().item() < 0.93
+    assert torch.equal(mix(low, high, torch.zeros(4, 8, 8)), high)
+    torch.testing.assert_close(mix(low, high, torch.zeros(4, 8, 8), keep_variance=True), high)

@@ -200,7 +200,7 @@ class Applied:
         names: set[str] = set()
         if self._having("on_condition", "on_condition_clip", "on_guidance"):
             names.update(self._adapter.denoisers)
-        if self._having("on_attention"):
+        if self._having("on_attention", "on_attention_mass"):
             names.update(self._adapter.attends)
         for name in sorted(names):
             network = getattr(self.pipe, name, None)
@@ -369,22 +369,28 @@ class Applied:
 
     def _reference_attention(self, run: Run, call: Call, x: torch.Tensor) -> ReferenceAttention | None:
         """The mode under which this call of a network computes; `None` where its attention stays as it is."""
-        methods = self._having("on_attention")
-        if not methods or call.unconditional:
+        measuring = self._having("on_attention_mass")
+        if call.unconditional or not (measuring or self._having("on_attention")):
             return None
-        bias = sum(method.on_attention(run) for method in methods)
-        if bias == 0:
+        bias = sum(method.on_attention(run) for method in self._having("on_attention"))
+        if bias == 0 and not measuring:
             return None
         if not attends_by_torch(call.network):
             raise UnstillError(
                 f"{type(call.network).__name__} was given an attention backend of its own, in which no bias can be "
-                "added; call its reset_attention_backend(), or leave out ReferenceBias."
+                "added or measured; call its reset_attention_backend(), or leave out ReferenceBias."
             )
         frames = run.frames + run.conditioning_frames
         keys = self._adapter.reference_keys(self.pipe, call.network, x, frames)
         batch = len(run.noise)
         without = batch if call.rows > batch else 0  # rows without the prompt, which come first
-        return ReferenceAttention(keys, [0.0] * without + [bias] * (call.rows - without))
+
+        def measured(mass: torch.Tensor) -> None:
+            for method in measuring:
+                method.on_attention_mass(run, mass[-batch:])
+
+        biases = [0.0] * without + [bias] * (call.rows - without)
+        return ReferenceAttention(keys, biases, measured if measuring else None)
 
     def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
         if not self._acting or (self._adapter.two_pass_step and "pred_original_sample" not in arguments):

@@ -305,6 +305,13 @@ class Method:
         """
         return 0.0
 
+    def on_attention_mass(self, run: Run, mass: torch.Tensor) -> None:
+        """
+        The share of attention that the later frames give to the first latent frame in one self-attention of the pass
+        with the prompt, `(B,)`, before what `on_attention` adds. Called for one attention after the other, in every
+        step; to measure, not to change anything.
+        """
+
     def on_image(self, picture: Image.Image) -> Image.Image:
         """The picture that the pipeline is called with, or that was given to `apply`."""
         return picture
@@ -338,9 +345,9 @@ def check_method(method: Method, others: Sequence[Method], target: Target) -> No
             f"{method.name} changes the clip of image latents that models such as Wan's see, and {target.pipeline} "
             "shows none; use LowPassGuidance or EarlyStart."
         )
-    if method.implements("on_attention") and not target.attention:
+    if (method.implements("on_attention") or method.implements("on_attention_mass")) and not target.attention:
         raise UnstillError(
-            f"{method.name} changes the attention to the first frame, and where that is in {target.pipeline} is not "
+            f"{method.name} is about the attention to the first frame, and where that is in {target.pipeline} is not "
             "known; use EarlyStart or LowPassGuidance."
         )
     method.check(others, target)
