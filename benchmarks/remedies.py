@@ -62,9 +62,8 @@ def main() -> None:
     if chosen.docs is None:
         print(made[0])
         return
-    folder = chosen.docs / "lab"
-    for name, text in zip(("remedies.md", "remedies-front.svg", "remedies.json"), made, strict=True):
-        with replacing(folder / name) as part:
+    for name, text in zip(("lab/remedies.md", "lab/remedies-front.svg", "remedies.json"), made, strict=True):
+        with replacing(chosen.docs / name) as part:
             part.write_text(text, encoding="utf-8")
 
 
@@ -134,10 +133,10 @@ def page(cells: Sequence[dict[str, Any]], pictures: int, cost: dict[str, int]) -
         "",
         f"`python benchmarks/remedies.py --pictures {pictures} --docs docs`: {MODEL}, the embedded model after a "
         f"fine-tuning on clips that hardly move, {pictures} pictures of the synthetic world, 15 steps, no motion "
-        "level asked for, the same noise in every row of a picture. In brackets 95 % bootstrap intervals over pictures; "
-        "differences from plain are paired by picture. *Travel* is the path of the toys' centres, % of the picture's "
-        "side per frame, which flicker cannot raise; *outline* how much of their shape they keep. A small model: what "
-        "holds for it is a hypothesis for large ones.",
+        "level asked for, the same noise in every row of a picture. In brackets 95 % bootstrap intervals over "
+        "pictures; differences from plain are paired by picture. *Travel* is the path of the toys' centres, % of the "
+        "picture's side per frame, which flicker cannot raise; *outline* how much of their shape they keep. A small "
+        "model: what holds for it is a hypothesis for large ones.",
         "",
         f"Of {len(rows) - 1} settings some come out by chance: a difference counts here when its interval excludes 0, "
         "and nothing was corrected for their number.",
@@ -163,8 +162,8 @@ def page(cells: Sequence[dict[str, Any]], pictures: int, cost: dict[str, int]) -
         f"Undecided, for {pictures} pictures are too few to tell them from plain: " + quoted(undecided) + ".",
         "",
         "`ConditionAmplitude` is not in the table: it acts on the clip of image latents that Wan sees, and pico sees "
-        "none. What ReferenceBias does depends on how the model reads its image: pico has it in the channels of every frame "
-        "as well, which a bias on the first frame's tokens leaves alone.",
+        "none. What ReferenceBias does depends on how the model reads its image: pico has it in the channels of every "
+        "frame as well, which a bias on the first frame's tokens leaves alone.",
         "",
         "## At equal cost",
         "",
