@@ -31,7 +31,7 @@ def test_the_bias_is_what_the_first_frame_lacks_in_the_next_block() -> None:
     def call() -> None:
         image = torch.rand(1, 3, pipe.size, pipe.size, generator=torch.Generator().manual_seed(0))
         generator = torch.Generator().manual_seed(0)
-        pipe(image, num_frames=4, num_inference_steps=2, output_type="latent", generator=generator)
+        pipe(image, motion=None, num_frames=4, num_inference_steps=2, output_type="latent", generator=generator)
 
     plain = measure_reference_attention(pipe, call)
     biased = measure_reference_attention(pipe, call, unstill.ReferenceBias(gamma=5.0, steps=1.0))

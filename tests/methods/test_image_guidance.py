@@ -14,7 +14,7 @@ from unstill.methods.image_guidance import ImageGuidance
 def call(pipe: Any, steps: int = 3, **changes: Any) -> torch.Tensor:
     image = torch.rand(1, 3, pipe.size, pipe.size, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
-    given = {"num_frames": 4, "num_inference_steps": steps, "output_type": "latent", **changes}
+    given = {"motion": None, "num_frames": 4, "num_inference_steps": steps, "output_type": "latent", **changes}
     return pipe(image, generator=generator, **given).frames
 
 
