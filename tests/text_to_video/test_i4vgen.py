@@ -85,7 +85,7 @@ def test_a_given_image_is_the_anchor(name: str) -> None:
     assert made.candidates == () and made.choice is None and made.anchor.size == (16, 16)
     assert np.abs(np.asarray(made.anchor)[8, 8].astype(int) - np.asarray(wide)[24, 48]).max() < 12
     assert torch.isfinite(made.frames.float()).all() and not torch.equal(made.frames, made.static)
-    with pytest.raises(UnstillError, match="makes no pictures of a prompt alone; give it image="):
+    with pytest.raises(UnstillError, match="cannot generate pictures from a prompt alone; pass image="):
         make(name)
 
 
@@ -362,20 +362,20 @@ def short(prompt: str, images: Any) -> torch.Tensor:
         ({"reward": lambda prompt, images: 1.0}, "returned 1 scores for 3 pictures"),
         ({"candidates": 0}, "0 candidates cannot be chosen from"),
         ({"candidates": 2.5}, "2.5 candidates cannot be chosen from"),
-        ({"batch": -1}, "pictures are made at a time, at least 1, not -1"),
+        ({"batch": -1}, "number of pictures in one call, at least 1, not -1"),
         ({"pick": "1"}, "no candidate 1; they are numbered"),
-        ({"reward": "proxy"}, "A reward is a callable .*, not 'proxy'; of a name, unstill.text_to_video.reward_named"),
+        ({"reward": "proxy"}, "A reward is a callable .*, not 'proxy'; to load one by name, use unstill"),
         ({"early": True}, "early takes a Halving, .* not True"),
         ({"text_to_image": "sdxl"}, "takes a pipeline that was loaded, not 'sdxl'"),
         ({"text_to_image": lambda **call: None}, "returned NoneType, but PIL pictures in `.images` were expected"),
         ({"generator": 3}, "one torch.Generator, seeded by manual_seed, not 3"),
         ({"num_inference_step": 3}, "has an argument num_inference_step; did you mean num_inference_steps"),
-        ({"num_videos_per_prompt": 2}, "itself gives the pipeline its num_videos_per_prompt"),
+        ({"num_videos_per_prompt": 2}, "itself passes num_videos_per_prompt to the pipeline"),
         ({"pick": 3}, "no candidate 3; they are numbered 0 to 2"),
-        ({"pick": 1, "image": picture()}, "pick chooses among candidates"),
+        ({"pick": 1, "image": picture()}, "pick selects a candidate"),
         ({"image": "photo.jpg"}, "is a PIL picture, not str"),
         ({"preset": "draft"}, "no preset 'draft'"),
-        ({"latents": torch.zeros(1)}, "itself gives the pipeline its latents"),
+        ({"latents": torch.zeros(1)}, "itself passes latents to the pipeline"),
         ({"height": 13}, "AnimateDiffPipeline refuses this call"),
     ],
 )
@@ -391,7 +391,7 @@ def test_no_prompt(prompt: Any) -> None:
 
 
 def test_pipelines_without_a_prompt_and_schedulers_of_two_calls_are_refused_before_any_work() -> None:
-    with pytest.raises(UnstillError, match="StableVideoDiffusionPipeline reads no prompt"):
+    with pytest.raises(UnstillError, match="StableVideoDiffusionPipeline takes no prompt"):
         unstill.i4vgen(pipeline("StableVideoDiffusionPipeline"), "a boat")
     pipe = animatediff()
     pipe.scheduler = diffusers.HeunDiscreteScheduler()

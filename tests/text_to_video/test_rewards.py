@@ -219,12 +219,12 @@ def test_every_tensor_of_the_released_size_has_its_place(monkeypatch: pytest.Mon
 
 def test_what_is_no_image_reward(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
-    with pytest.raises(UnstillError, match="is no checkpoint of ImageReward"):
+    with pytest.raises(UnstillError, match="is not a checkpoint of ImageReward"):
         ImageReward.load(tmp_path / "other.pt")
     weights = blip_weights()
     del weights["blip.visual_encoder.blocks.1.attn.qkv.weight"]
     torch.save(weights, tmp_path / "part.pt")
-    with pytest.raises(UnstillError, match="is no whole checkpoint of ImageReward .*self_attn.qkv.weight"):
+    with pytest.raises(UnstillError, match="is an incomplete checkpoint of ImageReward .*self_attn.qkv.weight"):
         ImageReward.load(tmp_path / "part.pt")
     torch.save(blip_weights(), tmp_path / "whole.pt")
     with pytest.raises(UnstillError, match="pass tokenizer="):

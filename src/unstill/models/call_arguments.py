@@ -150,5 +150,5 @@ def clear_refusals(pipe: Any) -> Iterator[None]:
 def clamp_to_uint8(video: torch.Tensor) -> torch.Tensor:
     """A generated video in [0, 1] as uint8 on the CPU."""
     if not torch.isfinite(video).all():
-        raise UnstillError("The model returned a video that is not finite: try dtype float32, or another seed.")
+        raise UnstillError("The model returned a video with NaN or infinity; use dtype float32, or another seed.")
     return (video.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

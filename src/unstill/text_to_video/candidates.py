@@ -1,6 +1,5 @@
 """
-Stage 1 of I4VGen: several pictures of a prompt, from the image mode of the video model itself or from any
-text-to-image pipeline, and which of them is the best.
+Stage 1 of I4VGen: generates several pictures of a prompt in the image mode of a video model, and selects the best.
 """
 
 from __future__ import annotations
@@ -25,20 +24,19 @@ from unstill.text_to_video.rewards import best
 
 
 Score = Callable[[Sequence[Image.Image]], list[float]]
-Tell = Callable[[int, int], None]
-"""Progress: what is done, and all of it."""
+ReportProgress = Callable[[int, int], None]  # steps done, total
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """
-    One picture.
+    One generated picture.
 
     Attributes:
-        image: what it shows; of one that was stopped early, what the model expected it to become.
-        score: of that picture; nan until it is scored.
-        sample: its latents `(1, C, 1, h, w)` where the sampler left them, float32; `None` from other pipelines.
-        stopped: after how many steps it was stopped; `None` if it is finished.
+        image: the picture; of one that was stopped early, the decoded prediction of x0.
+        score: of `image`; nan until it is scored.
+        sample: its latents `(1, C, 1, h, w)` after the last step, float32; `None` from a text-to-image pipeline.
+        stopped: number of steps after which it was stopped; `None` if it is finished.
     """
 
     image: Image.Image
@@ -50,12 +48,13 @@ class Candidate:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Halving:
     """
-    Successive halving: candidates are scored on the way, by the picture that the model expects, and the worse stop.
+    Successive halving: candidates are scored during sampling by the predicted x0, and the worse ones are stopped.
 
     Args:
-        at: after these shares of the steps, each in (0, 1) and rising. Earlier saves more and errs more; the default
-            is what cost the embedded model nearly nothing (docs/i4vgen/early.md).
-        keep: the share of the candidates that goes on each time, in (0, 1); at least one does.
+        at: shares of the steps after which candidates are compared, each in (0, 1) and rising. Earlier ones save more
+            time and select less reliably; the default hardly changed the scores of the embedded model
+            (docs/i4vgen/early.md).
+        keep: the share of the candidates that is continued each time, in (0, 1); at least one is.
     """
 
     at: tuple[float, ...] = (0.6,)
@@ -67,27 +66,28 @@ class Halving:
             raise UnstillError(f"Halving takes rising shares of the steps and a share to keep in (0, 1), not {self}.")
 
     def stops(self, steps: int) -> list[int]:
-        """After how many of `steps` steps candidates are compared."""
+        """The numbers of steps, out of `steps`, after which candidates are compared."""
         return sorted({round(share * steps) for share in self.at} & set(range(1, steps)))
 
 
 def has_image_mode(cls: type) -> bool:
-    """Whether pipelines of a class make pictures of a prompt."""
+    """Whether pipelines of a class generate pictures from a prompt alone."""
     return any(base.__name__ in IMAGE_MODES for base in cls.__mro__)
 
 
 def image_mode(pipe: Any) -> AbstractContextManager[Any]:
-    """In this context, a call of the pipeline for one frame makes a picture."""
+    """A context in which a call of the pipeline for one frame generates a picture."""
     for cls in type(pipe).__mro__:
         if cls.__name__ in IMAGE_MODES:
             return IMAGE_MODES[cls.__name__](pipe)
     raise UnstillError(
-        f"{type(pipe).__name__} makes no pictures of a prompt alone; give it image=, or a text-to-image pipeline as "
-        "text_to_image=."
+        f"{type(pipe).__name__} cannot generate pictures from a prompt alone; pass image=, or a text-to-image "
+        "pipeline as text_to_image=."
     )
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
+    """Slices of `size` rows, the last one shorter, that cover `count` rows."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
@@ -95,12 +95,13 @@ def batches(count: int, size: int) -> Iterator[slice]:
 @dataclass(frozen=True, slots=True)
 class ImageMode:
     """
-    The image mode of a video pipeline.
+    Generates pictures with the image mode of a video pipeline.
 
     Args:
         call: further arguments of the pipeline's call, `num_inference_steps` among them.
         size: (height, width) in pixels.
-        batch: pictures at a time.
+        batch: pictures in one call.
+        generator: of all noise.
     """
 
     pipe: Any
@@ -114,41 +115,51 @@ class ImageMode:
     def steps(self) -> int:
         return int(self.call["num_inference_steps"])
 
-    def make(self, count: int, score: Score, early: Halving | None, tell: Tell) -> list[Candidate]:
+    def make(self, count: int, score: Score, early: Halving | None, progress: ReportProgress) -> list[Candidate]:
         """
-        Candidates in the order of their noises. All noise is drawn first, as that of a video of `count` frames:
-        candidate i starts from frame i, so that neither `batch` nor `early` changes what a candidate is (except with
-        schedulers that draw noise at every step). Those that are finished are not scored yet.
+        Generates candidates.
+
+        All noise is drawn first, as for a video of `count` frames, and candidate i starts from frame i. So a candidate
+        depends neither on `batch` nor on `early`, except with schedulers that draw noise at every step.
+
+        Args:
+            count: number of candidates.
+            score: scores the pictures at the stops of `early`.
+            early: stops the worse candidates; `None` finishes all.
+            progress: called with the number of picture-steps done and in total.
+
+        Returns:
+            The candidates in the order of their noise. Those that are finished are not scored yet.
         """
         samples = self.noise(count)
         alive = list(range(count))
-        made: list[Candidate | None] = [None] * count
+        candidates: list[Candidate | None] = [None] * count
         stops = early.stops(self.steps) if early is not None and count > 1 else []
         pieces = list(zip([0, *stops], [*stops, None], strict=True))
-        left = [count]  # how many candidates each piece moves on
+        left = [count]  # candidates in each piece
         for _ in stops:
             assert early is not None
             left.append(max(1, math.ceil(left[-1] * early.keep)))
         work = sum(n * ((until or self.steps) - since) for n, (since, until) in zip(left, pieces, strict=True))
         done = 0
-        for goes_on, (since, until) in zip([*left[1:], 0], pieces, strict=True):
-            ends, expected = self.advance(samples, since, until, partial(_from, tell, done, work))
+        for kept, (since, until) in zip([*left[1:], 0], pieces, strict=True):
+            ends, expected = self.advance(samples, since, until, partial(_from, progress, done, work))
             done += len(alive) * ((until or self.steps) - since)
             images = self.pictures(ends if until is None else expected)
             scores = score(images) if until is not None else [math.nan] * len(images)
-            ranked = sorted(range(len(alive)), key=lambda row: -scores[row])  # stable: the first of equals leads
-            for row in ranked[goes_on:]:
-                made[alive[row]] = Candidate(images[row], scores[row], ends[[row]], until)
-            rows = sorted(ranked[:goes_on])
+            ranked = sorted(range(len(alive)), key=lambda row: -scores[row])  # stable: equal scores keep their order
+            for row in ranked[kept:]:
+                candidates[alive[row]] = Candidate(images[row], scores[row], ends[[row]], until)
+            rows = sorted(ranked[:kept])
             alive, samples = [alive[row] for row in rows], ends[rows]
-        return [one for one in made if one is not None]
+        return [candidate for candidate in candidates if candidate is not None]
 
     def finish(self, candidate: Candidate) -> Candidate:
-        """One that was stopped, to the end. Its score stays that of the picture it was expected to become."""
+        """Finishes a candidate that was stopped; its score remains that of the predicted picture."""
         if candidate.stopped is None:
             return candidate
         assert candidate.sample is not None
-        sample, _ = self.advance(candidate.sample, candidate.stopped, None, lambda done: None)
+        sample, _ = self.advance(candidate.sample, candidate.stopped, None, lambda steps: None)
         return replace(candidate, image=self.pictures(sample)[0], sample=sample, stopped=None)
 
     def noise(self, count: int) -> torch.Tensor:
@@ -169,11 +180,19 @@ class ImageMode:
         return frames[:, :, None]
 
     def advance(
-        self, samples: torch.Tensor, since: int, until: int | None, tell: Callable[[int], None]
+        self, samples: torch.Tensor, since: int, until: int | None, progress: Callable[[int], None]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Rows `(n, C, 1, h, w)`, unit noise or what an earlier piece has left, from level `since` to `until`; and what
-        the model expected them to become. `tell` hears how many picture-steps are done.
+        Samples from level `since` to level `until` of the schedule.
+
+        Args:
+            samples: `(n, C, 1, h, w)`, unit noise if `since` is 0, else the result of the earlier piece.
+            since: index of the first level.
+            until: index after the last level; `None`: to the end.
+            progress: called with the number of picture-steps done.
+
+        Returns:
+            The samples after the piece, and the predicted x0 (the same where `until` is `None`), on the CPU.
         """
         adapter = adapter_for(self.pipe)
         ends, expected = [], []
@@ -182,7 +201,7 @@ class ImageMode:
             n, before = len(rows), part.start * ((until or self.steps) - since)
 
             def watch(level: int, n: int = n, before: int = before) -> None:
-                tell(before + n * (level + 1 - since))
+                progress(before + n * (level + 1 - since))
 
             piece = Piece(since=since, until=until, sample=rows if since else None, watch=watch)
             latents = rows.transpose(1, 2) if adapter.frames_first else rows
@@ -202,7 +221,7 @@ class ImageMode:
         return torch.cat(ends), torch.cat(expected)
 
     def pictures(self, latents: torch.Tensor) -> list[Image.Image]:
-        """Latents `(n, C, 1, h, w)` decoded one by one."""
+        """Decodes latents `(n, C, 1, h, w)` one by one, so that the autoencoder needs no more memory than for one."""
         adapter = adapter_for(self.pipe)
         return [
             as_picture(adapter.decode_video(self.pipe, row[None].to(self.pipe._execution_device))[0])
@@ -210,8 +229,8 @@ class ImageMode:
         ]
 
 
-def _from(tell: Tell, before: int, work: int, done: int) -> None:
-    tell(before + done, work)
+def _from(progress: ReportProgress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 _TEXT = re.compile(r"(negative_)?prompt(_\d)?")
@@ -223,7 +242,7 @@ def as_rows(call: Mapping[str, Any], prompt: str, count: int) -> dict[str, Any]:
     for name, value in call.items():
         if isinstance(value, torch.Tensor) and "prompt" in name:
             value = value.repeat_interleave(count, 0)
-        elif isinstance(value, str) and _TEXT.fullmatch(name):  # pipelines want as many as of `prompt`
+        elif isinstance(value, str) and _TEXT.fullmatch(name):  # pipelines require as many as of `prompt`
             value = [value] * count
         rows[name] = value
     if "prompt_embeds" not in rows:
@@ -232,18 +251,18 @@ def as_rows(call: Mapping[str, Any], prompt: str, count: int) -> dict[str, Any]:
 
 
 def as_picture(pixels: torch.Tensor) -> Image.Image:
-    """`(3, H, W)` in [0, 1] to a picture."""
+    """Converts `(3, H, W)` in [0, 1] into a PIL picture."""
     if not torch.isfinite(pixels).all():
-        raise UnstillError("The model returned a picture that is not finite: try dtype float32, or another seed.")
+        raise UnstillError("The model returned a picture with NaN or infinity; use dtype float32, or another seed.")
     rounded = (pixels.float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(rounded.permute(1, 2, 0).contiguous().numpy())
 
 
 def choose(candidates: Sequence[Candidate], pick: int | None = None) -> int:
-    """`pick`, or the best of those that were finished, the first of equal ones."""
+    """The index `pick`, or that of the finished candidate with the highest score, the first of equal ones."""
     if pick is not None:
         if not 0 <= pick < len(candidates):
             raise UnstillError(f"There is no candidate {pick}; they are numbered 0 to {len(candidates) - 1}.")
         return pick
-    finished = [index for index, one in enumerate(candidates) if one.stopped is None]
+    finished = [index for index, candidate in enumerate(candidates) if candidate.stopped is None]
     return finished[best([candidates[index].score for index in finished])]

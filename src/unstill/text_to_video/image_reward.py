@@ -22,10 +22,10 @@ from unstill.errors import UnstillError
 from unstill.metrics.weights import read_weights
 
 
-HEAD = 64  # width of every attention head, in the picture's and in the text's network
-WORDS = 35  # tokens of the prompt that are read
+HEAD = 64  # width of every attention head, in the image and in the text encoder
+MAX_TOKENS = 35  # of the prompt
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072  # of the scores of its training pictures
-_COLOURS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_CLIP_MEAN_STD = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 # Names in the checkpoint, as in BLIP's own code, to those of transformers.
 _PICTURE = (
     (r"^cls_token$", "embeddings.class_embedding"),
@@ -41,10 +41,10 @@ _PICTURE = (
 
 class ImageReward:
     """
-    How much people would like pictures for a prompt. About 0 for an average picture, 1 for one that is better than
-    about five in six.
+    The predicted human preference of pictures for a prompt, normalised: mean 0 and standard deviation 1 over the
+    pictures that it was trained on.
 
-    Only the central square of a picture is judged, and only the first 35 tokens of the prompt.
+    Only the central square of a picture and the first 35 tokens of the prompt are used.
     """
 
     name = "image-reward"
@@ -74,47 +74,49 @@ class ImageReward:
         }
         if not all(part.values()):
             raise UnstillError(
-                f"{checkpoint} is no checkpoint of ImageReward, whose tensors are named blip.visual_encoder..., "
+                f"{checkpoint} is not a checkpoint of ImageReward, whose tensors are named blip.visual_encoder..., "
                 "blip.text_encoder... and mlp.layers...; download ImageReward.pt of THUDM/ImageReward."
             )
         try:
             picture, text, rank = _picture(part["picture"]), _text(part["text"]), _rank(part["rank"])
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise UnstillError(f"{checkpoint} is no whole checkpoint of ImageReward ({reason}).") from error
+            raise UnstillError(
+                f"{checkpoint} is an incomplete checkpoint of ImageReward ({reason}); download it again."
+            ) from error
         return cls(picture.to(device), text.to(device), rank.to(device), _tokenizer(tokenizer))
 
     @torch.no_grad()
     def __call__(self, prompt: str, images: Sequence[Image.Image]) -> Tensor:
-        """Scores `(N,)`."""
+        """Scores `(N,)`, float32 on the CPU, of N pictures; higher is better."""
         weight: Any = self.rank[0].weight
-        words = self.tokenizer(
-            prompt, padding="max_length", truncation=True, max_length=WORDS, return_tensors="pt"
+        tokens = self.tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         ).to(weight.device)
         scores = []
         for image in images:
             pixels = self.preprocess(image).to(weight)
-            seen = self.picture(pixel_values=pixels[None]).last_hidden_state
-            read = self.text(
-                input_ids=words.input_ids, attention_mask=words.attention_mask, encoder_hidden_states=seen
+            image_features = self.picture(pixel_values=pixels[None]).last_hidden_state
+            text_features = self.text(
+                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, encoder_hidden_states=image_features
             ).last_hidden_state
-            scores.append(self.rank(read[:, 0])[0, 0])
+            scores.append(self.rank(text_features[:, 0])[0, 0])
         return (torch.stack(scores).float().cpu() - MEAN) / DEVIATION
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """`(3, S, S)`: the shorter side to S, the centre cut out, in CLIP's colours."""
+        """`(3, S, S)`: resized to a shorter side S, cropped to the centre, normalised as for CLIP."""
         side = self.picture.config.image_size
         scale = side / min(image.size)
         width, height = (max(side, int(length * scale)) for length in image.size)
         large = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
         left, top = round((width - side) / 2), round((height - side) / 2)
         square = np.asarray(large.crop((left, top, left + side, top + side)), dtype=np.float32) / 255
-        mean, deviation = (torch.tensor(values)[:, None, None] for values in _COLOURS)
+        mean, deviation = (torch.tensor(values)[:, None, None] for values in _CLIP_MEAN_STD)
         return (torch.from_numpy(square).permute(2, 0, 1) - mean) / deviation
 
 
 def _picture(weights: Mapping[str, Tensor]) -> Any:
-    """BLIP's ViT, of whatever size the weights are."""
+    """BLIP's ViT, of the size of the weights."""
     from transformers import BlipVisionConfig, BlipVisionModel
 
     patches = weights["patch_embed.proj.weight"]
@@ -138,7 +140,7 @@ def _picture(weights: Mapping[str, Tensor]) -> Any:
 
 
 def _text(weights: Mapping[str, Tensor]) -> Any:
-    """BERT that also attends to a picture; it has the names of transformers."""
+    """BERT with cross-attention to a picture; its weights have the names of transformers already."""
     from transformers import BlipTextConfig, BlipTextModel
 
     words = weights["embeddings.word_embeddings.weight"]
@@ -151,13 +153,13 @@ def _text(weights: Mapping[str, Tensor]) -> Any:
         num_attention_heads=words.shape[1] // HEAD,
         max_position_embeddings=weights["embeddings.position_embeddings.weight"].shape[0],
         layer_norm_eps=1e-12,
-        is_decoder=True,  # which only means that there is attention to the picture
+        is_decoder=True,  # transformers builds cross-attention only then
     )
     return _filled(BlipTextModel(config, add_pooling_layer=False), weights)
 
 
 def _rank(weights: Mapping[str, Tensor]) -> nn.Sequential:
-    """Linear layers one after the other, without anything between them but the dropout of training."""
+    """The head: linear layers without activations; their dropout is inactive at inference."""
     numbers = sorted({int(key.split(".")[0]) for key in weights})
     shapes = [weights[f"{number}.weight"].shape for number in numbers]
     layers = [nn.Linear(inner, outer) for outer, inner in shapes]
@@ -170,25 +172,25 @@ def _rank(weights: Mapping[str, Tensor]) -> nn.Sequential:
 
 
 def _layers(weights: Mapping[str, Tensor], pattern: str) -> int:
-    return 1 + max(int(found[1]) for key in weights if (found := re.match(pattern, key)))
+    return 1 + max(int(match[1]) for key in weights if (match := re.match(pattern, key)))
 
 
 def _filled(module: Any, weights: Mapping[str, Tensor]) -> Any:
-    """The module with its weights; others, such as positions that are counted, are left out."""
+    """The module with its weights; tensors that it does not have, such as `position_ids`, are ignored."""
     wanted = module.state_dict()
     module.load_state_dict({key: weights[key] for key in wanted})
     return module
 
 
-def _tokenizer(given: Any) -> Any:
-    if not isinstance(given, str | Path):
-        return given
+def _tokenizer(tokenizer: Any) -> Any:
+    if not isinstance(tokenizer, str | Path):
+        return tokenizer
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(given)
+        return AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError) as error:
         raise UnstillError(
-            f"ImageReward reads its prompt with the tokenizer {given}, which could not be loaded; pass tokenizer=, "
-            "the folder of a downloaded bert-base-uncased."
+            f"The tokenizer {tokenizer} of ImageReward could not be loaded; pass tokenizer=, the folder of a "
+            "downloaded bert-base-uncased."
         ) from error

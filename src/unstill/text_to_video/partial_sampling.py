@@ -1,4 +1,4 @@
-"""Methods that cut a sampling run into pieces and tell how far it is."""
+"""Methods that run a part of the sampling steps, and that report progress."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -14,14 +14,15 @@ from unstill.noise_schedule import Grid
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Piece(Method):
     """
-    Visits the levels `since` to `until` of the schedule only. The solver steps as if it had made the others too,
-    except that multistep solvers (DPM-Solver++, UniPC) lose their history.
+    Visits only the levels `since` to `until` of the schedule. The solver steps as in the whole schedule, except that
+    multistep solvers (DPM-Solver++, UniPC) start without a history.
 
     Args:
-        since, until: which levels; `until=None`: to the end.
-        sample: `(B, C, F, H, W)` to go on from at level `since`, in place of the first latents.
-        state: what the generator goes on from, in place of where the pipeline has left it.
-        watch: called before every step, with the number of levels that are done.
+        since: index of the first level.
+        until: index after the last level; `None`: to the end.
+        sample: `(B, C, F, H, W)` at level `since`, in place of the first latents.
+        state: of the generator, set before the first step.
+        watch: called before every step with the number of levels done.
     """
 
     since: int = 0
@@ -57,7 +58,7 @@ class Piece(Method):
         return output
 
     def predicted(self, run: Run) -> torch.Tensor:
-        """The clean latents that the last step of a piece has predicted, `(B, C, F, H, W)`."""
+        """The x0 that the last step of the piece predicted, `(B, C, F, H, W)`."""
         predicted: torch.Tensor = run.state_of(self).predicted
         return predicted
 
@@ -71,13 +72,13 @@ class _State:
 @dataclass(frozen=True, slots=True)
 class Distilled:
     """
-    What the loop of NI-VSDS leaves, all that the regeneration needs.
+    The result of the loop of NI-VSDS, from which the regeneration can be resumed.
 
     Attributes:
         video: the distilled latents, `(1, C, F, H, W)`.
-        sample: the same with fresh noise, from which the regeneration starts.
-        since: the level of the schedule at which it does.
-        state: of the generator at that moment.
+        sample: `video` with fresh noise, of the same shape; the regeneration starts from it.
+        since: index of the level at which it starts.
+        state: of the generator at that time.
     """
 
     video: torch.Tensor
@@ -89,11 +90,11 @@ class Distilled:
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Watched(NIVSDS):
     """
-    `NIVSDS` that says how far it is.
+    `NIVSDS` that reports its progress.
 
     Args:
-        watch: called after every step with the steps done and all of them, those of the regeneration included.
-        distilled: called once, when the loop ends.
+        watch: called after every step with the steps done and in total, including the regeneration.
+        distilled: called once, at the end of the loop.
     """
 
     watch: Callable[[int, int], None]

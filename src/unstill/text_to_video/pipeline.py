@@ -32,8 +32,7 @@ from unstill.text_to_video.stage_cache import OtherCandidates, StageRecord, chec
 from unstill.text_to_video.text_to_image import from_text_to_image
 
 
-CANDIDATES, MOTION = "candidates", "motion"  # the names of the two parts that `progress` hears
-VIDEO = "video"  # the name of the last stage
+CANDIDATES, MOTION, VIDEO = "candidates", "motion", "video"  # names of the stages, the first two passed to `progress`
 
 
 def i4vgen(
@@ -55,35 +54,35 @@ def i4vgen(
     **call: Any,
 ) -> I4VGen:
     """
-    Makes a video of a prompt by way of a picture: several are made, the best is chosen, set in motion and refined. Or
-    the picture is given. Nothing is trained.
+    Generates a video from a prompt through a picture, without training: generates several pictures, selects the best,
+    animates it with NI-VSDS and refines the result. Or animates `image`.
 
     Args:
         pipe: a text-to-video pipeline, or with `image` or `text_to_image` any that `NIVSDS` works on.
-        prompt: what happens.
-        image: in place of candidates; resized and cropped to the size of the video.
-        candidates: how many pictures.
-        reward: what scores them, `(prompt, PIL pictures) -> numbers`. By default, for the embedded model what the
-            pictures show of the prompt (`text_to_video.world_reward`), for others `proxy`, which needs no weights
-            and does not read the prompt; see `unstill.text_to_video.rewards` for ImageReward, PickScore and CLIP.
-        pick: the number of the candidate to use in place of the best.
+        prompt: describes pictures and video.
+        image: used in place of candidates; resized and cropped to the size of the video.
+        candidates: number of pictures.
+        reward: scores the pictures, `(prompt, PIL pictures) -> numbers`. By default `world` for the embedded model and
+            for others `proxy`, which needs no weights and does not read the prompt; see
+            `unstill.text_to_video.rewards` for ImageReward, PickScore and CLIP.
+        pick: index of the candidate to use in place of the best.
         preset: `"paper"`, `"released"` (where the code differs from it), or a `NIVSDS`.
-        early: scores candidates on the way and stops the worse ones; see `Halving`.
-        text_to_image: makes the candidates in place of the video model: a diffusers text-to-image pipeline, or
+        early: scores candidates during sampling and stops the worse ones; see `Halving`.
+        text_to_image: generates the candidates in place of the video model: a diffusers text-to-image pipeline, or
             `functools.partial` of one with more arguments for its call.
-        batch: pictures at a time; by default as many as the video has frames, which takes no more memory than the
-            video does, and 1 for `text_to_image`.
-        generator: all noise comes from it.
-        folder: keeps the result of every stage there as soon as it is made, and goes on from what is there. Candidates
-            are scored again by the `reward` of that call, so the choice may differ.
-        replace: candidates of other settings in `folder` make way as soon as the new ones are made; otherwise they are
-            an error.
-        progress: called with the name of a part (`"candidates"`, `"motion"`), what is done of it, and all of it.
+        batch: pictures in one call; by default as many as the video has frames, which takes no more memory than the
+            video, and 1 for `text_to_image`.
+        generator: of all noise.
+        folder: the result of every stage is written there as soon as it is complete, and a call with the same settings
+            resumes from it. Candidates are scored again by the `reward` of that call, so the choice may differ.
+        replace: replaces candidates of other settings in `folder` as soon as the new ones are complete; otherwise they
+            are an error.
+        progress: called with the name of a stage (`"candidates"`, `"motion"`), the steps done and in total.
         **call: further arguments of the pipeline's call, such as `num_frames` and `num_inference_steps`.
 
     Raises:
-        UnstillError: for anything that a pipeline, method or reward cannot do, before the long work where it can be
-            known. `folder` holds a file of a name that is written there and that is not of an earlier result.
+        UnstillError: arguments that the pipeline, the method or the reward does not support (before any sampling where
+            possible), a reward that fails, or a file in `folder` that an earlier result did not write.
 
     Example:
         ```py
@@ -137,36 +136,36 @@ def i4vgen(
 
 
 def default_reward(pipe: Any) -> Reward:
-    """For the embedded model what its pictures show, for others `proxy`; see `Family.reward`."""
+    """The reward of the pipeline's family (`Family.reward`): `world` for the embedded model, else `proxy`."""
     return reward_named(family_of(type(pipe).__name__).reward)("cpu")
 
 
 def _source(text_to_image: Any) -> Any:
-    """What makes the pictures, in the words of a fingerprint."""
+    """Class, name and arguments of the text-to-image pipeline, for the fingerprint."""
     if text_to_image is None:
         return None
-    made = getattr(text_to_image, "func", text_to_image)  # of functools.partial
-    name = getattr(made, "name", None) or getattr(getattr(made, "config", None), "_name_or_path", None)
-    return [type(made).__name__, name, getattr(text_to_image, "keywords", {})]
+    pipe = getattr(text_to_image, "func", text_to_image)  # of functools.partial
+    name = getattr(pipe, "name", None) or getattr(getattr(pipe, "config", None), "_name_or_path", None)
+    return [type(pipe).__name__, name, getattr(text_to_image, "keywords", {})]
 
 
 def _candidates(job: Job, key: str, chosen: CandidateSettings, reward: Reward, replace: bool) -> StageRecord:
-    """The pictures, kept before they are scored: they are the long work, and a reward is code of anybody."""
+    """The pictures, written before they are scored: generating them takes longest, and a user's reward may fail."""
     kept = job.kept(CANDIDATES, key)
     if kept is not None:
         return kept
     if not replace and job.folder is not None and StageRecord.read(job.folder, CANDIDATES) is not None:
         raise OtherCandidates(
-            f"{job.folder} holds candidates of other settings; name another folder, delete it, or say replace=True."
+            f"{job.folder} holds candidates of other settings; name another folder, delete it, or pass replace=True."
         )
 
-    tell = lambda done, total: job.tell(CANDIDATES, done, total)  # noqa: E731
+    progress = lambda done, total: job.progress(CANDIDATES, done, total)  # noqa: E731
     make, count = chosen.text_to_image, chosen.candidates
     if make is None:
         scores_of = lambda images: score(reward, job.prompt, images)  # noqa: E731
-        made = job.image_mode(chosen.batch).make(count, scores_of, chosen.early, tell)
+        made = job.image_mode(chosen.batch).make(count, scores_of, chosen.early, progress)
     else:
-        images = from_text_to_image(make, job.prompt, count, job.size, chosen.batch or 1, job.generator, tell)
+        images = from_text_to_image(make, job.prompt, count, job.size, chosen.batch or 1, job.generator, progress)
         made = [Candidate(image) for image in images]
     tensors = {
         "images": torch.stack([torch.from_numpy(np.array(one.image)) for one in made]),  # (N, H, W, 3)
@@ -179,7 +178,7 @@ def _candidates(job: Job, key: str, chosen: CandidateSettings, reward: Reward, r
 
 
 def _scored(job: Job, record: StageRecord, reward: Reward) -> StageRecord:
-    """With scores of the pictures that are finished; the others keep those by which they were stopped."""
+    """Scores the finished pictures; those that were stopped keep the scores by which they were stopped."""
     finished = [i for i, stopped in enumerate(record.notes["stopped"]) if stopped is None]
     images = _from_record(record)
     try:
@@ -205,47 +204,47 @@ def _from_record(record: StageRecord) -> tuple[Candidate, ...]:
 
 
 def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) -> tuple[StageRecord, StageRecord]:
-    """Both loops of stage 2 in one call of the pipeline; or only the second, from what the first has left."""
+    """Both loops of stage 2 in one call of the pipeline; or only the second, from the saved result of the first."""
     adapter = adapter_for(job.pipe)
     key = stage_key({"anchor": key, "method": asdict(job.method)})
     moved, video = job.kept(MOTION, key), job.kept(VIDEO, key)
     if moved is not None and video is not None:
         return moved, video
     if state is not None:
-        job.generator.set_state(state)  # also where candidates were read, scored again or finished
-    found: list[StageRecord] = [] if moved is None else [moved]
+        job.generator.set_state(state)  # also where candidates were read from the folder
+    motion: list[StageRecord] = [] if moved is None else [moved]
 
-    def distilled(it: Distilled) -> None:
-        tensors = {"video": it.video, "sample": it.sample, "state": it.state}
-        found.append(job.keep(StageRecord(MOTION, key, tensors, {"since": it.since})))
+    def distilled(result: Distilled) -> None:
+        tensors = {"video": result.video, "sample": result.sample, "state": result.state}
+        motion.append(job.keep(StageRecord(MOTION, key, tensors, {"since": result.since})))
 
     if moved is None:
-        method: Method = Watched.of(job.method, watch=lambda *done: job.tell(MOTION, *done), distilled=distilled)
+        method: Method = Watched.of(job.method, watch=lambda *done: job.progress(MOTION, *done), distilled=distilled)
     else:
         since, steps = moved.notes["since"], job.call["num_inference_steps"]
         method = Piece(
             since=since,
             sample=moved.tensors["sample"],
             state=moved.tensors["state"],
-            watch=lambda level: job.tell(MOTION, level + 1 - since, steps - since),
+            watch=lambda level: job.progress(MOTION, level + 1 - since, steps - since),
         )
     frames = _call(job, adapter, anchor, method)
-    pixels = adapter.decode_video(job.pipe, found[0].tensors["video"].to(job.pipe._execution_device))
+    pixels = adapter.decode_video(job.pipe, motion[0].tensors["video"].to(job.pipe._execution_device))
     tensors = {"frames": frames, "animated": clamp_to_uint8(pixels)}
-    return found[0], job.keep(StageRecord(VIDEO, key, tensors, {}))
+    return motion[0], job.keep(StageRecord(VIDEO, key, tensors, {}))
 
 
 def _call(job: Job, adapter: Adapter, anchor: Candidate, method: Method) -> torch.Tensor:
-    """The pipeline with the anchor, wherever it takes it: uint8 `(F, 3, H, W)`."""
+    """Calls the pipeline, with the anchor as its image if it takes one; returns uint8 `(F, 3, H, W)`."""
     pipe, known, call = job.pipe, parameters(type(job.pipe)), dict(job.call)
     if "prompt_embeds" not in call:
         call["prompt"] = job.prompt
     if "image" in known:
         call["image"] = anchor.image
-    if "controlnet_frame_indices" in known:  # SparseCtrl, of which frame 0 is the default
+    if "controlnet_frame_indices" in known:  # SparseCtrl, whose default is frame 0
         call["conditioning_frames"] = [anchor.image]
-    given = None
+    image = None
     if adapter.image_latents_from is None:
-        given = anchor.image if anchor.sample is None else anchor.sample.to(pipe._execution_device)
-    with apply(pipe, method, image=given), clear_refusals(pipe):
+        image = anchor.image if anchor.sample is None else anchor.sample.to(pipe._execution_device)
+    with apply(pipe, method, image=image), clear_refusals(pipe):
         return clamp_to_uint8(pipe(**call, generator=job.generator, output_type="pt").frames[0])

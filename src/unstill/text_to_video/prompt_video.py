@@ -1,4 +1,4 @@
-"""The part of `unstill.animate` that starts from a prompt alone: pictures are made of it, the best is animated."""
+"""`unstill.animate` from a prompt alone: pictures are generated from it, and the best one is animated."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ NOT_FOR_I4VGEN = ("prompt", "image", "conditioning_frames", "output_type", "deco
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CandidateOptions:
     """
-    How pictures are made of a prompt, and which of them is animated.
+    How pictures are generated from a prompt, and which one is animated.
 
     Args:
-        count: how many pictures are made.
-        reward: what scores them: a name (`proxy`, `world`, `pickscore`, `clip:FOLDER_OR_ID`,
-            `image-reward:CHECKPOINT`) or a function `(prompt, pictures) -> scores`; by default what suits the model.
+        count: number of pictures.
+        reward: scores the pictures: a name (`proxy`, `world`, `pickscore`, `clip:FOLDER_OR_ID`,
+            `image-reward:CHECKPOINT`) or a function `(prompt, pictures) -> scores`; by default that of the family.
         pick: number of the picture to take in place of the best one.
         early: stop the pictures with lower scores before they are finished.
         text_to_image: folder or hub id of the text-to-image model that makes the pictures in place of the video model.
@@ -164,7 +164,7 @@ def mean_reward(video: torch.Tensor, prompt: str, reward: Callable[..., Any]) ->
 
 
 def comparison_panels(plain: torch.Tensor, made: I4VGen) -> dict[str, torch.Tensor]:
-    """What a comparison shows: the plain video, the picture, the output of NI-VSDS, and the refined video."""
+    """The panels of a comparison: the plain video, the picture, the output of NI-VSDS, and the refined video."""
     return {
         "plain": plain,
         "chosen picture": made.static,
@@ -174,7 +174,7 @@ def comparison_panels(plain: torch.Tensor, made: I4VGen) -> dict[str, torch.Tens
 
 
 def describe_candidates(made: I4VGen, out: os.PathLike[str] | None) -> dict[str, Any]:
-    """What the record of a video says about the candidates."""
+    """The entry on the candidates in the record of a video."""
     return {
         "reward": made.reward,
         "scores": [round(candidate.score, 5) for candidate in made.candidates],

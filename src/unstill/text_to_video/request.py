@@ -1,4 +1,4 @@
-"""What both stages of I4VGen need to know, and all that can be wrong about it, found before any work."""
+"""The checked arguments of `unstill.i4vgen`, shared by both stages; all errors are raised before any work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unstill.text_to_video.stage_cache import StageRecord, stage_key
 
 
 Progress = Callable[[str, int, int], None]
-OURS = {  # arguments of a pipeline's call that are not the caller's
+RESERVED = {  # arguments of the pipeline's call that i4vgen passes itself
     "image",
     "prompt",
     "generator",
@@ -45,17 +45,17 @@ class CandidateSettings:
     batch: int | None
 
     def check(self) -> None:
-        """Raises `UnstillError` for what cannot be."""
+        """Raises `UnstillError` for a value that is not possible."""
         if not _counts(self.candidates):
-            raise UnstillError(f"{self.candidates!r} candidates cannot be chosen from; say a number, at least 1.")
+            raise UnstillError(f"{self.candidates!r} candidates cannot be chosen from; pass a number of at least 1.")
         if self.batch is not None and not _counts(self.batch):
-            raise UnstillError(f"batch is how many pictures are made at a time, at least 1, not {self.batch!r}.")
+            raise UnstillError(f"batch is the number of pictures in one call, at least 1, not {self.batch!r}.")
         if self.pick is not None and self.pick not in range(self.candidates):
             raise UnstillError(f"There is no candidate {self.pick}; they are numbered 0 to {self.candidates - 1}.")
         if self.reward is not None and not callable(self.reward):
             raise UnstillError(
-                f"A reward is a callable (prompt, pictures) -> scores, not {self.reward!r}; of a name, "
-                "unstill.text_to_video.reward_named(name)('cpu') is one."
+                f"A reward is a callable (prompt, pictures) -> scores, not {self.reward!r}; to load one by name, use "
+                "unstill.text_to_video.reward_named(name)('cpu')."
             )
         if self.early is not None and not isinstance(self.early, Halving):
             raise UnstillError(f"early takes a Halving, such as unstill.text_to_video.Halving(), not {self.early!r}.")
@@ -72,17 +72,31 @@ class CandidateSettings:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Checked at the door. `key` is a fingerprint of all that decides the pictures and the video."""
+    """
+    One checked call of `i4vgen`.
+
+    Attributes:
+        pipe: the pipeline.
+        prompt: of pictures and video.
+        method: of stage 2.
+        call: arguments of the pipeline's call.
+        size: (height, width) in pixels.
+        frames: of the video.
+        generator: of all noise.
+        folder: keeps the results of the stages; `None` keeps none.
+        progress: called with the stage, the steps done and in total.
+        key: a fingerprint of everything that the pictures and the video depend on.
+    """
 
     pipe: Any
     prompt: str
     method: NIVSDS
     call: dict[str, Any]
-    size: tuple[int, int]  # (height, width), pixels
+    size: tuple[int, int]
     frames: int
     generator: torch.Generator
     folder: Path | None
-    tell: Progress
+    progress: Progress
     key: str
 
     @classmethod
@@ -104,18 +118,18 @@ class Job:
             raise UnstillError(f"generator is one torch.Generator, seeded by manual_seed, not {generator!r}.")
         known = parameters(type(pipe))
         if "prompt" not in known:
-            raise UnstillError(f"{type(pipe).__name__} reads no prompt; use apply(pipe, NIVSDS()) with an image.")
+            raise UnstillError(f"{type(pipe).__name__} takes no prompt; use apply(pipe, NIVSDS()) with an image.")
         _check_call(type(pipe).__name__, call, known)
         method = stage_two(pipe, preset)
-        given = torch.zeros(()) if adapter_for(pipe).image_latents_from is None else None
-        apply(pipe, method, image=given).remove()  # raises what would be raised after the candidates
+        image = torch.zeros(()) if adapter_for(pipe).image_latents_from is None else None
+        apply(pipe, method, image=image).remove()  # errors of stage 2 are raised before the candidates are generated
         height, width = native_size(pipe)
         size = call.get("height") or height, call.get("width") or width
         frames = call.get("num_frames") or native_frames(pipe)
         steps = call.get("num_inference_steps") or known["num_inference_steps"].default
         call = {**call, "num_frames": frames, "num_inference_steps": steps}
         call |= {side: value for side, value in zip(("height", "width"), size, strict=True) if side in known}
-        # One prompt is one string: as_rows makes a list of it, as of `prompt`, where there are several rows.
+        # A list of one prompt becomes a string, which as_rows repeats for every row, like `prompt`.
         call |= {k: v[0] for k, v in call.items() if "prompt" in k and isinstance(v, list) and len(v) == 1}
         generator = generator or torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
         parts = {
@@ -126,25 +140,26 @@ class Job:
             "call": call,
             "generator": generator.get_state(),
         }
-        place, silent = None if folder is None else Path(folder), lambda part, done, total: None
-        return cls(pipe, prompt, method, call, size, frames, generator, place, progress or silent, stage_key(parts))
+        path, silent = None if folder is None else Path(folder), lambda part, done, total: None
+        return cls(pipe, prompt, method, call, size, frames, generator, path, progress or silent, stage_key(parts))
 
     def image_mode(self, batch: int | None) -> ImageMode:
         return ImageMode(self.pipe, self.prompt, self.call, self.size, batch or self.frames, self.generator)
 
     def kept(self, name: str, key: str) -> StageRecord | None:
-        """What an earlier run has kept of a stage, if it was made from the same."""
+        """The result of a stage in the folder; `None` if there is none or its key is another one."""
         record = None if self.folder is None else StageRecord.read(self.folder, name)
         return record if record is not None and record.key == key else None
 
     def keep(self, record: StageRecord) -> StageRecord:
+        """Writes the result of a stage if there is a folder, and returns it."""
         if self.folder is not None:
             record.write(self.folder)
         return record
 
 
 def stage_two(pipe: Any, preset: str | NIVSDS) -> NIVSDS:
-    """The method of a preset's name; LaVie has settings of its own in paper and code."""
+    """The method of a preset; LaVie has presets of its own, as in the paper and its code."""
     if isinstance(preset, NIVSDS):
         return preset
     own = f"{preset}-lavie"
@@ -153,11 +168,11 @@ def stage_two(pipe: Any, preset: str | NIVSDS) -> NIVSDS:
 
 
 def check_image(image: Any, pick: int | None) -> None:
-    """Raises `UnstillError` for a given image that cannot be the anchor."""
+    """Raises `UnstillError` for an `image` that cannot be the anchor, or together with `pick`."""
     if not isinstance(image, Image.Image):
         raise UnstillError(f"The image of i4vgen is a PIL picture, not {type(image).__name__}; open it with PIL.")
     if pick is not None:
-        raise UnstillError("pick chooses among candidates, and a given image has none; leave one of them out.")
+        raise UnstillError("pick selects a candidate, but with image= there are none; leave one of them out.")
 
 
 def _counts(value: Any) -> bool:
@@ -165,11 +180,11 @@ def _counts(value: Any) -> bool:
 
 
 def _check_call(pipeline: str, call: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> None:
-    if taken := OURS & set(call):
-        raise UnstillError(f"i4vgen itself gives the pipeline its {', '.join(sorted(taken))}; leave that out.")
-    names = {name for name, one in known.items() if one.kind is not inspect.Parameter.VAR_KEYWORD}
+    if taken := RESERVED & set(call):
+        raise UnstillError(f"i4vgen itself passes {', '.join(sorted(taken))} to the pipeline; leave that out.")
+    names = {name for name, parameter in known.items() if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
     for name in call:
-        if name not in names:  # some pipelines take any word and drop it
+        if name not in names:  # pipelines with **kwargs ignore unknown arguments
             close = difflib.get_close_matches(name, names, n=1)
             raise UnstillError(
                 f"Neither i4vgen nor {pipeline} has an argument {name}"
@@ -179,12 +194,12 @@ def _check_call(pipeline: str, call: Mapping[str, Any], known: Mapping[str, insp
 
 def _sample_of_weights(pipe: Any) -> list[Any]:
     """
-    The first numbers of every tensor: a model that was trained on, or has a LoRA now, is another one under the same
-    name.
+    The first four numbers of every parameter: they differ after further training or with a LoRA, where the name of
+    the model does not.
     """
-    found = []
+    sample = []
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             firsts = [p.detach().reshape(-1)[:4] for p in part.parameters() if p.numel() >= 4 and not p.is_meta]
-            found += [torch.stack([one.float().cpu() for one in firsts])] if firsts else []
-    return found
+            sample += [torch.stack([values.float().cpu() for values in firsts])] if firsts else []
+    return sample

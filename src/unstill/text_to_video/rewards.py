@@ -1,6 +1,6 @@
 """
-How good candidate pictures are. A reward is any callable `(prompt, pictures) -> scores`, one number per picture, more
-is better.
+Rewards, which score candidate pictures: any callable `(prompt, pictures) -> scores`, one number per picture, higher is
+better.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Reward(Protocol):
 
 
 def name_of(reward: Reward) -> str:
-    """What a reward is called in results and messages."""
+    """The name of a reward in results and messages."""
     return str(getattr(reward, "name", None) or getattr(reward, "__name__", None) or type(reward).__name__)
 
 
@@ -52,7 +52,7 @@ def score(reward: Reward, prompt: str, images: Sequence[Image.Image]) -> list[fl
         values = values.detach().cpu()
     try:
         # A 1-element result of ImageReward is a plain number
-        scores = [float(values)] if np.ndim(values) == 0 else [float(one) for one in values]
+        scores = [float(values)] if np.ndim(values) == 0 else [float(value) for value in values]
     except (TypeError, ValueError) as error:
         raise UnstillError(
             f"The reward {name} returned {type(values).__name__}, but a number for each of the {count} pictures was "
@@ -78,11 +78,11 @@ def best(scores: Sequence[float]) -> int:
 
 def proxy(prompt: str, images: Sequence[Image.Image]) -> list[float]:
     """
-    A stand-in that needs no weights: sharpness plus colourfulness. It does not read the prompt, prefers a busy picture
-    to a calm one, and is good for trying things out only.
+    Sharpness plus colourfulness: needs no weights, ignores the prompt, prefers detailed pictures to plain ones; only
+    for trying things out.
 
-    Sharpness is the mean gradient of the luma, colourfulness that of Hasler and Süsstrunk (2003), both of pictures of
-    256 pixels or less, so that sizes compare.
+    Sharpness is the mean gradient of the luma, colourfulness that of Hasler and Süsstrunk (2003), both after resizing
+    to at most 256 pixels, so that pictures of different sizes are comparable.
     """
     return [_sharpness(pixels) + _colourfulness(pixels) for pixels in map(_pixels, images)]
 
@@ -109,8 +109,8 @@ def _colourfulness(pixels: np.ndarray) -> float:
 
 class ClipReward:
     """
-    The agreement of prompt and picture that a CLIP of transformers sees, times its own scale: PickScore, HPS v2 in
-    that format, or a plain CLIP.
+    The CLIP similarity of prompt and picture times the model's logit scale: PickScore, HPS v2 in the format of
+    transformers, or any CLIP.
 
     Args:
         encoder: a `unstill.metrics.FrameEncoder`.
@@ -127,8 +127,9 @@ class ClipReward:
         """
         Args:
             name: a hub id or folder of a `CLIPModel`.
-            tokenizer: where its tokenizer lies, if not in the same place. PickScore's is that of
-                `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`, which is known here.
+            device: of the model.
+            tokenizer: hub id or folder of its tokenizer, by default `name`; PickScore's is that of
+                `laion/CLIP-ViT-H-14-laion2B-s32B-b79K`.
         """
         from unstill.metrics.encoders import FrameEncoder
 
@@ -148,8 +149,13 @@ _TOKENIZERS = {"yuvalkirstain/PickScore_v1": "laion/CLIP-ViT-H-14-laion2B-s32B-b
 
 def reward_named(text: str) -> Callable[[str], Reward]:
     """
-    What loads the reward of a name, given a device: `proxy`, `world`, `pickscore`, `clip:FOLDER_OR_ID` or
-    `image-reward:CHECKPOINT`.
+    The loader of a reward.
+
+    Args:
+        text: `proxy`, `world`, `pickscore`, `clip:FOLDER_OR_ID` or `image-reward:CHECKPOINT`.
+
+    Returns:
+        A function that loads the reward on a device.
 
     Raises:
         UnstillError: another name.

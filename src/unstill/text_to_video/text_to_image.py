@@ -11,13 +11,18 @@ from PIL import Image
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.models.call_arguments import clear_refusals
-from unstill.text_to_video.candidates import Tell, batches
+from unstill.text_to_video.candidates import ReportProgress, batches
 
 
 class TextToImage:
     """
-    A text-to-image pipeline of diffusers by folder or hub id. It is loaded when the first picture is asked for:
-    candidates that are kept need none.
+    A text-to-image pipeline of diffusers, loaded at the first call: candidates read from a folder do not need it.
+
+    Args:
+        name: folder or hub id.
+        device: of the pipeline.
+        dtype: of its weights.
+        offload: keeps on `device` only the component in use.
     """
 
     def __init__(self, name: str, device: torch.device, dtype: torch.dtype, offload: bool = False) -> None:
@@ -54,25 +59,38 @@ def from_text_to_image(
     size: tuple[int, int],
     batch: int,
     generator: torch.Generator,
-    tell: Tell,
+    progress: ReportProgress,
 ) -> list[Image.Image]:
     """
-    Pictures of a diffusers text-to-image pipeline, or of anything that is called and answers like one, resized and
-    cropped to `size`.
+    Generates pictures with a diffusers text-to-image pipeline, or a callable with the same arguments and result.
+
+    Args:
+        make: the pipeline.
+        prompt: of all pictures.
+        count: number of pictures.
+        size: (height, width) that they are resized and cropped to.
+        batch: pictures in one call.
+        generator: of all noise.
+        progress: called with the number of pictures done and in total.
+
+    Raises:
+        UnstillError: the result does not hold as many PIL pictures as were requested.
     """
     images: list[Image.Image] = []
     for part in batches(count, batch):
-        wanted = part.stop - part.start
+        requested = part.stop - part.start
         with clear_refusals(make):
-            result = make(prompt=prompt, num_images_per_prompt=wanted, generator=generator, output_type="pil")
-        made = getattr(result, "images", None)
-        if not isinstance(made, list) or not all(isinstance(image, Image.Image) for image in made):
+            result = make(prompt=prompt, num_images_per_prompt=requested, generator=generator, output_type="pil")
+        pictures = getattr(result, "images", None)
+        if not isinstance(pictures, list) or not all(isinstance(image, Image.Image) for image in pictures):
             raise UnstillError(
                 f"text_to_image returned {type(result).__name__}, but PIL pictures in `.images` were expected, "
                 "as of a diffusers text-to-image pipeline."
             )
-        if len(made) != wanted:
-            raise UnstillError(f"text_to_image made {len(made)} pictures where {wanted} were asked for.")
-        images += [resize_and_crop(image.convert("RGB"), size) for image in made]
-        tell(part.stop, count)
+        if len(pictures) != requested:
+            raise UnstillError(
+                f"text_to_image returned {len(pictures)} pictures, but num_images_per_prompt is {requested}."
+            )
+        images += [resize_and_crop(image.convert("RGB"), size) for image in pictures]
+        progress(part.stop, count)
     return images

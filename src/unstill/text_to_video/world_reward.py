@@ -1,6 +1,6 @@
 """
-A reward that reads pictures of the synthetic world: are the toys there that the caption names, in their colours and
-shapes, and over the ground it names? It looks at the rendered picture only, and has no weights.
+A reward for pictures of the synthetic world: whether they show the toys that the caption names, in the right colours,
+shapes and ground colour. It uses the picture alone and has no weights.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ from unstill.data.synthetic_world import COLOURS
 from unstill.errors import UnstillError
 
 
-SIDE = 32  # pixels that pictures are averaged down to: a toy is a dozen of them wide
-_TURNS = {"triangle": (3, 6), "square": (4, 5), "star": (5, 5), "flower": (6, 3)}  # symmetry, angles that are tried
+SIDE = 32  # pictures are averaged to this many pixels, in which a toy is about 12 wide
+_TURNS = {
+    "triangle": (3, 6),
+    "square": (4, 5),
+    "star": (5, 5),
+    "flower": (6, 3),
+}  # symmetry, number of angles tried
 _RADII = (0.155, 0.18, 0.205)  # of toys, in picture sides
 
 
@@ -32,7 +37,7 @@ def world(prompt: str, images: Sequence[Image.Image]) -> list[float]:
     and of how much of the border has the colour of the ground, from about 0 to 1.
 
     Raises:
-        UnstillError: the prompt names nothing of this world.
+        UnstillError: the prompt names no toy and no ground.
     """
     toys, ground = parse(prompt)
     if not toys and ground is None:
@@ -50,7 +55,7 @@ def world(prompt: str, images: Sequence[Image.Image]) -> list[float]:
 
 
 def parse(prompt: str) -> tuple[list[tuple[str, str]], str | None]:
-    """The (colour, shape) pairs and the colour of the ground, as far as a caption names them."""
+    """The (colour, shape) pairs and the colour of the ground that a caption names."""
     words = re.findall(r"[a-z]+", prompt.lower())
     pairs = list(zip(words, words[1:], strict=False))
     toys = [(a, b) for a, b in pairs if a in COLOURS and b in SHAPES]
@@ -59,8 +64,8 @@ def parse(prompt: str) -> tuple[list[tuple[str, str]], str | None]:
 
 def evidence(picture: Tensor, colour: str) -> Tensor:
     """
-    How much a toy of each shape is seen in a colour, `(shapes,)`: the best normalised correlation, over places, sizes
-    and angles, of its outline with the pixels that have the colour's hue.
+    How visible a toy of each shape is in a colour, `(shapes,)`: the largest normalised correlation, over positions,
+    sizes and angles, of its silhouette with the hue similarity of the pixels.
 
     Args:
         picture: `(3, SIDE, SIDE)` in [0, 1].
@@ -71,8 +76,8 @@ def evidence(picture: Tensor, colour: str) -> Tensor:
     overlap = torch.fft.irfft2(outlines * spectrum)
     mean = torch.fft.irfft2(windows * spectrum) / sizes
     spread = (torch.fft.irfft2(windows * squares) / sizes - mean.square()).clamp(min=0).sqrt()
-    alike = overlap / (sizes.sqrt() * (spread + 0.05))  # 0.05: faint traces of a colour are no toy
-    middle = alike[:, SIDE // 8 : SIDE - SIDE // 8, SIDE // 8 : SIDE - SIDE // 8]  # where centres are
+    alike = overlap / (sizes.sqrt() * (spread + 0.05))  # 0.05 suppresses faint traces of a colour
+    middle = alike[:, SIDE // 8 : SIDE - SIDE // 8, SIDE // 8 : SIDE - SIDE // 8]  # where centres of toys are
     best = middle.flatten(1).amax(1)
     return torch.stack([best[shapes == index].amax() for index in range(len(SHAPES))])
 
@@ -85,7 +90,7 @@ def ground_share(picture: Tensor, colour: str) -> float:
 
 
 def likeness(picture: Tensor, colour: str, width: float = 0.035) -> Tensor:
-    """How much each pixel `(H, W)` has the hue of a colour, in [0, 1]; grey ones have none."""
+    """The similarity of each pixel's hue to that of a colour, `(H, W)` in [0, 1]; 0 for grey pixels."""
     high, low = picture.amax(0), picture.amin(0)
     chroma = high - low
     red, green, blue = picture
