@@ -1,4 +1,4 @@
-"""One way to call any video pipeline: what a person says (image, motion, frames) in the words its class knows."""
+"""Calls any video pipeline: converts image, motion, frames and so on into the arguments of its class."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
 
 
 def frames_argument(cls: type) -> str | None:
-    """What a pipeline class calls the number of frames; `None` for one that has no such argument."""
+    """The name of a pipeline class's argument for the number of frames; `None` if it has none."""
     return next((name for name in ("num_frames", "frames", "video_length") if name in parameters(cls)), None)
 
 
 def native_size(pipe: Any) -> tuple[int, int]:
-    """(height, width) of the pipeline's videos by default."""
+    """The default (height, width) of the pipeline's videos, in pixels."""
     known = parameters(type(pipe))
     for name in ("height", "width"):
         if name in known and not isinstance(known[name].default, int):
@@ -45,7 +45,7 @@ def native_size(pipe: Any) -> tuple[int, int]:
 
 
 def native_frames(pipe: Any) -> int:
-    """Frames of the pipeline's videos by default."""
+    """The default number of frames of the pipeline's videos."""
     config = (getattr(pipe, "transformer", None) or pipe.unet).config
     default = parameters(type(pipe))[frames_argument(type(pipe)) or "num_frames"].default
     trained = getattr(config, "sample_frames", None)  # CogVideoX, whose positions may be learned
@@ -76,7 +76,7 @@ def arguments(
     A pipeline that takes no image leaves it to the methods (`unstill.apply(..., image=...)`).
 
     Raises:
-        UnstillError: something is given that this pipeline has no use for, or not given that it needs.
+        UnstillError: an argument that this pipeline does not take, or a missing one that it needs.
     """
     known, name = parameters(cls), cls.__name__
     call: dict[str, Any] = {"output_type": "pt"}
@@ -128,8 +128,8 @@ def arguments(
 
 def generate(pipe: Any, call: dict[str, Any], seed: int, sampler: Any = None) -> torch.Tensor:
     """
-    One video, uint8 (F, 3, H, W), by calling `pipe`, or what `unstill.hooks.step_hooks` gives in its place. Noise is
-    drawn on the CPU, so that a seed means the same on every device.
+    Generates one video, uint8 (F, 3, H, W), by calling `pipe`, or `sampler` in its place. Noise is drawn on the CPU,
+    so that a seed gives the same noise on every device.
     """
     with clear_refusals(pipe):
         video = (sampler or pipe)(**call, generator=torch.Generator().manual_seed(seed)).frames[0]
@@ -138,7 +138,7 @@ def generate(pipe: Any, call: dict[str, Any], seed: int, sampler: Any = None) ->
 
 @contextmanager
 def clear_refusals(pipe: Any) -> Iterator[None]:
-    """Turns what diffusers raises for sizes, frame counts and the like into `UnstillError`."""
+    """A context that converts the `ValueError` of diffusers for impossible arguments into `UnstillError`."""
     try:
         yield
     except UnstillError:

@@ -1,4 +1,4 @@
-"""A pipeline as a diffusers folder, which appears when it is whole."""
+"""Writes a pipeline as a diffusers folder, atomically."""
 
 import os
 from pathlib import Path
@@ -10,20 +10,20 @@ from unstill.errors import UnstillError
 
 
 def save(pipe: Any, out: Path) -> Path:
-    """`pipe.save_pretrained(out)`, but whole or not at all.
+    """`pipe.save_pretrained(out)`, written atomically.
 
     Raises:
-        UnstillError: the place cannot be written, or holds something already.
+        UnstillError: `out` cannot be written, or exists and is not empty.
     """
     with write_errors(out), beside(out.parent) as around:
         new = write(pipe, around / out.name)
-        check_new(out)  # again: somebody may have written there in the meantime
+        check_new(out)  # again: another process may have written there since
         move(new, out)
     return out
 
 
 def write(pipe: Any, folder: Path) -> Path:
-    """`pipe.save_pretrained(folder)`, readable by whom the umask says: safetensors writes for the owner alone."""
+    """`pipe.save_pretrained(folder)`, with file permissions of the umask: safetensors writes for the owner alone."""
     pipe.save_pretrained(folder)
     mode = (folder / "model_index.json").stat().st_mode
     for weights in folder.rglob("*.safetensors"):
