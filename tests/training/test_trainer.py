@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -266,6 +268,25 @@ def test_ctrl_c_keeps_what_was_done(
     train(make(), tmp_path, silent)
     assert (tmp_path / "loss.csv").read_bytes() == (undisturbed[1] / "loss.csv").read_bytes()
     assert (tmp_path / WEIGHTS).read_bytes() == (undisturbed[1] / WEIGHTS).read_bytes()
+
+
+def test_sigterm_to_all_processes_of_a_run_with_data_workers(
+    make: Make, undisturbed: dict[int, Path], tmp_path: Path
+) -> None:
+    recipe, out = make(data__workers=1), tmp_path / "run"
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True)))
+    words = [sys.executable, "-m", "unstill", "train", str(tmp_path / "mine.yaml"), "--out", str(out)]
+    with subprocess.Popen(words, start_new_session=True, stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 120
+        while not (out / "loss.csv").exists() or len((out / "loss.csv").read_text().splitlines()) < 2:
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=120) == 143
+    assert not (out / "pipeline").exists()
+    train(recipe, out, silent)
+    assert (out / "loss.csv").read_bytes() == (undisturbed[1] / "loss.csv").read_bytes()
+    assert (out / WEIGHTS).read_bytes() == (undisturbed[1] / WEIGHTS).read_bytes()
 
 
 def test_a_second_ctrl_c_stops_at_once(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

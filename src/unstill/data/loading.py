@@ -204,8 +204,12 @@ class _Shares:
 
 
 def _undisturbed(worker: int) -> None:
-    """Ignores Ctrl-C, which a terminal sends to every process: the reading process ends its workers."""
+    """
+    Ignores Ctrl-C, which a terminal sends to every process, and the first SIGTERM, which a cluster sends to all
+    processes of a job: the reading process finishes its step and ends its workers. A second SIGTERM ends the worker.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def _unchanged(read: Any) -> Any:
