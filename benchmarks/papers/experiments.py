@@ -37,8 +37,8 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
             "At the same early start, Analytic-Init is better than noise that knows no statistics.",
             f"{LEAKAGE}, Sec. 4.1, Tab. 1",
             both(more(ANALYTIC[4], EARLY[4], "fidelity"), more(ANALYTIC[4], EARLY[4])),
-            "A model whose latents are further from mean 0 and variance 1: pico's have a mean of mean square 0.065 and "
-            "a variance of 0.88, so that both methods start from nearly the same noise.",
+            "A model whose latents are further from mean 0 and variance 1: pico's have a mean of mean square 0.065 "
+            "and a variance of 0.88, so that both methods start from nearly the same noise.",
         ),
         Claim(
             "Analytic-Init improves FVD: DynamiCrafter 363.8 to 316.3, SVD 388.3 to 382.0.",

@@ -44,7 +44,8 @@ def findings(found: Diagnosis, response: Response | None) -> list[Finding]:
                 f"{PAPER}, Fig. 1",
                 *_following(response),
                 "A model without guidance on the motion level, which the embedded pipeline has: it makes videos "
-                "follow the level. What is asked for is the motion of a rendered scene, what is measured its optical flow.",
+                "follow the level. What is asked for is the motion of a rendered scene, what is measured its optical "
+                "flow.",
             )
         )
     return made
