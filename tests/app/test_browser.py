@@ -11,12 +11,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.app.browser import CHROMIUM, DRIVER, Browser
+from tests.app.visitor import fetch
 from unstill.data.video import read_video
 
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver here")
 
-TOAST = "document.querySelector('.toast-body')?.innerText"
+ERROR = "document.querySelector('#stage .message.error')?.innerText"
 VIDEOS = "[...document.querySelectorAll('#stage video')]"
 SHOWN = f"{VIDEOS}.filter((video) => video.readyState >= 2 && video.videoWidth).length"
 AT_THE_VIDEO = """
@@ -137,13 +138,31 @@ def test_what_is_no_picture_is_refused(browser, tmp_path):
         large.truncate(200_000_000)
     (tmp_path / "text.jpg").write_text("this is no picture\n")
     for name, place, words in (
-        ("large.png", TOAST, "exceed the maximum allowed size"),
+        ("large.png", ERROR, "exceed the maximum allowed size"),
         ("text.jpg", "document.querySelector('#note').innerText.trim()", "text.jpg is not a picture"),
     ):
         browser.type("#picture input[type=file]", str(tmp_path / name))
         browser.wait(f"({place} || '').includes({words!r})")
     browser.wait("document.querySelector('#picture img') === null")
     browser.wait("document.querySelector('#go')?.offsetParent")
+
+
+def test_words_and_layout(browser, server):
+    assert "a red ring" in browser.run(
+        "return document.querySelector('#prompt').querySelector('textarea').placeholder"
+    )
+    for end, word in (("min", "still"), ("max", "lively")):
+        script = f"return getComputedStyle(document.querySelector('#motion .{end}_value'), '::after').content"
+        assert browser.run(script) == f'"{word}"'
+    browser.size(1920, 900)
+    left, right = browser.run(
+        "const box = document.querySelector('main').getBoundingClientRect(); return [box.x, box.right]"
+    )
+    browser.size(1280, 900)
+    assert left == 1920 - right
+    icons = json.loads(fetch(server, "/manifest.json")[1])["icons"]
+    assert [fetch(server, icon["src"])[0] for icon in icons] == [200, 200]
+    assert fetch(server, "/pwa_icon/100000")[0] == 404
 
 
 def test_by_night_and_on_a_phone(browser, server):

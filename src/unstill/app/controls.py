@@ -17,6 +17,8 @@ from unstill.models.call_arguments import parameters
 
 
 CROPS = (("Auto", "auto"), ("Whole picture", "fit"), ("Centre", "centre"), ("A point", "point"))
+PICO_PROMPT = "a red ring and a blue star drifting left over green"
+"""In words that pico reads; it refuses others."""
 
 
 class Controls:
@@ -101,7 +103,11 @@ def model_settings(service: VideoService, name: str) -> dict[str, dict[str, Any]
     choices = form_fields.offered(cls.__name__, registry.defaults_of(name))
     # Values out of range are refused by the service, with a message that names them.
     return {
-        "prompt": {"visible": "prompt" in known, "label": "What happens" if needed else "What happens (optional)"},
+        "prompt": {
+            "visible": "prompt" in known,
+            "label": "What happens" if needed else "What happens (optional)",
+            "placeholder": PICO_PROMPT if cls.__name__ == "PicoPipeline" else "",
+        },
         "frames": {
             "value": entry.frames if entry else None,
             "label": f"Frames, up to {service.max_frames(name)}",
@@ -140,7 +146,11 @@ def _picture() -> Any:
 
 def _input(field: form_fields.Field) -> Any:
     """The component of one parameter of a method."""
-    common: dict[str, Any] = {"value": field.shown(), "label": field.name, "info": field.about or None}
+    common: dict[str, Any] = {
+        "value": field.shown(),
+        "label": field.name.replace("_", " ").capitalize(),
+        "info": field.about or None,
+    }
     if field.kind == "switch":
         return gr.Checkbox(**common)
     if field.kind == "choice":

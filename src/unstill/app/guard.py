@@ -27,6 +27,8 @@ OPEN = (
     "/theme.css",
     "/favicon.ico",
     "/manifest.json",
+    "/pwa_icon/192",  # the sizes in the manifest; others would be made as large as a request wants
+    "/pwa_icon/512",
     "/gradio_api/info",
     "/gradio_api/startup-events",
     "/gradio_api/upload",
@@ -276,9 +278,12 @@ class Answer:
         """Answers with a sentence, unless an answer has started."""
         if self._started:
             return
-        kind = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close"), *refusal.headers]
-        await self._start({"type": "http.response.start", "status": refusal.status, "headers": kind})
-        await self._send({"type": "http.response.body", "body": refusal.sentence.encode()})
+        kind, body = b"text/plain; charset=utf-8", refusal.sentence.encode()
+        if self._scope["method"] == "POST" and self._scope["path"].rstrip("/") != UPLOAD:  # gradio's page reads JSON
+            kind, body = b"application/json", json.dumps({"detail": refusal.sentence}).encode()
+        headers = [(b"content-type", kind), (b"connection", b"close"), *refusal.headers]
+        await self._start({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
 
     async def _start(self, message: Message) -> None:
         self._started = True

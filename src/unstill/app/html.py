@@ -28,7 +28,14 @@ stroke-linecap="round">
 <rect x="3" y="9" width="26" height="26" rx="6"/><path d="M34 12v20M39 16v12"/></svg>
 Your video appears here: as the model makes it, and improved.</div></div>"""
 
-STOPPED = '<div class="empty"><div>Stopped. Nothing was kept.</div></div>'
+STOPPED = "Stopped. Nothing was kept."
+
+# JavaScript of the Start button and of what follows its run. It needs no server, which may have ended.
+RUN_STARTED = """() => {
+  document.querySelector("#stage").scrollIntoView({ behavior: "smooth", block: "nearest" });
+  return [{ __type__: "update", visible: false }, { __type__: "update", visible: true }];
+}"""
+RUN_ENDED = """() => [{ __type__: "update", visible: true }, { __type__: "update", visible: false }]"""
 
 # A click pauses or plays both videos, and the second is kept in step with the first.
 STAGE_SCRIPT = """
@@ -48,6 +55,39 @@ element.addEventListener("timeupdate", (event) => {
     if (Math.abs(other.currentTime - first.currentTime) > 0.15) other.currentTime = first.currentTime;
   });
 }, true);
+
+// Gradio shows an error in a corner for ten seconds. Its sentence is moved here, above the result if there is one.
+const LOST = "The server cannot be reached. This page loads again as soon as it answers.";
+const BUSY = "Too many videos wait here just now: try again in a minute.";
+const showError = (said) => {
+  const lost = said.startsWith("Connection ");
+  const sentence = lost ? LOST : said.startsWith("This application is currently busy") ? BUSY : said;
+  const content = document.createElement("div"), error = document.createElement("div");
+  content.innerHTML = props.value;
+  content.querySelectorAll(".message, .empty").forEach((old) => old.remove());
+  error.className = lost ? "message error lost" : "message error";
+  error.setAttribute("role", "alert");
+  error.textContent = sentence;
+  content.prepend(error);
+  props.value = content.innerHTML;
+  document.querySelector("#stage").scrollIntoView({ behavior: "smooth", block: "nearest" });
+  trigger("stop");
+};
+// Gradio's "queue: 3/5 |" in words.
+const position = (rank) => rank === 1 ? "Yours is next." : `${rank} videos come before yours.`;
+const shown = new WeakSet();
+new MutationObserver(() => {
+  for (const text of document.querySelectorAll(".toast-body.error [data-testid=toast-text]")) {
+    if (shown.has(text)) continue;
+    shown.add(text);
+    showError(text.textContent.trim());
+    text.closest(".toast-body").querySelector("[data-testid=toast-close]").click();
+  }
+  for (const node of document.querySelector("#stage .progress-text")?.childNodes ?? []) {
+    const found = node.nodeType === Node.TEXT_NODE && node.data.match(/^queue: (\\d+)/);
+    if (found) node.data = position(Number(found[1])) + " ";
+  }
+}).observe(document.body, { childList: true, subtree: true, characterData: true });
 """
 
 STRIP_SCRIPT = """
@@ -130,7 +170,13 @@ def means(words: Sequence[str]) -> str:
     return f'<div class="means">This sets {chips(words)}</div>' if words else ""
 
 
+def message(sentence: str) -> str:
+    """A sentence in the stage, in the middle or above a result."""
+    return f'<div class="message">{escape(sentence)}</div>'
+
+
 def problem(sentence: str) -> str:
+    """What is wrong with a setting, shown next to it."""
     return f'<div class="means">{escape(sentence)}</div>'
 
 

@@ -72,9 +72,8 @@ def _connect(page: Any, controls: Controls, handlers: Handlers) -> None:
     changes = [control.change for control in (c.slider, c.model, c.methods, *c.method_fields.values())]
     gr.on([page.load, *changes], handlers.show_level, settings, c.level, trigger_mode="always_last", **quiet)
 
-    started = c.start.click(
-        lambda: (gr.update(visible=False), gr.update(visible=True)), None, [c.start, c.stop], **quiet
-    )
+    buttons = {"fn": None, "outputs": [c.start, c.stop], **quiet}
+    started = c.start.click(js=html.RUN_STARTED, **buttons)
     run = started.then(
         handlers.animate,
         inputs,
@@ -85,8 +84,10 @@ def _connect(page: Any, controls: Controls, handlers: Handlers) -> None:
         concurrency_limit=1,
     )
     run.then(*show_crop, **quiet)  # the size of a local folder's videos is known now
-    run.then(lambda: (gr.update(visible=True), gr.update(visible=False)), None, [c.start, c.stop], **quiet)
-    c.stop.click(handlers.stop, None, [c.start, c.stop, stage], cancels=[run], **quiet)
+    # The script of the stage triggers `stop` for an error, after which gradio does not call `then`.
+    for ended in (run.then, stage.stop):
+        ended(js=html.RUN_ENDED, **buttons)
+    c.stop.click(handlers.stop, c.history, stage, cancels=[run], **quiet)
     c.earlier.select(handlers.show_earlier, c.history, stage, **quiet)
     page.unload(handlers.leave)
 
@@ -188,8 +189,8 @@ class Handlers:
             prompt=(data[c.prompt] or "") if _takes_prompt(model) else "",
             motion=data[c.slider],
             methods=methods,
-            frames=data[c.frames],
-            steps=data[c.steps],
+            frames=data[c.frames] or None,  # an empty gr.Number comes back as 0
+            steps=data[c.steps] or None,
             seed=data[c.seed] or 0,
             crop=_crop(data[c.crop], data[c.across], data[c.down]),
         )
@@ -198,7 +199,7 @@ class Handlers:
         try:
             result = self._service.make(page_request, report, stop.is_set)
         except Stopped:
-            return {c.stage: html.STOPPED}
+            return {c.stage: _stopped(data[c.history])}
         finally:
             if self._running.get(session) is stop:
                 del self._running[session]
@@ -212,12 +213,16 @@ class Handlers:
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if not isinstance(index, int) or not 0 <= index < len(results):
             raise UnstillError("There is no such result any more.")
+        try:
+            self._service.store.find(results[index].token, "improved.mp4")  # it may have made room for a later one
+        except UnstillError as error:
+            return html.message(str(error))
         return html.stage(results[index])
 
-    def stop(self, request: gr.Request) -> tuple[Any, Any, Any]:
-        """Stops the run of the session and shows the start button."""
+    def stop(self, results: list[StoredResult], request: gr.Request) -> str:
+        """Stops the run of the session and says so in the stage."""
         self.leave(request)
-        return gr.update(visible=True), gr.update(visible=False), html.STOPPED
+        return _stopped(results)
 
     def leave(self, request: gr.Request) -> None:
         """Stops the run of the session."""
@@ -246,6 +251,11 @@ class Handlers:
 def _crop(kind: str, x: float, y: float) -> Crop:
     """The crop that is chosen on the page; `x` and `y` are used for `"point"` only. Gradio has checked the values."""
     return parse_crop((x, y) if kind == "point" else str(kind))
+
+
+def _stopped(results: list[StoredResult]) -> str:
+    """The stage after a run was stopped: it says so, above the last result if there is one."""
+    return html.message(html.STOPPED) + (html.stage(results[0]) if results else "")
 
 
 def _takes_prompt(model: str) -> bool:

@@ -121,14 +121,15 @@ def make_app(service: Any, uploads: Path, *, hosts: Hosts, users: Mapping[str, s
         theme=html.theme(),
         head=f"<style>{html.STYLE.read_text()}</style>",  # gradio would rewrite it as css=
     )
+    called = {index: function for index, function in page.fns.items() if function.fn}  # others run in the browser
     outer.add_middleware(
         RequestGuard,
         limits=service.limits,
         uploads=uploads,
         hosts=hosts,
         users=users or {},
-        names=[str(function.api_name) for function in page.fns.values() if function.api_name],
-        indices=page.fns,
+        names=[str(function.api_name) for function in called.values() if function.api_name],
+        indices=called,
     )
     return outer
 
