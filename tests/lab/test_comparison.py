@@ -15,7 +15,7 @@ from tests.pipelines import pico
 from tests.processes import finish, kill_after, start
 from unstill.errors import UnstillError
 from unstill.lab.aggregate import summarise_cells
-from unstill.lab.comparison_cells import METRICS, ComparedModel, Comparison, Setting
+from unstill.lab.comparison_cells import METRICS, ComparedModel, Comparison, Setting, measure_video
 from unstill.lab.comparison_plots import drawn
 from unstill.lab.comparison_report import comparison_verdict, page, write
 from unstill.lab.fingerprint import model_fingerprint
@@ -271,6 +271,25 @@ def test_the_report_is_one_file_that_needs_nothing(done):
     assert len(films) == 6 and all(film[4:8] == b"ftyp" for film in films)
     table = (done.folder / "summary.csv").read_text().splitlines()
     assert len(table) == 1 + 4 and len((done.folder / "cells.csv").read_text().splitlines()) == 1 + 8
+
+
+def test_onset_is_in_every_table(done):
+    rows = summarise_cells(done.results())
+    write(done, rows, {}, done.folder)
+    assert "<th>stands still for, s</th>" in (done.folder / "report.html").read_text()
+    assert "motion_onset_low,motion_onset_high" in (done.folder / "summary.csv").read_text()
+    assert "motion_onset" in rows[0].as_dict()["means"] and "motion_onset" in rows[1].as_dict()["gains"]
+
+
+def test_a_video_that_moves_late_has_its_onset_and_a_still_one_its_length():
+    frame = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    frame = torch.nn.functional.interpolate(frame[None], size=(96, 96), mode="bicubic")[0].clamp(0, 1)
+    frame = (255 * frame).to(torch.uint8)
+    shifts = (0, 0, 0, 0, 0, 3, 6, 9, 12)  # pixels: the pair of frames 4 and 5 is the first that moves
+    picture = Image.fromarray(frame.permute(1, 2, 0).numpy())
+    late = measure_video(torch.stack([frame.roll(shift, -1) for shift in shifts]), picture, fps=4)
+    still = measure_video(frame.expand(9, -1, -1, -1), picture, fps=4)
+    assert late["motion_onset"] == 1.0 and still["motion_onset"] == 2.0
 
 
 def test_text_from_outside_stays_text(done):

@@ -28,17 +28,20 @@ from unstill.documents import Stored
 from unstill.errors import UnstillError
 from unstill.hooks import sampling
 from unstill.lab.one_step import RemovedImage
-from unstill.lab.probe_clips import flow_of
+from unstill.lab.probe_clips import pair_flows
 from unstill.lab.toys import measure_toys
 from unstill.lab.work_queue import WorkQueue, write_once
 from unstill.methods.base import Method
 from unstill.metrics import first_frame_error, proxy_coherence, proxy_colour_fidelity, proxy_edge_fidelity
+from unstill.metrics.motion import VISIBLE_SHARE
+from unstill.metrics.onset import onset_time
 from unstill.models.call_arguments import arguments, generate, parameters
 
 
-METRICS = ("motion", "fidelity", "colour", "detail", "coherence", "first_frame_error", "seconds")
+METRICS = ("motion", "fidelity", "colour", "detail", "coherence", "first_frame_error", "motion_onset", "seconds")
 """motion: mean optical flow, % of the shorter side per frame; fidelity: mean of the proxies colour and detail;
-seconds: sampling time, on a CPU the processor time."""
+motion_onset: seconds that the video stands still before it moves, its whole length if it never moves; seconds:
+sampling time, on a CPU the processor time."""
 TOY_METRICS = ("travel", "travel_share", "outline", "toy_colour", "background_error")
 """For pictures of the synthetic world, see `unstill.lab.toys.ToyMeasures`. travel_share: travel divided by the
 requested travel, which is that of the picture's true clip, scaled to the requested motion level."""
@@ -142,6 +145,7 @@ class _Figures(Stored):
     detail: _Share | None = None
     coherence: _Share | None = None
     first_frame_error: _Share | None = None
+    motion_onset: _Amount | None = None
     seconds: _Amount | None = None
     travel: _Amount | None = None
     travel_share: _Amount | None = None
@@ -295,9 +299,8 @@ class Comparison:
         seconds = clock() - start
         scale = max(1, math.ceil(128 / min(model.size))) if min(model.size) < 128 else 1
         write_video(self.video(key), video, model.fps, upscale=scale)
-        figures = measure_video(video, picture, self.toys.get(cell.image), cell.motion_asked) | {
-            "seconds": round(seconds, 3)
-        }
+        figures = measure_video(video, picture, self.toys.get(cell.image), cell.motion_asked, model.fps)
+        figures["seconds"] = round(seconds, 3)
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
         if not finite.keys() >= set(METRICS):
             return {**asdict(cell), "error": "A measurement of the video is not finite."}
@@ -320,7 +323,11 @@ class Comparison:
 
 
 def measure_video(
-    video: torch.Tensor, picture: Image.Image, toys: Toys | None = None, motion: float | None = None
+    video: torch.Tensor,
+    picture: Image.Image,
+    toys: Toys | None = None,
+    motion: float | None = None,
+    fps: float = 8.0,
 ) -> dict[str, float]:
     """
     Measures a video of a comparison.
@@ -330,19 +337,23 @@ def measure_video(
         picture: that it was made from, of the same size.
         toys: of the picture, if they are known.
         motion: requested motion level.
+        fps: frames per second of the video.
 
     Returns:
         `METRICS` without seconds; with toys also `TOY_METRICS`, of which travel_share needs a motion level.
     """
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     colour, detail = proxy_colour_fidelity(video, pixels), proxy_edge_fidelity(video, pixels)
+    flows = pair_flows(video.float() / 255)
+    onset = onset_time(flows, fps, VISIBLE_SHARE)
     figures = {
-        "motion": 100 * flow_of(video.float() / 255),
+        "motion": 100 * float(flows.mean()),
         "fidelity": (colour + detail) / 2,
         "colour": colour,
         "detail": detail,
         "coherence": proxy_coherence(video),
         "first_frame_error": first_frame_error(video, pixels),
+        "motion_onset": (len(video) - 1) / fps if onset is None else onset,
     }
     if toys is not None and (of_toys := measure_toys(video.float() / 255, pixels.float() / 255, toys.masks)):
         figures |= {"travel": of_toys.travel, "outline": of_toys.outline, "toy_colour": of_toys.colour}

@@ -27,6 +27,7 @@ SHOWN = (  # metric, heading
     ("fidelity", "fidelity (proxy)"),
     ("coherence", "coherence (proxy)"),
     ("first_frame_error", "first frame off by"),
+    ("motion_onset", "stands still for, s"),
     ("seconds", "seconds"),
 )
 SHOWN_OF_TOYS = (
@@ -139,6 +140,8 @@ _READING = (
     "as motion, so look at the videos too.",
     "*Fidelity* is the mean of two proxies without a network: how well frames keep the colours and the detail of the "
     "image. It shows trends between settings of one model; it is no result to publish.",
+    "*Stands still* is the time from the first frame until motion lasts above a quarter of the video's own mean; of a "
+    "video that never moves visibly, its whole length.",
     "*The toys* are known exactly in pictures of the synthetic world. Travel is the path length of their centres, in "
     "frames where they are found; the requested travel is that of the picture's true clip, scaled to the motion "
     "level. Outline is the overlap (IoU) with their outline in the picture, shifted and rotated to fit: about 0.95 "

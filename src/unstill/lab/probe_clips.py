@@ -19,7 +19,7 @@ from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.lab.bayes_optimal import candidates
 from unstill.lab.toys import toy_masks
-from unstill.metrics import motion_score
+from unstill.metrics import pair_motion
 from unstill.models.call_arguments import parameters
 
 
@@ -138,12 +138,17 @@ def from_world(n: int, frames: int, size: tuple[int, int], seed: int = 0, others
 
 
 def flow_of(video: Tensor) -> float:
-    """Mean optical flow (DIS) of a clip `(F, 3, H, W)` in [0, 1], in picture sides per frame. Small frames are
-    enlarged to 256 pixels, where the estimator is reliable."""
+    """Mean optical flow (DIS) of a clip `(F, 3, H, W)` in [0, 1], in picture sides per frame."""
+    return float(pair_flows(video).mean())
+
+
+def pair_flows(video: Tensor) -> Tensor:
+    """As `flow_of`, of every pair of neighbouring frames: (F-1,). Small frames are enlarged to 256 pixels, where the
+    estimator is reliable."""
     height, width = video.shape[-2:]
     scale = 256 / min(height, width)
     size = (round(height * scale), round(width * scale))
-    return motion_score(video, flow="dis", size=size, reduction="mean") / min(size)
+    return pair_motion(video, flow="dis", size=size) / min(size)
 
 
 def picture_of(subject: ProbeClip) -> Image.Image:
