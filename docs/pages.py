@@ -287,6 +287,7 @@ def filled(markdown: str) -> str:
     markdown = re.sub(r"<!-- measured: (\w+) -->", lambda found: measured(found[1]), markdown)
     for marker, make in {
         "methods": methods,
+        "how the image enters": compatibility.image_inputs,
         "what works where": compatibility.markdown,
         "first five minutes": first_five_minutes,
     }.items():

@@ -13,6 +13,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from PIL import Image
 
 
@@ -851,6 +852,32 @@ def sana_video(cls: type = diffusers.SanaImageToVideoPipeline) -> Any:
     )
 
 
+def allegro() -> Any:
+    vae = diffusers.AutoencoderKLAllegro(
+        block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=2, sample_size=16
+    )
+    vae.stride = (16, 8, 8)  # of tiles that the tiny videos fit in
+    vae.enable_tiling()
+    return diffusers.AllegroPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=vae,
+        transformer=diffusers.AllegroTransformer3DModel(
+            num_attention_heads=1,
+            attention_head_dim=12,
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            cross_attention_dim=12,
+            sample_width=2,
+            sample_height=2,
+            sample_frames=6,
+            caption_channels=8,
+        ),
+        scheduler=diffusers.EulerAncestralDiscreteScheduler(),
+    )
+
+
 def ltx2(cls: type = diffusers.LTX2ImageToVideoPipeline) -> Any:
     from diffusers.pipelines.ltx2 import LTX2TextConnectors
     from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
@@ -1399,6 +1426,42 @@ CASES: dict[str, Case] = {
         image_each=True,
         repeats=False,
         fails={"generators": "index 1 is out of bounds"},
+    ),
+    "LTX2ConditionPipeline": Case(
+        build=partial(ltx2, diffusers.LTX2ConditionPipeline),
+        call={
+            **LONG,
+            "height": 32,
+            "width": 32,
+            "conditions": LTX2VideoCondition(picture(32), crf=0),
+            **embeddings(4, 8),
+            **masked(),
+        },
+        unguided={"guidance_scale": 1.0, "stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0},
+        level={"start": 0.96},
+        latents=(4, 5, 16, 16),
+        encoded=9,
+        condition=False,
+        held=1,
+        repeats=False,
+    ),
+    "AllegroPipeline": Case(
+        build=allegro,
+        call={
+            "height": 16,
+            "width": 16,
+            "num_frames": 24,
+            "prompt": None,
+            "negative_prompt": None,
+            **embeddings(4, 8),
+            **masked(),
+        },
+        level={"sigma": 20.0},
+        latents=(4, 6, 2, 2),
+        encoded=24,
+        image=False,
+        condition=False,
+        fails={"several": "", "generators": "list of generators of length 2"},
     ),
     "SanaImageToVideoPipeline": Case(
         build=sana_video,

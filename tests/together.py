@@ -1,7 +1,7 @@
 """
 What else of diffusers and torch works in a pipeline together with methods: the table of docs/works_together.md.
 
-    python -m tests.together                # writes the page: several minutes
+    python -m tests.together                # writes the page: a quarter of an hour or more; needs torchao
     python -m tests.together WanPipeline    # prints one row
 
 Each cell is a tiny pipeline of `tests/pipelines.py` with random weights, on a CPU. The feature is switched on, the
@@ -25,13 +25,25 @@ from tests.pipelines import CASES, Case, _made, sample
 
 PAGE = Path(__file__).parents[1] / "docs" / "works_together.md"
 CPU = torch.device("cpu")
-# One pipeline for each family of networks.
+# One pipeline of each kind of transformer, and of the U-Nets Stable Video Diffusion.
 ROWS = (
-    "CogVideoXImageToVideoPipeline",
-    "WanImageToVideoPipeline",
-    "LTXImageToVideoPipeline",
     "StableVideoDiffusionPipeline",
-    "AnimateDiffPipeline",
+    "CogVideoXImageToVideoPipeline",
+    "ConsisIDPipeline",
+    "EasyAnimateInpaintPipeline",
+    "WanImageToVideoPipeline",
+    "Cosmos2VideoToWorldPipeline",
+    "LTXImageToVideoPipeline",
+    "LTX2ImageToVideoPipeline",
+    "AllegroPipeline",
+    "SanaImageToVideoPipeline",
+    "HunyuanVideo15ImageToVideoPipeline",
+    "HunyuanVideoFramepackPipeline",
+    "WanVACEPipeline",
+    "LattePipeline",
+    "MotifVideoImage2VideoPipeline",
+    "Kandinsky5I2VPipeline",
+    "HunyuanVideo token_replace",
 )
 
 
@@ -57,6 +69,26 @@ def compiled(pipe: Any) -> None:
 
 def group_offload(pipe: Any) -> None:
     denoiser_of(pipe).enable_group_offload(onload_device=CPU, offload_device=CPU, offload_type="leaf_level")
+
+
+def model_offload(pipe: Any) -> None:
+    pipe.enable_model_cpu_offload(device="cpu")
+
+
+def int8(pipe: Any) -> None:
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(denoiser_of(pipe), Int8WeightOnlyConfig())
+
+
+def vae_tiling(pipe: Any) -> None:
+    pipe.vae.enable_tiling()
+    compression = next(value for key, value in vars(pipe).items() if "spatial" in key or key == "vae_scale_factor")
+    for key in vars(pipe.vae):  # tiles that tiny videos are larger than
+        if key.startswith(("tile_sample_min", "tile_sample_stride")) and "frames" not in key:
+            setattr(pipe.vae, key, 2 * compression if "min" in key else compression)
+        elif key.startswith("tile_latent_min"):
+            setattr(pipe.vae, key, 2)
 
 
 def first_block(pipe: Any) -> None:
@@ -99,6 +131,9 @@ FEATURES: dict[str, Callable[[Any], None]] = {
     "fp8": fp8,
     "compile": compiled,
     "group offload": group_offload,
+    "model offload": model_offload,
+    "int8": int8,
+    "VAE tiling": vae_tiling,
     "FirstBlockCache": first_block,
     "TaylorSeer": taylor_seer,
     "PAB": broadcast,
@@ -117,6 +152,8 @@ def cell(name: str, feature: str) -> str:
     case = CASES[name]
     torch.compiler.reset()
     changes: dict[str, Any] = {"num_inference_steps": 4} | (case.unguided if feature == "guidance 1" else {})
+    if feature == "VAE tiling":
+        changes["output_type"] = "pt"
 
     def call(pipe: Any) -> torch.Tensor:
         with torch.no_grad():
@@ -151,9 +188,9 @@ def page(rows: dict[str, list[str]]) -> str:
     lines = [
         "# What works together",
         "",
-        "Made by `python -m tests.together`: one pipeline of each family of networks, tiny, random weights, on a",
-        f"CPU, four steps, {versions}. It shows that methods and a feature do not break each",
-        "other, not what becomes of a video's quality.",
+        "Made by `python -m tests.together`: one pipeline of each kind of transformer, and one U-Net, tiny, with",
+        f"random weights, on a CPU, four steps, {versions}. It shows that methods and a feature",
+        "do not break each other, not what becomes of a video's quality.",
         "",
         "- **yes**: with the feature on, `EarlyStart` and `ProgressiveNoise` run, change the latents, leave them",
         "  finite, and are gone without a trace afterwards (bit-equal to before).",
@@ -165,8 +202,9 @@ def page(rows: dict[str, list[str]]) -> str:
         "",
         "LoRA: an adapter of peft on the denoiser. fp8: `enable_layerwise_casting`, stored as float8_e4m3fn.",
         "compile: the denoiser with `torch.compile`'s eager backend. Group offload: by leaves, from CPU to CPU.",
-        "PAB: pyramid attention broadcast. Guidance 1: four steps without guidance. Not tried: model offload,",
-        "which needs an accelerator; int8; VAE tiling, since the tiny videos are smaller than a tile.",
+        "Model offload: `enable_model_cpu_offload`, from CPU to CPU. int8: the denoiser's weights, by torchao.",
+        "VAE tiling: videos are decoded in tiles of two latent pixels. PAB: pyramid attention broadcast.",
+        "Guidance 1: four steps without guidance.",
         "",
         f"| pipeline | {' | '.join(FEATURES)} |",
         "|---" * (len(FEATURES) + 1) + "|",

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unstill
@@ -636,9 +637,13 @@ def test_image_latents_are_those_of_a_clip_of_one_frame(name: str, pipe: Any, mo
         given = {"video": [image]} if "video" in case.call else {"image": image}
         if "mask_video" in case.call:  # which ends with frames of nothing
             given = {"video": shown(case.encoded, image)[0]}
+        if "conditions" in case.call:
+            given = {"conditions": LTX2VideoCondition(image, crf=0)}
         sample(case, pipe, **(given if case.image else {}), **exact)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
-    expected = adapter.encode_video(pipe, pixels)
+    if name == "AllegroPipeline":  # which encodes no single frame
+        pixels = pixels.expand(case.encoded, -1, -1, -1)
+    expected = adapter.encode_video(pipe, pixels)[:, :, :1]
     torch.testing.assert_close(handle.run.image_latents, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -659,6 +664,9 @@ def test_a_clip_that_does_not_fit_the_vae_is_refused() -> None:
     pipe = pipeline("WanImageToVideoPipeline")
     with pytest.raises(UnstillError, match=r"4 n \+ 1 frames"):
         adapter_for(pipe).encode_video(pipe, torch.rand(8, 3, 16, 16))
+    pipe = pipeline("AllegroPipeline")
+    with pytest.raises(UnstillError, match=r"clips of 24 \+ 16 n frames"):
+        adapter_for(pipe).encode_video(pipe, torch.rand(25, 3, 16, 16))
 
 
 def test_importing_is_cheap_and_lazy() -> None:
@@ -674,3 +682,25 @@ def test_public_names_are_where_they_are_said_to_be() -> None:
     assert unstill.EarlyStart is EarlyStart and unstill.UnstillError is UnstillError
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = unstill.nothing
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        LTX2VideoCondition(picture(32), index=1, crf=0),
+        LTX2VideoCondition(picture(32), strength=0.5, crf=0),
+        [LTX2VideoCondition(picture(32), crf=0), LTX2VideoCondition(picture(32), index=-1, crf=0)],
+        LTX2VideoCondition([picture(32)] * 5, crf=0),
+        None,
+    ],
+)
+def test_ltx2_with_conditions_other_than_the_first_frame_is_refused(conditions: Any) -> None:
+    case, pipe = CASES["LTX2ConditionPipeline"], pipeline("LTX2ConditionPipeline")
+    plain = sample(case, pipe, conditions=conditions)
+    with unstill.apply(pipe):
+        assert sample(case, pipe, conditions=conditions).equal(plain)
+    with (
+        unstill.apply(pipe, EarlyStart(**case.level)),
+        pytest.raises(UnstillError, match="exactly one image, at index 0 and with strength 1"),
+    ):
+        sample(case, pipe, conditions=conditions)

@@ -9,9 +9,9 @@ import pytest
 import unstill
 from tests.pipelines import CASES, picture, pipeline
 from unstill.errors import UnstillError
-from unstill.families.registry import ADAPTERS, UNSUPPORTED
+from unstill.families.registry import ADAPTERS, IMAGE_INPUTS, UNSUPPORTED
 from unstill.hooks import adapter_for
-from unstill.hooks.compatibility import examples, markdown, refusals
+from unstill.hooks.compatibility import examples, image_inputs, markdown, refusals
 from unstill.hooks.free_init import FreeInitNoise
 from unstill.methods.registry import method_classes
 
@@ -62,6 +62,15 @@ def test_pipelines_that_cannot_work_say_why(cls: type, base: str) -> None:
         unstill.apply(object.__new__(cls))
     assert str(caught.value).endswith(UNSUPPORTED[base])
     assert set(refusals()[base].values()) == {f"{base} {UNSUPPORTED[base]}"}
+
+
+def test_the_pipelines_that_take_an_image_say_how() -> None:
+    assert IMAGE_INPUTS.keys() <= ADAPTERS.keys()
+    assert {name for name, adapter in ADAPTERS.items() if adapter.image_latents_from} <= IMAGE_INPUTS.keys()
+    table = image_inputs()
+    assert all(table.count(f"`{name}`") == 1 for name in ADAPTERS)
+    wan = next(line for line in table.splitlines() if "`WanImageToVideoPipeline`" in line)
+    assert wan.endswith("| channels, frame 0, or in 2.2 5B frame 0; CLIP (2.1) | yes | from the call | 0 or 1 |")
 
 
 def video_pipelines() -> set[str]:

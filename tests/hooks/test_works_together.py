@@ -29,6 +29,8 @@ def test_the_page_has_its_rows() -> None:
         ("StableVideoDiffusionPipeline", "fp8"),
         ("StableVideoDiffusionPipeline", "guidance 1"),
         ("LTXImageToVideoPipeline", "group offload"),
+        ("LTXImageToVideoPipeline", "model offload"),
+        ("CogVideoXImageToVideoPipeline", "VAE tiling"),
     ],
 )
 def test_cells(name: str, feature: str) -> None:

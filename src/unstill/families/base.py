@@ -37,6 +37,7 @@ class Family:
         image_modes: pipelines that make a picture of a prompt when they are called for one frame, inside of this
             context.
         training: pipelines that `unstill train` can train.
+        image_inputs: how the image enters the network of the pipelines that take one, for the table of pipelines.
         models: models known by name. The first one of a pipeline class gives the defaults of its unknown checkpoints.
         module: where the pipeline classes are imported from.
         reward: what `i4vgen` scores candidates with by default, as `--reward` takes it.
@@ -46,6 +47,7 @@ class Family:
     unsupported: Mapping[str, str] = dataclasses.field(default_factory=dict)
     image_modes: Mapping[str, Callable[[Any], AbstractContextManager[Any]]] = dataclasses.field(default_factory=dict)
     training: Mapping[str, TrainingRole] = dataclasses.field(default_factory=dict)
+    image_inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     models: tuple[Model, ...] = ()
     module: str = "diffusers"
     reward: str = "proxy"
@@ -280,10 +282,14 @@ class Adapter:
                     f"The image latents given to apply are {tuple(image.shape)}, and this call needs {shape}."
                 )
             return image.to(device).float().expand(shape)
+        pixels = self._pixels(pipe, image, height, width)
+        return self.encode_video(pipe, pixels, generator).to(device).expand(batch, -1, -1, -1, -1)
+
+    def _pixels(self, pipe: Any, image: Image.Image, height: int, width: int) -> torch.Tensor:
+        """An image cropped for latents of that size, `(1, 3, H, W)` in [0, 1]."""
         space, _ = self.compression(pipe)
         picture = resize_and_crop(image.convert("RGB"), (height * space, width * space))
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
-        return self.encode_video(pipe, pixels, generator).to(device).expand(batch, -1, -1, -1, -1)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
 
     def decode_video(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         """Normalised video latents `(1, C, F', h, w)` to the clip `(F, 3, H, W)` in [0, 1], float32."""

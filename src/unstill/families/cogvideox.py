@@ -51,6 +51,10 @@ FAMILY = Family(
         "CogVideoXImageToVideoPipeline": CogVideoX(),
         "ConsisIDPipeline": ConsisID(),
     },
+    image_inputs={
+        "CogVideoXImageToVideoPipeline": "channels, frame 0",
+        "ConsisIDPipeline": "channels, frame 0; tokens of the face",
+    },
     image_modes={"CogVideoXPipeline": nullcontext},
     models=(
         Model(

@@ -90,4 +90,9 @@ FAMILY = Family(
         "Cosmos2VideoToWorldPipeline": Cosmos(),
         "Cosmos2_5_PredictBasePipeline": Cosmos25(),
     },
+    image_inputs={
+        "CosmosVideoToWorldPipeline": "frame 0",
+        "Cosmos2VideoToWorldPipeline": "frame 0",
+        "Cosmos2_5_PredictBasePipeline": "frame 0",
+    },
 )

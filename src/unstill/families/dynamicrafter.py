@@ -74,6 +74,10 @@ FAMILY = Family(
         "DynamiCrafterPipeline": DynamiCrafter(),
         "VideoCrafterPipeline": FrameAdapter(),  # it sees its image as tokens only
     },
+    image_inputs={
+        "DynamiCrafterPipeline": "channels, every frame; tokens",
+        "VideoCrafterPipeline": "tokens",
+    },
     training={
         "DynamiCrafterPipeline": DynamiCrafterTraining(),
         "VideoCrafterPipeline": VideoCrafterTraining(),

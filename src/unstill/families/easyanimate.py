@@ -31,4 +31,7 @@ class EasyAnimateImage(EasyAnimate):
         return x[:, -channels:, :1]
 
 
-FAMILY = Family(adapters={"EasyAnimatePipeline": EasyAnimate(), "EasyAnimateInpaintPipeline": EasyAnimateImage()})
+FAMILY = Family(
+    adapters={"EasyAnimatePipeline": EasyAnimate(), "EasyAnimateInpaintPipeline": EasyAnimateImage()},
+    image_inputs={"EasyAnimateInpaintPipeline": "an input of its own, as a masked video"},
+)

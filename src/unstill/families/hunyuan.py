@@ -97,6 +97,12 @@ FAMILY = Family(
         "HunyuanVideo15Pipeline": HunyuanVideoText(),
         "HunyuanVideo15ImageToVideoPipeline": HunyuanVideo15(),
     },
+    image_inputs={
+        "HunyuanVideoImageToVideoPipeline": "channels, frame 0, or with token_replace frame 0; MLLM",
+        "HunyuanSkyreelsImageToVideoPipeline": "channels, frame 0",
+        "HunyuanVideoFramepackPipeline": "an input of its own; SigLIP",
+        "HunyuanVideo15ImageToVideoPipeline": "channels, frame 0; SigLIP",
+    },
     models=(
         Model(
             name="hunyuanvideo-i2v",

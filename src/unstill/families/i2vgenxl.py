@@ -26,6 +26,9 @@ class I2VGenXL(FoldedFrames):
 
 FAMILY = Family(
     adapters={"I2VGenXLPipeline": I2VGenXL()},
+    image_inputs={
+        "I2VGenXLPipeline": "an input of its own; CLIP",
+    },
     models=(
         Model(
             name="i2vgen-xl",

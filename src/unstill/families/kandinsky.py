@@ -41,6 +41,9 @@ FAMILY = Family(
         "Kandinsky5T2VPipeline": KandinskyText(),
         "Kandinsky5I2VPipeline": Kandinsky(),
     },
+    image_inputs={
+        "Kandinsky5I2VPipeline": "frame 0",
+    },
     models=(
         Model(
             name="kandinsky-5-i2v-pro",

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from unstill.errors import UnstillError
 from unstill.families.base import Family, FirstFrameAdapter, ReferenceKeys, VideoAdapter
 from unstill.families.model_card import Model
 
@@ -18,7 +19,8 @@ class Packed(VideoAdapter):
         space, time = self.compression(pipe)
         size = ((arguments["num_frames"] - 1) // time + 1, arguments["height"] // space, arguments["width"] // space)
         patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
-        return pipe._unpack_latents(latents, *size, *patches)
+        tokens = size[0] // patches[1] * (size[1] // patches[0]) * (size[2] // patches[0])
+        return pipe._unpack_latents(latents[:, :tokens], *size, *patches)  # images at later frames come after them
 
     def first_from_video(self, pipe: Any, video: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
         return pipe._pack_latents(video, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
@@ -62,21 +64,48 @@ class LTX2(LTX):
     has_audio_scheduler = True
 
 
+class LTX2Condition(LTX2Text):
+    """
+    Images and videos at any frame. Methods need exactly one image, at frame 0 and with strength 1, as the plain
+    image-to-video pipeline has it; `scheduler.step` takes packed latents with that frame.
+    """
+
+    image_latents_from = "prepare_latents"
+
+    def conditioning_frames(self, pipe: Any) -> int:
+        return 1
+
+    def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
+        mask = result[1][..., 0]  # 1: a token of an image, (0, 1): one that is noised less, 0: noise
+        tokens = mask.shape[1] // video.shape[2]  # of a frame
+        if result[3] is not None or not (mask[:, :tokens] == 1).all() or mask[:, tokens:].any():
+            raise UnstillError(
+                f"Methods work in {type(pipe).__name__} with exactly one image, at index 0 and with strength 1, and "
+                "this call has other conditions; give one image, or call it without methods."
+            )
+        return video[:, :, :1]
+
+    def step_to_video(self, pipe: Any, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        return super().step_to_video(pipe, x, torch.Size((*shape[:2], shape[2] + 1, *shape[3:])))
+
+
 FAMILY = Family(
     adapters={
         "LTXPipeline": LTXText(),
         "LTXImageToVideoPipeline": LTX(),
         "LTX2Pipeline": LTX2Text(),
         "LTX2ImageToVideoPipeline": LTX2(),
+        "LTX2ConditionPipeline": LTX2Condition(),
+    },
+    image_inputs={
+        "LTXImageToVideoPipeline": "frame 0",
+        "LTX2ImageToVideoPipeline": "frame 0",
+        "LTX2ConditionPipeline": "frame 0",
     },
     unsupported={
         "LTXConditionPipeline": (
             "steps every token of its latents from a level of its own, by the opposite of the velocity and along "
             "levels that are not its scheduler's; use LTXImageToVideoPipeline."
-        ),
-        "LTX2ConditionPipeline": (
-            "takes images at frames that only its call tells, and methods have to know the frames of the image before "
-            "it; use LTX2ImageToVideoPipeline."
         ),
     },
     models=(

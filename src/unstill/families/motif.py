@@ -33,6 +33,9 @@ FAMILY = Family(
         "MotifVideoPipeline": MotifVideoText(),
         "MotifVideoImage2VideoPipeline": MotifVideo(),
     },
+    image_inputs={
+        "MotifVideoImage2VideoPipeline": "channels, frame 0; vision tokens",
+    },
     models=(
         Model(
             name="motif-video-2b",

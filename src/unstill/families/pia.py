@@ -24,6 +24,9 @@ class PIA(FrameAdapter):
 
 FAMILY = Family(
     adapters={"PIAPipeline": PIA()},
+    image_inputs={
+        "PIAPipeline": "channels, every frame",
+    },
     models=(
         Model(
             name="pia",

@@ -105,6 +105,9 @@ EMBEDDED = Model(
 )
 FAMILY = Family(
     adapters={"PicoPipeline": Pico()},
+    image_inputs={
+        "PicoPipeline": "channels, every frame",
+    },
     image_modes={"PicoPipeline": nullcontext},
     training={"PicoPipeline": PicoTraining()},
     models=(

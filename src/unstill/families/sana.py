@@ -9,6 +9,9 @@ FAMILY = Family(
         "SanaVideoPipeline": VideoAdapter(),
         "SanaImageToVideoPipeline": FirstFrameAdapter(),
     },
+    image_inputs={
+        "SanaImageToVideoPipeline": "frame 0",
+    },
     models=(
         Model(
             name="sana-video-2b",

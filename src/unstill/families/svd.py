@@ -88,6 +88,9 @@ class SVDTraining(TrainingRole):
 
 FAMILY = Family(
     adapters={"StableVideoDiffusionPipeline": StableVideoDiffusion()},
+    image_inputs={
+        "StableVideoDiffusionPipeline": "channels, every frame; CLIP",
+    },
     training={"StableVideoDiffusionPipeline": SVDTraining()},
     models=(
         Model(

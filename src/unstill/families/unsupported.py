@@ -13,9 +13,6 @@ ZERO = "makes its frames from one picture halfway through the sampling; use "
 
 FAMILY = Family(
     unsupported={
-        "AllegroPipeline": (
-            "counts the frames of its autoencoder in another way; use WanPipeline or CogVideoXPipeline."
-        ),
         "AnimateDiffVideoToVideoControlNetPipeline": VIDEO + "AnimateDiffControlNetPipeline.",
         "AnimateDiffVideoToVideoPipeline": VIDEO + "AnimateDiffPipeline.",
         "AnyFlowFARPipeline": SECTIONS + "WanImageToVideoPipeline.",

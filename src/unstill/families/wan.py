@@ -54,6 +54,13 @@ class Wan(WanText):
         return clip, *self.moments(pipe, clip)
 
 
+class SkyReels(Wan):
+    """Wan 2.1 with other weights."""
+
+    def conditioning_frames(self, pipe: Any) -> int:
+        return 0
+
+
 class WanAnimate(WanText):
     """
     Samples a video in segments, each from noise. Latent frame 0 is made beside the video, stands for the image and is
@@ -159,7 +166,15 @@ FAMILY = Family(
         "WanImage2VideoModularPipeline": ModularWan(),
         "Wan22Image2VideoModularPipeline": ModularWan(),
         "SkyReelsV2Pipeline": WanText(),
-        "SkyReelsV2ImageToVideoPipeline": Wan(),
+        "SkyReelsV2ImageToVideoPipeline": SkyReels(),
+    },
+    image_inputs={
+        "WanImageToVideoPipeline": "channels, frame 0, or in 2.2 5B frame 0; CLIP (2.1)",
+        "WanAnimatePipeline": "channels, frame 0; CLIP",
+        "WanVACEPipeline": "a network of its own",
+        "WanImage2VideoModularPipeline": "channels, frame 0; CLIP (2.1)",
+        "Wan22Image2VideoModularPipeline": "channels, frame 0; CLIP (2.1)",
+        "SkyReelsV2ImageToVideoPipeline": "channels, frame 0; CLIP",
     },
     unsupported={
         "Wan22VaceModularPipeline": "shows its image to a network of its own; use Wan22Image2VideoModularPipeline.",

@@ -2,7 +2,7 @@
 The compatibility table: every registered method checked against every pipeline class, with the pipeline's usual
 scheduler.
 
-`python -m unstill.hooks.compatibility` prints the table of docs/pipelines.md.
+`python -m unstill.hooks.compatibility` prints the tables of docs/pipelines.md.
 """
 
 import re
@@ -11,7 +11,7 @@ import diffusers
 
 from unstill.errors import UnstillError
 from unstill.families.base import Adapter
-from unstill.families.registry import ADAPTERS, UNSUPPORTED
+from unstill.families.registry import ADAPTERS, IMAGE_INPUTS, UNSUPPORTED
 from unstill.forward_process import ForwardProcess
 from unstill.methods.base import Method, Target, check_method
 from unstill.methods.registry import method_classes
@@ -60,6 +60,29 @@ def markdown() -> str:
     return "\n".join([*head, *lines, "", *numbered, "", "No method works on these:", "", *refused])
 
 
+def image_inputs() -> str:
+    """The first table of docs/pipelines.md: how pipelines use an image, one row for all alike."""
+    rows: dict[tuple[str, str, str, str], list[str]] = {}
+    for pipeline, adapter in ADAPTERS.items():
+        facts = (
+            IMAGE_INPUTS.get(pipeline, "not at all"),
+            "yes" if adapter.denoisers else "",
+            "`apply(..., image=)`" if adapter.image_latents_from is None else "from the call",
+            _held_frames(adapter),
+        )
+        rows.setdefault(facts, []).append(f"`{pipeline}`")
+    head = ["pipeline", "the image enters as", "`on_condition`", "image latents for methods", "conditioning frames"]
+    lines = [f"| {' | '.join((', '.join(names), *facts))} |" for facts, names in sorted(rows.items())]
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines])
+
+
+def _held_frames(adapter: Adapter) -> str:
+    try:
+        return str(adapter.conditioning_frames(None) or "")
+    except AttributeError:  # it asks the pipeline: some checkpoints of the class hold one
+        return "0 or 1"
+
+
 def _target(pipeline: str, adapter: Adapter) -> Target:
     name, config = adapter.usual_scheduler
     return Target(
@@ -99,4 +122,4 @@ def _refusal(method: Method, target: Target) -> str:
 
 
 if __name__ == "__main__":
-    print(markdown())
+    print(image_inputs(), markdown(), sep="\n\n")
