@@ -23,6 +23,7 @@ from PIL import Image
 
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the server and the visitors of the tests
+from tests.app import visitor as http_visitor
 from tests.app.conftest import running
 from tests.app.visitor import META, call, config, upload
 
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--visitors", type=int, default=30)
     parser.add_argument("--megapixels", type=float, default=12)
     options = parser.parse_args()
+    http_visitor.PATIENCE = 600
     data, answers = jpeg(options.megapixels), list[str]()
 
     with (

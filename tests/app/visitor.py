@@ -5,6 +5,7 @@ import urllib.error
 import urllib.request
 
 
+PATIENCE = 30  # seconds for an answer
 JSON = {"Content-Type": "application/json"}
 META = {"_type": "gradio.FileData"}
 
@@ -13,7 +14,7 @@ def fetch(server, path, data=None, **headers):
     """Status and body."""
     request = urllib.request.Request(server.address + path, data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
