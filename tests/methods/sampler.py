@@ -34,6 +34,11 @@ class Sampler:
         self.frames = frames
         self.visited: list[torch.Tensor] = []
 
+    @property
+    def components(self) -> dict[str, Any]:
+        """As of a pipeline; the network is a formula, and none of them."""
+        return {"scheduler": self.scheduler}
+
     def encode_image(self) -> torch.Tensor:
         return self.image_latents
 

@@ -65,6 +65,10 @@ def test_pictures_lists_and_tensors_are_given_recompressed() -> None:
 def test_it_acts_on_every_image_to_video_pipeline(name: str) -> None:
     case, pipe = CASES[name], pipeline(name)
     plain = sample(case, pipe)
+    if isinstance(case.call.get("video"), torch.Tensor):  # a clip (B, 3, F, H, W)
+        with unstill.apply(pipe, RecompressImage()), pytest.raises(UnstillError, match="takes a PIL image"):
+            sample(case, pipe)
+        return
     with unstill.apply(pipe, RecompressImage(crf=51)):
         changed = sample(case, pipe)
     argument = "video" if "video" in case.call else "image"
