@@ -45,6 +45,7 @@ SIGNATURES = {
     "animate": {"image": None},
     "compare": {"settings": ()},
     "diagnose": {"model": "pico"},
+    "verify": {"model": REQUIRED},
     "evaluate": {"generated": REQUIRED, "reference": None},
     "load": {"name_or_path": REQUIRED},
     "i4vgen": {"pipe": REQUIRED, "prompt": REQUIRED, "image": None},

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from unstill.hooks.free_init import free_init as free_init
     from unstill.lab.comparison import compare as compare
     from unstill.lab.diagnosis import diagnose as diagnose
+    from unstill.lab.verification import verify as verify
     from unstill.latent_statistics import LatentStatistics as LatentStatistics
     from unstill.methods.analytic_init import AnalyticInit as AnalyticInit
     from unstill.methods.base import Method as Method

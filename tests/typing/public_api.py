@@ -27,6 +27,7 @@ def right(pipe: Any, image: Image.Image, latents: torch.Tensor) -> None:
     reveal_type(unstill.evaluate("videos").scores["fvd"].value)  # R: float
     reveal_type(unstill.diagnose(model="pico", count=4))  # R: unstill.lab.diagnosis.DiagnosisResult | None
     reveal_type(unstill.compare(["early-start"]))  # R: unstill.lab.comparison.ComparisonResult | None
+    reveal_type(unstill.verify("pico", quick=True))  # R: unstill.lab.verification.VerificationResult
     reveal_type(unstill.i4vgen(pipe, "a boat").frames)  # R: torch._tensor.Tensor
     reveal_type(unstill.ForwardProcess.of(None).alpha_sigma(0.5))  # R: tuple[float, float]
     reveal_type(unstill.LatentStatistics.load("x.safetensors").mean)  # R: torch._tensor.Tensor

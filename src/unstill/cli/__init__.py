@@ -25,6 +25,7 @@ from unstill.cli.help import Command
 from unstill.cli.list_commands import methods, models
 from unstill.cli.statistics import statistics
 from unstill.cli.train import train
+from unstill.cli.verify import verify
 from unstill.errors import Terminated, UnstillError, lacks_memory
 
 
@@ -108,6 +109,7 @@ for verb, example in (
     (train, "unstill train pico:steps=2000 --out runs/pico"),
     (evaluate, "unstill evaluate generated/ --reference real/ --frames 16 --fps 3"),
     (compare, "unstill compare --method 'early-start:sigma=50|20' --method analytic-init --seeds 4"),
+    (verify, "unstill verify svd --quick"),
     (diagnose, "unstill diagnose --model svd --clips videos/ --out svd.html"),
     (convert, "unstill convert model.ckpt dynamicrafter-512"),
     (models, "unstill models --json"),

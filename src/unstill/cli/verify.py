@@ -1,0 +1,64 @@
+"""`unstill verify`: what a model does on this machine, as a page and a JSON file to send."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def verify(
+    model: Annotated[str, typer.Argument(help="A name from 'unstill models', a folder, or a hub id.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Two pictures and one seed.")] = False,
+    prompt: Annotated[str | None, typer.Option(help="What happens, for models that read text.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps. Default: the model's.")] = None,
+    frames: Annotated[int | None, typer.Option(min=2, help="Frames per video. Default: the model's.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder of the results; a stopped run continues.")] = Path(
+        "verification"
+    ),
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
+    ] = None,
+    offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """
+    Run a model plainly and with its recommended method: scores, seconds per step and memory.
+
+    Stopped, the same command continues from there. The JSON file and the page name no path of this machine.
+    """
+    from unstill.cli import output
+    from unstill.cli.options import wanted_size
+    from unstill.cli.progress import ProgressBars
+    from unstill.data.output_paths import check_writable
+
+    wanted = wanted_size(size, model)
+    check_writable(out / "verification.json")
+    output.silence_libraries()
+
+    import unstill
+
+    with output.resumable(), ProgressBars(quiet=as_json) as report:
+        result = unstill.verify(
+            model,
+            quick=quick,
+            prompt=prompt,
+            steps=steps,
+            frames=frames,
+            size=wanted,
+            out=out,
+            device=device,
+            offload=offload,
+            progress=functools.partial(report, "videos"),
+        )
+    if as_json:
+        typer.echo((out / "verification.json").read_text(encoding="utf-8"), nl=False)
+        return
+    for sentence in result.comparison.verdict:
+        typer.echo(sentence)
+    for setting, cost in result.costs.items():
+        typer.echo(f"{setting}: {cost.seconds_per_step:.3g} s per step, {cost.peak_memory / 2**30:.1f} GB")
+    typer.echo(f"Wrote {out / 'verification.html'} and verification.json.")

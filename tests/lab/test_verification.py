@@ -1,0 +1,55 @@
+"""`unstill.verify`: what it writes, that it resumes, and that it overwrites nothing."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import unstill
+from tests.pipelines import pico
+from unstill.cli import app
+from unstill.errors import UnstillError
+from unstill.lab import verification
+from unstill.lab.comparison_cells import Comparison
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    pico().save_pretrained(folder)
+    return str(folder)
+
+
+def test_page_and_json_hold_scores_costs_and_no_path(model, tmp_path):
+    out = tmp_path / "verified"
+    result = unstill.verify(model, out=out, quick=True, steps=2, frames=3)
+    found = json.loads((out / "verification.json").read_text())
+    assert found["model"] == "tiny" and [row["setting"] for row in found["rows"]] == ["plain", "early-start"]
+    assert all(row["cells"] == 2 and row["model"] == "tiny" for row in found["rows"])
+    assert found["costs"].keys() == {"plain", "early-start"}
+    assert all(cost["seconds_per_step"] > 0 and cost["peak_memory"] > 1e7 for cost in found["costs"].values())
+    assert found["method"]["name"] == "early_start" and "torch" in found["versions"] and found["device"]
+    page = (out / "verification.html").read_text()
+    assert "seconds per step" in page and result.comparison.verdict[0] in page and "https://" not in page
+    for text in (page, json.dumps(found)):
+        assert str(tmp_path) not in text and model not in text
+
+
+def test_what_unstill_did_not_write_stays_and_nothing_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(verification, "compare", lambda *_, **__: pytest.fail("nothing may be computed"))
+    (tmp_path / "verification.html").write_text("mine")
+    with pytest.raises(UnstillError, match="never overwritten"):
+        unstill.verify("pico", out=tmp_path)
+    assert (tmp_path / "verification.html").read_text() == "mine"
+
+
+def test_the_command_goes_on_where_it_was_and_prints_the_same_file(model, tmp_path, monkeypatch):
+    words = ["verify", model, "--quick", "--steps", "2", "--frames", "3", "--out", str(tmp_path), "--json"]
+    first = CliRunner().invoke(app, words)
+    assert first.exit_code == 0, first.output
+    assert json.loads(first.stdout) == json.loads((tmp_path / "verification.json").read_text())
+    monkeypatch.setattr(Comparison, "_make", lambda *_: pytest.fail("nothing is left to make"))
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 0 and json.loads(again.stdout)["rows"] == json.loads(first.stdout)["rows"]
