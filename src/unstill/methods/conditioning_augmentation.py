@@ -92,7 +92,7 @@ class ConditioningAugmentation(Method):
         state = run.state_of(self)
         if state is None or state[0] != run.step:
             alpha, sigma = run.process.alpha_sigma(run.grid.timesteps[run.step], run.step)
-            amount = self.strength * (sigma / (alpha + sigma)) ** 2
+            amount = growing_level(self.strength, alpha, sigma)
             state = run.step, amount, noise_like(image_latents, self.noise_shape, run.generator)
             run.set_state(self, state)
             run.image_noise = torch.full((len(image_latents),), amount, device=image_latents.device)
@@ -157,6 +157,11 @@ def augment(
     return (per_clip(alpha, noise) * image_latents + per_clip(sigma, noise) * noise).to(image_latents.dtype)
 
 
+def growing_level(strength: float, alpha: float, sigma: float) -> float:
+    """Standard deviation of LTX-Video's condition noise: strength t^2 with t = sigma / (alpha + sigma)."""
+    return strength * (sigma / (alpha + sigma)) ** 2
+
+
 def grown(
     image_latents: torch.Tensor, strength: float, alpha: float, sigma: float, noise: torch.Tensor
 ) -> torch.Tensor:
@@ -170,4 +175,4 @@ def grown(
         alpha, sigma: of the video at this step.
         noise: unit noise that broadcasts over the image latents.
     """
-    return (image_latents + strength * (sigma / (alpha + sigma)) ** 2 * noise).to(image_latents.dtype)
+    return (image_latents + growing_level(strength, alpha, sigma) * noise).to(image_latents.dtype)
