@@ -81,7 +81,10 @@ def test_no_function_takes_a_file_that_was_not_uploaded(server, outside):
                         began = time.monotonic()
                         status, said = call(server, door, function, data)
                         where = (function["api_name"], place, door, wrong)
-                        refused = {"detail": "This picture is not on the server; upload it again."}
+                        sentence = "This picture is not on the server; upload it again."
+                        if not function["backend_fn"]:  # it runs in the browser only
+                            sentence = "The page has no such function."
+                        refused = {"detail": sentence}
                         assert (status, json.loads(said)) == (404, refused), where
                         assert time.monotonic() - began < 5, where
     assert content(server.uploads) == before, "something was copied"
