@@ -197,7 +197,8 @@ def training_findings(measured: dict[str, Any]) -> list[Finding]:
 def trained_on(measured: dict[str, Any]) -> str:
     """The size of the trainings that the findings rest on."""
     s = measured["settings"]
-    return f"pico fine-tuned for {s['steps']} steps per arm, one seed, {s['held_out_clips']} held-out clips"
+    size = f"fine-tuned for {s['steps']} steps per arm, one seed, {s['held_out_clips']} held-out clips"
+    return f"the first embedded pico (8 frames of 64 pixels), {size}"
 
 
 def _level(training: Training, t: float, normal: float) -> float:
