@@ -29,7 +29,7 @@ IMAGES = 8
 ABOUT = {
     "leak": "the motion that one-step predictions lose at every noise level (leakage paper, Fig. 1 and 2)",
     "time-noise": "the noise on the image in training: its distribution (leakage paper, Fig. 4)",
-    **{name: sweep.about for name, sweep in SWEEPS.items()},
+    **{name: sweep.about for name, sweep in SWEEPS.items() if name in experiments.CLAIMS},
 }
 TRAINED = (
     "What TimeNoise does to a model takes training: `python benchmarks/time_noise_on_pico.py` fine-tunes pico with "

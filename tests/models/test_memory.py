@@ -65,16 +65,20 @@ def test_headers_of_a_repository_are_enough(monkeypatch: pytest.MonkeyPatch) -> 
     files = ["model_index.json", "transformer/a.safetensors", "transformer/b.safetensors", "loose.safetensors"]
     header = SimpleNamespace(tensors={"x": SimpleNamespace(shape=[2, 5]), "y": SimpleNamespace(shape=[])})
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *names: None)
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name: files)
+    info = SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in files])
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda name, timeout: info)
     monkeypatch.setattr(huggingface_hub, "parse_safetensors_file_metadata", lambda name, file: header)
     assert weights_of_hub("owner/name") == Weights({"transformer": 22}, 10)
     monkeypatch.setattr(registry, "WORTH_SAYING", 0)
     assert memory_needed("owner/name", device="cpu", dtype=torch.bfloat16).startswith("owner/name: 2.2e-08 billion")
 
-    def offline(name: str) -> list[str]:
-        raise ConnectionError("offline")
+    class NotAnOSError(Exception):
+        """As the errors of httpx are."""
 
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", offline)
+    def offline(name: str, timeout: float) -> None:
+        raise NotAnOSError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "model_info", offline)
     assert weights_of_hub("owner/name") is None and memory_needed("owner/name", device="cpu") == ""
 
 

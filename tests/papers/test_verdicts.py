@@ -195,7 +195,7 @@ class Asked(Measured):
         return super().combined(factors, metric)
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("name", CLAIMS)
 def test_every_claim_is_about_settings_of_its_sweep(name):
     names = {PLAIN_SETTING, *(one for text in SWEEPS[name].settings for one in expand(text))}
     for claim in CLAIMS[name]:

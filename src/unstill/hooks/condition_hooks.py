@@ -145,8 +145,8 @@ def edit_condition(
         rows = rows[-batch:]
     scale = adapter.condition_scale(pipe)
     clean = rows[:batch].float() * scale
-    seen_by = [_edited(run, methods, clean, conditional=True)] * (len(rows) // batch)
-    if unconditional or len(seen_by) > 1:
+    seen_by = [_edited(run, methods, clean, conditional=not unconditional)] * (len(rows) // batch)
+    if len(seen_by) > 1 and not unconditional and any(method.conditional_only for method in methods):
         seen_by[0] = _edited(run, methods, clean, conditional=False)
     if any(seen is not clean for seen in seen_by):
         undos += _write(adapter, rows, [seen / scale for seen in seen_by])

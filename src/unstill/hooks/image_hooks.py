@@ -27,6 +27,11 @@ def edited_picture(
         bound = inspect.signature(call).bind(pipe, *args, **kwargs)
     except TypeError:  # the pipeline itself says what is wrong
         return args, kwargs
+    if bound.arguments.get("conditions") is not None and any(method.implements("on_image") for method in methods):
+        raise UnstillError(
+            f"{type(pipe).__name__} takes its picture inside `conditions`, where no method reaches it; change the picture "
+            "itself before the call, with unstill.methods.recompress_image.recompressed."
+        )
     for name in PICTURES:
         if bound.arguments.get(name) is not None:
             bound.arguments[name] = edited(methods, bound.arguments[name])

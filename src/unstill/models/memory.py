@@ -86,11 +86,9 @@ def weights_of_hub(repository: str, variant: str | None = None) -> Weights | Non
     parts: dict[str, int] = {}
     largest = 0
     try:
-        names = [
-            name
-            for name in huggingface_hub.list_repo_files(repository)
-            if re.fullmatch(r"\w+/[^/]+\.safetensors", name)
-        ]
+        # Without retries, which would take half a minute where there is no connection.
+        files = huggingface_hub.model_info(repository, timeout=5).siblings or []
+        names = [file.rfilename for file in files if re.fullmatch(r"\w+/[^/]+\.safetensors", file.rfilename)]
         for file in _files(sorted(names), variant):
             part = file.partition("/")[0]
             header = huggingface_hub.parse_safetensors_file_metadata(repository, file)
@@ -98,7 +96,7 @@ def weights_of_hub(repository: str, variant: str | None = None) -> Weights | Non
                 count = math.prod(tensor.shape)
                 parts[part] = parts.get(part, 0) + count
                 largest = max(largest, count)
-    except (OSError, ValueError, KeyError):  # no connection, no such repository: loading says so
+    except Exception:  # no connection (each HTTP library has its own error), no such repository: loading says so
         return None
     return Weights(parts, largest) if parts else None
 
