@@ -29,8 +29,8 @@ def edited_picture(
         return args, kwargs
     if bound.arguments.get("conditions") is not None and any(method.implements("on_image") for method in methods):
         raise UnstillError(
-            f"{type(pipe).__name__} takes its picture inside `conditions`, where no method reaches it; change the picture "
-            "itself before the call, with unstill.methods.recompress_image.recompressed."
+            f"{type(pipe).__name__} takes its picture inside `conditions`, where no method reaches it; change the "
+            "picture itself before the call, with unstill.methods.recompress_image.recompressed."
         )
     for name in PICTURES:
         if bound.arguments.get(name) is not None:
