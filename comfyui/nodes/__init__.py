@@ -1,6 +1,4 @@
-"""All nodes, in the order of their menu; without those whose method the installed unstill does not have."""
-
-from importlib.util import find_spec
+"""All nodes, in the order of their menu."""
 
 from .attention import ReferenceBias
 from .condition import ConditionAmplitude, ConditionNoise
@@ -12,21 +10,17 @@ from .probe import LeakProbe
 from .start import EarlyStart
 
 
-NODES = tuple(
-    node
-    for node in (
-        EarlyStart,
-        AnalyticInitNoise,
-        FrameInitNoise,
-        FreeInitNoise,
-        ProgressiveNoise,
-        ConditionNoise,
-        ConditionAmplitude,
-        LowPassGuidance,
-        ReferenceBias,
-        NoiseRectification,
-        LeakProbe,
-        MotionScore,
-    )
-    if find_spec(getattr(node, "needs", "unstill"))
+NODES = (
+    EarlyStart,
+    AnalyticInitNoise,
+    FrameInitNoise,
+    FreeInitNoise,
+    ProgressiveNoise,
+    ConditionNoise,
+    ConditionAmplitude,
+    LowPassGuidance,
+    ReferenceBias,
+    NoiseRectification,
+    LeakProbe,
+    MotionScore,
 )

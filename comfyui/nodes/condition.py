@@ -65,8 +65,6 @@ class ConditionNoise(io.ComfyNode):
 
 
 class ConditionAmplitude(io.ComfyNode):
-    needs = "unstill.methods.condition_amplitude"
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

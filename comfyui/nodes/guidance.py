@@ -13,8 +13,6 @@ from ..model_access import alpha_sigma, as_latent, as_video, image_of, sampling_
 
 
 class LowPassGuidance(io.ComfyNode):
-    needs = "unstill.methods.low_pass_guidance"
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -1,5 +1,7 @@
 """Allegro (Zhou et al., https://huggingface.co/papers/2410.15458)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,16 +47,22 @@ class Allegro(VideoAdapter):
         return self.encode_video(pipe, still, generator)[:, :, :1].to(device).expand(batch, -1, -1, -1, -1)
 
     def _encode(self, pipe: Any, frames: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-        tiling, pipe.vae.use_tiling = pipe.vae.use_tiling, True  # it does nothing without
-        latents = super()._encode(pipe, frames, generator)
-        pipe.vae.use_tiling = tiling
-        return latents
+        with _tiled(pipe.vae):
+            return super()._encode(pipe, frames, generator)
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
-        tiling, pipe.vae.use_tiling = pipe.vae.use_tiling, True
-        video = super()._decode(pipe, latents).transpose(1, 2)  # its decoder returns (B, F, C, H, W)
-        pipe.vae.use_tiling = tiling
-        return video
+        with _tiled(pipe.vae):
+            return super()._decode(pipe, latents).transpose(1, 2)  # its decoder returns (B, F, C, H, W)
+
+
+@contextmanager
+def _tiled(vae: Any) -> Iterator[None]:
+    """Turns tiling on, without which this autoencoder does nothing, and restores the setting, also after an error."""
+    tiling, vae.use_tiling = vae.use_tiling, True
+    try:
+        yield
+    finally:
+        vae.use_tiling = tiling
 
 
 FAMILY = Family(adapters={"AllegroPipeline": Allegro()})
