@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.pipelines import pipeline
+from tests.pipelines import CASES
 from unstill.hooks import adapter_for
 
 
 def test_the_setting_of_tiling_is_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe = pipeline("AllegroPipeline")
+    pipe = CASES["AllegroPipeline"].build()  # of its own: it is changed
     adapter, seen = adapter_for(pipe), []
 
     def broken(*args: Any, **options: Any) -> None:

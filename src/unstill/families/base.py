@@ -256,11 +256,12 @@ class Adapter:
         upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
         if upcast:  # as the pipelines do: some VAEs overflow in float16
             vae.to(torch.float32)
-        with torch.no_grad():
-            latents = self._encode(pipe, (2 * video - 1).to(pipe._execution_device, vae.dtype), generator)
-        if upcast:
-            vae.to(dtype)
-        return latents
+        try:
+            with torch.no_grad():
+                return self._encode(pipe, (2 * video - 1).to(pipe._execution_device, vae.dtype), generator)
+        finally:
+            if upcast:
+                vae.to(dtype)
 
     def encode_image(
         self,
