@@ -1,8 +1,9 @@
 """
 The size of a checkout in figures: `python benchmarks/house.py [CHECKOUT]` prints JSON.
 
-Lines, modules and names are read off the source. `--mypy` adds the errors of mypy --strict in src, and how many names
-of `unstill` mypy takes for `Any`, which have no type.
+Lines, modules and names are read off the source. `--mypy` adds the errors of mypy --strict in src, those of them that
+are in the signature of something public (what a user's own type checker can meet), and how many names of `unstill`
+mypy takes for `Any`, which have no type.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 
@@ -79,26 +81,67 @@ def code_lines(tree: ast.Module) -> int:
 
 
 def mypy_figures(checkout: Path, names: list[str]) -> dict[str, object]:
-    """What mypy says of the source in strict mode, and of the type of every public name."""
+    """
+    What mypy says of the source in strict mode, and of the type of every public name.
+
+    Raises:
+        SystemExit: mypy is not installed, or failed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         use = Path(folder) / "use.py"
         reveals = [f"reveal_type(unstill.{name})  # {name}" for name in names]
         use.write_text("import unstill\n\n" + "\n".join(reveals) + "\n", encoding="utf-8")
-        command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", f"{folder}/cache"]
-        command += ["--config-file", str(checkout / "pyproject.toml")]
-        environment = os.environ | {"MYPYPATH": str(checkout / "src")}
-        run = {"env": environment, "cwd": checkout, "capture_output": True, "text": True}
-        use_text = subprocess.run([*command, str(use)], **run).stdout
-        source_text = subprocess.run([*command, "src"], **run).stdout
+        use_text = mypy_output(checkout, folder, str(use))
+        source_text = mypy_output(checkout, folder, "src")
     untyped = []
     for line, name in enumerate(names, 3):
-        found = re.search(rf"use\.py:{line}: note: Revealed type is \"(.*)\"", use_text)
-        if found is None or found[1] == "Any":
+        match = re.search(rf"use\.py:{line}: note: Revealed type is \"(.*)\"", use_text)
+        if match is None or match[1] == "Any":
             untyped.append(name)
+    errors = re.findall(r"^(\S+?):(\d+): error:.*\[([\w-]+)\]$", source_text, re.MULTILINE)
+    signatures = {file: signature_lines(checkout / file) for file, _, _ in errors}
+    public = [(file, line, kind) for file, line, kind in errors if int(line) in signatures[file]]
     return {
-        "mypy --strict errors in src": len(re.findall(r": error:", source_text)),
+        "mypy --strict errors in src": len(errors),
+        "of which by kind": dict(Counter(kind for _, _, kind in errors).most_common()),
+        "in signatures of public names": len(public),
+        "of which not because a base class or decorator of another library has no types": sum(
+            kind not in ("misc", "untyped-decorator") for _, _, kind in public
+        ),
         "names of unstill that mypy sees as Any": f"{len(untyped)} of {len(names)}",
     }
+
+
+def mypy_output(checkout: Path, folder: str, target: str) -> str:
+    """What mypy --strict prints about a file or folder; its cache is kept in `folder`."""
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", f"{folder}/cache"]
+    command += ["--config-file", str(checkout / "pyproject.toml"), target]
+    environment = os.environ | {"MYPYPATH": str(checkout / "src")}
+    done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True)
+    if done.returncode not in (0, 1) or "No module named mypy" in done.stderr:
+        reason = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
+        sys.exit(f"mypy could not check {target} ({reason[-1]}); install it: python -m pip install mypy.")
+    return done.stdout
+
+
+def signature_lines(file: Path) -> set[int]:
+    """Lines of decorators, arguments and bases of public classes and functions, and of their public methods."""
+    lines: set[int] = set()
+
+    def add(body: list[ast.stmt]) -> None:
+        for node in body:
+            if isinstance(node, FUNCTION | ast.ClassDef) and (
+                not node.name.startswith("_") or node.name == "__init__"
+            ):
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                lines.update(range(first, node.body[0].lineno))
+                if isinstance(node, ast.ClassDef):
+                    add(node.body)
+            elif isinstance(node, ast.AnnAssign):
+                lines.add(node.lineno)
+
+    add(ast.parse(file.read_text(encoding="utf-8")).body)
+    return lines
 
 
 def main() -> None:

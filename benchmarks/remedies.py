@@ -23,7 +23,7 @@ import unstill
 from unstill.data.files import replacing
 from unstill.errors import UnstillError
 from unstill.lab.aggregate import Row, summarise_cells
-from unstill.lab.comparison_plots import drawn
+from unstill.lab.comparison_plots import plots_of
 from unstill.lab.interval_text import between, signed
 from unstill.lab.method_grid import PLAIN, expand, split
 from unstill.lab.sweeps import SWEEPS
@@ -184,7 +184,7 @@ def page(cells: Sequence[dict[str, Any]], pictures: int, cost: dict[str, int]) -
         values = [between(row.means[name]) for name, _ in COLUMNS]
         gain = signed(row.gains["travel"]) if row is not plain else ""
         lines.append(f"| `{row.setting}` | {cost[row.setting]} | {' | '.join(values)} | {gain} |")
-    svg = next(one.svg for one in drawn(rows) if one.name == "front")
+    svg = next(one.svg for one in plots_of(rows) if one.name == "front")
     record = {"pictures": pictures, "model": MODEL, "calls": cost, "rows": [row.as_dict() for row in rows]}
     return "\n".join(lines) + "\n", svg, json.dumps(record, indent=1) + "\n"
 

@@ -41,7 +41,13 @@ FLOORS = [
         ("forward_process", ("forward_process", "predictions"), "alpha, sigma, predictions"),
         ("data", ("data",), "pictures, videos, latents, files"),
     ],
-    [("errors, documents, parameters", ("errors", "documents", "parameters", "_lazy"), "one kit for all floors")],
+    [
+        (
+            "errors, documents, parameters",
+            ("errors", "documents", "parameters", "progress", "_lazy"),
+            "one kit for all floors",
+        )
+    ],
 ]
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 240, 84, 44, 42, 12

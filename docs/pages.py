@@ -288,7 +288,7 @@ def filled(markdown: str) -> str:
     for marker, make in {
         "methods": methods,
         "how the image enters": compatibility.image_inputs,
-        "what works where": compatibility.markdown,
+        "what works where": compatibility.support_tables,
         "first five minutes": first_five_minutes,
     }.items():
         if (comment := f"<!-- {marker} -->") in markdown:

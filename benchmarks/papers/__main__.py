@@ -20,7 +20,7 @@ import unstill
 from benchmarks.papers import experiments, leak, time_noise
 from benchmarks.papers.pages import ORDER, comparison_table, write_experiment
 from benchmarks.papers.verdicts import Finding, Measured
-from unstill.lab.comparison_plots import drawn
+from unstill.lab.comparison_plots import plots_of
 from unstill.lab.diagnosis_report import columns, diagnosis_verdict, rows
 from unstill.lab.sweeps import SWEEPS
 
@@ -91,7 +91,7 @@ def sweep(name: str, given: argparse.Namespace) -> list[Finding]:
             findings=findings,
             columns=columns_and_rows[0],
             rows=columns_and_rows[1],
-            figures=drawn([row for row in mine if row.means]),
+            figures=plots_of([row for row in mine if row.means]),
             words=found.verdict,
             versions=found.versions,
         )

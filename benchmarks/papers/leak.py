@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.papers.verdicts import Finding, Judged, sign, together
-from unstill.lab.comparison_plots import Drawn
+from unstill.lab.comparison_plots import Plot
 from unstill.lab.diagnosis_report import FEW, SOURCES, plots, response_plot
 from unstill.lab.interval_text import between, number, signed
 from unstill.lab.leakage import Diagnosis
@@ -51,11 +51,11 @@ def findings(found: Diagnosis, response: Response | None) -> list[Finding]:
     return made
 
 
-def figures(found: Diagnosis, response: Response | None) -> list[Drawn]:
+def figures(found: Diagnosis, response: Response | None) -> list[Plot]:
     present = [source for source in SOURCES if source in found.curves]
     names = ("explained", *(["leakage"] if found.leak else []), "flow", "first-frame")
-    made = [Drawn(name, *plot) for name, plot in zip(names, plots(found, present), strict=True)]
-    return made if response is None else [*made, Drawn("response", *response_plot(response))]
+    made = [Plot(name, *plot) for name, plot in zip(names, plots(found, present), strict=True)]
+    return made if response is None else [*made, Plot("response", *response_plot(response))]
 
 
 def _at(found: Diagnosis, index: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.papers.verdicts import Finding
 from unstill.data.files import replacing
 from unstill.lab.aggregate import Row
-from unstill.lab.comparison_plots import Drawn
+from unstill.lab.comparison_plots import Plot
 from unstill.lab.comparison_report import toy_columns
 from unstill.lab.interval_text import between, signed
 
@@ -39,7 +39,7 @@ def write_experiment(
     findings: Sequence[Finding],
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
-    figures: Sequence[Drawn],
+    figures: Sequence[Plot],
     words: Sequence[str] = (),
     versions: dict[str, str] | None = None,
 ) -> list[Path]:

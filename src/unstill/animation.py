@@ -7,7 +7,7 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from unstill.models.call_arguments import generate, parameters
 from unstill.models.loading_options import Lora, Quantisation, dtype_named
 from unstill.models.memory import Offload
 from unstill.models.progress_bars import report_steps
+from unstill.progress import StageProgress
 from unstill.text_to_video.prompt_video import (
     CandidateOptions,
     check_candidates_folder,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from unstill.text_to_video.rewards import Reward
 
 
-Progress = Callable[[str, int, int], None]
 PICTURES = ("image", "conditioning_frames")  # arguments that are no text in the settings
 
 
@@ -75,7 +75,7 @@ def animate(
     quantise: Quantisation | None = None,
     loras: Sequence[str | Lora] = (),
     command: str = "",
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> Animation:
     """
     Makes a video of a picture with methods, and from the same seed the plain video without them; scores both.
@@ -169,7 +169,7 @@ def _sample(
     out: Path | None,
     offload: bool,
     seconds: dict[str, float],
-    progress: Progress,
+    progress: StageProgress,
 ) -> Animation:
     """The videos with their scores and settings; of files, only candidates are written."""
     size = request.size_for(pipe)
@@ -236,7 +236,7 @@ def _animate_prompt(
     options: CandidateOptions,
     out: Path | None,
     offload: bool,
-    progress: Progress,
+    progress: StageProgress,
 ) -> tuple[NIVSDS, I4VGen, Reward]:
     """The method used, all stages of I4VGen, and what scored the candidates."""
     from unstill.text_to_video.request import stage_two
@@ -260,7 +260,7 @@ def _video(
     seed: int,
     name: str,
     seconds: dict[str, float],
-    progress: Progress,
+    progress: StageProgress,
 ) -> torch.Tensor:
     """One video, uint8 (F, 3, H, W)."""
     from unstill.hooks import sampling

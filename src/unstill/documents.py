@@ -85,7 +85,7 @@ def first_fault(error: ValidationError) -> str:
 def fault_of(fault: Any) -> str:
     """One entry of `ValidationError.errors()` in words of bounded length."""
     name = ".".join(shown(part).strip("'\"") for part in fault["loc"])
-    message = fault["msg"].removeprefix("Value error, ")
+    message: str = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"{name} is missing"
     if fault["type"] == "extra_forbidden":

@@ -26,7 +26,7 @@ from unstill.errors import UnstillError
 from unstill.predictions import Affine, Prediction, affine, ratio
 
 
-Kind = Literal["vp", "vp_sigma", "ve", "edm", "flow"]
+ProcessKind = Literal["vp", "vp_sigma", "ve", "edm", "flow"]
 Timestep = float | torch.Tensor
 
 
@@ -41,13 +41,13 @@ class ForwardProcess:
     """
 
     scheduler: Any
-    kind: Kind
+    kind: ProcessKind
     prediction: Prediction
     abar: torch.Tensor | None = field(repr=False)  # (T,) training table, float64 on the CPU; None without one
-    _seen: "_Schedule | None" = field(default=None, init=False, repr=False)
+    _last_schedule: "_Schedule | None" = field(default=None, init=False, repr=False)
 
     @classmethod
-    def of(cls, scheduler: Any, kind: Kind | None = None) -> Self:
+    def of(cls, scheduler: Any, kind: ProcessKind | None = None) -> Self:
         """
         The forward process of `scheduler`, recognised by its attributes rather than by its class name.
 
@@ -61,8 +61,10 @@ class ForwardProcess:
         """
         if kind is None:
             kind = _kind_of(scheduler)
-        elif kind not in get_args(Kind):
-            raise UnstillError(f"{kind!r} is not a kind of forward process; use one of {', '.join(get_args(Kind))}.")
+        elif kind not in get_args(ProcessKind):
+            raise UnstillError(
+                f"{kind!r} is not a kind of forward process; use one of {', '.join(get_args(ProcessKind))}."
+            )
         abar = getattr(scheduler, "alphas_cumprod", None)
         if abar is not None:
             abar = abar.cpu().double()
@@ -178,15 +180,15 @@ class ForwardProcess:
         if _log_sigma_timesteps(config) or hasattr(self.scheduler, "precondition_noise"):
             return math.exp(4 * t)
         if self.abar is None or self.kind == "flow":
-            return t / config.num_train_timesteps
+            return float(t / config.num_train_timesteps)
         log_sigmas = ((1 - self.abar) / self.abar).log() / 2
         low = min(int(t), len(log_sigmas) - 2)
         return math.exp(torch.lerp(log_sigmas[low], log_sigmas[low + 1], t - low).item())
 
     def _schedule(self) -> "_Schedule":
-        if self._seen is None or not self._seen.is_of(self.scheduler):
-            self._seen = _Schedule(self.scheduler)
-        return self._seen
+        if self._last_schedule is None or not self._last_schedule.is_of(self.scheduler):
+            self._last_schedule = _Schedule(self.scheduler)
+        return self._last_schedule
 
 
 class _Schedule:
@@ -244,7 +246,7 @@ def is_flow(scheduler: Any) -> bool:
     return (hasattr(scheduler, "scale_noise") or flow_match) and not hasattr(scheduler, "alphas_cumprod")
 
 
-def _kind_of(scheduler: Any) -> Kind:
+def _kind_of(scheduler: Any) -> ProcessKind:
     config = getattr(scheduler, "config", {})
     table = hasattr(scheduler, "alphas_cumprod")
     if config.get("invert_sigmas"):
@@ -282,11 +284,11 @@ def _kind_of(scheduler: Any) -> Kind:
     raise UnstillError(
         f"{type(scheduler).__name__} has no forward process known to unstill; "
         "use a DDIM, DPM-Solver, UniPC, Euler, EDM or flow-matching scheduler, or name its kind "
-        f"({', '.join(get_args(Kind))}) with kind=."
+        f"({', '.join(get_args(ProcessKind))}) with kind=."
     )
 
 
-def _prediction_of(scheduler: Any, kind: Kind) -> Prediction:
+def _prediction_of(scheduler: Any, kind: ProcessKind) -> Prediction:
     default = "flow_prediction" if kind == "flow" else "epsilon"
     name = scheduler.config.get("prediction_type") or default
     name = {"original_sample": "sample"}.get(name, name)
@@ -304,7 +306,7 @@ def _prediction_of(scheduler: Any, kind: Kind) -> Prediction:
 
 def _log_sigma_timesteps(config: Any) -> bool:
     """Whether timesteps are ln(sigma) / 4 rather than training steps (Stable Video Diffusion)."""
-    return config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
+    return bool(config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction")
 
 
 def _combine(like: torch.Tensor, a: float, x: torch.Tensor, b: float, y: torch.Tensor) -> torch.Tensor:

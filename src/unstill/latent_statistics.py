@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from unstill.errors import UnstillError
-from unstill.statistics_file import read, read_released, write
+from unstill.statistics_file import read_released, read_statistics, write_statistics
 
 
 class LatentStatistics:
@@ -158,7 +158,7 @@ class LatentStatistics:
         Raises:
             UnstillError: a missing or damaged file, or one of another format.
         """
-        return cls.of(*read(path))
+        return cls.of(*read_statistics(path))
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, data: str = "") -> Path:
         """
@@ -174,9 +174,9 @@ class LatentStatistics:
         Raises:
             UnstillError: no videos were added yet, or the folder holds other files of these names.
         """
-        from unstill.statistics_hub import save
+        from unstill.statistics_hub import save_pretrained
 
-        return save(self, folder, data)
+        return save_pretrained(self, folder, data)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str]) -> "LatentStatistics":
@@ -189,9 +189,9 @@ class LatentStatistics:
         Raises:
             UnstillError: there is no such place, the hub cannot be reached, or the file is no statistics.
         """
-        from unstill.statistics_hub import load
+        from unstill.statistics_hub import load_pretrained
 
-        return load(source)
+        return load_pretrained(source)
 
     def push_to_hub(self, repository: str, *, data: str = "", private: bool = False, token: str | None = None) -> str:
         """
@@ -209,9 +209,9 @@ class LatentStatistics:
         Raises:
             UnstillError: a name that is none, or a hub that refuses.
         """
-        from unstill.statistics_hub import push
+        from unstill.statistics_hub import push_to_hub
 
-        return push(self, repository, data, private, token)
+        return push_to_hub(self, repository, data, private, token)
 
     @classmethod
     def from_released(cls, path: str | os.PathLike[str]) -> "LatentStatistics":
@@ -260,7 +260,7 @@ class LatentStatistics:
             mean, m2 = self._state()
             text["variance"] = float(self.variance)
             tensors |= {"mean": mean.contiguous(), "m2": m2.contiguous()}
-        return write(path, text, tensors)
+        return write_statistics(path, text, tensors)
 
 
 def _resize(x: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:

@@ -22,8 +22,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from unstill.errors import UnstillError, shown
 
 
-Kind = Literal["switch", "choice", "whole", "number", "numbers", "text"]
-WORDS: dict[Kind, str] = {
+ValueKind = Literal["switch", "choice", "whole", "number", "numbers", "text"]
+KIND_NAMES: dict[ValueKind, str] = {
     "switch": "true or false",
     "whole": "a whole number",
     "number": "a number",
@@ -68,25 +68,25 @@ class Parameter:
         return typing.get_args(literals[0]) if literals else ()
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ValueKind:
         """What sort of value it takes. `"numbers"` may take a single number as well."""
         origins = [typing.get_origin(kind) for kind in self.alternatives]
         if Literal in origins:
             return "choice"
         if tuple in origins or Sequence in origins:
             return "numbers"
-        kinds: tuple[tuple[type, Kind], ...] = ((bool, "switch"), (float, "number"), (int, "whole"))
+        kinds: tuple[tuple[type, ValueKind], ...] = ((bool, "switch"), (float, "number"), (int, "whole"))
         return next((word for kind, word in kinds if kind in self.alternatives), "text")
 
     @property
     def takes(self) -> str:
         """The values it takes, in words."""
         if self.kind == "numbers":
-            single = f"{WORDS['number']} or " if float in self.alternatives else ""
+            single = f"{KIND_NAMES['number']} or " if float in self.alternatives else ""
             pairs = [kind for kind in self.alternatives if typing.get_origin(kind) is tuple]
             count = f"{len(typing.get_args(pairs[0]))} " if pairs else ""
-            return f"{single}{count}{WORDS['numbers']}"
-        return f"one of {', '.join(self.choices)}" if self.choices else WORDS[self.kind]
+            return f"{single}{count}{KIND_NAMES['numbers']}"
+        return f"one of {', '.join(self.choices)}" if self.choices else KIND_NAMES[self.kind]
 
     def parse(self, value: Any, where: str) -> Any:
         """

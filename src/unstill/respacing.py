@@ -125,7 +125,8 @@ def _integer_timesteps(scheduler: Any, size: int, own: Grid) -> torch.Tensor:
     if scheduler.config.timestep_spacing == "leading":
         last = rule.timesteps[-1].item()
         return torch.linspace(size - 1, last, steps, dtype=torch.float64).round().to(own.timesteps)
-    return rule.timesteps
+    visited: torch.Tensor = rule.timesteps
+    return visited
 
 
 def _ramp_grid(scheduler: Any, size: int, top: float, own: Grid) -> Grid:

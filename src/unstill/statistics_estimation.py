@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Encode = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+EncodeVideo = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """
 Maps a clip (F, 3, H, W), float32 in [0, 1], and a generator for the posterior sample to latents (1, C, F', h, w).
 """
 
 
-class Clips(Protocol):
+class ClipSequence(Protocol):
     """A sequence of clips, by length and index."""
 
     def __len__(self) -> int: ...
@@ -44,8 +44,8 @@ class Clips(Protocol):
 
 
 def estimate(
-    encode: Encode,
-    clips: Clips,
+    encode: EncodeVideo,
+    clips: ClipSequence,
     *,
     out: str | os.PathLike[str] | None = None,
     state: str | os.PathLike[str] | None = None,

@@ -14,7 +14,7 @@ from unstill.documents import parse_json
 from unstill.errors import UnstillError, first_line
 
 
-VERSION = 1
+FILE_VERSION = 1
 KEY = "unstill.statistics"
 """The entry of the safetensors header that holds the description as JSON."""
 # Names of the entries in the files that the paper's authors published, and the order of dimensions of each.
@@ -29,15 +29,15 @@ class Description(BaseModel):
     meta: dict[str, Any]
 
 
-LARGEST = 1e6
+LARGEST_VALUE = 1e6
 """Largest mean accepted from a file, and its square the largest variance; latents are of the order of 1 to 100."""
 Moments = tuple[int | None, torch.Tensor | None, torch.Tensor | None, dict[str, Any]]
 """Count (`None` if unknown), mean (C, F, H, W), sums of squared deviations (or a scalar), and description."""
 
 
-def read(path: str | os.PathLike[str]) -> Moments:
+def read_statistics(path: str | os.PathLike[str]) -> Moments:
     """
-    Reads a file that `write` or the paper's authors wrote.
+    Reads a file that `write_statistics` or the paper's authors wrote.
 
     Raises:
         UnstillError: a missing or damaged file, or one of another format.
@@ -56,7 +56,7 @@ def read(path: str | os.PathLike[str]) -> Moments:
             if described is None:
                 raise UnstillError(f"{path} is a safetensors file, but not of latent statistics.")
             text = parse_json(described, Description, str(path), "make it again")
-            if text.version > VERSION:
+            if text.version > FILE_VERSION:
                 raise UnstillError(f"{path} was written by a newer unstill; upgrade to read it.")
             if text.count == 0:
                 return 0, None, None, text.meta
@@ -98,12 +98,14 @@ def read_released(path: str | os.PathLike[str]) -> Moments:
     return None, mean, variance.reshape(()), {"source": path.name}
 
 
-def write(path: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
-    """Writes tensors and a description, which `read` requires to have a count and meta; returns the path."""
+def write_statistics(path: Path, text: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:
+    """
+    Writes tensors and a description, and returns the path; `read_statistics` requires count and meta in the latter.
+    """
     from unstill.data.files import replacing
 
     with replacing(path) as temporary:
-        save_file(tensors, temporary, {KEY: json.dumps({"version": VERSION, **text})})
+        save_file(tensors, temporary, {KEY: json.dumps({"version": FILE_VERSION, **text})})
     return path
 
 
@@ -124,10 +126,10 @@ def check_moments(count: int | None, mean: torch.Tensor, m2: torch.Tensor, where
         fault = f"a mean {tuple(mean.shape)} and squares {tuple(m2.shape)} instead of two (C, F, H, W)"
     elif mean.dtype != torch.float64 or m2.dtype != torch.float64:
         fault = f"{mean.dtype} and {m2.dtype} instead of float64"
-    elif not bool((mean.abs() <= LARGEST).all()):  # false for NaN as well
-        fault = f"a mean with NaN, infinity or numbers beyond {LARGEST:g}"
-    elif not bool(((m2 >= 0) & (m2 <= LARGEST**2 * (count or 1))).all()):
-        fault = f"a variance that is negative, NaN, infinite or beyond {LARGEST**2:g}"
+    elif not bool((mean.abs() <= LARGEST_VALUE).all()):  # false for NaN as well
+        fault = f"a mean with NaN, infinity or numbers beyond {LARGEST_VALUE:g}"
+    elif not bool(((m2 >= 0) & (m2 <= LARGEST_VALUE**2 * (count or 1))).all()):
+        fault = f"a variance that is negative, NaN, infinite or beyond {LARGEST_VALUE**2:g}"
     else:
         return
     raise UnstillError(f"{where} holds no statistics of video latents ({fault}); make it again.")
@@ -137,7 +139,7 @@ def _number_tensor(value: Any, where: str) -> torch.Tensor:
     """A number or a dense tensor of real numbers as a float64 tensor."""
     if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_complex():
         return value.to(torch.float64)
-    if isinstance(value, int | float) and abs(value) <= LARGEST**2:
+    if isinstance(value, int | float) and abs(value) <= LARGEST_VALUE**2:
         return torch.tensor(value, dtype=torch.float64)
     raise UnstillError(f"{where} is not a tensor of real numbers; expected those of published statistics.")
 

@@ -65,7 +65,7 @@ def check_vae(statistics: LatentStatistics, vae: dict[str, Any] | None) -> None:
         )
 
 
-def save(statistics: LatentStatistics, folder: str | os.PathLike[str], data: str = "") -> Path:
+def save_pretrained(statistics: LatentStatistics, folder: str | os.PathLike[str], data: str = "") -> Path:
     """See `LatentStatistics.save_pretrained`."""
     statistics.moments  # noqa: B018  (raises where there are no videos yet)
     target = Path(folder)
@@ -76,7 +76,7 @@ def save(statistics: LatentStatistics, folder: str | os.PathLike[str], data: str
     return target
 
 
-def load(source: str | os.PathLike[str]) -> LatentStatistics:
+def load_pretrained(source: str | os.PathLike[str]) -> LatentStatistics:
     """See `LatentStatistics.from_pretrained`."""
     path = Path(source)
     if path.is_dir():
@@ -101,7 +101,7 @@ def is_repository(text: str) -> bool:
     return bool(_REPOSITORY.fullmatch(text))
 
 
-def push(statistics: LatentStatistics, repository: str, data: str, private: bool, token: str | None) -> str:
+def push_to_hub(statistics: LatentStatistics, repository: str, data: str, private: bool, token: str | None) -> str:
     """See `LatentStatistics.push_to_hub`."""
     from huggingface_hub import HfApi
 
@@ -109,7 +109,7 @@ def push(statistics: LatentStatistics, repository: str, data: str, private: bool
         raise UnstillError(f"{repository!r} is no name on the hub; give owner/name.")
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
-        save(statistics, folder, data)
+        save_pretrained(statistics, folder, data)
         Path(folder, RECORD).unlink()
         try:
             made = api.create_repo(repository, private=private, exist_ok=True)

@@ -11,13 +11,13 @@ from tests.pipelines import CASES, picture, pipeline
 from unstill.errors import UnstillError
 from unstill.families.registry import ADAPTERS, IMAGE_INPUTS, UNSUPPORTED
 from unstill.hooks import adapter_for
-from unstill.hooks.compatibility import examples, image_inputs, markdown, refusals
+from unstill.hooks.compatibility import examples, image_inputs, refusals, support_tables
 from unstill.hooks.free_init import FreeInitNoise
 from unstill.methods.registry import method_classes
 
 
 def test_the_table_has_every_pipeline_and_method_with_the_reasons_below() -> None:
-    table, lines = refusals(), markdown().splitlines()
+    table, lines = refusals(), support_tables().splitlines()
     assert lines[0] == f"| `...Pipeline` | {' | '.join(cls.__name__ for cls in method_classes().values())} |"
     supported = {name: cells for name, cells in table.items() if name not in UNSUPPORTED}
     rows = lines[2 : 2 + len(supported)]
@@ -27,7 +27,7 @@ def test_the_table_has_every_pipeline_and_method_with_the_reasons_below() -> Non
             bool(reason) for reason in cells.values()
         ]
     assert sum(line.startswith(("1. ", "2. ")) for line in lines) == 2
-    assert "WanThis" not in markdown()  # a name is replaced as a whole only
+    assert "WanThis" not in support_tables()  # a name is replaced as a whole only
     assert lines[-len(UNSUPPORTED) :] == [f"- `{name}` {reason}" for name, reason in sorted(UNSUPPORTED.items())]
 
 

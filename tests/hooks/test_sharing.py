@@ -78,7 +78,7 @@ def test_an_interrupted_first_call_leaves_no_state(name: str, pipe: Any) -> None
         other = quiet(type(pipe)(**{**pipe.components, "scheduler": pipe.scheduler}))
         with pytest.raises(KeyboardInterrupt):
             sample(CASES[name], pipe, callback_on_step_end=interrupt)
-        assert handle._first is None and handle._captured is None and not handle._acting
+        assert handle._prepared is None and handle._captured is None and not handle._acting
         assert torch.equal(sample(CASES[name], other), plain_sample(name))
         improved = sample(CASES[name], pipe)
     with unstill.apply(pipe, *methods(name)):

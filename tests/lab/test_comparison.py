@@ -15,11 +15,12 @@ from tests.pipelines import pico
 from tests.processes import finish, kill_after, start
 from unstill.errors import UnstillError
 from unstill.lab.aggregate import summarise_cells
-from unstill.lab.comparison_cells import METRICS, ComparedModel, Comparison, Setting, measure_video
-from unstill.lab.comparison_plots import drawn
-from unstill.lab.comparison_report import comparison_verdict, page, write
+from unstill.lab.comparison_cells import ComparedModel, Comparison, Setting
+from unstill.lab.comparison_plots import plots_of
+from unstill.lab.comparison_report import comparison_page, comparison_verdict, write_comparison
 from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.method_grid import expand, split
+from unstill.lab.video_measures import METRICS, measure_video
 from unstill.methods.early_start import EarlyStart
 from unstill.methods.free_init import FreeInit
 from unstill.metrics import first_frame_error
@@ -216,7 +217,7 @@ def test_of_one_picture_and_one_seed_nothing_is_certain():
     assert rows[1].gains["motion"].value == 8 and not rows[1].gains["motion"].known
     assert rows[1].certainty is None and "One image and one seed" in comparison_verdict(rows)[0]
     assert "NaN" not in json.dumps([row.as_dict() for row in rows])
-    for one in drawn(rows):
+    for one in plots_of(rows):
         assert "nan" not in one.svg.lower()
     several = summarise_cells(
         fake({"plain": [[1.0, 2.0, 3.0]], "more": [[9.0, 10.0, 11.5]]})
@@ -263,7 +264,7 @@ def test_nothing_beaten_is_on_the_front_and_failures_are_told():
 
 def test_the_report_is_one_file_that_needs_nothing(done):
     rows = summarise_cells(done.results())
-    write(done, rows, {"command": "unstill compare"}, done.folder)
+    write_comparison(done, rows, {"command": "unstill compare"}, done.folder)
     html = (done.folder / "report.html").read_text()
     assert html.count("<video") == 6 and "wrong: " in html
     assert not re.search(r'(src|href)="(?!data:|#)', html) and "https://" not in html
@@ -275,7 +276,7 @@ def test_the_report_is_one_file_that_needs_nothing(done):
 
 def test_onset_is_in_every_table(done):
     rows = summarise_cells(done.results())
-    write(done, rows, {}, done.folder)
+    write_comparison(done, rows, {}, done.folder)
     assert "<th>stands still for, s</th>" in (done.folder / "report.html").read_text()
     assert "motion_onset_low,motion_onset_high" in (done.folder / "summary.csv").read_text()
     assert "motion_onset" in rows[0].as_dict()["means"] and "motion_onset" in rows[1].as_dict()["gains"]
@@ -294,7 +295,7 @@ def test_a_video_that_moves_late_has_its_onset_and_a_still_one_its_length():
 
 def test_text_from_outside_stays_text(done):
     rows = summarise_cells(fake({"<script>alert(1)</script>": [[1.0], [2.0]]}))
-    html = page(done, rows, {"command": "<img src=x>"}).html()
+    html = comparison_page(done, rows, {"command": "<img src=x>"}).html()
     assert "<script>alert" not in html and "<img src=x>" not in html
 
 

@@ -14,7 +14,7 @@ from unstill.errors import UnstillError
 from unstill.hooks import adapter_for
 from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, stretch, weights
-from unstill.lab.diagnosis_report import command, diagnosis_verdict, page
+from unstill.lab.diagnosis_report import command, diagnosis_page, diagnosis_verdict
 from unstill.lab.diagnosis_run import DiagnosisRun
 from unstill.lab.leakage import gathered, measure_latents, measure_leakage, summarise_leakage
 from unstill.lab.probe_clips import Folder, ProbeClip, World, from_world, picture_of
@@ -247,13 +247,13 @@ def test_a_clip_that_cannot_be_read_is_replaced_or_left_out(pipe, tmp_path, capl
     pipe.transformer.x0_of = lambda noisy, image, sigma: image
     found, _ = run_in(tmp_path / "run", pipe, subjects=folder, answers=None).run()
     assert found.clips == 1 and "Skipping clip 0" in caplog.text and not found.shown
-    told = page(found, None, None, {}).html()  # one clip is no sample: estimates without intervals
+    told = diagnosis_page(found, None, None, {}).html()  # one clip is no sample: estimates without intervals
     assert not found.leak[0].known and "nan" not in told and "nan" not in " ".join(diagnosis_verdict(found)).lower()
 
 
 def test_the_page_says_what_was_found(pipe, subjects):
     found = probed(pipe, subjects[:2], lambda noisy, image, sigma: image)
-    html = page(found, None, None, {"command": "unstill <b>"}).html()
+    html = diagnosis_page(found, None, None, {"command": "unstill <b>"}).html()
     assert diagnosis_verdict(found)[0] in html and "unstill &lt;b&gt;" in html and html.count("<video") == 3 * 3 + 1
     assert "http://" not in html.replace("http://www.w3.org/2000/svg", "") and "https://" not in html
 

@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 
 from unstill.data import synthetic_world
-from unstill.lab.comparison_cells import TOY_METRICS, Toys, measure_video
 from unstill.lab.probe_clips import World
 from unstill.lab.toys import measure_toys, toy_masks
+from unstill.lab.video_measures import TOY_METRICS, Toys, measure_video
 
 
 FRAMES, SIZE = 12, 96

@@ -80,7 +80,7 @@ def test_the_first_frame_of_the_conditional_rows_is_biased(name: str) -> None:
         offset = self.keys.offset(k.shape[-2])
         if q.shape[-2] != k.shape[-2] or offset is None:
             return func(*args, **kwargs)
-        self.found += 1
+        self.count += 1
         rows = torch.tensor(self.bias).repeat_interleave(len(k) // len(self.bias))
         mask = torch.zeros(len(k), 1, 1, k.shape[-2])
         mask[..., offset : offset + self.keys.reference] = rows.view(-1, 1, 1, 1)

@@ -12,14 +12,14 @@ from benchmarks.papers.leak import figures, findings
 from benchmarks.papers.pages import comparison_table, write_experiment
 from benchmarks.papers.verdicts import Claim, Finding, Measured, alike, both, less, more, rises, within
 from unstill.lab.aggregate import summarise_cells
-from unstill.lab.comparison_cells import METRICS
-from unstill.lab.comparison_plots import drawn
+from unstill.lab.comparison_plots import plots_of
 from unstill.lab.leakage import summarise_leakage as diagnosed
 from unstill.lab.method_grid import PLAIN as PLAIN_SETTING
 from unstill.lab.method_grid import expand
 from unstill.lab.motion_response import summarise_response
 from unstill.lab.probe_conditions import NoiseLevel
 from unstill.lab.sweeps import SWEEPS
+from unstill.lab.video_measures import METRICS
 
 
 def results(**motions):
@@ -169,7 +169,7 @@ def test_an_experiment_writes_its_page_and_the_page_of_all_claims(tmp_path):
             findings=[Finding("It moves | it does.", "Tab. 1", verdict, "+1", "more")],
             columns=columns,
             rows=table,
-            figures=drawn(rows),
+            figures=plots_of(rows),
         )
     page = (tmp_path / "lab" / "start-sweep.md").read_text()
     assert "It moves \\| it does." in page and "| `early-start:sigma=20` | 5.25 " in page and "../claims.md" in page

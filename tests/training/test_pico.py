@@ -22,7 +22,7 @@ from unstill.latent_statistics import LatentStatistics
 from unstill.models.pico import PicoPipeline, PicoTransformer, text
 from unstill.training import pico
 from unstill.training.muon import StackedMuon
-from unstill.training.pico import train
+from unstill.training.pico import train_pico
 from unstill.training.pico_denoiser import Batch, denoising_loss, draw_clips, draw_pictures, optimizers
 from unstill.training.pico_recipe import PicoRecipe, computes_in_bf16
 
@@ -52,7 +52,7 @@ def weights(pipe: Any) -> dict[str, torch.Tensor]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted."""
     out = tmp_path_factory.mktemp("pico") / "whole"
-    train(out, RECIPE, silent, checkpoint_every=1)
+    train_pico(out, RECIPE, silent, checkpoint_every=1)
     return out
 
 
@@ -123,7 +123,7 @@ def test_a_batch_is_drawn_as_the_recipe_says() -> None:
     batch = draw_clips(RECIPE, data, n, torch.Generator().manual_seed(1))
     shown = batch.image.flatten(1).any(1)
     noise = batch.ids[:, 2] / 100
-    told = batch.words.flatten(1).any(1)
+    told = batch.caption.flatten(1).any(1)
     assert (~shown).float().mean().item() == pytest.approx(0.1, abs=0.02)
     assert (noise > 0).float().mean().item() == pytest.approx(0.25 * 0.9, abs=0.02)
     assert noise[noise > 0].log().mean().item() == pytest.approx(-2.5, abs=0.15) and noise.max() <= 3
@@ -133,7 +133,7 @@ def test_a_batch_is_drawn_as_the_recipe_says() -> None:
     assert (batch.ids[:, 0] == 7).all()
     difference = (batch.image - batch.clean[:, 0])[shown].std((1, 2, 3))
     torch.testing.assert_close(difference, noise[shown], rtol=0.3, atol=1e-6)
-    first_caption = batch.words[told][:, 0].argmax(-1)  # 1 of a clip that runs backwards
+    first_caption = batch.caption[told][:, 0].argmax(-1)  # 1 of a clip that runs backwards
     assert first_caption.float().mean().item() == pytest.approx(0.5, abs=0.05)
     log_sigma = batch.sigma.log()
     assert (log_sigma.mean().item(), log_sigma.std().item()) == pytest.approx((0.9, 1.6), abs=0.1)
@@ -181,8 +181,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     monkeypatch.setattr(torch.optim.AdamW, "step", killed)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="killed"):
-            train(tmp_path, RECIPE, silent, checkpoint_every=2)
-    parts = train(tmp_path, RECIPE, silent, checkpoint_every=2)
+            train_pico(tmp_path, RECIPE, silent, checkpoint_every=2)
+    parts = train_pico(tmp_path, RECIPE, silent, checkpoint_every=2)
     expected = weights(PicoPipeline.from_pretrained(whole / "pipeline"))
     assert all(torch.equal(expected[k], v) for k, v in weights(parts).items())
     for network in ("autoencoder", "denoiser"):
@@ -196,7 +196,7 @@ def test_a_signal_stops_after_a_checkpoint(tmp_path: Path, number: int) -> None:
             os.kill(os.getpid(), number)
 
     with pytest.raises(KeyboardInterrupt, match="Stopped after 3 steps of the denoiser, which are saved"):
-        train(tmp_path, RECIPE, report, checkpoint_every=100)
+        train_pico(tmp_path, RECIPE, report, checkpoint_every=100)
     assert [path.name for path in (tmp_path / "denoiser" / "checkpoints").iterdir()] == ["0000003"]
 
 
@@ -207,7 +207,7 @@ def _work(recipe: PicoRecipe, out: Path, rank: int, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     rank_and_count()
     pico.PART = 8  # so that there are two parts of latents, one for each process
-    train(out, recipe, silent)
+    train_pico(out, recipe, silent)
 
 
 def test_two_processes_share_a_run(whole: Path, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_two_processes_share_a_run(whole: Path, tmp_path: Path) -> None:
 def test_training_goes_on_from_given_weights(whole: Path, tmp_path: Path) -> None:
     """Its autoencoder is kept, and no step of the rates' warm-up moves the denoiser far."""
     recipe = replace(RECIPE, start=str(whole / "pipeline"), steps=1, muon_rate=1e-9, adam_rate=1e-9, ema=0.0)
-    train(tmp_path / "more", recipe, silent)
+    train_pico(tmp_path / "more", recipe, silent)
     before, after = (PicoPipeline.from_pretrained(path / "pipeline") for path in (whole, tmp_path / "more"))
     for name, value in weights(before).items():
         torch.testing.assert_close(weights(after)[name], value, rtol=0, atol=1e-6)
@@ -241,16 +241,16 @@ def test_what_cannot_be_is_said(whole: Path, tmp_path: Path) -> None:
         (replace(RECIPE, autoencoder_batch=3), "choose a multiple of 2"),
     ):
         with pytest.raises(UnstillError, match=says):
-            train(tmp_path / "out", wrong, silent)
+            train_pico(tmp_path / "out", wrong, silent)
     assert not (tmp_path / "out").exists()
     with pytest.raises(UnstillError, match="a run with another seed and clips; choose another --out"):
-        train(whole, replace(RECIPE, seed=1, clips=9), silent)
+        train_pico(whole, replace(RECIPE, seed=1, clips=9), silent)
     with pytest.raises(UnstillError, match="holds 4 steps already, more than the 2 of the recipe"):
-        train(whole, replace(RECIPE, steps=2), silent)
+        train_pico(whole, replace(RECIPE, steps=2), silent)
     with alone(whole, "", 1.0), pytest.MonkeyPatch.context() as patch:
         patch.setattr("unstill.training.setup.PATIENCE", 0.1)
         with pytest.raises(UnstillError, match="Another process is training"):
-            train(whole, RECIPE, silent)
+            train_pico(whole, RECIPE, silent)
 
 
 def test_damaged_files_are_named(whole: Path, tmp_path: Path) -> None:
@@ -262,16 +262,16 @@ def test_damaged_files_are_named(whole: Path, tmp_path: Path) -> None:
         first = next(key for key, value in good.items() if value.is_floating_point())
         file.write_bytes(file.read_bytes()[:-100])
         with pytest.raises(UnstillError, match=f"{file.name} is damaged .*; delete it, and the same command"):
-            train(out, RECIPE, silent)
+            train_pico(out, RECIPE, silent)
         save_file({**good, first: good[first] * float("nan")}, file)
         with pytest.raises(UnstillError, match=f"{first} holds NaN or infinity"):
-            train(out, RECIPE, silent)
+            train_pico(out, RECIPE, silent)
         save_file({key: value for key, value in good.items() if key != first}, file)
         with pytest.raises(UnstillError, match="not those of this recipe"):
-            train(out, RECIPE, silent)
+            train_pico(out, RECIPE, silent)
     (out / "recipe.json").write_text("[]")
     with pytest.raises(UnstillError, match="recipe.json"):
-        train(out, RECIPE, silent)
+        train_pico(out, RECIPE, silent)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +280,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("unstill.training.pico_denoiser.denoising_loss", no_number)
     with pytest.raises(UnstillError, match="gradient of the denoiser at step 1 is not a number; lower the learning"):
-        train(tmp_path, RECIPE, silent)
+        train_pico(tmp_path, RECIPE, silent)
     assert not (tmp_path / "denoiser" / "checkpoints").exists()
 
 
@@ -289,7 +289,7 @@ def test_blocks_are_compiled_one_by_one(whole: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self, **options: compiled.append((type(self).__name__, options))
     )
-    train(tmp_path, replace(RECIPE, start=str(whole / "pipeline"), steps=1), silent, compile=True)
+    train_pico(tmp_path, replace(RECIPE, start=str(whole / "pipeline"), steps=1), silent, compile=True)
     assert compiled == [("Block", {"dynamic": False})]
 
 

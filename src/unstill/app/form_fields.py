@@ -8,9 +8,9 @@ from typing import Any
 
 from unstill.errors import UnstillError
 from unstill.hooks.compatibility import refusals
-from unstill.methods.base import LEVELS, Method
+from unstill.methods.base import LEVEL_PARAMETERS, Method
 from unstill.methods.registry import method_classes
-from unstill.parameters import Kind, Parameter, parameters_of
+from unstill.parameters import Parameter, ValueKind, parameters_of
 
 
 LONGEST = 200
@@ -29,7 +29,7 @@ class Field:
         return self.parameter.name
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ValueKind:
         return self.parameter.kind
 
     @property
@@ -43,7 +43,7 @@ class Field:
     @property
     def about(self) -> str:
         """The description in the form."""
-        return "Empty: follows the Motion slider." if self.name in LEVELS else self.parameter.about
+        return "Empty: follows the Motion slider." if self.name in LEVEL_PARAMETERS else self.parameter.about
 
     def shown(self) -> Any:
         """The default as the form shows it."""

@@ -5,7 +5,7 @@ Both can also be set separately: as `--motion`, and as `start` or `sigma` of a m
 
 from typing import Any
 
-from unstill.methods.base import LEVELS
+from unstill.methods.base import LEVEL_PARAMETERS
 from unstill.models import registry
 from unstill.models.call_arguments import parameters
 
@@ -28,7 +28,7 @@ def start_level(model: str, motion: float) -> dict[str, float]:
     towards 1: sigma is 2, 1 or 1/2 times the default; start is 0.98, 0.96 or 0.92. The published settings are within
     this range.
     """
-    name, usual = next((key, value) for key, value in registry.defaults_of(model).items() if key in LEVELS)
+    name, usual = next((key, value) for key, value in registry.defaults_of(model).items() if key in LEVEL_PARAMETERS)
     factor = 2 ** (2 * motion - 1)
     if name == "sigma":
         return {name: float(f"{usual / factor:.3g}")}
@@ -37,7 +37,7 @@ def start_level(model: str, motion: float) -> dict[str, float]:
 
 def defaults(model: str, motion: float) -> dict[str, Any]:
     """Values for parameters of methods that were not set by hand: the slider's noise level, the model's statistics."""
-    usual = {key: value for key, value in registry.defaults_of(model).items() if key not in LEVELS}
+    usual = {key: value for key, value in registry.defaults_of(model).items() if key not in LEVEL_PARAMETERS}
     return {**usual, **start_level(model, motion)}
 
 

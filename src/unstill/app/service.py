@@ -28,10 +28,10 @@ from unstill.methods.free_init import FreeInit
 from unstill.methods.ni_vsds import NIVSDS
 from unstill.models import registry
 from unstill.models.call_arguments import native_frames, native_size
+from unstill.progress import StageProgress
 
 
 SHOWN_PIXELS = 512  # videos are enlarged by a whole factor to at most this length of the shorter side
-Progress = Callable[[str, int, int], None]
 
 
 class Stopped(Exception):
@@ -121,7 +121,7 @@ class VideoService:
         self.closed = threading.Event()  # stops the current run
 
     def make(
-        self, request: PageRequest, progress: Progress, stopped: Callable[[], bool] = lambda: False
+        self, request: PageRequest, progress: StageProgress, stopped: Callable[[], bool] = lambda: False
     ) -> StoredResult:
         """
         Generates the plain and the improved video, scores them and writes all files of the result.
@@ -206,7 +206,7 @@ class VideoService:
                 f"A prompt has up to {limits.prompt} characters here; this one has {len(request.prompt)}."
             )
 
-    def _pipe(self, model: str, progress: Progress) -> Any:
+    def _pipe(self, model: str, progress: StageProgress) -> Any:
         if self._loaded is None or self._loaded[0] != model:
             progress(f"Loading {model}", 0, 1)
             self._loaded = None  # two large models may not fit into memory
@@ -222,7 +222,7 @@ class VideoService:
         request: PageRequest,
         token: str,
         folder: Path,
-        progress: Progress,
+        progress: StageProgress,
         stopped: Callable[[], bool],
     ) -> StoredResult:
         entry = registry.find(request.model)

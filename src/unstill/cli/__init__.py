@@ -29,14 +29,14 @@ from unstill.cli.verify import verify
 from unstill.errors import Terminated, UnstillError, lacks_memory
 
 
-# What typer raises for what it cannot parse; of its own or of click, depending on its version.
-Unparsed: type[Exception] = typer.BadParameter.__mro__[1]
+# The base of typer's errors for arguments that it cannot parse; of typer or of click, depending on the version.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 DISK_FULL = "The disk is full: free some space, or write somewhere else with --out."
 
 
-class Verbs(TyperGroup):
-    """Prints errors that a user can act on as one sentence; all others are bugs and keep their traceback."""
+class Commands(TyperGroup):
+    """Prints errors of the input or the machine as one sentence; all others are bugs and keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,22 +46,22 @@ class Verbs(TyperGroup):
         except OSError as error:
             if error.errno in (None, errno.EPIPE):
                 raise
-            sentence, code = _about(error), 2
-        except Unparsed as error:
-            sentence, code = _unparsed(error), 2
+            sentence, code = _os_sentence(error), 2
+        except UsageError as error:
+            sentence, code = _usage_sentence(error), 2
             if not sentence:
                 raise
         except KeyboardInterrupt as stop:
             sentence, code = str(stop) or "Stopped; nothing half-written was left behind.", _stopped_code(stop)
         except Exception as error:
-            sentence, code = _limit(error), 2
+            sentence, code = _limit_sentence(error), 2
             if not sentence:
                 raise
-        typer.echo(sentence.encode("utf-8", "backslashreplace").decode(), err=True)  # names that are no UTF-8
+        typer.echo(sentence.encode("utf-8", "backslashreplace").decode(), err=True)  # file names may not be UTF-8
         raise typer.Exit(code)
 
 
-def _about(error: OSError) -> str:
+def _os_sentence(error: OSError) -> str:
     from unstill.data.files import is_disk_full
 
     if is_disk_full(error):
@@ -70,18 +70,18 @@ def _about(error: OSError) -> str:
     return f"{where}{error.strerror}."
 
 
-def _unparsed(error: Any) -> str:
-    """One sentence in place of a box of lines; nothing for a bare `unstill`, which is answered with the help."""
-    words = error.format_message()
+def _usage_sentence(error: Any) -> str:
+    """The error as one sentence; empty for `unstill` without arguments, which prints the help."""
+    sentence = error.format_message()
     if type(error).__name__ == "NoArgsIsHelpError":
         return ""
-    if found := re.match(r"Invalid value for '(.*?)': Input should be ([^,]*)", words.removesuffix(".")):
-        words = f"{found[1]} should be {found[2]}"
-    words = words.replace(". Did you mean", "; did you mean").replace("Value error, ", "").removesuffix(".")
-    return words if words.endswith("?") or not error.ctx else f"{words}; see {error.ctx.command_path} --help."
+    if match := re.match(r"Invalid value for '(.*?)': Input should be ([^,]*)", sentence.removesuffix(".")):
+        sentence = f"{match[1]} should be {match[2]}"
+    sentence = sentence.replace(". Did you mean", "; did you mean").replace("Value error, ", "").removesuffix(".")
+    return sentence if sentence.endswith("?") or not error.ctx else f"{sentence}; see {error.ctx.command_path} --help."
 
 
-def _limit(error: Exception) -> str:
+def _limit_sentence(error: Exception) -> str:
     """The message for a lack of memory or disk space; empty for any other error."""
     if lacks_memory(error):
         return "Not enough memory: take a smaller --size, fewer --frames, or --offload."
@@ -91,7 +91,7 @@ def _limit(error: Exception) -> str:
 
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=Commands,
     name="unstill",
     help="Make image-to-video diffusion move, and stay true to the image.",
     epilog="Start here: unstill animate",
@@ -102,7 +102,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb, example in (
+for command, example in (
     (animate, "unstill animate photo.jpg --motion 0.8 --compare --out walk.mp4"),
     (page, "unstill app --open"),
     (statistics, "unstill statistics clips/ --model svd --out svd.safetensors"),
@@ -115,14 +115,14 @@ for verb, example in (
     (models, "unstill models --json"),
     (methods, "unstill methods"),
 ):
-    # Line by line as in the source Typer would print the docstring.
-    words = "\n\n".join(" ".join(part.split()) for part in (verb.__doc__ or "").split("\n\n"))
-    app.command(cls=Command, help=words.strip(), epilog=f"Example: {example}")(verb)
+    # Typer would keep the line breaks of the docstring.
+    description = "\n\n".join(" ".join(part.split()) for part in (command.__doc__ or "").split("\n\n"))
+    app.command(cls=Command, help=description.strip(), epilog=f"Example: {example}")(command)
 
 
 @app.callback(invoke_without_command=True)
 def version(
-    show: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
+    show: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
 ) -> None:
     if show:
         from importlib.metadata import version as of
@@ -132,7 +132,7 @@ def version(
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM stops as Ctrl-C does; a second one does not disturb the cleaning up."""
+    """Handles SIGTERM like Ctrl-C; later ones are ignored, so that they do not interrupt the cleaning up."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
 
@@ -143,7 +143,7 @@ def _stopped_code(stop: KeyboardInterrupt) -> int:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
-    if not sys.warnoptions:  # warnings of libraries are for programmers, who can ask for them by python -W
+    if not sys.warnoptions:  # set by python -W
         warnings.simplefilter("ignore")
     try:
         app()

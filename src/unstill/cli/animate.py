@@ -166,12 +166,12 @@ def animate(
 def _show(animation: Animation) -> None:
     from rich.console import Console
 
-    from unstill.cli.scores import table
+    from unstill.cli.scores import scores_table
 
     console = Console(highlight=False)
     if animation.picture_note:
         console.print(f"{animation.picture_note} Change it with --crop fit, centre or X,Y.", soft_wrap=True)
-    console.print(table(animation.scores))
+    console.print(scores_table(animation.scores))
     if animation.verdict:
         console.print(animation.verdict, soft_wrap=True)
     chosen, settings = animation.chosen, animation.settings

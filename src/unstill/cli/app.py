@@ -1,4 +1,4 @@
-"""`unstill app`: the page in a browser."""
+"""`unstill app`: the app, a web page served from this machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def app(
             help="A model that visitors may choose: a name or a local folder. Repeatable; the first is shown."
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Who can reach it: 0.0.0.0 is everybody on your network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for your network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
     ] = None,
     offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A further name under which it may be asked, such as that of a proxy. Repeatable."),
+        typer.Option(help="A further host name in requests that is accepted, such as that of a proxy. Repeatable."),
     ] = None,
     auth: Annotated[
         str | None,
@@ -31,10 +31,10 @@ def app(
     browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """
-    Open a page where a picture moves.
+    Serve the app: a web page that animates pictures.
 
-    Drop a picture, choose how much should move, see the plain and the improved video side by side, take the video
-    and the code that makes it again. Nothing leaves this machine.
+    Upload a picture, choose how much should move, see the plain and the improved video side by side, download the
+    video and the code that makes it again. Nothing is sent to other machines.
     """
     from importlib.util import find_spec
 
@@ -58,7 +58,7 @@ def app(
     users = users_of(auth) if auth is not None else {}
     if not users and not is_loopback(host):
         typer.echo(
-            f"Warning: everybody who can reach {host} can use this page; ask for a password with --auth.", err=True
+            f"Warning: everybody who can reach {host} can use the app; require a password with --auth.", err=True
         )
     serve(
         model or ["pico"],

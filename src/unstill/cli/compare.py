@@ -1,4 +1,4 @@
-"""`unstill compare`: models x methods x images x seeds, and a report to send to a colleague."""
+"""`unstill compare`: models x methods x images x seeds, and a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def compare(
         ),
     ] = None,
     sweep: Annotated[
-        str | None, _compared(help="A named set of settings from the papers; '--sweep list' names them.")
+        str | None, _compared(help="A named set of settings from the papers; '--sweep list' prints them.")
     ] = None,
     model: Annotated[
         list[str] | None, _compared(help="A name from 'unstill models', a folder, or a hub id. Repeatable.")
@@ -31,15 +31,15 @@ def compare(
     images: Annotated[
         Path | None, _compared(help="A picture or a folder of pictures. Without it: rendered ones.")
     ] = None,
-    count: Annotated[int, _compared(min=1, help="Pictures to use, at most.")] = 8,
-    motion: Annotated[str | None, _compared(help="Motion levels to ask for, with commas: 0.3,0.6.")] = None,
+    count: Annotated[int, _compared(min=1, help="Maximum number of pictures.")] = 8,
+    motion: Annotated[str | None, _compared(help="Requested motion levels in [0, 1], with commas: 0.3,0.6.")] = None,
     seeds: Annotated[int, _compared(min=1, help="Videos per picture.")] = 1,
     seed: Annotated[int, _compared(min=0, help="The first seed.")] = 0,
     prompt: Annotated[str | None, _video(help="What happens, for models that read text.")] = None,
     steps: Annotated[int | None, _video(min=1, help="Sampling steps. Default: the model's.")] = None,
     frames: Annotated[int | None, _video(min=2, help="Frames per video. Default: the model's.")] = None,
-    size: Annotated[str | None, _video(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
-    out: Annotated[Path, _run(help="The folder of this comparison; a stopped one continues.")] = Path("comparison"),
+    size: Annotated[str | None, _video(help="WIDTHxHEIGHT, for models that support several sizes.")] = None,
+    out: Annotated[Path, _run(help="Folder of this comparison; a stopped one is resumed.")] = Path("comparison"),
     device: Annotated[str | None, _run(help="cpu, cuda, cuda:1, mps ... By default the best there is.")] = None,
     offload: Annotated[bool, _run("--offload", help="Less GPU memory, more time.")] = False,
     as_json: Annotated[bool, _run("--json", help="Print the summary as JSON.")] = False,
@@ -47,8 +47,8 @@ def compare(
     """
     Compare methods and their settings on the same images and noise.
 
-    Stopped, even by kill -9, the same command continues from there. Started several times, on one machine or on
-    several that share the folder, each video is made once; accelerate launch -m unstill compare ... does the same.
+    The same command resumes a comparison that was stopped, even by kill -9. Several processes, on one machine or on
+    several that share the folder, share the videos; accelerate launch -m unstill compare ... starts them.
     """
     from unstill.cli import output
     from unstill.cli.distributed import rank_and_count
@@ -65,7 +65,9 @@ def compare(
             typer.echo(f"{name}: {entry.about}")
         return
     if not (sweep or method):
-        raise UnstillError("Say what to compare, for example --method 'early-start:sigma=50|20', or --sweep list.")
+        raise UnstillError(
+            "There is nothing to compare; give --method, for example 'early-start:sigma=50|20', or --sweep."
+        )
     # All arguments are checked before anything is written or loaded.
     if sweep:
         sweep_named(sweep)
@@ -74,13 +76,12 @@ def compare(
     for name in names:
         check_frames(name, frames)
         for setting in (setting for text in method or () for setting in expand(text)):
-            for one in split(setting):
-                parse_method(one, defaults_of(name))
+            for method_text in split(setting):
+                parse_method(method_text, defaults_of(name))
     motions = _motions(motion) if motion else None
     check_writable(out / "manifest.json")
     output.silence_libraries()
     rank, processes = rank_and_count()
-    made = output.provenance()
 
     import unstill
 
@@ -101,7 +102,7 @@ def compare(
             out=out,
             device=device,
             offload=offload,
-            command=made["command"],
+            command=output.provenance()["command"],
             rank=rank,
             processes=processes,
             progress=functools.partial(report, "videos"),
@@ -113,10 +114,10 @@ def compare(
         return
     from rich.console import Console
 
-    from unstill.lab.comparison_report import table
+    from unstill.lab.comparison_report import comparison_table
 
     console = Console(highlight=False)
-    console.print(table(result.rows))
+    console.print(comparison_table(result.rows))
     for sentence in result.verdict:
         console.print(sentence)
     for row in result.rows:

@@ -38,7 +38,7 @@ def convert(
         ),
     ] = None,
     dtype: Annotated[
-        Type | None, typer.Option(help="Of the written weights: float32, float16, bfloat16. Default: the file's.")
+        Type | None, typer.Option(help="Type of the written weights: float32, float16, bfloat16. Default: the file's.")
     ] = None,
     lora: Annotated[
         KeyStyle | None,
@@ -49,11 +49,11 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
-    Make a diffusers folder of a released checkpoint: DynamiCrafter, VideoCrafter1, LaVie, and what was fine-tuned from
-    them; with --model svd a fine-tuned Stable Video Diffusion. With --lora a LoRA of `unstill train` or diffusers
-    becomes a file for ComfyUI or for programs that read kohya's key names.
+    Convert a released checkpoint to a diffusers folder: DynamiCrafter, VideoCrafter1, LaVie, and checkpoints
+    fine-tuned from them; with --model svd a fine-tuned Stable Video Diffusion. With --lora a LoRA of `unstill train`
+    or diffusers is converted to the key names of ComfyUI or kohya.
 
-    Without a dtype, memory is needed for one part of the model at a time.
+    Without --dtype, memory is needed for one part of the model at a time.
     """
     from unstill.cli import output
     from unstill.data.output_paths import check_writable
@@ -73,38 +73,38 @@ def convert(
         registry.find(model)
     check_new(out)
     check_writable(out)
-    wanted = None if dtype is None else getattr(torch, dtype.value)
+    torch_dtype = None if dtype is None else getattr(torch, dtype.value)
     if model is None or model in RELEASES:
-        pipe = load_checkpoint(checkpoint, model, base=base, dtype=wanted)
+        pipe = load_checkpoint(checkpoint, model, base=base, dtype=torch_dtype)
     else:
-        pipe = registry.load(base or model, checkpoint=checkpoint, dtype=wanted, device="cpu")
+        pipe = registry.load(base or model, checkpoint=checkpoint, dtype=torch_dtype, device="cpu")
     save(pipe, out)
-    made = {
+    result = {
         "pipeline": type(pipe).__name__,
         "out": str(out),
         "bytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
         "tokenizer": getattr(pipe, "tokenizer", None) is not None,
     }
     if as_json:
-        typer.echo(json.dumps(made, indent=2))
+        typer.echo(json.dumps(result, indent=2))
         return
-    # A folder may be called like a model of the catalogue, which the bare name would mean.
-    named = f"./{out}" if str(out).lower() in (known.name for known in MODELS) else out
-    typer.echo(f"Wrote {out}, a {made['pipeline']}. Try it: unstill animate photo.jpg --model {named}")
+    # The bare name of a folder that is called like a registered model would select that model.
+    folder = f"./{out}" if str(out).lower() in (entry.name for entry in MODELS) else out
+    typer.echo(f"Wrote {out}, a {result['pipeline']}. Try it: unstill animate photo.jpg --model {folder}")
     if hasattr(pipe, "tokenizer") and pipe.tokenizer is None:
         typer.echo(
-            "It has no tokenizer, because the hub was not reached: it reads only empty prompts. With --base FOLDER it "
-            "takes one from there.",
+            "It has no tokenizer, because the hub was not reached, so that only empty prompts work. Give the folder "
+            "of one with --base.",
             err=True,
         )
 
 
-def _convert_lora(source: Path, out: Path, style: KeyStyle, others: dict[str, object], as_json: bool) -> None:
+def _convert_lora(source: Path, out: Path, style: KeyStyle, options: dict[str, object], as_json: bool) -> None:
     from unstill.errors import UnstillError
     from unstill.training.lora_formats import convert_lora
 
-    if given := [name for name, value in others.items() if value is not None]:
-        raise UnstillError(f"--lora only renames the weights of a LoRA, so {given[0]} does not apply; leave it out.")
+    if present := [name for name, value in options.items() if value is not None]:
+        raise UnstillError(f"--lora only renames the weights of a LoRA, so {present[0]} does not apply; leave it out.")
     layers = convert_lora(source, out, style.value)
     if as_json:
         typer.echo(json.dumps({"out": str(out), "style": style.value, "layers": layers}, indent=2))

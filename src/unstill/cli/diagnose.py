@@ -1,4 +1,4 @@
-"""`unstill diagnose`: does this model copy its image instead of moving it, and what to set."""
+"""`unstill diagnose`: whether a model copies its image instead of moving it, and which start level to set."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ _output = functools.partial(typer.Option, rich_help_panel="Output")
 def diagnose(
     model: Annotated[str, _model(help="A name from 'unstill models', a diffusers folder, or a hub id.")] = "pico",
     method: Annotated[
-        list[str] | None, _model(help="Probe the model with these methods in it, e.g. noise-rectification.")
+        list[str] | None, _model(help="Measure the model with these methods applied, e.g. noise-rectification.")
     ] = None,
     prompt: Annotated[str | None, _model(help="What happens, for models that read text.")] = None,
     device: Annotated[str | None, _model(help="cpu, cuda, cuda:1, mps ... By default the best there is.")] = None,
     offload: Annotated[bool, _model("--offload", help="Less GPU memory, more time.")] = False,
     clips: Annotated[
-        Path | None, _measurement(help="A folder of real videos. Without it: rendered clips, whose truth is known.")
+        Path | None,
+        _measurement(help="A folder of real videos. Default: rendered clips, whose true motion is known."),
     ] = None,
-    count: Annotated[int, _measurement(min=2, help="Clips to probe with; more give narrower intervals.")] = 8,
+    count: Annotated[int, _measurement(min=2, help="Number of clips; more give narrower intervals.")] = 8,
     levels: Annotated[
         str | None, _measurement(help="Noise levels, falling, with commas: 200,50,10 or 1.0,0.96,0.9.")
     ] = None,
     share: Annotated[
-        float, _measurement(min=0.05, max=0.95, help="Of the motion that a recommended start has to keep.")
+        float, _measurement(min=0.05, max=0.95, help="Share of the motion that a recommended start has to keep.")
     ] = 0.5,
-    response: Annotated[
-        int, _measurement(min=0, help="Also make so many videos per motion level; 0 leaves that out.")
-    ] = 4,
+    response: Annotated[int, _measurement(min=0, help="Also sample this many videos per motion level; 0: none.")] = 4,
     frames: Annotated[int | None, _measurement(min=2, help="Frames per clip. Default: the model's.")] = None,
     fps: Annotated[float | None, _measurement(min=0.1, help="Frames per second to read real videos at.")] = None,
-    size: Annotated[str | None, _measurement(help="WIDTHxHEIGHT, for models that make more than one size.")] = None,
-    seed: Annotated[int, _measurement(min=0, help="Of the clips and the noise.")] = 0,
+    size: Annotated[str | None, _measurement(help="WIDTHxHEIGHT, for models that support several sizes.")] = None,
+    seed: Annotated[int, _measurement(min=0, help="Seed of the clips and the noise.")] = 0,
     out: Annotated[Path, _output(help="The report to write; a JSON file of the same name lies beside it.")] = Path(
         "diagnosis.html"
     ),
@@ -47,9 +46,9 @@ def diagnose(
     """
     Find out whether a model copies its image instead of moving it, and where to start sampling.
 
-    Noises clips, lets the model predict them in one step, and compares the motion: with its image, with a weakened
-    one, without any; on rendered clips also with the best that any model could predict. Stopped, the same command
-    continues from there; accelerate launch -m unstill diagnose ... shares the clips out.
+    Adds noise to clips, lets the model predict them in one step, and compares the motion: with the image, with a
+    weakened one, without one; on rendered clips also with the best possible prediction. The same command resumes a
+    stopped run; accelerate launch -m unstill diagnose ... divides the clips among processes.
     """
     from unstill.cli import output
     from unstill.cli.distributed import rank_and_count
@@ -61,19 +60,18 @@ def diagnose(
     from unstill.models.registry import check_frames, defaults_of
 
     # All arguments are checked before anything is written or loaded.
-    wanted = wanted_size(size, model)
+    height_width = wanted_size(size, model)
     check_frames(model, frames)
     if out.suffix.lower() not in (".html", ".htm"):
-        raise UnstillError(f"--out {out}: the report is a web page; name it .html.")
+        raise UnstillError(f"The report is a web page, so --out has to end in .html, unlike {out}.")
     if clips is not None:
         video_files(clips)
     defaults = defaults_of(model)
     methods = tuple(parse_method(text, defaults) for text in method or ())
-    asked = None if levels is None else parse_numbers(levels, "--levels")
+    noise_levels = None if levels is None else parse_numbers(levels, "--levels")
     check_file(out)
     output.silence_libraries()
     rank, processes = rank_and_count()
-    made = output.provenance()
 
     import unstill
 
@@ -82,19 +80,19 @@ def diagnose(
             model,
             clips=clips,
             count=count,
-            levels=asked,
+            levels=noise_levels,
             methods=methods,
             share=share,
             prompt=prompt,
             response=response,
             frames=frames,
             fps=fps,
-            size=wanted,
+            size=height_width,
             seed=seed,
             out=out,
             device=device,
             offload=offload,
-            command=made["command"],
+            command=output.provenance()["command"],
             rank=rank,
             processes=processes,
             progress=functools.partial(report, "clips and videos"),
@@ -106,10 +104,10 @@ def diagnose(
         return
     from rich.console import Console
 
-    from unstill.lab.diagnosis_report import table
+    from unstill.lab.diagnosis_report import diagnosis_table
 
     console = Console(highlight=False)
-    console.print(table(result.diagnosis))
+    console.print(diagnosis_table(result.diagnosis))
     for sentence in result.verdict:
         console.print(sentence)
     for sentence in result.limits:

@@ -20,9 +20,9 @@ _run = functools.partial(typer.Option, rich_help_panel="Run")
 def evaluate(
     generated: Annotated[Path, typer.Argument(rich_help_panel="Videos", help="A folder of videos, or one video.")],
     reference: Annotated[
-        Path | None, _videos(help="A folder of real videos; the same name means the same first frame.")
+        Path | None, _videos(help="A folder of real videos; a video of the same name has the same first frame.")
     ] = None,
-    images: Annotated[Path | None, _videos(help="A folder of the pictures, named like their videos.")] = None,
+    images: Annotated[Path | None, _videos(help="A folder of the input pictures, named like the videos.")] = None,
     prompts: Annotated[Path | None, _videos(help="A JSON file, {name without suffix: text}.")] = None,
     frames: Annotated[int | None, _videos(min=2, help="Frames to read of each video. Default: all.")] = None,
     fps: Annotated[float | None, _videos(min=0.1, help="Frames per second to read at.")] = None,
@@ -31,7 +31,7 @@ def evaluate(
         str | None, _flow(help="RAFT: raft-things.pth, a torchvision file, or a torchvision name like C_T_V1.")
     ] = None,
     size: Annotated[
-        str, _flow(help="WIDTHxHEIGHT the flow is computed at; 'own' leaves the videos' size.")
+        str, _flow(help="WIDTHxHEIGHT at which the flow is computed; 'own': that of the videos.")
     ] = "800x450",
     clip: Annotated[str | None, _networks(help="A CLIP, e.g. openai/clip-vit-base-patch32, or a folder.")] = None,
     dino: Annotated[str | None, _networks(help="A DINO, e.g. facebook/dino-vitb16, or a folder.")] = None,
@@ -47,15 +47,15 @@ def evaluate(
     c3d_mean: Annotated[str | None, _networks(help="mean2.npz, which belongs to the .npz.")] = None,
     splits: Annotated[int, _networks(min=1, help="Of the inception score.")] = 10,
     out: Annotated[Path | None, _run(help="Also write the result to this JSON file.")] = None,
-    cache: Annotated[Path | None, _run(help="Where measurements are kept. Default: the cache folder.")] = None,
+    cache: Annotated[Path | None, _run(help="Folder of cached measurements. Default: the cache folder.")] = None,
     device: Annotated[str | None, _run(help="cpu, cuda, cuda:1 ... By default the best there is.")] = None,
     as_json: Annotated[bool, _run("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
     Measure a folder of videos: motion, fidelity, quality.
 
-    Needs no downloads; scores that stand in for those of a network are called proxies. A stopped run continues when
-    the same command is given again. Several processes share the work: accelerate launch -m unstill evaluate ...
+    Needs no downloads; metrics that replace those of a network are called proxies. The same command resumes a stopped
+    run. Several processes share the work: accelerate launch -m unstill evaluate ...
     """
     from unstill.cli import output
     from unstill.cli.distributed import rank_and_count
@@ -103,8 +103,8 @@ def evaluate(
         return
     result: dict[str, Any] = {**output.provenance(), **report.as_dict()}
     if out is not None:
-        with together(out) as made:
-            made.record = result
+        with together(out) as results:
+            results.record = result
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
@@ -114,4 +114,4 @@ def evaluate(
     for note in report.notes:
         typer.echo(f"Note: {note}")
     for file, reason in report.skipped.items():
-        typer.echo(f"Left out: {reason if reason.startswith(file) else f'{file}: {reason}'}", err=True)
+        typer.echo(f"Skipped: {reason if reason.startswith(file) else f'{file}: {reason}'}", err=True)

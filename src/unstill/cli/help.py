@@ -1,4 +1,4 @@
-"""The `--help` of a command: its example first, then options in groups, in two columns that fit 80 characters."""
+"""The `--help` of a command: usage, example, description, then the options in groups, 80 characters wide."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typer.core import TyperCommand
 
 class Command(TyperCommand):
     """
-    A command with this help.
+    A command whose `--help` is printed by this module.
 
-    A group is the `rich_help_panel` of its options. The epilog is shown first. Types and ranges are not listed: the
-    help of an option says what it takes, and a value that is out of range is refused with the range.
+    The options of a group have the same `rich_help_panel`. The epilog holds the example. Types and ranges are not
+    listed: the help of an option says what it takes, and the error for a value out of range names the range.
     """
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -27,8 +27,8 @@ class Command(TyperCommand):
             console.print(Padding(Text(text or "", style), (1, 1, 0, 1)))
         groups: dict[str, list[Any]] = {}
         for parameter in self.get_params(ctx):
-            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
-            groups.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(parameter)
+            default_title = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            groups.setdefault(getattr(parameter, "rich_help_panel", None) or default_title, []).append(parameter)
         console.print()
         for title, parameters in groups.items():
             table = Table.grid(padding=(0, 2, 0, 0), expand=True)

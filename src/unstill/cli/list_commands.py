@@ -1,4 +1,4 @@
-"""`unstill models` and `unstill methods`: the registries, printed."""
+"""`unstill models` and `unstill methods`: print the registries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def models(as_json: Json = False) -> None:
-    """List the models that go by a name; any diffusers folder or hub id works too."""
+    """List the registered models; --model takes any diffusers folder or hub id, too."""
     from unstill.families.registry import ADAPTERS, MODELS
 
     sees_image = {model.name: bool(ADAPTERS[model.pipeline].denoisers) for model in MODELS}
@@ -30,11 +30,14 @@ def models(as_json: Json = False) -> None:
     from rich.padding import Padding
 
     console = Console(highlight=False)
-    for m in MODELS:
-        kinds = "all methods" if sees_image[m.name] else "methods of start and step"
-        console.print(f"[bold]{m.name}[/bold]  {m.input} to {m.frames} frames, {m.size[1]}x{m.size[0]}; {kinds}")
-        source = "weights in the package" if m.weights is None else m.weights
-        about = f"{m.parameters} parameters, {m.needs}; {source}: {m.licence}"
+    for model in MODELS:
+        usable = "all methods" if sees_image[model.name] else "methods of start and step"
+        console.print(
+            f"[bold]{model.name}[/bold]  {model.input} to {model.frames} frames, "
+            f"{model.size[1]}x{model.size[0]}; {usable}"
+        )
+        source = "weights in the package" if model.weights is None else model.weights
+        about = f"{model.parameters} parameters, {model.needs}; {source}: {model.licence}"
         console.print(Padding(about, (0, 0, 1, 2)), style="dim")
 
 
@@ -81,7 +84,7 @@ def methods(as_json: Json = False) -> None:
 
 
 def _described(name: str, cls: type[Method], refusals: dict[str, str]) -> dict[str, Any]:
-    """A method as `--json` prints it, in the order in which the list says it."""
+    """A method as `--json` prints it, in the order of the printed list."""
     from unstill.methods.registry import changes_of, how_of, plain, summary_of
     from unstill.parameters import parameters_of
 
@@ -92,7 +95,9 @@ def _described(name: str, cls: type[Method], refusals: dict[str, str]) -> dict[s
         "use_when": cls.use_when,
         "changes": changes_of(cls),
         "cost": cls.cost,
-        "parameters": {one.name: "required" if one.required else plain(one.default) for one in parameters},
+        "parameters": {
+            parameter.name: "required" if parameter.required else plain(parameter.default) for parameter in parameters
+        },
         "presets": list(cls.presets),
         "refused": {pipeline: reason for pipeline, reason in refusals.items() if reason},
         "how": how_of(cls),
@@ -100,7 +105,7 @@ def _described(name: str, cls: type[Method], refusals: dict[str, str]) -> dict[s
 
 
 def by_reason(refused: dict[str, str]) -> dict[str, list[str]]:
-    """Pipelines that share a reason, which then does not name one."""
+    """Pipelines by the reason of the refusal, in which `it` stands for the name of the pipeline."""
     shared: dict[str, list[str]] = {}
     for pipeline, reason in refused.items():
         shared.setdefault(re.sub(rf"\b{pipeline}\b", "it", reason), []).append(pipeline.removesuffix("Pipeline"))
@@ -108,5 +113,5 @@ def by_reason(refused: dict[str, str]) -> dict[str, list[str]]:
 
 
 def typed(value: Any) -> str:
-    """A value as one would type it after `key=`."""
+    """A value in the syntax of `key=value`."""
     return ":".join(map(str, value)) if isinstance(value, list) else str(value)

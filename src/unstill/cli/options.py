@@ -14,12 +14,12 @@ from unstill.parameters import parse_values as parse_values
 
 
 def parse_numbers(text: str, where: str) -> tuple[float, ...]:
-    """`"200,50,10"` as falling numbers above 0."""
+    """The falling numbers above 0 in a text such as `"200,50,10"`; `where` names the option in errors."""
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
-    possible = numbers and all(0 < one < math.inf for one in numbers)
+    possible = numbers and all(0 < number < math.inf for number in numbers)
     if not possible or any(b >= a for a, b in zip(numbers, numbers[1:], strict=False)):
         raise UnstillError(
             f"{where} takes falling numbers above 0 with commas, for example 200,50,10, not {shown(text)}."
@@ -32,7 +32,7 @@ def wanted_size(text: str | None, model: str) -> tuple[int, int] | None:
     The (height, width) of `--size`; `None` without it.
 
     Raises:
-        UnstillError: no size, or another one than that of a model that makes only one.
+        UnstillError: `text` is no size, or the model does not support it.
     """
     if text is None:
         return None

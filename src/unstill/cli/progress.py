@@ -1,4 +1,4 @@
-"""One progress bar per stage on a terminal; in a log a line at most every ten seconds."""
+"""A progress bar per stage on a terminal; elsewhere a line at most every ten seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressBars:
-    """Called with (stage, steps done, total, current numbers); prints to standard error, or nothing if `quiet`."""
+    """
+    Prints progress to standard error; nothing if `quiet`.
+
+    Called with the stage, the steps done, their total, and a text with current figures, such as the loss.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet = quiet

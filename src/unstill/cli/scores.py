@@ -5,17 +5,21 @@ from __future__ import annotations
 from rich.table import Table
 
 from unstill.metrics.quick_scores import ROWS
-from unstill.metrics.quick_scores import measure as measure
 
 
-def table(scores: dict[str, dict[str, float]]) -> Table:
-    """Scores by name of the video, in words."""
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("")
+def scores_table(scores: dict[str, dict[str, float]]) -> Table:
+    """
+    A table with a row per score and a column per video.
+
+    Args:
+        scores: by name of the video, the values by name of the score; missing ones leave their cell empty.
+    """
+    columns = Table(box=None, pad_edge=False, header_style="bold")
+    columns.add_column("")
     for name in scores:
-        shown.add_column(name, justify="right")
-    for key, words, form in ROWS:
-        values = [form.format(one[key]) if key in one else "" for one in scores.values()]
+        columns.add_column(name, justify="right")
+    for key, label, template in ROWS:
+        values = [template.format(of_video[key]) if key in of_video else "" for of_video in scores.values()]
         if any(values):
-            shown.add_row(words, *values)
-    return shown
+            columns.add_row(label, *values)
+    return columns

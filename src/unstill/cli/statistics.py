@@ -20,35 +20,35 @@ def statistics(
     videos: Annotated[
         str,
         typer.Argument(
-            help="A folder of videos like those the model was trained on, a folder of .tar shards, or the word world."
+            help="A folder of videos like the training videos, a folder of .tar shards, or world: rendered clips."
         ),
     ],
     model: Annotated[
         str, typer.Option(help="The model whose encoder is used: a name, a diffusers folder, or a hub id.")
     ] = "pico",
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("statistics.safetensors"),
-    clips: Annotated[int, typer.Option(min=1, help="Clips at most, from videos drawn by the seed.")] = 5000,
-    clips_per_video: Annotated[int, typer.Option(min=1, help="Clips from each video, at random places.")] = 1,
+    clips: Annotated[int, typer.Option(min=1, help="Maximum number of clips; the seed selects the videos.")] = 5000,
+    clips_per_video: Annotated[int, typer.Option(min=1, help="Clips from each video, at random positions.")] = 1,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames per clip. Default: the model's.")] = None,
     fps: Annotated[
         float | None, typer.Option(min=0.1, help="Frames per second to read at. Default: the model's.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT to fill. Default: the model's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of clips and the samples of the encoder.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read ahead, for a fast GPU.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the selection of clips and of the encoder's samples.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode clips in advance.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
-    Measure the latents of videos, for Analytic-Init.
+    Compute mean and variance of the latents of videos, for Analytic-Init.
 
-    Reads one clip at a time. A stopped run continues when the same command is given again. Several processes share
-    the work, with the same result: accelerate launch --num_processes 4 -m unstill statistics ...
+    Reads one clip at a time. The same command resumes a stopped run. Several processes share the work, with the same
+    result: accelerate launch --num_processes 4 -m unstill statistics ...
 
-    Settings go into a JSON file of the same name. Files of an earlier run are replaced if that JSON file names them
-    and they are unchanged; others are never overwritten.
+    The settings are written to a JSON file of the same name. Files of an earlier run are replaced if that JSON file
+    lists them and they are unchanged; others are never overwritten.
     """
     from unstill.cli import output
     from unstill.cli.options import parse_size
@@ -59,7 +59,7 @@ def statistics(
     from unstill.models import registry
 
     entry = registry.find(model)
-    wanted = None if size is None else parse_size(size)
+    height_width = None if size is None else parse_size(size)
     output.silence_libraries()
     registry.pipeline_class(model)
     check_file(out)
@@ -77,7 +77,7 @@ def statistics(
 
     rank, processes = rank_and_count(patience=timedelta(days=1))
     pipe = registry.load(model, device=device)
-    shape = wanted or (entry.size if entry else native_size(pipe))
+    shape = height_width or (entry.size if entry else native_size(pipe))
     settings = SourceSettings(
         kind=kind,
         path=None if kind == "world" else videos,
@@ -118,9 +118,9 @@ def statistics(
         "variance": float(measured.variance),
         "file": str(out),
     }
-    with together(record, [out.name]) as made:
-        measured.save(made.folder / out.name)
-        made.record = result
+    with together(record, [out.name]) as results:
+        measured.save(results.folder / out.name)
+        results.record = result
     for state in states:  # only now: a run that is killed before resumes from them
         state.unlink(missing_ok=True)
     if as_json:
@@ -138,7 +138,12 @@ def statistics(
 def _together(
     run: Callable[..., LatentStatistics], out: Path, meta: dict[str, Any]
 ) -> tuple[LatentStatistics, list[Path]]:
-    """Every process writes the statistics of its share to a file; the main process combines them. Also the files."""
+    """
+    Every process writes the statistics of its share to a file; the main process combines them.
+
+    Returns:
+        The statistics, and the files of all processes.
+    """
     from accelerate import PartialState
 
     from unstill.statistics_estimation import combine

@@ -19,12 +19,14 @@ def train(
             "from scratch, with settings as pico:key=value,key=value."
         ),
     ] = None,
-    videos: Annotated[str | None, typer.Option(help="The clips: a folder of videos, of tar shards, or world.")] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key: --set train.steps=500. As often as you like.")
+    videos: Annotated[
+        str | None, typer.Option(help="A folder of videos or of .tar shards, or world: rendered clips.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder of this run; a stopped run resumes from it.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="The same seed makes the same weights.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key: --set train.steps=500. Repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of this run; a stopped run is resumed.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same weights.")] = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the network first: minutes, then up to 3 times as fast.")
     ] = False,
@@ -38,7 +40,7 @@ def train(
     Fine-tune a model on your videos by a recipe.
 
     The same command resumes a stopped run. Several processes or machines: accelerate launch -m unstill
-    train recipe.yaml. The folder OUT/pipeline is then a model for --model. All keys: docs/training.md.
+    train recipe.yaml. The result is the folder OUT/pipeline, which --model takes. All keys: docs/training.md.
     """
     from unstill.errors import UnstillError
 
@@ -52,7 +54,7 @@ def train(
     if name == "pico":
         if videos is not None or changes:
             raise UnstillError(
-                "pico is trained on its own synthetic clips: it takes no --videos, and its settings as pico:key=value."
+                "pico is trained on its own synthetic clips: leave out --videos, and give settings as pico:key=value."
             )
         _train_pico(recipe, out, seed or 0, compile, settings, as_json)
         return
@@ -61,11 +63,11 @@ def train(
     if print_recipe:
         typer.echo(yaml_of(recipe), nl=False)
         return
-    given = dict(_change(text) for text in changes or [])
-    given |= {"data.videos": videos} if videos is not None else {}
-    given |= {"seed": seed} if seed is not None else {}
-    given |= {"train.compile": True} if compile else {}
-    chosen = read_recipe(recipe, given)
+    overrides = dict(_change(text) for text in changes or [])
+    overrides |= {"data.videos": videos} if videos is not None else {}
+    overrides |= {"seed": seed} if seed is not None else {}
+    overrides |= {"train.compile": True} if compile else {}
+    chosen = read_recipe(recipe, overrides)
     if settings:
         typer.echo(json.dumps(chosen.model_dump(mode="json", by_alias=True), indent=2))
         return
@@ -89,9 +91,9 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
 
     validation = None
     if recipe.validation is not None:
-        from unstill.lab.validation import Validation
+        from unstill.lab.validation import SampleValidation
 
-        validation = Validation(recipe)
+        validation = SampleValidation(recipe)
     try:
         with output.resumable(), ProgressBars(quiet=as_json or rank > 0) as report:
             result = fine_tune(recipe, out, report, validation)
@@ -101,7 +103,7 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
         raise
     if result is None:
         return
-    made = {
+    record = {
         **output.provenance(),
         "recipe": {"name": name, **recipe.model_dump(mode="json", by_alias=True)},
         "processes": processes,
@@ -110,7 +112,7 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
         "waiting_for_data": round(result.waiting, 4),
         "pipeline": str(result.pipeline),
     }
-    _write_record(made, out, as_json)
+    _write_record(record, out, as_json)
 
 
 def _train_pico(recipe: str, out: Path, seed: int, compile: bool, settings: bool, as_json: bool) -> None:
@@ -122,7 +124,7 @@ def _train_pico(recipe: str, out: Path, seed: int, compile: bool, settings: bool
     from unstill.data.output_paths import check_writable
     from unstill.documents import built
     from unstill.errors import UnstillError
-    from unstill.training.pico import train as train_pico
+    from unstill.training.pico import train_pico
     from unstill.training.pico_recipe import PicoRecipe
 
     name, _, text = recipe.partition(":")
@@ -144,25 +146,25 @@ def _train_pico(recipe: str, out: Path, seed: int, compile: bool, settings: bool
         raise
     if pipe is None:
         return
-    made = {
+    record = {
         **output.provenance(),
         "recipe": {"name": name, **dataclasses.asdict(chosen)},
         "processes": processes,
         "seconds": round(time.perf_counter() - began, 1),
         "pipeline": str(out / "pipeline"),
     }
-    _write_record(made, out, as_json)
+    _write_record(record, out, as_json)
 
 
-def _write_record(made: dict[str, Any], out: Path, as_json: bool) -> None:
+def _write_record(record: dict[str, Any], out: Path, as_json: bool) -> None:
     from unstill.data.ownership import together
 
     with together(out / "made.json") as results:
-        results.record = made
+        results.record = record
     if as_json:
-        typer.echo(json.dumps(made, indent=2))
+        typer.echo(json.dumps(record, indent=2))
     else:
-        typer.echo(f"Wrote {made['pipeline']}. Try it: unstill animate --model {made['pipeline']}")
+        typer.echo(f"Wrote {record['pipeline']}. Try it: unstill animate --model {record['pipeline']}")
 
 
 def _list() -> None:
@@ -170,11 +172,11 @@ def _list() -> None:
 
     for name in shipped():
         typer.echo(f"{name:26s} {yaml_of(name).splitlines()[0].removeprefix('# ')}")
-    typer.echo(f"{'pico':26s} The embedded model, from nothing or given weights: ten minutes on a GPU, days on a CPU")
+    typer.echo(f"{'pico':26s} The embedded model, from scratch or given weights: ten minutes on a GPU, days on a CPU")
 
 
 def _change(text: str) -> tuple[str, Any]:
-    """`train.steps=500` as a key and a value that YAML understands."""
+    """The key and the value, read as YAML, of `train.steps=500`."""
     from unstill.errors import UnstillError, shown
     from unstill.training.yaml_reader import read_yaml
 

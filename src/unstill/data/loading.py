@@ -142,7 +142,7 @@ class _Read(Generic[T]):
 
 
 @dataclass(frozen=True)
-class _Places(Dataset, Generic[T]):
+class _Places(Dataset[Any], Generic[T]):
     """Reads the clips at given positions of a run."""
 
     source: Readable[T]
@@ -174,7 +174,7 @@ class _Places(Dataset, Generic[T]):
 
 
 @dataclass(frozen=True)
-class _Each(Dataset, Generic[T]):
+class _Each(Dataset[Any], Generic[T]):
     """Returns a clip, or the reason why it cannot be read."""
 
     source: Indexed[T]

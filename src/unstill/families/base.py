@@ -20,7 +20,7 @@ from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.families.model_card import Model
 from unstill.families.training import TrainingRole
-from unstill.forward_process import ForwardProcess, Kind
+from unstill.forward_process import ForwardProcess, ProcessKind
 from unstill.predictions import Prediction
 
 
@@ -109,7 +109,7 @@ class Adapter:
         usual_scheduler: class and configuration of what its released models come with, for the table of what works.
     """
 
-    kind: Kind | None = None
+    kind: ProcessKind | None = None
     prediction: Prediction | None = None
     two_pass_step: bool = False
     frames_first: bool = False

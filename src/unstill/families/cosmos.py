@@ -7,7 +7,7 @@ import torch
 from unstill.errors import UnstillError
 from unstill.families.base import Family, VideoAdapter
 from unstill.families.wan import WanText
-from unstill.forward_process import Kind
+from unstill.forward_process import ProcessKind
 from unstill.predictions import Prediction
 
 
@@ -17,7 +17,7 @@ class Cosmos(VideoAdapter):
     unchanged for Cosmos Predict 2, with a flow-matching scheduler on x0 + sigma eps, from noise of a fixed sigma.
     """
 
-    kind: Kind | None = "ve"
+    kind: ProcessKind | None = "ve"
     image_latents_from: str | None = "prepare_latents"
     denoisers: tuple[str, ...] = ("transformer",)
     two_calls = True

@@ -1,32 +1,28 @@
 """`unstill.apply`: adds methods to a diffusers pipeline and removes them again."""
 
 import functools
-import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, Self
+from contextlib import contextmanager
+from typing import Any, Self
 
 import torch
 from PIL import Image
 
 from unstill.errors import UnstillError
 from unstill.families.registry import adapter_for
-from unstill.hooks.attention_hooks import ReferenceAttention, attends_by_torch, reference_attention
 from unstill.hooks.caches import check_caches
 from unstill.hooks.caller import hook_pipeline, hooks_of
-from unstill.hooks.condition_hooks import After, around_calls, edit_condition
-from unstill.hooks.guidance_hooks import Call, Calls, first_input, guided
+from unstill.hooks.checks import check_methods, pipeline_target, warn_of_handover
+from unstill.hooks.condition_hooks import After, around_calls
+from unstill.hooks.denoiser_hooks import around_denoiser, denoiser_names, with_hooks
+from unstill.hooks.first_latents import Prepared, rewrite_first_latents
+from unstill.hooks.guidance_hooks import Calls
 from unstill.hooks.image_hooks import edited, edited_picture
 from unstill.hooks.method_hooks import watch_block, watch_method
 from unstill.hooks.scheduler_hooks import Arguments, hooked, skip_step, unhook
 from unstill.hooks.step_hooks import ScheduleOnly, correct, schedule, solve
-from unstill.methods.base import Method, Run, Target, check_method
-from unstill.noise_schedule import level_of
-from unstill.statistics_hub import describe_vae
-
-
-log = logging.getLogger(__name__)
+from unstill.methods.base import Method, Run
 
 
 def apply(pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None = None) -> "Applied":
@@ -56,14 +52,8 @@ def apply(pipe: Any, *methods: Method, image: Image.Image | torch.Tensor | None 
 
 def applied_to(pipe: Any) -> "Applied | None":
     """The handle of the methods applied to a pipeline, or `None`."""
-    return hooks_of(pipe)
-
-
-class _First(NamedTuple):
-    """The result of `prepare_latents`: the tensor that the pipeline holds, and the arguments of the call."""
-
-    latents: torch.Tensor
-    arguments: Arguments
+    applied: Applied | None = hooks_of(pipe)
+    return applied
 
 
 class Applied:
@@ -87,7 +77,7 @@ class Applied:
         self.methods = methods
         self.run: Run | None = None
         self._adapter = adapter_for(pipe)
-        self._image = edited([one for one in methods if isinstance(one, Method)], image)
+        self._image = edited([method for method in methods if isinstance(method, Method)], image)
         if applied_to(pipe) is not None:
             raise UnstillError(
                 f"This {type(pipe).__name__} has methods already; give all to one apply, or remove() those first."
@@ -104,7 +94,7 @@ class Applied:
         self._scheduler = hooked(pipe.scheduler, self)
         self.process = self._adapter.process(self._scheduler)
         self._check()
-        self._warn()
+        warn_of_handover(pipe, self._adapter, self.process, methods)
 
         self._lock = threading.Lock()  # held while the pipeline is called
         self._thread: int | None = None  # the thread of that call
@@ -134,53 +124,16 @@ class Applied:
     def __exit__(self, *error: Any) -> None:
         self.remove()
 
-    def _vae(self) -> dict[str, Any] | None:
-        """What tells the VAE from others, where a method has statistics of latents."""
-        vae = getattr(self.pipe, "vae", None)
-        return describe_vae(vae) if vae and any(hasattr(method, "statistics") for method in self.methods) else None
-
     def _check(self, image_latents: bool = True) -> None:
-        target = Target(
-            pipeline=type(self.pipe).__name__,
-            process=self.process,
+        target = pipeline_target(
+            self.pipe,
+            self._adapter,
+            self.process,
+            self.methods,
             order=self._scheduler.order,
             image_latents=image_latents and (self._adapter.image_latents_from is not None or self._image is not None),
-            condition=bool(self._adapter.denoisers),
-            conditioning_frames=self._adapter.conditioning_frames(self.pipe),
-            has_audio_scheduler=self._adapter.has_audio_scheduler,
-            modular=self._adapter.modular,
-            in_sections=self._adapter.in_sections,
-            encodes_image=self._adapter.image_latents_from is not None,
-            vae=self._vae(),
-            guidance=self._adapter.guides_output,
-            drops_image=self._adapter.zero_unconditional,
-            attention=bool(self._adapter.attends),
-            condition_clip=self._adapter.has_condition_clip,
         )
-        for i, method in enumerate(self.methods):
-            if not isinstance(method, Method):
-                raise UnstillError(f"{method!r} is not a method; give an instance, such as EarlyStart(start=0.96).")
-            if method.stage == "loop":
-                raise UnstillError(
-                    f"{method.name} is a loop around the pipeline, not in it; call "
-                    f"unstill.free_init(pipe, {method.name}(), ...)."
-                )
-            check_method(method, self.methods[:i] + self.methods[i + 1 :], target)
-
-    def _warn(self) -> None:
-        """Warns of combinations that run but probably not as intended."""
-        handover = self._adapter.handover(self.pipe)
-        if handover is None:
-            return
-        for method in self.methods:
-            level = {unit: getattr(method, unit, None) for unit in ("start", "sigma")}
-            if any(level.values()) and level_of(self.process, **level)[0] < handover:
-                log.warning(
-                    "%s starts below the level at which %s hands over to its second network (boundary_ratio): the "
-                    "first one, which was trained for high noise, is not used.",
-                    method.name,
-                    type(self.pipe).__name__,
-                )
+        check_methods(self.methods, target)
 
     @contextmanager
     def also(self, method: Method) -> Iterator[None]:
@@ -193,16 +146,8 @@ class Applied:
         finally:
             self.methods = before
 
-    def _having(self, *hooks: str) -> list[Method]:
-        return [method for method in self.methods if any(map(method.implements, hooks))]
-
     def _watch_denoisers(self) -> None:
-        names: set[str] = set()
-        if self._having("on_condition", "on_condition_clip", "on_guidance"):
-            names.update(self._adapter.denoisers)
-        if self._having("on_attention", "on_attention_mass"):
-            names.update(self._adapter.attends)
-        for name in sorted(names):
+        for name in sorted(denoiser_names(self._adapter, self.methods)):
             network = getattr(self.pipe, name, None)
             if network is None:  # only Wan 2.2 A14B has two
                 continue
@@ -218,7 +163,7 @@ class Applied:
     def _forget(self) -> None:
         """Clears the state of the previous call."""
         self._next = self._new_run()
-        self._first: _First | None = None
+        self._prepared: Prepared | None = None
         self._captured: Any = None  # the result of the method `Adapter.image_latents_from`
         self._latest: torch.Tensor | None = None  # the latest result of `scheduler.step`
         self._calls = Calls()
@@ -235,13 +180,13 @@ class Applied:
             self._forget()
             yield
         finally:
-            self._thread = self._first = self._captured = None
+            self._thread = self._prepared = self._captured = None
             self._lock.release()
 
     def call_arguments(
         self, method: Callable[..., Any], pipe: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if methods := self._having("on_image"):
+        if methods := with_hooks(self.methods, "on_image"):
             return edited_picture(methods, method, pipe, args, kwargs)
         return args, kwargs
 
@@ -276,22 +221,28 @@ class Applied:
                 )
             latents, *others = result if isinstance(result, tuple) else (result,)
             latents = latents.clone()  # rewritten in place below, and possibly the caller's own tensor
-            self._first = _First(latents, arguments)
+            self._prepared = Prepared(latents, arguments)
             result = (latents, *others) if isinstance(result, tuple) else latents
         self._called(name)
         return result
 
     def _called(self, name: str) -> None:
-        if name == self._adapter.last_setup_call and self._first is not None:
+        if name == self._adapter.last_setup_call and self._prepared is not None:
             self.run, self._next, self._latest = self._next, self._new_run(), None
-            first, self._first = self._first, None
-            self._start(self.run, first)
+            prepared, self._prepared = self._prepared, None
+            self._start(self.run, prepared)
             if not self._adapter.in_sections:  # whose image is encoded once, before the first section
                 self._captured = None
 
-    def _start(self, run: Run, first: _First) -> None:
+    def _start(self, run: Run, prepared: Prepared) -> None:
+        video = self._adapter.first_to_video(self.pipe, prepared.latents, prepared.arguments).float()
+        self._set_image_latents(run, video)
+        run.generator = prepared.arguments.get("generator")
+        check_caches(self.pipe, float(run.grid.timesteps[0]))
+        rewrite_first_latents(self._adapter, self.pipe, run, self.methods, prepared, video)
+
+    def _set_image_latents(self, run: Run, video: torch.Tensor) -> None:
         adapter = self._adapter
-        video = adapter.first_to_video(self.pipe, first.latents, first.arguments).float()
         if self._captured is not None:
             encoded = adapter.image_latents(self.pipe, self._captured, video).float()
             run.image_latents = encoded.expand(len(video), -1, -1, -1, -1)  # some pipelines hold one for all videos
@@ -301,96 +252,13 @@ class Applied:
             run.image_latents = run.encode_image(None)
         elif adapter.image_latents_from is not None:  # some pipelines may be called without an image
             self._check(image_latents=False)
-        run.generator = first.arguments.get("generator")
 
-        check_caches(self.pipe, float(run.grid.timesteps[0]))
-        if video.shape[2] <= run.conditioning_frames:
-            raise UnstillError(
-                f"This call of {type(self.pipe).__name__} generates no latent frame besides those of the image, "
-                "so methods have nothing to change; ask for more frames."
-            )
-        prepared = video
-        if not run.grid.own:
-            video = adapter.rescale_initial(self.pipe, prepared, run.image_latents)
-        scale, offset = adapter.first_scale(self.pipe, run.image_latents)
-        latents = own = video[:, :, run.conditioning_frames :]
-        run.noise = noise = ((video - offset) / scale)[:, :, run.conditioning_frames :]
-        run.frames = own.shape[2]
-        # Methods that own the initial latents run last and build on the noise of the others, in whatever order given.
-        for method in sorted(self._having("on_noise"), key=lambda method: "latents" in method.owns):
-            run.noise = method.on_noise(run, run.noise)
-        if run.noise is not noise:
-            latents = (scale * torch.cat([video[:, :, : run.conditioning_frames], run.noise], 2) + offset)[
-                :, :, run.conditioning_frames :
-            ]
-        for method in self._having("on_start"):
-            latents = method.on_start(run, latents)
-        if video is not prepared or latents is not own:
-            video = torch.cat([video[:, :, : run.conditioning_frames], latents.to(video)], 2)
-            first.latents.copy_(adapter.first_from_video(self.pipe, video, first.arguments))
-
-    def _around_denoiser(self, network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> After | None:
-        run, adapter, calls = self.run, self._adapter, self._calls
-        if not self._acting or run is None or calls.again:
+    def _around_denoiser(
+        self, network: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> After | None:
+        if not self._acting or self.run is None or self._calls.again:
             return None
-        run.second_network = network is getattr(self.pipe, "transformer_2", None)
-        x = first_input(adapter, args, kwargs)
-        second = calls.next(run.step) > 0
-        call = Call(network, args, kwargs, rows=len(x), unconditional=second and adapter.two_calls)
-        on_condition = self._having("on_condition", "on_condition_clip")
-        restore = on_condition and edit_condition(
-            adapter, self.pipe, run, on_condition, args, kwargs, call.unconditional
-        )
-        mode = self._reference_attention(run, call, x)
-        on_guidance = self._having("on_guidance")
-        if not (restore or mode or on_guidance):
-            return None
-        entered = ExitStack()
-        if mode is not None:
-            entered.enter_context(reference_attention(network, mode, adapter.temporal_attention))
-
-        def after(output: Any) -> Any:
-            if mode is not None:
-                entered.close()
-                if output is not None and not mode.found:
-                    raise UnstillError(
-                        f"No attention over the frames was seen in {type(network).__name__}; it goes by another way "
-                        "than PyTorch's attention. Leave out ReferenceBias."
-                    )
-            try:
-                if on_guidance and output is not None:
-                    return guided(adapter, self.pipe, run, on_guidance, calls, call, output)
-            finally:
-                if restore:
-                    restore()
-            return None
-
-        return after
-
-    def _reference_attention(self, run: Run, call: Call, x: torch.Tensor) -> ReferenceAttention | None:
-        """The mode under which this call of a network computes; `None` where its attention stays as it is."""
-        measuring = self._having("on_attention_mass")
-        if call.unconditional or not (measuring or self._having("on_attention")):
-            return None
-        bias = sum(method.on_attention(run) for method in self._having("on_attention"))
-        if bias == 0 and not measuring:
-            return None
-        if not attends_by_torch(call.network):
-            raise UnstillError(
-                f"{type(call.network).__name__} was given an attention backend of its own, in which no bias can be "
-                "added or measured; call its reset_attention_backend(), or leave out ReferenceBias."
-            )
-        frames = run.frames + run.conditioning_frames
-        keys = self._adapter.reference_keys(self.pipe, call.network, x, frames)
-        batch = len(run.noise)
-        without = batch if call.rows > batch else 0  # rows without the prompt, which come first
-
-        def measured(mass: torch.Tensor) -> None:
-            for method in measuring:
-                method.on_attention_mass(run, mass[-batch:])
-
-        biases = [0.0] * without + [bias] * (call.rows - without)
-        return ReferenceAttention(keys, biases, measured if measuring else None)
+        return around_denoiser(self._adapter, self.pipe, self.run, self.methods, self._calls, network, args, kwargs)
 
     def on_step(self, scheduler: Any, arguments: Arguments, call: Callable[[], Any]) -> Any:
         if not self._acting or (self._adapter.two_pass_step and "pred_original_sample" not in arguments):
@@ -405,7 +273,7 @@ class Applied:
             raise UnstillError(
                 f"{type(self.pipe).__name__} skips the first noise level of its scheduler; call it with strength=1."
             )
-        skipped_to = correct(self._adapter, self.pipe, run, self._having("on_step"), arguments)
+        skipped_to = correct(self._adapter, self.pipe, run, with_hooks(self.methods, "on_step"), arguments)
         if skipped_to is None:
             result = solve(run, scheduler, call)
         else:

@@ -58,13 +58,13 @@ def biased(
 
 
 def attention_mass(
-    query: torch.Tensor, key: torch.Tensor, keys: slice, asking: slice, scale: float | None = None
+    query: torch.Tensor, key: torch.Tensor, keys: slice, queries: slice, scale: float | None = None
 ) -> torch.Tensor:
     """
     The share of attention that goes to the keys `keys`, `(N,)`: the mean over heads and over at most `QUERIES` of the
-    queries `asking`.
+    queries `queries`.
     """
-    asked = query[..., asking, :]
+    asked = query[..., queries, :]
     chosen = torch.linspace(0, asked.shape[-2] - 1, min(QUERIES, asked.shape[-2])).long()
     asked = asked[..., chosen.to(asked.device), :].float()
     groups = query.shape[-3] // key.shape[-3]
@@ -74,18 +74,18 @@ def attention_mass(
 
 class ReferenceAttention(TorchFunctionMode):
     """
-    While it is entered, in this thread: every self-attention over all video tokens has `bias` on its reference keys.
+    While entered, in this thread, adds `bias` to the logits of the reference keys in every self-attention over all
+    video tokens.
 
     Args:
         keys: where the tokens of the first latent frame are.
-        rows: rows of the network's batch.
-        bias: one number for each of them.
+        bias: one number for each row of the network's batch.
         measured: receives the attention mass of every such attention, a number for each row of the network's batch,
             before the bias; `None`: it is not measured.
 
     Attributes:
-        found: how many attentions were seen.
-        inside: whether temporal attention is being computed, where the keys are those.
+        count: self-attentions over all video tokens so far.
+        inside: whether the current attention is one whose keys are meant; with temporal keys only temporal attention.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ReferenceAttention(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.keys, self.bias, self.measured = keys, tuple(bias), measured
-        self.found, self.inside = 0, not keys.temporal
+        self.count, self.inside = 0, not keys.temporal
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -105,7 +105,7 @@ class ReferenceAttention(TorchFunctionMode):
         offset = self.keys.offset(tokens)
         if query.shape[-2] != tokens or offset is None:
             return func(*args, **kwargs)
-        self.found += 1
+        self.count += 1
         keys = slice(offset, offset + self.keys.reference)
         if self.measured is not None:
             later = slice(keys.stop, offset + self.keys.tokens)
@@ -128,17 +128,17 @@ def reference_attention(network: torch.nn.Module, mode: ReferenceAttention, temp
         temporal: the class name of the modules whose attention is meant, where the keys are temporal ones.
     """
 
-    def entered(module: torch.nn.Module, args: Any) -> None:
+    def enter(module: torch.nn.Module, args: Any) -> None:
         mode.inside = True
 
-    def left(module: torch.nn.Module, args: Any, output: Any) -> None:
+    def leave(module: torch.nn.Module, args: Any, output: Any) -> None:
         mode.inside = False
 
     handles = []
     if temporal:
         for module in network.modules():
             if type(module).__name__ == temporal:
-                handles += [module.register_forward_pre_hook(entered), module.register_forward_hook(left)]
+                handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     try:
         with torch.compiler.set_stance("force_eager"), mode:
             yield
@@ -149,5 +149,5 @@ def reference_attention(network: torch.nn.Module, mode: ReferenceAttention, temp
 
 def attends_by_torch(module: torch.nn.Module) -> bool:
     """Whether no attention processor of a network was given a backend other than PyTorch's own."""
-    backends = [getattr(getattr(one, "processor", None), "_attention_backend", None) for one in module.modules()]
+    backends = [getattr(getattr(layer, "processor", None), "_attention_backend", None) for layer in module.modules()]
     return all(backend is None or "native" in str(getattr(backend, "value", backend)) for backend in backends)

@@ -13,6 +13,7 @@ from unstill.errors import UnstillError
 from unstill.families.base import Adapter
 from unstill.families.registry import ADAPTERS, IMAGE_INPUTS, UNSUPPORTED
 from unstill.forward_process import ForwardProcess
+from unstill.hooks.checks import class_target
 from unstill.methods.base import Method, Target, check_method
 from unstill.methods.registry import method_classes
 from unstill.noise_schedule import level_of
@@ -36,7 +37,7 @@ def refusals() -> dict[str, dict[str, str]]:
     return dict(sorted(table.items()))
 
 
-def markdown() -> str:
+def support_tables() -> str:
     """
     The table of docs/pipelines.md: one row per pipeline, one column per method, numbered reasons below, then the
     unsupported pipelines.
@@ -85,22 +86,7 @@ def _held_frames(adapter: Adapter) -> str:
 
 def _target(pipeline: str, adapter: Adapter) -> Target:
     name, config = adapter.usual_scheduler
-    return Target(
-        pipeline=pipeline,
-        process=adapter.process(getattr(diffusers, name)(**config)),
-        order=1,
-        image_latents=True,
-        condition=bool(adapter.denoisers),
-        conditioning_frames=0,
-        has_audio_scheduler=adapter.has_audio_scheduler,
-        modular=adapter.modular,
-        in_sections=adapter.in_sections,
-        encodes_image=adapter.image_latents_from is not None,
-        guidance=adapter.guides_output,
-        drops_image=adapter.zero_unconditional,
-        attention=bool(adapter.attends),
-        condition_clip=adapter.has_condition_clip,
-    )
+    return class_target(pipeline, adapter, adapter.process(getattr(diffusers, name)(**config)))
 
 
 def examples(process: ForwardProcess) -> dict[str, Method]:
@@ -122,4 +108,4 @@ def _refusal(method: Method, target: Target) -> str:
 
 
 if __name__ == "__main__":
-    print(image_inputs(), markdown(), sep="\n\n")
+    print(image_inputs(), support_tables(), sep="\n\n")

@@ -28,7 +28,7 @@ class Calls:
         count: how many came before the current one.
         shown: the condition view of the conditional pass, `(B, C, F or 1, h, w)`, as the denoiser saw it.
         conditional: the conditional prediction, which the pipeline holds, where it comes in a call of its own.
-        again: whether the current call is one that a method asked for.
+        again: whether the current call was made for a method, not by the pipeline.
     """
 
     step: int = -1
@@ -65,13 +65,10 @@ class Call:
 
 
 def first_input(adapter: Adapter, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
-    """What a network is given first: its noisy latents."""
-    for name in ("hidden_states", "sample"):
-        if name in kwargs:
-            found: torch.Tensor = kwargs[name]
-            return found
-    first: torch.Tensor = args[0]
-    return first
+    """The noisy latents in a call of a network: its first argument."""
+    named = [kwargs[name] for name in ("hidden_states", "sample") if name in kwargs]
+    latents: torch.Tensor = (*named, *args)[0]
+    return latents
 
 
 def guided(
@@ -166,7 +163,7 @@ def _rows(call: Call, rows: slice, frames: int) -> tuple[tuple[Any, ...], dict[s
 
 
 def _call(calls: Calls, network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    """One more call of the denoiser, which caches of features count apart from the pipeline's own."""
+    """One more call of the denoiser, in a cache context of its own, so that feature caches do not mix it up."""
     context: AbstractContextManager[Any] = nullcontext()
     if hasattr(network, "cache_context"):
         context = network.cache_context("unstill")
@@ -176,8 +173,8 @@ def _call(calls: Calls, network: Any, args: tuple[Any, ...], kwargs: dict[str, A
             output = network(*args, **kwargs)
     finally:
         calls.again = False
-    found: torch.Tensor = output[0] if isinstance(output, tuple) else output.sample
-    return found
+    prediction: torch.Tensor = output[0] if isinstance(output, tuple) else output.sample
+    return prediction
 
 
 def _with(output: Any, prediction: torch.Tensor) -> Any:

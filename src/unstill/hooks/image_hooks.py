@@ -11,7 +11,7 @@ from unstill.errors import UnstillError
 from unstill.methods.base import Method
 
 
-PICTURES = ("image", "video")  # arguments that hold them
+PICTURE_ARGUMENTS = ("image", "video")  # arguments that hold them
 
 
 def edited_picture(
@@ -32,7 +32,7 @@ def edited_picture(
             f"{type(pipe).__name__} takes its picture inside `conditions`, where no method reaches it; change the "
             "picture itself before the call, with unstill.methods.recompress_image.recompressed."
         )
-    for name in PICTURES:
+    for name in PICTURE_ARGUMENTS:
         if bound.arguments.get(name) is not None:
             bound.arguments[name] = edited(methods, bound.arguments[name])
     return bound.args[1:], bound.kwargs
@@ -46,7 +46,7 @@ def edited(methods: Sequence[Method], picture: Any) -> Any:
     if picture is None or not methods:
         return picture
     if isinstance(picture, (list, tuple)):
-        return [edited(methods, one) for one in picture]
+        return [edited(methods, element) for element in picture]
     if isinstance(picture, Image.Image):
         for method in methods:
             picture = method.on_image(picture)
@@ -61,11 +61,13 @@ def edited(methods: Sequence[Method], picture: Any) -> Any:
 
 
 def _edited_tensor(methods: Sequence[Method], pictures: torch.Tensor) -> torch.Tensor:
-    made = []
-    for one in pictures.flatten(0, -4) if pictures.ndim > 3 else pictures[None]:
-        pixels = (one.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-        own = Image.fromarray(pixels)
-        changed = edited(methods, own)
-        values = torch.frombuffer(bytearray(changed.tobytes()), dtype=torch.uint8).view(*pixels.shape)
-        made.append(one if changed is own else values.permute(2, 0, 1).to(pictures.device) / 255)
-    return torch.stack([one.to(pictures.dtype) for one in made]).view(pictures.shape)
+    results = []
+    for picture in pictures.flatten(0, -4) if pictures.ndim > 3 else pictures[None]:
+        pixels = (picture.float() * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        image = Image.fromarray(pixels)
+        changed = edited(methods, image)
+        if changed is not image:
+            values = torch.frombuffer(bytearray(changed.tobytes()), dtype=torch.uint8).view(*pixels.shape)
+            picture = values.permute(2, 0, 1).to(pictures.device) / 255
+        results.append(picture.to(pictures.dtype))
+    return torch.stack(results).view(pictures.shape)

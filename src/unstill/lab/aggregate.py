@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.comparison_cells import METRICS, TOY_METRICS
+from unstill.lab.video_measures import METRICS, TOY_METRICS
 
 
 FRONT = ("motion", "fidelity")

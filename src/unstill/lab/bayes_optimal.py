@@ -48,15 +48,15 @@ def candidates(
     """
     truth = synthetic_world.render(scene, motion, frames, size)
     scenes = scene[torch.zeros(n, dtype=torch.long)]
-    drawn = synthetic_world.sample_motion(scenes, generator)
+    motions = synthetic_world.sample_motion(scenes, generator)
     for _ in range(3):  # toys bounce off the walls, so the score is not exactly proportional to speed
-        score = synthetic_world.render(scenes, drawn, frames, 24).score
-        drawn = drawn.scaled((truth.score / score.clamp(min=1e-6)).clamp(0.05, 8.0))
-    score = synthetic_world.render(scenes, drawn, frames, 24).score
-    speed = drawn.velocity.norm(dim=-1).amax(-1)
-    fits = ((score / truth.score - 1).abs() < 0.1) & (speed < 0.07) & (drawn.pan.norm(dim=-1) < 0.03)
-    others = synthetic_world.render(scenes[fits], drawn[fits], frames, size)
-    return Candidates(torch.cat([truth.video, others.video]), torch.cat([truth.score, others.score]))
+        score = synthetic_world.render(scenes, motions, frames, 24).score
+        motions = motions.scaled((truth.score / score.clamp(min=1e-6)).clamp(0.05, 8.0))
+    score = synthetic_world.render(scenes, motions, frames, 24).score
+    speed = motions.velocity.norm(dim=-1).amax(-1)
+    fits = ((score / truth.score - 1).abs() < 0.1) & (speed < 0.07) & (motions.pan.norm(dim=-1) < 0.03)
+    alternatives = synthetic_world.render(scenes[fits], motions[fits], frames, size)
+    return Candidates(torch.cat([truth.video, alternatives.video]), torch.cat([truth.score, alternatives.score]))
 
 
 def posterior_mean(noisy: Tensor, latents: Tensor, sigma: float) -> tuple[Tensor, Tensor]:

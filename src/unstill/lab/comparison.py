@@ -16,23 +16,24 @@ from unstill.data.images import PICTURE_SUFFIXES, read_image
 from unstill.data.ownership import check_free, together
 from unstill.errors import UnstillError
 from unstill.lab.aggregate import Row, summarise_cells
-from unstill.lab.comparison_cells import ComparedModel, Comparison, Setting, Toys
-from unstill.lab.comparison_report import WRITTEN, comparison_verdict, write
+from unstill.lab.comparison_cells import ComparedModel, Comparison, Setting
+from unstill.lab.comparison_report import WRITTEN, comparison_verdict, write_comparison
 from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.method_grid import PLAIN, expand, split
 from unstill.lab.probe_clips import ProbeClip, World, picture_of
 from unstill.lab.provenance import versions
 from unstill.lab.sweeps import Sweep, sweep_named
 from unstill.lab.toys import measure_toys
+from unstill.lab.video_measures import Toys
 from unstill.methods.base import Method
 from unstill.methods.parsing import parse_method
 from unstill.methods.registry import describe_method
 from unstill.models import registry
 from unstill.models.call_arguments import native_frames, native_size
+from unstill.progress import StepProgress
 
 
 Settings = Sequence[str] | Mapping[str, Method | Sequence[Method]]
-Progress = Callable[[int, int], None]
 DEFAULT_COUNT = 8
 
 
@@ -94,7 +95,7 @@ def compare(
     command: str = "",
     rank: int = 0,
     processes: int = 1,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
 ) -> ComparisonResult | None:
     """
     Samples a video for every model, setting, motion level, image and seed; measures them, and writes a report.
@@ -136,8 +137,8 @@ def compare(
         ```
     """
     base = sweep_named(sweep) if sweep else None
-    named = _named_settings(settings, base)
-    if not named:
+    by_name = _named_settings(settings, base)
+    if not by_name:
         raise UnstillError("There is no setting to compare; name a method, for example early-start:sigma=50|20.")
     caption_only = caption_only or (base is not None and base.caption_only)
     out = Path(out)
@@ -145,7 +146,7 @@ def compare(
     models = [
         _model(
             name,
-            named,
+            by_name,
             size,
             frames,
             steps,
@@ -189,7 +190,7 @@ def compare(
         "versions": ", ".join(f"{package} {number}" for package, number in result.versions.items()),
     }
     with together(out / "summary.json", WRITTEN) as results:
-        write(comparison, rows, facts, results.folder)
+        write_comparison(comparison, rows, facts, results.folder)
         results.record.update({**({"command": command} if command else {}), **result.as_dict()})
     return result
 
@@ -247,10 +248,6 @@ def _model(
     )
 
 
-def _loader(name: str, device: str | None, offload: bool, caption_only: bool) -> Callable[[], Any]:
-    return functools.partial(_load, name, device, offload, caption_only)
-
-
 def _load(name: str, device: str | None, offload: bool, caption_only: bool) -> Any:
     pipe: Any = registry.load(name, device=device, offload=offload)
     if caption_only and registry.pipeline_name(name) == "PicoPipeline":
@@ -275,7 +272,7 @@ def _pictures(
         world = World(count=count, frames=model.frames or 8, size=model.size, seed=seed)
         rendered = {f"world {i}": world[i] for i in range(count)}
         captions = {name: clip.caption for name, clip in rendered.items() if clip.caption is not None}
-        toys = {name: known for name, clip in rendered.items() if (known := _toys(clip))}
+        toys = {name: found for name, clip in rendered.items() if (found := _toys(clip))}
         return {name: picture_of(clip) for name, clip in rendered.items()}, captions, toys
     if isinstance(source, Mapping):
         return dict(list(source.items())[:count]), {}, {}

@@ -14,37 +14,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from unstill.data.images import resize_and_crop
 from unstill.data.ownership import check_folder
 from unstill.data.video import write_video
-from unstill.documents import Stored
 from unstill.errors import UnstillError
 from unstill.hooks import sampling
 from unstill.lab.one_step import RemovedImage
-from unstill.lab.probe_clips import pair_flows
-from unstill.lab.toys import measure_toys
+from unstill.lab.video_measures import METRICS, StoredCell, Toys, measure_video
 from unstill.lab.work_queue import WorkQueue, write_once
 from unstill.methods.base import Method
-from unstill.metrics import first_frame_error, proxy_coherence, proxy_colour_fidelity, proxy_edge_fidelity
-from unstill.metrics.motion import VISIBLE_SHARE
-from unstill.metrics.onset import onset_time
 from unstill.models.call_arguments import arguments, generate, parameters
-
-
-METRICS = ("motion", "fidelity", "colour", "detail", "coherence", "first_frame_error", "motion_onset", "seconds")
-"""motion: mean optical flow, % of the shorter side per frame; fidelity: mean of the proxies colour and detail;
-motion_onset: seconds that the video stands still before it moves, its whole length if it never moves; seconds:
-sampling time, on a CPU the processor time."""
-TOY_METRICS = ("travel", "travel_share", "outline", "toy_colour", "background_error")
-"""For pictures of the synthetic world, see `unstill.lab.toys.ToyMeasures`. travel_share: travel divided by the
-requested travel, which is that of the picture's true clip, scaled to the requested motion level."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,63 +87,6 @@ class ComparedModel:
     frames: int | None = None
     steps: int | None = None
     fps: float = 8.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Toys:
-    """
-    The toys of a picture of the synthetic world, and their motion in its true clip.
-
-    Attributes:
-        masks: (S, H, W) bool, where they are in the picture.
-        motion: motion level of the true clip.
-        travel: of the toys in the true clip, % of the side per frame.
-    """
-
-    masks: torch.Tensor
-    motion: float
-    travel: float
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all fields."""
-        content = self.masks.numpy().tobytes() + repr((self.motion, self.travel)).encode()
-        return hashlib.sha256(content).hexdigest()
-
-
-_Share = Annotated[float, Field(ge=0, le=1)]
-_Amount = Annotated[float, Field(ge=0, le=1e9)]
-
-
-class _Figures(Stored):
-    """The JSON file of a finished cell: the cell, and its measurements or the error that prevented them."""
-
-    model: str
-    setting: str
-    motion_asked: float | None
-    image: str
-    seed: int
-    error: str | None = None
-    motion: _Amount | None = None
-    fidelity: _Share | None = None
-    colour: _Share | None = None
-    detail: _Share | None = None
-    coherence: _Share | None = None
-    first_frame_error: _Share | None = None
-    motion_onset: _Amount | None = None
-    seconds: _Amount | None = None
-    travel: _Amount | None = None
-    travel_share: _Amount | None = None
-    outline: _Amount | None = None
-    toy_colour: _Amount | None = None
-    background_error: _Amount | None = None
-
-    @model_validator(mode="after")
-    def _figures_or_reason(self) -> Self:
-        missing = [name for name in METRICS if getattr(self, name) is None]
-        if self.error is None and missing:
-            raise ValueError(f"{missing[0]} is missing")
-        return self
 
 
 class Comparison:
@@ -221,10 +149,10 @@ class Comparison:
         self._loaded: tuple[str, Any] = ("", None)
 
     def _schema(self, key: str) -> type[BaseModel]:
-        """The schema of the file of one cell: `_Figures` with the fields of this cell."""
+        """The schema of the file of one cell: `StoredCell` with the fields of this cell."""
         expected = asdict(self.cells[key])
 
-        class Result(_Figures):
+        class Result(StoredCell):
             @model_validator(mode="after")
             def _of_this_cell(self) -> Result:
                 if any(getattr(self, name) != value for name, value in expected.items()):
@@ -299,9 +227,9 @@ class Comparison:
         seconds = clock() - start
         scale = max(1, math.ceil(128 / min(model.size))) if min(model.size) < 128 else 1
         write_video(self.video(key), video, model.fps, upscale=scale)
-        figures = measure_video(video, picture, self.toys.get(cell.image), cell.motion_asked, model.fps)
-        figures["seconds"] = round(seconds, 3)
-        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+        measures = measure_video(video, picture, self.toys.get(cell.image), cell.motion_asked, model.fps)
+        measures["seconds"] = round(seconds, 3)
+        finite = {name: value for name, value in measures.items() if math.isfinite(value)}
         if not finite.keys() >= set(METRICS):
             return {**asdict(cell), "error": "A measurement of the video is not finite."}
         return {**asdict(cell), **finite}
@@ -320,45 +248,3 @@ class Comparison:
         methods = [*self._setting(cell).methods, *([RemovedImage()] if self.caption_only and takes_image else [])]
         with sampling(pipe, *methods, image=None if takes_image else picture) as sampler:
             return generate(pipe, call, cell.seed, sampler)
-
-
-def measure_video(
-    video: torch.Tensor,
-    picture: Image.Image,
-    toys: Toys | None = None,
-    motion: float | None = None,
-    fps: float = 8.0,
-) -> dict[str, float]:
-    """
-    Measures a video of a comparison.
-
-    Args:
-        video: uint8 (F, 3, H, W).
-        picture: that it was made from, of the same size.
-        toys: of the picture, if they are known.
-        motion: requested motion level.
-        fps: frames per second of the video.
-
-    Returns:
-        `METRICS` without seconds; with toys also `TOY_METRICS`, of which travel_share needs a motion level.
-    """
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    colour, detail = proxy_colour_fidelity(video, pixels), proxy_edge_fidelity(video, pixels)
-    flows = pair_flows(video.float() / 255)
-    onset = onset_time(flows, fps, VISIBLE_SHARE)
-    figures = {
-        "motion": 100 * float(flows.mean()),
-        "fidelity": (colour + detail) / 2,
-        "colour": colour,
-        "detail": detail,
-        "coherence": proxy_coherence(video),
-        "first_frame_error": first_frame_error(video, pixels),
-        "motion_onset": (len(video) - 1) / fps if onset is None else onset,
-    }
-    if toys is not None and (of_toys := measure_toys(video.float() / 255, pixels.float() / 255, toys.masks)):
-        figures |= {"travel": of_toys.travel, "outline": of_toys.outline, "toy_colour": of_toys.colour}
-        if math.isfinite(of_toys.background_error):  # NaN where toys cover the whole picture
-            figures["background_error"] = of_toys.background_error
-        if motion:
-            figures["travel_share"] = of_toys.travel / (toys.travel * motion / toys.motion)
-    return {name: round(value, 6) for name, value in figures.items()}

@@ -14,7 +14,7 @@ COLOURS = 6
 _LEVEL = re.compile(r"([\w-]+):(start|sigma)=([\d.]+)")
 
 
-class Drawn(NamedTuple):
+class Plot(NamedTuple):
     """A plot: a short name for its file, its title, a sentence on how to read it, and the SVG."""
 
     name: str
@@ -23,7 +23,7 @@ class Drawn(NamedTuple):
     svg: str
 
 
-def drawn(rows: Sequence[Row]) -> list[Drawn]:
+def plots_of(rows: Sequence[Row]) -> list[Plot]:
     """All plots of one model at one motion level; the first row is the plain setting."""
     points = [
         Point(
@@ -36,7 +36,7 @@ def drawn(rows: Sequence[Row]) -> list[Drawn]:
         )
         for row in rows
     ]
-    front = Drawn(
+    front = Plot(
         "front",
         "Motion against fidelity",
         "Up and to the right is better. The dashed line is the front: no setting lies beyond it.",
@@ -53,7 +53,7 @@ def colour_of(rows: Sequence[Row], row: Row) -> int:
     return methods.index(row.setting.partition(":")[0]) % COLOURS
 
 
-def _sweeps(rows: Sequence[Row]) -> list[Drawn]:
+def _sweeps(rows: Sequence[Row]) -> list[Plot]:
     """Motion and fidelity against the start level, for methods with three or more of them."""
     by_method: dict[str, list[tuple[float, Row]]] = {}
     units = set()
@@ -76,11 +76,11 @@ def _sweeps(rows: Sequence[Row]) -> list[Drawn]:
         plain = rows[0].means[metric].value
         svg = curves(series, x_label=f"start ({unit})", y_label=label, log_x=unit == "sigma", lines=(plain,))
         about = f"Further to the left, sampling starts from less noise. The thin line is {rows[0].setting}."
-        plots.append(Drawn(f"{metric}-by-start", f"{metric.capitalize()} against the start", about, svg))
+        plots.append(Plot(f"{metric}-by-start", f"{metric.capitalize()} against the start", about, svg))
     return plots
 
 
-def _gains(rows: Sequence[Row]) -> list[Drawn]:
+def _gains(rows: Sequence[Row]) -> list[Plot]:
     about = f"Differences from {rows[0].setting}, same image and noise. Certain if the interval does not contain zero."
     names = _labels([row.setting for row in rows])
     plots = []
@@ -89,7 +89,7 @@ def _gains(rows: Sequence[Row]) -> list[Drawn]:
             (name, row.gains[metric], colour_of(rows, row)) for name, row in zip(names, rows, strict=True) if row.gains
         ]
         if gained:
-            plots.append(Drawn(f"{metric}-gained", label, about, differences(gained, x_label=label)))
+            plots.append(Plot(f"{metric}-gained", label, about, differences(gained, x_label=label)))
     return plots
 
 

@@ -10,7 +10,7 @@ from unstill.data.video import read_video
 from unstill.errors import UnstillError
 from unstill.lab.aggregate import COLUMNS, Row, as_csv, flat
 from unstill.lab.comparison_cells import Comparison
-from unstill.lab.comparison_plots import colour_of, drawn
+from unstill.lab.comparison_plots import colour_of, plots_of
 from unstill.lab.html_report import Film, Page, film
 from unstill.lab.interval_text import between, number
 from unstill.lab.plots import Series, curves
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-MOST = 30_000_000
+LARGEST_VIDEOS = 30_000_000
 """Maximum bytes of video in a report, before base64; the other videos are only in the folder."""
 SHOWN = (  # metric, heading
     ("motion", "motion, % of side"),
@@ -41,7 +41,7 @@ SHOWN_OF_TOYS = (
 
 def comparison_verdict(rows: Sequence[Row]) -> list[str]:
     """
-    The result of a comparison in words.
+    The result of a comparison as sentences.
 
     Args:
         rows: of all models, motion levels and settings, see `summarise_cells`.
@@ -86,13 +86,13 @@ def comparison_verdict(rows: Sequence[Row]) -> list[str]:
     return sentences or ["No video could be made; the reasons are listed below."]
 
 
-def table(rows: Sequence[Row]) -> Table:
+def comparison_table(rows: Sequence[Row]) -> Table:
     """The rows as a table for a terminal."""
     from rich.table import Table
 
     terminal = Table(box=None, pad_edge=False, header_style="bold")
     several = len({row.model for row in rows}) > 1
-    for column in (*(["model"] if several else []), "setting", *(words for _, words in SHOWN), "front"):
+    for column in (*(["model"] if several else []), "setting", *(heading for _, heading in SHOWN), "front"):
         name = column in ("model", "setting")  # not cut off, because settings often differ only in their last part
         terminal.add_column(column, justify="left" if name else "right", overflow="fold" if name else "ellipsis")
     for row in rows:
@@ -102,7 +102,7 @@ def table(rows: Sequence[Row]) -> Table:
     return terminal
 
 
-def page(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any]) -> Page:
+def comparison_page(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any]) -> Page:
     """The web page: verdict, plots, tables and videos; `facts` are listed at its end."""
     models = list(dict.fromkeys(row.model for row in rows))
     results = [cell for cell in comparison.results() if "error" not in cell]
@@ -163,9 +163,9 @@ def _numbers(report: Page, title: str, rows: Sequence[Row]) -> None:
     if not rows:
         return
     report.heading(title, "Hover over a mark to read its values.")
-    report.plots([(plot.title, plot.about, plot.svg) for plot in drawn(rows)])
+    report.plots([(plot.title, plot.about, plot.svg) for plot in plots_of(rows)])
     report.table(
-        ["setting", *(words for _, words in SHOWN), "on the front"],
+        ["setting", *(heading for _, heading in SHOWN), "on the front"],
         [[row.setting, *(between(row.means[name]) for name, _ in SHOWN), _share(row.certainty)] for row in rows],
         [row.front for row in rows],
     )
@@ -173,7 +173,7 @@ def _numbers(report: Page, title: str, rows: Sequence[Row]) -> None:
     if measured:
         report.heading("The toys", "Unlike motion, these do not rise with flicker or break-up.")
         report.table(
-            ["setting", *(words for _, words in measured)],
+            ["setting", *(heading for _, heading in measured)],
             [[row.setting, *(between(row.means[name]) for name, _ in measured)] for row in rows],
             [row.front for row in rows],
         )
@@ -181,7 +181,7 @@ def _numbers(report: Page, title: str, rows: Sequence[Row]) -> None:
 
 def toy_columns(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """(metric, heading) of the toy measures that all rows have; empty for pictures not of the synthetic world."""
-    return [(name, words) for name, words in SHOWN_OF_TOYS if rows and all(name in row.means for row in rows)]
+    return [(name, heading) for name, heading in SHOWN_OF_TOYS if rows and all(name in row.means for row in rows)]
 
 
 def _share(certainty: float | None) -> str:
@@ -212,7 +212,7 @@ def _sweep(report: Page, rows: Sequence[Row]) -> None:
 
 
 def _films(report: Page, comparison: Comparison, rows: Sequence[Row], results: Sequence[dict[str, Any]]) -> None:
-    """Adds the videos, up to `MOST` bytes: one row per setting, one column per image and seed."""
+    """Adds the videos, up to `LARGEST_VIDEOS` bytes: one row per setting, one column per image and seed."""
     columns = list(dict.fromkeys((cell["image"], cell["seed"]) for cell in results))
     keys = {
         (cell["model"], cell["setting"], cell["motion_asked"], cell["image"], cell["seed"]): cell["cell"]
@@ -226,7 +226,7 @@ def _films(report: Page, comparison: Comparison, rows: Sequence[Row], results: S
         for image, seed in columns:
             key = keys.get((row.model, row.setting, row.motion, image, seed))
             video = None if key is None else _small(comparison, key)
-            if video is None or used + len(video.mp4) > MOST:
+            if video is None or used + len(video.mp4) > LARGEST_VIDEOS:
                 left_out += key is not None
                 cells.append(("", None))
                 continue
@@ -249,9 +249,9 @@ def _small(comparison: Comparison, key: str) -> Film | None:
 WRITTEN = ("report.html", "cells.csv", "summary.csv")
 
 
-def write(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any], folder: Path) -> None:
+def write_comparison(comparison: Comparison, rows: Sequence[Row], facts: dict[str, Any], folder: Path) -> None:
     """Writes `report.html`, `cells.csv` and `summary.csv` into `folder`."""
-    page(comparison, rows, facts).save(folder / "report.html")
+    comparison_page(comparison, rows, facts).save(folder / "report.html")
     results = comparison.results()
     columns = list(dict.fromkeys(name for cell in results for name in cell))
     (folder / "cells.csv").write_text(as_csv(results, columns), encoding="utf-8")

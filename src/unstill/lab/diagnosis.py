@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from unstill.data.clips import video_files
 from unstill.data.ownership import check_free, together
 from unstill.errors import UnstillError
 from unstill.lab.diagnosis_report import command as suggested_command
-from unstill.lab.diagnosis_report import diagnosis_verdict, page
+from unstill.lab.diagnosis_report import diagnosis_page, diagnosis_verdict
 from unstill.lab.diagnosis_run import DiagnosisRun
 from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.leakage import SHARE, Diagnosis
@@ -26,9 +26,9 @@ from unstill.methods.parsing import parse_method
 from unstill.methods.registry import describe_method
 from unstill.models import registry
 from unstill.models.call_arguments import arguments, native_frames, native_size, parameters
+from unstill.progress import StepProgress
 
 
-Progress = Callable[[int, int], None]
 CANDIDATES = 128
 """Alternative continuations of each rendered clip, for the best possible prediction."""
 CANDIDATES_UP_TO = 96
@@ -94,7 +94,7 @@ def diagnose(
     command: str = "",
     rank: int = 0,
     processes: int = 1,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
 ) -> DiagnosisResult | None:
     """
     Noises clips, lets the model predict them in one step, compares the motion, and writes a report.
@@ -217,7 +217,7 @@ def _write(result: DiagnosisResult, command: str) -> None:
     }
     record = result.report.with_suffix(".json")
     with together(record, [result.report.name]) as made:
-        page(result.diagnosis, result.response, result.use, facts).save(made.folder / result.report.name)
+        diagnosis_page(result.diagnosis, result.response, result.use, facts).save(made.folder / result.report.name)
         made.record.update({**origin, **result.as_dict()})
 
 

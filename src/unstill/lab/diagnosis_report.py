@@ -78,7 +78,7 @@ def command(diagnosis: Diagnosis, statistics: bool) -> str | None:
     return f"unstill animate photo.jpg --model {shlex.quote(diagnosis.model)} --method {setting} --compare"
 
 
-def table(diagnosis: Diagnosis) -> Table:
+def diagnosis_table(diagnosis: Diagnosis) -> Table:
     """For a terminal, without intervals."""
     from rich.table import Table
 
@@ -91,7 +91,9 @@ def table(diagnosis: Diagnosis) -> Table:
     return shown
 
 
-def page(diagnosis: Diagnosis, response: Response | None, command: str | None, facts: dict[str, Any]) -> Page:
+def diagnosis_page(
+    diagnosis: Diagnosis, response: Response | None, command: str | None, facts: dict[str, Any]
+) -> Page:
     made = Page(
         f"Does {diagnosis.model} leak?",
         f"{diagnosis.clips} clip{'' if diagnosis.clips == 1 else 's'}, noised and predicted in one step.",

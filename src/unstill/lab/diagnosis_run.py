@@ -26,7 +26,7 @@ from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
 from unstill.lab.html_report import Film
 from unstill.lab.leakage import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise_leakage
-from unstill.lab.motion_response import LEVELS, Response, motion_of, summarise_response
+from unstill.lab.motion_response import REQUESTED_LEVELS, Response, motion_of, summarise_response
 from unstill.lab.one_step import unit_of
 from unstill.lab.probe_clips import ProbeClip, ProbeClips
 from unstill.lab.probe_conditions import ImageCondition, NoiseLevel
@@ -83,7 +83,7 @@ class DiagnosisRun:
         work: parent of the folder of this diagnosis.
         decides: what the numbers depend on besides the fields of this class, as JSON values.
         pipe, call, levels, conditions, methods, share, seed, fps: as of `measure_leakage`.
-        answers: clips for which a video is sampled at each of `LEVELS`; none leaves that out.
+        answers: clips for which a video is sampled at each of `REQUESTED_LEVELS`; none leaves that out.
         ask: arguments of the pipeline's call for a clip and a requested level.
     """
 
@@ -107,7 +107,7 @@ class DiagnosisRun:
     ) -> tuple[Diagnosis, Response | None] | None:
         """Computes what is missing, beginning at this process's share. The process of rank 0 stays until all is done
         and sums it up; the others get `None`."""
-        videos = [f"{i}-{j}" for i in range(len(self.answers or ())) for j in range(len(LEVELS))]
+        videos = [f"{i}-{j}" for i in range(len(self.answers or ())) for j in range(len(REQUESTED_LEVELS))]
         cells = [f"clip-{i}" for i in range(len(self.subjects))] + [f"answer-{one}" for one in videos]
         claims = WorkQueue(self.work / self._key, cells, lambda cell: _Clip if cell.startswith("clip-") else _Answer)
         claims.work(self._make, first=rank * len(cells) // processes, wait=rank == 0, progress=progress)
@@ -134,7 +134,7 @@ class DiagnosisRun:
         if kind == "clip":
             return self._probed(subject, index)
         assert self.ask is not None
-        made = generate(self.pipe, self.ask(subject, LEVELS[int(rest[0])]), self.seed + index)
+        made = generate(self.pipe, self.ask(subject, REQUESTED_LEVELS[int(rest[0])]), self.seed + index)
         readings = {"measured": motion_of(made.float() / 255), "real": motion_of(subject.video)}
         return readings if all(map(math.isfinite, readings.values())) else {"error": NOT_FINITE}
 

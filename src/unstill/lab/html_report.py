@@ -18,7 +18,7 @@ from PIL import Image
 from unstill.data.files import beside, replacing
 from unstill.data.images import resize_and_crop
 from unstill.data.video import as_frames, write_video
-from unstill.lab.plots import FONT
+from unstill.lab.svg_figure import FONT
 
 
 PANEL = 192

@@ -1,4 +1,4 @@
-"""The grammar of settings to compare: methods by name, several values of a parameter, methods together."""
+"""The syntax of settings to compare: methods by name, several values of a parameter, combined methods."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 def expand(text: str) -> list[str]:
     """
-    All settings that `text` describes.
+    Expands a text into single settings.
 
-    `early-start:sigma=50|20|10`, or `early-start:sigma=50,20,10` where the values are numbers, is three settings; two
-    such parameters make a grid. `a:x=1+b` is both methods together, in this order; `plain` is none.
+    `early-start:sigma=50|20|10`, or `early-start:sigma=50,20,10` where the values are numbers, gives three settings;
+    two such parameters give a grid. `a:x=1+b` combines two methods, in this order; `plain` is no method.
 
     >>> expand("early-start:sigma=50|20+noise-rectification")
     ['early-start:sigma=50+noise-rectification', 'early-start:sigma=20+noise-rectification']
@@ -25,7 +25,7 @@ def expand(text: str) -> list[str]:
     Raises:
         UnstillError: an empty part, or a value missing.
     """
-    return ["+".join(parts) for parts in itertools.product(*(_one(part, text) for part in _methods(text)))]
+    return ["+".join(parts) for parts in itertools.product(*(_expand_method(part, text) for part in _methods(text)))]
 
 
 def split(setting: str) -> list[str]:
@@ -34,11 +34,11 @@ def split(setting: str) -> list[str]:
 
 
 def _methods(text: str) -> list[str]:
-    """At the plus signs, save those of exponents such as 1e+2."""
+    """Splits at plus signs, except those of exponents such as 1e+2."""
     return [part.strip() for part in re.split(r"(?<![\d.][eE])\+", text)]
 
 
-def _one(text: str, whole: str) -> list[str]:
+def _expand_method(text: str, whole: str) -> list[str]:
     name, _, rest = text.partition(":")
     choices: list[list[str]] = []
     for part in filter(None, (piece.strip() for piece in rest.split(","))):
@@ -48,6 +48,6 @@ def _one(text: str, whole: str) -> list[str]:
             continue
         key, equals, values = part.partition("=")
         choices.append([f"{key}{equals}{value.strip()}" for value in values.split("|")])
-    if not name or any(one.endswith("=") for options in choices for one in options):
-        raise UnstillError(f"{whole!r} is no setting; for example early-start:sigma=50|20, or plain.")
+    if not name or any(option.endswith("=") for options in choices for option in options):
+        raise UnstillError(f"{whole!r} is not a setting; write, for example, early-start:sigma=50|20, or plain.")
     return [name + (":" if chosen else "") + ",".join(chosen) for chosen in itertools.product(*choices)]

@@ -1,4 +1,4 @@
-"""Motion of sampled videos against the motion level asked for (Fig. 1 of the leakage paper)."""
+"""Motion of sampled videos against the requested motion level (Fig. 1 of the leakage paper)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,21 @@ from unstill.lab.probe_clips import flow_of
 from unstill.models.call_arguments import parameters
 
 
-LEVELS = (0.1, 0.4, 0.7, 1.0)
+REQUESTED_LEVELS = (0.1, 0.4, 0.7, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`measured`: mean optical flow at each requested level, in units of the embedded model's motion level,
-    `synthetic_world.SCORE_UNIT` picture sides per frame; `real`: that of the clips themselves."""
+    """
+    Measured against requested motion, in units of the embedded model's motion level: `synthetic_world.SCORE_UNIT`
+    picture sides per frame.
+
+    Attributes:
+        requested: motion levels.
+        measured: mean optical flow at each of them.
+        slope: of a straight line through the means.
+        real: mean optical flow of the clips themselves.
+    """
 
     requested: tuple[float, ...]
     measured: list[Interval]
@@ -31,25 +39,28 @@ class Response:
     def as_dict(self) -> dict[str, Any]:
         return {
             "requested": list(self.requested),
-            "measured": [one.as_dict() for one in self.measured],
+            "measured": [interval.as_dict() for interval in self.measured],
             "slope": self.slope.as_dict(),
             "real_clips": round(self.real, 6),
         }
 
 
 def takes_motion(pipe: Any) -> bool:
-    """Whether the pipeline can be asked for an amount of motion."""
+    """Whether the pipeline's call takes a motion level."""
     return bool({"motion", "motion_bucket_id"} & set(parameters(type(pipe))))
 
 
 def summarise_response(
-    readings: Mapping[tuple[int, int], float], real: Mapping[int, float], levels: Sequence[float] = LEVELS
+    readings: Mapping[tuple[int, int], float], real: Mapping[int, float], levels: Sequence[float] = REQUESTED_LEVELS
 ) -> Response:
     """
+    Means, slope and their intervals over clips.
+
     Args:
-        readings: (clip, place of the level) -> `motion_of` the video that was sampled for it; the same noise at all
-            levels. Clips of which one is missing are left out.
-        real: clip -> `motion_of` it.
+        readings: `motion_of` the sampled videos, by (index of the clip, index of the level); the same noise at all
+            levels. Clips without a video at every level are left out.
+        real: `motion_of` the clips, by index.
+        levels: the requested levels.
     """
     clips = [i for i in real if all((i, j) in readings for j in range(len(levels)))]
     table = np.array([[readings[i, j] for j in range(len(levels))] for i in clips])

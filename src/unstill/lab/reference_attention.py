@@ -1,4 +1,4 @@
-"""How much attention a model gives to its first latent frame, in every block and at every noise level."""
+"""The share of attention that a model gives to its first latent frame, in every block and at every noise level."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from unstill.methods.base import Method, Run
 class ReferenceMass:
     """
     Attributes:
-        levels: of every step, the timestep of the scheduler.
+        levels: the timestep of every step.
         mass: `(steps, attentions)`: the share of attention that tokens of later frames give to the first frame's, in
             the self-attentions of the pass with the prompt, in the order in which the network computes them.
-        uniform: the share if attention knew no difference: 1 / latent frames. Text tokens, where they are joined,
-            make it a little less.
+        uniform: the share of uniform attention: 1 / latent frames. Where text tokens are part of the attention, the
+            share of uniform attention is slightly lower.
     """
 
     levels: tuple[float, ...]
@@ -59,7 +59,7 @@ def measure_reference_attention(pipe: Any, call: Callable[[], Any], *methods: Me
     recorder = _Recorder()
     with apply(pipe, *methods, recorder):
         call()
-    counts = {len(found) for found in recorder.masses.values()}
+    counts = {len(masses) for masses in recorder.masses.values()}
     if len(counts) != 1 or len(recorder.masses) != len(recorder.levels):
         raise UnstillError(
             f"The steps of {type(pipe).__name__} have different numbers of attentions ({sorted(counts)}), so that "

@@ -21,15 +21,15 @@ from unstill.data.synthetic_world import Scene
 FITTED = 0.6
 """IoU below which a toy counts as lost in a frame; it does not travel there, because its position is unknown."""
 BINS = 24
-"""Of each of the two axes of chromaticity."""
+"""Bins of the histograms along each of the two axes of chromaticity."""
 TURNS = (-0.24, -0.16, -0.08, 0.0, 0.08, 0.16, 0.24)
-"""Radians tried against the frame before; toys of the world turn less than 0.2 a frame."""
+"""Rotations since the previous frame that are tried, in radians; toys of the world turn less than 0.2 per frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToyMeasures:
     """
-    Of one video, means over its toys and its frames after the first.
+    Measures of one video, means over its toys and its frames after the first.
 
     Attributes:
         travel: path of the centre, % of the picture's side per frame, while the toy is not lost.
@@ -87,21 +87,21 @@ def measure_toys(video: Tensor, image: Tensor, masks: Tensor) -> ToyMeasures | N
     bins = _bins(chroma)
     travels, outlines, colours = [], [], []
     for mask in masks:
-        found = _segment(bins, mask)
-        centres, overlap, regions = _fit(found, mask)
-        kept = overlap[1:] >= FITTED
+        segments = _segment(bins, mask)
+        centres, overlap, regions = _fit(segments, mask)
+        fitted = overlap[1:] >= FITTED
         steps = (centres[2:] - centres[1:-1]).norm(dim=-1)
-        travels.append(float((steps * (kept[1:] & kept[:-1])).sum()) / max(len(steps), 1))
+        travels.append(float((steps * (fitted[1:] & fitted[:-1])).sum()) / max(len(steps), 1))
         outlines.append(float(overlap[2:].mean()))
-        own = _histogram(bins[0], mask.float())
-        shares = [torch.minimum(own, _histogram(b, r)).sum() for b, r in zip(bins[2:], regions[2:], strict=True)]
+        in_image = _histogram(bins[0], mask.float())
+        shares = [torch.minimum(in_image, _histogram(b, r)).sum() for b, r in zip(bins[2:], regions[2:], strict=True)]
         colours.append(float(torch.stack(shares).mean()))
-    anything = torch.stack([_segment(bins, mask) for mask in masks]).amax(0)
+    any_toy = torch.stack([_segment(bins, mask) for mask in masks]).amax(0)
     return ToyMeasures(
         travel=100 * _mean(travels),
         outline=_mean(outlines),
         colour=_mean(colours),
-        background_error=_background_error(video, anything[1:]),
+        background_error=_background_error(video, any_toy[1:]),
     )
 
 
@@ -118,13 +118,13 @@ def _chromaticity(frames: Tensor) -> Tensor:
 
 
 def _bins(chroma: Tensor) -> Tensor:
-    """(F, 2, H, W) to the number of the cell of the histogram, (F, H, W)."""
+    """Chromaticity (F, 2, H, W) to indices of histogram cells, (F, H, W)."""
     cell = ((chroma + 1.5) / 3 * BINS).long().clamp(0, BINS - 1)
     return cell[:, 0] * BINS + cell[:, 1]
 
 
 def _histogram(bins: Tensor, weight: Tensor) -> Tensor:
-    """Of the pixels of one frame, smoothed over neighbouring cells; sums to 1, or to 0 without any pixel."""
+    """The histogram of one frame, smoothed over neighbouring cells; sums to 1, or to 0 without any pixel."""
     counts = torch.zeros(BINS * BINS).index_add_(0, bins.flatten(), weight.flatten().float())
     kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
     smooth = conv2d(counts.view(1, 1, BINS, BINS), (kernel[:, None] * kernel)[None, None], padding=1).flatten()
@@ -137,8 +137,8 @@ def _segment(bins: Tensor, mask: Tensor) -> Tensor:
     toy = _histogram(bins[0], inner if inner.any() else mask.float())
     rest = _histogram(bins[0], outer)
     likely = (toy > rest) & (toy > 2e-4)
-    found = likely[bins].float()
-    return (avg_pool2d(found[:, None], 3, 1, 1, count_include_pad=False)[:, 0] > 0.5).float()
+    segments = likely[bins].float()
+    return (avg_pool2d(segments[:, None], 3, 1, 1, count_include_pad=False)[:, 0] > 0.5).float()
 
 
 def _dilated(mask: Tensor, by: int) -> Tensor:
@@ -149,9 +149,9 @@ def _eroded(mask: Tensor, by: int) -> Tensor:
     return 1 - _dilated(~mask, by)
 
 
-def _fit(found: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _fit(segments: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
-    The toy's outline fitted to what was found.
+    Fits the toy's outline in the image, `mask`, to the segmented frames.
 
     Returns:
         Centres (F, 2) in picture sides, IoU (F,), and the fitted outlines (F, H, W).
@@ -164,7 +164,7 @@ def _fit(found: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
     inside = torch.fft.rfft2(_padded(torch.ones(height, width)))
     turn, centres, overlaps, regions = 0.0, [], [], []
-    for frame in found:
+    for frame in segments:
         spectrum = torch.fft.rfft2(_padded(frame))
         turned = _turned(reference, [turn + step for step in TURNS])
         conjugate = torch.fft.rfft2(turned).conj()
@@ -172,13 +172,13 @@ def _fit(found: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         visible = torch.fft.irfft2(inside * conjugate, s=turned.shape[-2:])
         overlap = common / (frame.sum() + visible - common).clamp(min=1.0)
         best = int(overlap.flatten().argmax())
-        which, row, column = (int(i) for i in torch.unravel_index(torch.tensor(best), overlap.shape))
-        turn += TURNS[which]
-        shift = torch.tensor([_peak(overlap[which], row, column, axis) for axis in (0, 1)])
+        index, row, column = (int(i) for i in torch.unravel_index(torch.tensor(best), overlap.shape))
+        turn += TURNS[index]
+        shift = torch.tensor([_peak(overlap[index], row, column, axis) for axis in (0, 1)])
         shift = torch.remainder(shift + height, 2 * torch.tensor([height, width])) - height
-        placed = torch.roll(turned[which], [row, column], (0, 1))[:height, :width]
+        placed = torch.roll(turned[index], [row, column], (0, 1))[:height, :width]
         centres.append(shift / min(height, width))
-        overlaps.append(overlap[which, row, column])
+        overlaps.append(overlap[index, row, column])
         regions.append(placed)
     return torch.stack(centres), torch.stack(overlaps), torch.stack(regions)
 
@@ -189,8 +189,8 @@ def _padded(frame: Tensor) -> Tensor:
 
 
 def _turned(reference: Tensor, angles: list[float]) -> Tensor:
-    """(2H, 2W), its object about the middle, turned and moved to the origin: (n, 2H, 2W), as circular correlation
-    has it."""
+    """Rotates a reference (2H, 2W) about its middle, and shifts the middle to the origin, as circular correlation
+    requires; returns (n, 2H, 2W)."""
     height, width = reference.shape
     angle = torch.tensor(angles)
     cos, sin, aspect = angle.cos(), angle.sin(), width / height
@@ -208,7 +208,7 @@ def _turned(reference: Tensor, angles: list[float]) -> Tensor:
 
 
 def _peak(overlap: Tensor, row: int, column: int, axis: int) -> float:
-    """The place of a maximum along an axis, between pixels by a parabola."""
+    """The position of a maximum along an axis, interpolated between pixels by a parabola."""
     line = overlap[:, column] if axis == 0 else overlap[row]
     at = row if axis == 0 else column
     before, here, after = (float(line[(at + step) % len(line)]) for step in (-1, 0, 1))
@@ -217,7 +217,7 @@ def _peak(overlap: Tensor, row: int, column: int, axis: int) -> float:
 
 
 def _background_error(video: Tensor, toys: Tensor) -> float:
-    """RMS over frames of what an affine motion of the camera does not explain, away from toys and their shadows."""
+    """RMS change between frames that an affine camera motion does not explain, away from toys and their shadows."""
     size = 48
     frames = interpolate(video, (size, size), mode="area")
     away = 1 - max_pool2d(interpolate(toys[:, None], (size, size), mode="area"), 9, 1, 4).ceil()[:, 0]
@@ -237,6 +237,6 @@ def _background_error(video: Tensor, toys: Tensor) -> float:
         change = ((after - before) * free).reshape(-1).double()
         normal = weighted.T @ weighted + 1e-6 * torch.eye(6, dtype=torch.float64)
         motion = torch.linalg.solve(normal, weighted.T @ change)
-        rest = change - weighted @ motion
-        errors.append(float((rest.square().sum() / (3 * free.sum())).sqrt()))
+        unexplained = change - weighted @ motion
+        errors.append(float((unexplained.square().sum() / (3 * free.sum())).sqrt()))
     return _mean(errors) if errors else float("nan")

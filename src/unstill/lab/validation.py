@@ -19,17 +19,18 @@ from unstill.training.recipe import Recipe
 from unstill.training.setup import usual_clip
 
 
-LEVELS = 5
+LEAKAGE_LEVELS = 5
 """Noise levels of the leakage curve, of those that `unstill diagnose` visits."""
 
 
-class Validation:
+class SampleValidation:
     """
-    Called by the trainer with the pipeline, the steps done and a folder: writes `STEP-I.mp4` and `STEP-leak.json`
-    there (the leakage curves, and the record of the videos), and returns figures for the log: the motion of the
-    videos, and explained motion and leakage at the middle level.
+    Samples videos and measures the leakage of a model in training.
 
-    Clips are the first of the data set; their first frames, or the pictures of a folder, are the images.
+    The trainer calls it with the pipeline, the steps done and a folder. It writes `STEP-I.mp4` and `STEP-leak.json`
+    (the leakage curves, and the record of the videos) into the folder, and returns figures for the log: the motion of
+    the videos, and explained motion and leakage at the middle level. The clips are the first ones of the data set;
+    the images are their first frames, or the pictures of a folder.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -54,16 +55,16 @@ class Validation:
         if self._source is None:
             from unstill.models.registry import find
 
-            usual = usual_clip(pipe, find(self._recipe.model))
-            self._source = open_source(self._recipe.data.settings(*usual, self._recipe.seed))
+            shape = usual_clip(pipe, find(self._recipe.model))
+            self._source = open_source(self._recipe.data.settings(*shape, self._recipe.seed))
         return self._source.read(index % len(self._source))
 
-    def _call(self, pipe: Any, picture: Any, subject: ProbeClip, motion: float | None) -> dict[str, Any]:
-        frames, _, *size = subject.video.shape
+    def _call(self, pipe: Any, picture: Any, clip: ProbeClip, motion: float | None) -> dict[str, Any]:
+        frames, _, *size = clip.video.shape
         return arguments(
             type(pipe),
             image=picture,
-            prompt=subject.caption or None if "prompt" in parameters(type(pipe)) else None,
+            prompt=clip.caption or None if "prompt" in parameters(type(pipe)) else None,
             motion=motion,
             frames=frames,
             steps=self._settings.steps,
@@ -78,8 +79,8 @@ class Validation:
                 image: Any = read_image(self._pictures[i % len(self._pictures)])
                 picture = resize_and_crop(image, (sample.video.shape[-2], sample.video.shape[-1]))
             else:
-                picture = picture_of(_subject(sample))
-            video = generate(pipe, self._call(pipe, picture, _subject(sample), None), seed=i)
+                picture = picture_of(_probe_clip(sample))
+            video = generate(pipe, self._call(pipe, picture, _probe_clip(sample), None), seed=i)
             write_video(results.folder / name, video, sample.fps)
             flows.append(flow_of(video.float() / 255))
         return {"motion": sum(flows) / len(flows)} if flows else {}
@@ -87,20 +88,20 @@ class Validation:
     def _leak(self, pipe: Any, results: Results) -> dict[str, float]:
         if not self._settings.clips:
             return {}
-        subjects = [_subject(self._clip(pipe, i)) for i in range(self._settings.clips)]
-        usual = usual_levels(pipe)
-        levels = [usual[round(i * (len(usual) - 1) / (LEVELS - 1))] for i in range(LEVELS)]
+        clips = [_probe_clip(self._clip(pipe, i)) for i in range(self._settings.clips)]
+        visited = usual_levels(pipe)
+        levels = [visited[round(i * (len(visited) - 1) / (LEAKAGE_LEVELS - 1))] for i in range(LEAKAGE_LEVELS)]
 
-        def call(subject: ProbeClip, picture: Any) -> dict[str, Any]:
-            return self._call(pipe, picture, subject, motion_argument(pipe, subject))
+        def call(clip: ProbeClip, picture: Any) -> dict[str, Any]:
+            return self._call(pipe, picture, clip, motion_argument(pipe, clip))
 
         conditions: list[ImageCondition] = ["image", "removed"] if has_image(pipe) else ["image"]
-        found = measure_leakage(pipe, subjects, call, levels, conditions=conditions)
-        results.record = found.as_dict()
-        middle = LEVELS // 2
-        figures = {"explained_motion": found.curves["image"]["explained"][middle].value}
-        return figures | ({"leak": found.leak[middle].value} if found.leak else {})
+        diagnosis = measure_leakage(pipe, clips, call, levels, conditions=conditions)
+        results.record = diagnosis.as_dict()
+        middle = LEAKAGE_LEVELS // 2
+        figures = {"explained_motion": diagnosis.curves["image"]["explained"][middle].value}
+        return figures | ({"leak": diagnosis.leak[middle].value} if diagnosis.leak else {})
 
 
-def _subject(sample: Sample) -> ProbeClip:
+def _probe_clip(sample: Sample) -> ProbeClip:
     return ProbeClip(sample.video, 0.0 if sample.motion is None else min(sample.motion, 1.0), caption=sample.caption)

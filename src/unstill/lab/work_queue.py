@@ -28,7 +28,7 @@ from unstill.errors import UnstillError
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 0.5
+POLL_SECONDS = 0.5
 """Seconds between checks of the cells that other processes are computing."""
 
 
@@ -36,17 +36,17 @@ class WorkQueue:
     """The cells of one manifest."""
 
     def __init__(
-        self, folder: Path, cells: Sequence[str], kind: Callable[[str], type[BaseModel]] = lambda cell: JSONObject
+        self, folder: Path, cells: Sequence[str], schema: Callable[[str], type[BaseModel]] = lambda cell: JSONObject
     ) -> None:
         """
         Args:
             cells: unique names that can be file names; the same list, in this order, in all processes.
             folder: of the queue; created if missing.
-            kind: maps the name of a cell to the pydantic model of its result.
+            schema: maps the name of a cell to the pydantic model of its result.
         """
         self.folder = folder
         self.cells = list(cells)
-        self._kind = kind
+        self._schema = schema
         self._checked = set[str]()  # cells whose files hold a result
         for name in ("done", "claims"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ class WorkQueue:
         except FileNotFoundError:
             return None
         try:
-            self._kind(cell).model_validate_json(text, strict=True)
+            self._schema(cell).model_validate_json(text, strict=True)
         except ValidationError as error:
             log.warning("%s is damaged (%s); it is computed again.", self._file(cell), first_fault(error))
             return None
@@ -117,7 +117,7 @@ class WorkQueue:
             if not wait:
                 break
             if len(busy) == len(remaining):
-                time.sleep(PATIENCE)
+                time.sleep(POLL_SECONDS)
             remaining = busy
         return computed
 
@@ -156,4 +156,5 @@ def write_once(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         with suppress(FileExistsError):
             os.link(new, path)  # unlike a rename, fails if `path` exists
     advice = "delete it, or choose another folder"
-    return parse_json(path.read_bytes(), JSONObject, str(path), advice).model_dump()
+    stored: dict[str, Any] = parse_json(path.read_bytes(), JSONObject, str(path), advice).root
+    return stored

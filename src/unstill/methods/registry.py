@@ -18,7 +18,7 @@ from typing import Any, cast
 import unstill.methods
 from unstill.errors import UnstillError
 from unstill.latent_statistics import LatentStatistics
-from unstill.methods.base import LEVELS, Method
+from unstill.methods.base import LEVEL_PARAMETERS, Method
 from unstill.parameters import parameters_of
 
 
@@ -81,7 +81,8 @@ def build_method(cls: type[Method], given: Mapping[str, Any], defaults: Mapping[
     values = dict(given)
     known = parameters_of(cls)
     for name, default in (defaults or {}).items():
-        if name in known and name not in values and (name not in LEVELS or LEVELS.isdisjoint(given)):
+        level_given = name in LEVEL_PARAMETERS and not LEVEL_PARAMETERS.isdisjoint(given)
+        if name in known and name not in values and not level_given:
             values[name] = default
     required = [parameter.name for parameter in known.values() if parameter.required and parameter.name not in values]
     if required:

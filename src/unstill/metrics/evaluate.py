@@ -8,7 +8,7 @@ then read each other's records.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,9 +25,9 @@ from unstill.metrics.record_cache import RecordCache
 from unstill.metrics.registry import reported_values
 from unstill.metrics.report import EvaluationReport
 from unstill.metrics.summary import summarize
+from unstill.progress import FigureProgress
 
 
-Progress = Callable[[str, int, int, str], None]
 Prompts = RootModel[dict[str, str]]
 
 
@@ -61,7 +61,7 @@ def evaluate(
     images: str | Path | None = None,
     prompts: str | Path | None = None,
     cache: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: FigureProgress | None = None,
 ) -> EvaluationReport:
     """Measure the videos of a folder (or one video), alone or against real ones.
 
@@ -120,7 +120,7 @@ def evaluate(
 
 
 def _measure_all(
-    stage: str, folder: _Folder, evaluator: Evaluator, progress: Progress | None, skipped: dict[str, str]
+    stage: str, folder: _Folder, evaluator: Evaluator, progress: FigureProgress | None, skipped: dict[str, str]
 ) -> dict[str, dict[str, Tensor]]:
     """Values by relative name. Files that cannot be measured are entered in `skipped` with the reason."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

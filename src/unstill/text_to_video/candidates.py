@@ -19,12 +19,12 @@ from unstill.errors import UnstillError
 from unstill.families.registry import IMAGE_MODES
 from unstill.hooks import adapter_for, apply
 from unstill.models.call_arguments import clear_refusals
-from unstill.text_to_video.partial_sampling import Piece
+from unstill.progress import StepProgress
+from unstill.text_to_video.partial_sampling import PartialSchedule
 from unstill.text_to_video.rewards import best
 
 
 Score = Callable[[Sequence[Image.Image]], list[float]]
-ReportProgress = Callable[[int, int], None]  # steps done, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class ImageMode:
     def steps(self) -> int:
         return int(self.call["num_inference_steps"])
 
-    def make(self, count: int, score: Score, early: Halving | None, progress: ReportProgress) -> list[Candidate]:
+    def make(self, count: int, score: Score, early: Halving | None, progress: StepProgress) -> list[Candidate]:
         """
         Generates candidates.
 
@@ -142,15 +142,15 @@ class ImageMode:
             left.append(max(1, math.ceil(left[-1] * early.keep)))
         work = sum(n * ((until or self.steps) - since) for n, (since, until) in zip(left, pieces, strict=True))
         done = 0
-        for kept, (since, until) in zip([*left[1:], 0], pieces, strict=True):
+        for survivors, (since, until) in zip([*left[1:], 0], pieces, strict=True):
             ends, expected = self.advance(samples, since, until, partial(_from, progress, done, work))
             done += len(alive) * ((until or self.steps) - since)
             images = self.pictures(ends if until is None else expected)
             scores = score(images) if until is not None else [math.nan] * len(images)
             ranked = sorted(range(len(alive)), key=lambda row: -scores[row])  # stable: equal scores keep their order
-            for row in ranked[kept:]:
+            for row in ranked[survivors:]:
                 candidates[alive[row]] = Candidate(images[row], scores[row], ends[[row]], until)
-            rows = sorted(ranked[:kept])
+            rows = sorted(ranked[:survivors])
             alive, samples = [alive[row] for row in rows], ends[rows]
         return [candidate for candidate in candidates if candidate is not None]
 
@@ -200,10 +200,10 @@ class ImageMode:
             rows = samples[part]
             n, before = len(rows), part.start * ((until or self.steps) - since)
 
-            def watch(level: int, n: int = n, before: int = before) -> None:
+            def report(level: int, n: int = n, before: int = before) -> None:
                 progress(before + n * (level + 1 - since))
 
-            piece = Piece(since=since, until=until, sample=rows if since else None, watch=watch)
+            piece = PartialSchedule(since=since, until=until, sample=rows if since else None, progress=report)
             latents = rows.transpose(1, 2) if adapter.frames_first else rows
             with image_mode(self.pipe), apply(self.pipe, piece) as applied, clear_refusals(self.pipe):
                 self.pipe(
@@ -229,7 +229,7 @@ class ImageMode:
         ]
 
 
-def _from(progress: ReportProgress, before: int, total: int, done: int) -> None:
+def _from(progress: StepProgress, before: int, total: int, done: int) -> None:
     progress(before + done, total)
 
 

@@ -143,14 +143,14 @@ def _text(weights: Mapping[str, Tensor]) -> Any:
     """BERT with cross-attention to a picture; its weights have the names of transformers already."""
     from transformers import BlipTextConfig, BlipTextModel
 
-    words = weights["embeddings.word_embeddings.weight"]
+    embeddings = weights["embeddings.word_embeddings.weight"]
     config = BlipTextConfig(
-        vocab_size=words.shape[0],
-        hidden_size=words.shape[1],
+        vocab_size=embeddings.shape[0],
+        hidden_size=embeddings.shape[1],
         encoder_hidden_size=weights["encoder.layer.0.crossattention.self.key.weight"].shape[1],
         intermediate_size=weights["encoder.layer.0.intermediate.dense.weight"].shape[0],
         num_hidden_layers=_layers(weights, r"encoder\.layer\.(\d+)\."),
-        num_attention_heads=words.shape[1] // HEAD,
+        num_attention_heads=embeddings.shape[1] // HEAD,
         max_position_embeddings=weights["embeddings.position_embeddings.weight"].shape[0],
         layer_norm_eps=1e-12,
         is_decoder=True,  # transformers builds cross-attention only then
@@ -177,8 +177,7 @@ def _layers(weights: Mapping[str, Tensor], pattern: str) -> int:
 
 def _filled(module: Any, weights: Mapping[str, Tensor]) -> Any:
     """The module with its weights; tensors that it does not have, such as `position_ids`, are ignored."""
-    wanted = module.state_dict()
-    module.load_state_dict({key: weights[key] for key in wanted})
+    module.load_state_dict({key: weights[key] for key in module.state_dict()})
     return module
 
 

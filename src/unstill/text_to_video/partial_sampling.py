@@ -12,7 +12,7 @@ from unstill.noise_schedule import Grid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Piece(Method):
+class PartialSchedule(Method):
     """
     Visits only the levels `since` to `until` of the schedule. The solver steps as in the whole schedule, except that
     multistep solvers (DPM-Solver++, UniPC) start without a history.
@@ -22,14 +22,14 @@ class Piece(Method):
         until: index after the last level; `None`: to the end.
         sample: `(B, C, F, H, W)` at level `since`, in place of the first latents.
         state: of the generator, set before the first step.
-        watch: called before every step with the number of levels done.
+        progress: called before every step with the number of levels done.
     """
 
     since: int = 0
     until: int | None = None
     sample: torch.Tensor | None = None
     state: torch.Tensor | None = None
-    watch: Callable[[int], None] | None = None
+    progress: Callable[[int], None] | None = None
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
         run.set_state(self, _State(grid))
@@ -51,14 +51,14 @@ class Piece(Method):
     def on_step(
         self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
     ) -> torch.Tensor | NextSample:
-        if self.watch is not None:
-            self.watch(self.since + run.step)
+        if self.progress is not None:
+            self.progress(self.since + run.step)
         if self.until is not None and run.step == len(run.grid.timesteps) - 1:
             run.state_of(self).predicted = run.process.to_x0(output, sample, t, run.step)
         return output
 
     def predicted(self, run: Run) -> torch.Tensor:
-        """The x0 that the last step of the piece predicted, `(B, C, F, H, W)`."""
+        """The x0 that the last step of this part predicted, `(B, C, F, H, W)`."""
         predicted: torch.Tensor = run.state_of(self).predicted
         return predicted
 
@@ -70,7 +70,7 @@ class _State:
 
 
 @dataclass(frozen=True, slots=True)
-class Distilled:
+class DistilledLatents:
     """
     The result of the loop of NI-VSDS, from which the regeneration can be resumed.
 
@@ -88,17 +88,17 @@ class Distilled:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Watched(NIVSDS):
+class ReportingNIVSDS(NIVSDS):
     """
     `NIVSDS` that reports its progress.
 
     Args:
-        watch: called after every step with the steps done and in total, including the regeneration.
-        distilled: called once, at the end of the loop.
+        progress: called after every step with the steps done and in total, including the regeneration.
+        save_distilled: called once, at the end of the loop, with its result.
     """
 
-    watch: Callable[[int, int], None]
-    distilled: Callable[[Distilled], None]
+    progress: Callable[[int, int], None]
+    save_distilled: Callable[[DistilledLatents], None]
 
     @classmethod
     def of(cls, method: NIVSDS, **calls: Any) -> Self:
@@ -112,6 +112,6 @@ class Watched(NIVSDS):
         if run.step == loop.iterations - 1:
             assert isinstance(result, NextSample) and isinstance(run.generator, torch.Generator)
             state = run.generator.get_state()
-            self.distilled(Distilled(loop.video.cpu(), result.sample.cpu(), loop.first, state))
-        self.watch(run.step + 1, len(run.grid.timesteps))
+            self.save_distilled(DistilledLatents(loop.video.cpu(), result.sample.cpu(), loop.first, state))
+        self.progress(run.step + 1, len(run.grid.timesteps))
         return result

@@ -1,5 +1,5 @@
 """
-`unstill.i4vgen`: candidate pictures, the choice among them, and the video made from it.
+`unstill.i4vgen`: candidate pictures of a prompt, the selection of one, and the video made from it.
 
 Guo et al., "I4VGen: Image as Free Stepping Stone for Text-to-Video Generation",
 https://huggingface.co/papers/2406.02230.
@@ -23,9 +23,10 @@ from unstill.hooks import Adapter, adapter_for, apply
 from unstill.methods.base import Method
 from unstill.methods.ni_vsds import NIVSDS
 from unstill.models.call_arguments import clamp_to_uint8, clear_refusals, parameters
+from unstill.progress import StageProgress
 from unstill.text_to_video.candidates import Candidate, Halving, choose
-from unstill.text_to_video.partial_sampling import Distilled, Piece, Watched
-from unstill.text_to_video.request import CandidateSettings, Job, Progress, check_image
+from unstill.text_to_video.partial_sampling import DistilledLatents, PartialSchedule, ReportingNIVSDS
+from unstill.text_to_video.request import CandidateSettings, I4VGenRequest, check_image
 from unstill.text_to_video.result import I4VGen, check_pictures, save_pictures
 from unstill.text_to_video.rewards import Reward, name_of, reward_named, score
 from unstill.text_to_video.stage_cache import OtherCandidates, StageRecord, check_stage_file, stage_key
@@ -50,7 +51,7 @@ def i4vgen(
     generator: torch.Generator | None = None,
     folder: str | Path | None = None,
     replace: bool = False,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
     **call: Any,
 ) -> I4VGen:
     """
@@ -86,47 +87,49 @@ def i4vgen(
 
     Example:
         ```py
-        made = unstill.i4vgen(pipe, "a boat on a lake", candidates=8, reward=reward, num_inference_steps=25)
-        made.frames, made.anchor, made.candidates[made.choice].score
+        result = unstill.i4vgen(pipe, "a boat on a lake", candidates=8, reward=reward, num_inference_steps=25)
+        result.frames, result.anchor, result.candidates[result.choice].score
         ```
     """
-    chosen = CandidateSettings(candidates, reward, pick, early, text_to_image, batch)
-    chosen.check() if image is None else check_image(image, pick)
-    job = Job.of(pipe, prompt, preset, call, generator, folder, progress)
-    if job.folder is not None:
-        check_pictures(job.folder, candidates if image is None else 0)
+    settings = CandidateSettings(candidates, reward, pick, early, text_to_image, batch)
+    settings.check() if image is None else check_image(image, pick)
+    request = I4VGenRequest.of(pipe, prompt, preset, call, generator, folder, progress)
+    if request.folder is not None:
+        check_pictures(request.folder, candidates if image is None else 0)
         for stage in (CANDIDATES, MOTION, VIDEO):
-            check_stage_file(job.folder, stage)
-    made: tuple[Candidate, ...] = ()
+            check_stage_file(request.folder, stage)
+    pictures: tuple[Candidate, ...] = ()
     records: tuple[StageRecord, ...] = ()
     choice = reward_name = state = None
     if image is not None:
-        anchor = Candidate(resize_and_crop(image.convert("RGB"), job.size), 0.0)
-        key = stage_key({"job": job.key, "image": anchor.image})
+        anchor = Candidate(resize_and_crop(image.convert("RGB"), request.size), 0.0)
+        key = stage_key({"job": request.key, "image": anchor.image})
     else:
         reward = reward or default_reward(pipe)
         reward_name = name_of(reward)
         key = stage_key(
             {
-                "job": job.key,
+                "job": request.key,
                 "candidates": candidates,
                 "early": early and [asdict(early), reward_name],
                 "source": _source(text_to_image),
             }
         )
-        first = _scored(job, _candidates(job, key, chosen, reward, replace), reward)
-        made, records, state = _from_record(first), (first,), first.tensors["state"]
-        choice = choose(made, pick)
-        anchor = made[choice] if text_to_image is not None else job.image_mode(batch).finish(made[choice])
+        first = _scored(request, _candidates(request, key, settings, reward, replace), reward)
+        pictures, records, state = _from_record(first), (first,), first.tensors["state"]
+        choice = choose(pictures, pick)
+        anchor = pictures[choice]
+        if text_to_image is None:
+            anchor = request.image_mode(batch).finish(anchor)
         key = stage_key({"candidates": key, "choice": choice, "anchor": anchor.image})
-    if job.folder is not None:
-        save_pictures(job.folder, anchor.image, made, choice)
-    moved, video = _video(job, key, anchor, state)
+    if request.folder is not None:
+        save_pictures(request.folder, anchor.image, pictures, choice)
+    moved, video = _video(request, key, anchor, state)
     still = torch.from_numpy(np.array(anchor.image)).permute(2, 0, 1)
     return I4VGen(
         frames=video.tensors["frames"],
         anchor=anchor.image,
-        candidates=made,
+        candidates=pictures,
         choice=choice,
         reward=reward_name,
         static=still[None].expand(len(video.tensors["frames"]), -1, -1, -1),
@@ -149,49 +152,62 @@ def _source(text_to_image: Any) -> Any:
     return [type(pipe).__name__, name, getattr(text_to_image, "keywords", {})]
 
 
-def _candidates(job: Job, key: str, chosen: CandidateSettings, reward: Reward, replace: bool) -> StageRecord:
+def _candidates(
+    request: I4VGenRequest, key: str, settings: CandidateSettings, reward: Reward, replace: bool
+) -> StageRecord:
     """The pictures, written before they are scored: generating them takes longest, and a user's reward may fail."""
-    kept = job.kept(CANDIDATES, key)
-    if kept is not None:
-        return kept
-    if not replace and job.folder is not None and StageRecord.read(job.folder, CANDIDATES) is not None:
+    cached = request.cached(CANDIDATES, key)
+    if cached is not None:
+        return cached
+    if not replace and request.folder is not None and StageRecord.read(request.folder, CANDIDATES) is not None:
         raise OtherCandidates(
-            f"{job.folder} holds candidates of other settings; name another folder, delete it, or pass replace=True."
+            f"{request.folder} holds candidates of other settings; name another folder, delete it, or pass "
+            "replace=True."
         )
 
-    progress = lambda done, total: job.progress(CANDIDATES, done, total)  # noqa: E731
-    make, count = chosen.text_to_image, chosen.candidates
-    if make is None:
-        scores_of = lambda images: score(reward, job.prompt, images)  # noqa: E731
-        made = job.image_mode(chosen.batch).make(count, scores_of, chosen.early, progress)
+    progress = lambda done, total: request.progress(CANDIDATES, done, total)  # noqa: E731
+    generate, count = settings.text_to_image, settings.candidates
+    if generate is None:
+        scores_of = lambda images: score(reward, request.prompt, images)  # noqa: E731
+        candidates = request.image_mode(settings.batch).make(count, scores_of, settings.early, progress)
     else:
-        images = from_text_to_image(make, job.prompt, count, job.size, chosen.batch or 1, job.generator, progress)
-        made = [Candidate(image) for image in images]
+        images = from_text_to_image(
+            generate, request.prompt, count, request.size, settings.batch or 1, request.generator, progress
+        )
+        candidates = [Candidate(image) for image in images]
     tensors = {
-        "images": torch.stack([torch.from_numpy(np.array(one.image)) for one in made]),  # (N, H, W, 3)
-        "state": job.generator.get_state(),
+        "images": torch.stack(
+            [torch.from_numpy(np.array(candidate.image)) for candidate in candidates]
+        ),  # (N, H, W, 3)
+        "state": request.generator.get_state(),
     }
-    if made[0].sample is not None:
-        tensors["samples"] = torch.cat([one.sample for one in made if one.sample is not None])
-    notes = {"scores": [one.score for one in made], "stopped": [one.stopped for one in made]}
-    return job.keep(StageRecord(CANDIDATES, key, tensors, notes))
+    samples = [candidate.sample for candidate in candidates if candidate.sample is not None]
+    if samples:
+        tensors["samples"] = torch.cat(samples)
+    notes = {
+        "scores": [candidate.score for candidate in candidates],
+        "stopped": [candidate.stopped for candidate in candidates],
+    }
+    return request.store(StageRecord(CANDIDATES, key, tensors, notes))
 
 
-def _scored(job: Job, record: StageRecord, reward: Reward) -> StageRecord:
+def _scored(request: I4VGenRequest, record: StageRecord, reward: Reward) -> StageRecord:
     """Scores the finished pictures; those that were stopped keep the scores by which they were stopped."""
     finished = [i for i, stopped in enumerate(record.notes["stopped"]) if stopped is None]
     images = _from_record(record)
     try:
-        values = score(reward, job.prompt, [images[i].image for i in finished])
+        values = score(reward, request.prompt, [images[i].image for i in finished])
     except UnstillError as error:
-        if job.folder is None:
+        if request.folder is None:
             raise
-        raise UnstillError(f"{error} The pictures are kept in {job.folder}.") from error
+        raise UnstillError(f"{error} The pictures are stored in {request.folder}.") from error
     scores = list(record.notes["scores"])
     for i, value in zip(finished, values, strict=True):
         scores[i] = value
     notes = {**record.notes, "reward": name_of(reward), "scores": scores}
-    return record if notes == record.notes else job.keep(StageRecord(CANDIDATES, record.key, record.tensors, notes))
+    return (
+        record if notes == record.notes else request.store(StageRecord(CANDIDATES, record.key, record.tensors, notes))
+    )
 
 
 def _from_record(record: StageRecord) -> tuple[Candidate, ...]:
@@ -203,48 +219,52 @@ def _from_record(record: StageRecord) -> tuple[Candidate, ...]:
     )
 
 
-def _video(job: Job, key: str, anchor: Candidate, state: torch.Tensor | None) -> tuple[StageRecord, StageRecord]:
+def _video(
+    request: I4VGenRequest, key: str, anchor: Candidate, state: torch.Tensor | None
+) -> tuple[StageRecord, StageRecord]:
     """Both loops of stage 2 in one call of the pipeline; or only the second, from the saved result of the first."""
-    adapter = adapter_for(job.pipe)
-    key = stage_key({"anchor": key, "method": asdict(job.method)})
-    moved, video = job.kept(MOTION, key), job.kept(VIDEO, key)
+    adapter = adapter_for(request.pipe)
+    key = stage_key({"anchor": key, "method": asdict(request.method)})
+    moved, video = request.cached(MOTION, key), request.cached(VIDEO, key)
     if moved is not None and video is not None:
         return moved, video
     if state is not None:
-        job.generator.set_state(state)  # also where candidates were read from the folder
+        request.generator.set_state(state)  # also where candidates were read from the folder
     motion: list[StageRecord] = [] if moved is None else [moved]
 
-    def distilled(result: Distilled) -> None:
+    def save_distilled(result: DistilledLatents) -> None:
         tensors = {"video": result.video, "sample": result.sample, "state": result.state}
-        motion.append(job.keep(StageRecord(MOTION, key, tensors, {"since": result.since})))
+        motion.append(request.store(StageRecord(MOTION, key, tensors, {"since": result.since})))
 
     if moved is None:
-        method: Method = Watched.of(job.method, watch=lambda *done: job.progress(MOTION, *done), distilled=distilled)
+        method: Method = ReportingNIVSDS.of(
+            request.method, progress=lambda *done: request.progress(MOTION, *done), save_distilled=save_distilled
+        )
     else:
-        since, steps = moved.notes["since"], job.call["num_inference_steps"]
-        method = Piece(
+        since, steps = moved.notes["since"], request.call["num_inference_steps"]
+        method = PartialSchedule(
             since=since,
             sample=moved.tensors["sample"],
             state=moved.tensors["state"],
-            watch=lambda level: job.progress(MOTION, level + 1 - since, steps - since),
+            progress=lambda level: request.progress(MOTION, level + 1 - since, steps - since),
         )
-    frames = _call(job, adapter, anchor, method)
-    pixels = adapter.decode_video(job.pipe, motion[0].tensors["video"].to(job.pipe._execution_device))
+    frames = _call(request, adapter, anchor, method)
+    pixels = adapter.decode_video(request.pipe, motion[0].tensors["video"].to(request.pipe._execution_device))
     tensors = {"frames": frames, "animated": clamp_to_uint8(pixels)}
-    return motion[0], job.keep(StageRecord(VIDEO, key, tensors, {}))
+    return motion[0], request.store(StageRecord(VIDEO, key, tensors, {}))
 
 
-def _call(job: Job, adapter: Adapter, anchor: Candidate, method: Method) -> torch.Tensor:
+def _call(request: I4VGenRequest, adapter: Adapter, anchor: Candidate, method: Method) -> torch.Tensor:
     """Calls the pipeline, with the anchor as its image if it takes one; returns uint8 `(F, 3, H, W)`."""
-    pipe, known, call = job.pipe, parameters(type(job.pipe)), dict(job.call)
+    pipe, accepted, call = request.pipe, parameters(type(request.pipe)), dict(request.call)
     if "prompt_embeds" not in call:
-        call["prompt"] = job.prompt
-    if "image" in known:
+        call["prompt"] = request.prompt
+    if "image" in accepted:
         call["image"] = anchor.image
-    if "controlnet_frame_indices" in known:  # SparseCtrl, whose default is frame 0
+    if "controlnet_frame_indices" in accepted:  # SparseCtrl, whose default is frame 0
         call["conditioning_frames"] = [anchor.image]
     image = None
     if adapter.image_latents_from is None:
         image = anchor.image if anchor.sample is None else anchor.sample.to(pipe._execution_device)
     with apply(pipe, method, image=image), clear_refusals(pipe):
-        return clamp_to_uint8(pipe(**call, generator=job.generator, output_type="pt").frames[0])
+        return clamp_to_uint8(pipe(**call, generator=request.generator, output_type="pt").frames[0])

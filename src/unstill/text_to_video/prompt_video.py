@@ -19,7 +19,7 @@ from unstill.text_to_video.rewards import Reward, reward_named, score
 
 if TYPE_CHECKING:
     from unstill.methods.ni_vsds import NIVSDS
-    from unstill.text_to_video.request import Progress
+    from unstill.progress import StageProgress
     from unstill.text_to_video.result import I4VGen
 
 
@@ -67,17 +67,17 @@ def starts_from_prompt(
     cls: type | None, has_image: bool, prompt: str | None, methods: Collection[str] | None, text_to_image: str | None
 ) -> bool:
     """
-    Whether pictures are made of the prompt: no picture is given, this or another model can make them, and no other
-    method than NI-VSDS is asked for.
+    Whether pictures are generated from the prompt: no picture is given, this or another model can generate them, and
+    no method other than NI-VSDS is requested.
 
     Args:
         cls: class of the pipeline; `None` if it is known only when it is loaded.
-        methods: names of the methods that are asked for; `None` leaves them to the library.
+        methods: names of the requested methods; `None`: the default ones.
     """
     from unstill.text_to_video.candidates import has_image_mode
 
-    able = cls is None or has_image_mode(cls) or text_to_image is not None
-    return not has_image and prompt is not None and (methods is None or set(methods) == {"ni_vsds"}) and able
+    possible = cls is None or has_image_mode(cls) or text_to_image is not None
+    return not has_image and prompt is not None and (methods is None or set(methods) == {"ni_vsds"}) and possible
 
 
 def candidates_folder(out: Path) -> Path:
@@ -102,7 +102,7 @@ def make_from_prompt(
     out: Path | None = None,
     *,
     offload: bool = False,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> tuple[I4VGen, Reward]:
     """
     All stages of I4VGen.
@@ -137,9 +137,9 @@ def make_from_prompt(
         check_candidates_folder(out)
         sweep(folder)
         record = folder / RECORD
-        with together(record) as marked:  # marks the folder as this program's; the pictures are added to the record
-            marked.record |= {**(read_record(record) or {}), "prompt": prompt}
-    made = i4vgen(
+        with together(record) as results:  # marks the folder as this program's; the pictures are added to the record
+            results.record |= {**(read_record(record) or {}), "prompt": prompt}
+    result = i4vgen(
         pipe,
         prompt,
         candidates=options.count,
@@ -154,7 +154,7 @@ def make_from_prompt(
         progress=progress,
         **{name: value for name, value in call.items() if name not in NOT_FOR_I4VGEN},
     )
-    return made, reward
+    return result, reward
 
 
 def mean_reward(video: torch.Tensor, prompt: str, reward: Callable[..., Any]) -> float:
@@ -163,22 +163,22 @@ def mean_reward(video: torch.Tensor, prompt: str, reward: Callable[..., Any]) ->
     return round(sum(score(reward, prompt, frames)) / len(frames), 5)
 
 
-def comparison_panels(plain: torch.Tensor, made: I4VGen) -> dict[str, torch.Tensor]:
+def comparison_panels(plain: torch.Tensor, result: I4VGen) -> dict[str, torch.Tensor]:
     """The panels of a comparison: the plain video, the picture, the output of NI-VSDS, and the refined video."""
     return {
         "plain": plain,
-        "chosen picture": made.static,
-        "set in motion": made.animated,
-        "refined": made.frames,
+        "chosen picture": result.static,
+        "set in motion": result.animated,
+        "refined": result.frames,
     }
 
 
-def describe_candidates(made: I4VGen, out: os.PathLike[str] | None) -> dict[str, Any]:
-    """The entry on the candidates in the record of a video."""
+def describe_candidates(result: I4VGen, out: os.PathLike[str] | None) -> dict[str, Any]:
+    """The entry about the candidates in the JSON record of a video."""
     return {
-        "reward": made.reward,
-        "scores": [round(candidate.score, 5) for candidate in made.candidates],
-        "stopped": [candidate.stopped for candidate in made.candidates],
-        "choice": made.choice,
+        "reward": result.reward,
+        "scores": [round(candidate.score, 5) for candidate in result.candidates],
+        "stopped": [candidate.stopped for candidate in result.candidates],
+        "choice": result.choice,
         "folder": None if out is None else str(candidates_folder(Path(out))),
     }

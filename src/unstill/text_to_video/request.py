@@ -16,11 +16,11 @@ from unstill.errors import UnstillError
 from unstill.hooks import adapter_for, apply
 from unstill.methods.ni_vsds import NIVSDS
 from unstill.models.call_arguments import native_frames, native_size, parameters
+from unstill.progress import StageProgress
 from unstill.text_to_video.candidates import Halving, ImageMode
 from unstill.text_to_video.stage_cache import StageRecord, stage_key
 
 
-Progress = Callable[[str, int, int], None]
 RESERVED = {  # arguments of the pipeline's call that i4vgen passes itself
     "image",
     "prompt",
@@ -35,7 +35,7 @@ RESERVED = {  # arguments of the pipeline's call that i4vgen passes itself
 
 @dataclass(frozen=True, slots=True)
 class CandidateSettings:
-    """How candidates are made and chosen; the fields are arguments of `i4vgen`."""
+    """How candidates are generated and one is selected; the fields are arguments of `i4vgen`."""
 
     candidates: int
     reward: Any
@@ -46,9 +46,9 @@ class CandidateSettings:
 
     def check(self) -> None:
         """Raises `UnstillError` for a value that is not possible."""
-        if not _counts(self.candidates):
+        if not _is_count(self.candidates):
             raise UnstillError(f"{self.candidates!r} candidates cannot be chosen from; pass a number of at least 1.")
-        if self.batch is not None and not _counts(self.batch):
+        if self.batch is not None and not _is_count(self.batch):
             raise UnstillError(f"batch is the number of pictures in one call, at least 1, not {self.batch!r}.")
         if self.pick is not None and self.pick not in range(self.candidates):
             raise UnstillError(f"There is no candidate {self.pick}; they are numbered 0 to {self.candidates - 1}.")
@@ -71,7 +71,7 @@ class CandidateSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class I4VGenRequest:
     """
     One checked call of `i4vgen`.
 
@@ -83,8 +83,8 @@ class Job:
         size: (height, width) in pixels.
         frames: of the video.
         generator: of all noise.
-        folder: keeps the results of the stages; `None` keeps none.
-        progress: called with the stage, the steps done and in total.
+        folder: where the results of the stages are stored; `None`: nowhere.
+        progress: called with (stage, steps done, total).
         key: a fingerprint of everything that the pictures and the video depend on.
     """
 
@@ -96,7 +96,7 @@ class Job:
     frames: int
     generator: torch.Generator
     folder: Path | None
-    progress: Progress
+    progress: StageProgress
     key: str
 
     @classmethod
@@ -108,27 +108,27 @@ class Job:
         call: dict[str, Any],
         generator: torch.Generator | None,
         folder: str | Path | None,
-        progress: Progress | None,
-    ) -> Job:
+        progress: StageProgress | None,
+    ) -> I4VGenRequest:
         if not isinstance(prompt, str) or not prompt.strip():
             raise UnstillError(
                 "i4vgen takes one prompt that says what happens, for example 'a boat sails to the left'."
             )
         if generator is not None and not isinstance(generator, torch.Generator):
             raise UnstillError(f"generator is one torch.Generator, seeded by manual_seed, not {generator!r}.")
-        known = parameters(type(pipe))
-        if "prompt" not in known:
+        accepted = parameters(type(pipe))
+        if "prompt" not in accepted:
             raise UnstillError(f"{type(pipe).__name__} takes no prompt; use apply(pipe, NIVSDS()) with an image.")
-        _check_call(type(pipe).__name__, call, known)
+        _check_call(type(pipe).__name__, call, accepted)
         method = stage_two(pipe, preset)
         image = torch.zeros(()) if adapter_for(pipe).image_latents_from is None else None
         apply(pipe, method, image=image).remove()  # errors of stage 2 are raised before the candidates are generated
         height, width = native_size(pipe)
         size = call.get("height") or height, call.get("width") or width
         frames = call.get("num_frames") or native_frames(pipe)
-        steps = call.get("num_inference_steps") or known["num_inference_steps"].default
+        steps = call.get("num_inference_steps") or accepted["num_inference_steps"].default
         call = {**call, "num_frames": frames, "num_inference_steps": steps}
-        call |= {side: value for side, value in zip(("height", "width"), size, strict=True) if side in known}
+        call |= {side: value for side, value in zip(("height", "width"), size, strict=True) if side in accepted}
         # A list of one prompt becomes a string, which as_rows repeats for every row, like `prompt`.
         call |= {k: v[0] for k, v in call.items() if "prompt" in k and isinstance(v, list) and len(v) == 1}
         generator = generator or torch.Generator().manual_seed(int(torch.randint(2**62, ()).item()))
@@ -146,13 +146,13 @@ class Job:
     def image_mode(self, batch: int | None) -> ImageMode:
         return ImageMode(self.pipe, self.prompt, self.call, self.size, batch or self.frames, self.generator)
 
-    def kept(self, name: str, key: str) -> StageRecord | None:
-        """The result of a stage in the folder; `None` if there is none or its key is another one."""
+    def cached(self, name: str, key: str) -> StageRecord | None:
+        """The stored result of a stage; `None` if there is none with this key."""
         record = None if self.folder is None else StageRecord.read(self.folder, name)
         return record if record is not None and record.key == key else None
 
-    def keep(self, record: StageRecord) -> StageRecord:
-        """Writes the result of a stage if there is a folder, and returns it."""
+    def store(self, record: StageRecord) -> StageRecord:
+        """Stores the result of a stage if there is a folder, and returns it."""
         if self.folder is not None:
             record.write(self.folder)
         return record
@@ -163,8 +163,8 @@ def stage_two(pipe: Any, preset: str | NIVSDS) -> NIVSDS:
     if isinstance(preset, NIVSDS):
         return preset
     own = f"{preset}-lavie"
-    known = type(pipe).__name__ == "LaViePipeline" and own in NIVSDS.presets
-    return NIVSDS.preset(own if known else preset)
+    has_own = type(pipe).__name__ == "LaViePipeline" and own in NIVSDS.presets
+    return NIVSDS.preset(own if has_own else preset)
 
 
 def check_image(image: Any, pick: int | None) -> None:
@@ -175,14 +175,14 @@ def check_image(image: Any, pick: int | None) -> None:
         raise UnstillError("pick selects a candidate, but with image= there are none; leave one of them out.")
 
 
-def _counts(value: Any) -> bool:
+def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _check_call(pipeline: str, call: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> None:
-    if taken := RESERVED & set(call):
-        raise UnstillError(f"i4vgen itself passes {', '.join(sorted(taken))} to the pipeline; leave that out.")
-    names = {name for name, parameter in known.items() if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
+def _check_call(pipeline: str, call: Mapping[str, Any], accepted: Mapping[str, inspect.Parameter]) -> None:
+    if reserved := RESERVED & set(call):
+        raise UnstillError(f"i4vgen itself passes {', '.join(sorted(reserved))} to the pipeline; leave that out.")
+    names = {name for name, parameter in accepted.items() if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
     for name in call:
         if name not in names:  # pipelines with **kwargs ignore unknown arguments
             close = difflib.get_close_matches(name, names, n=1)

@@ -141,7 +141,8 @@ class ClipReward:
         pictures = [torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None] for image in images]
         features = torch.cat([self.encoder.images(picture) for picture in pictures])
         scale: torch.Tensor = self.encoder.model.logit_scale.detach().exp().float().cpu()
-        return scale * (features @ text)
+        scores: torch.Tensor = scale * (features @ text)
+        return scores
 
 
 _TOKENIZERS = {"yuvalkirstain/PickScore_v1": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"}

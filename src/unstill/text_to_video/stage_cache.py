@@ -1,4 +1,4 @@
-"""What each stage has made, as files from which the next one can go on."""
+"""The results of the stages as files, from which later runs resume."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from unstill.errors import UnstillError
 
 
 _MARK = "unstill.stage"
-"""The entry of the safetensors header that says which stage this program has written there."""
+"""The entry of the safetensors header that names the stage; only files with it were written by this program."""
 
 
 class OtherCandidates(UnstillError):
-    """The folder holds candidates that were made from something else."""
+    """The folder holds candidates of other settings."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +34,9 @@ class StageRecord:
 
     Attributes:
         name: of the stage, and of its file.
-        key: a fingerprint of all it was made from.
-        tensors: what it made.
-        notes: more of it, as JSON can hold it.
+        key: a fingerprint of everything that the result depends on.
+        tensors: of the result.
+        notes: further values, as JSON.
     """
 
     name: str
@@ -46,10 +46,10 @@ class StageRecord:
 
     def write(self, folder: Path) -> None:
         """
-        `folder/name.safetensors`; nothing is left half-written.
+        Writes `folder/name.safetensors` atomically.
 
         Raises:
-            UnstillError: there is a file of that name which is no stage.
+            UnstillError: a file of that name exists and is not a stage.
         """
         check_stage_file(folder, self.name)
         metadata = {_MARK: self.name, "key": self.key, "notes": json.dumps(self.notes)}
@@ -59,7 +59,7 @@ class StageRecord:
 
     @classmethod
     def read(cls, folder: Path, name: str) -> StageRecord | None:
-        """What lies there; `None` if nothing does."""
+        """The stored stage; `None` if there is none. Raises `UnstillError` for any other file of that name."""
         path = folder / f"{name}.safetensors"
         if not os.path.lexists(path):
             return None
@@ -90,30 +90,34 @@ def check_stage_file(folder: Path, name: str) -> None:
 
 def _not_a_stage(path: Path) -> UnstillError:
     return UnstillError(
-        f"{path} is damaged, or unstill did not write it as a stage: it is not overwritten; move it away, and its "
-        "stage is made again."
+        f"{path} is damaged, or unstill did not write it as a stage: it is not overwritten; move it away, and the "
+        "stage is computed again."
     )
 
 
 def stage_key(parts: Mapping[str, Any]) -> str:
-    """One word for values of any kind, the same whenever they are."""
+    """A fingerprint of values of any kind, equal for equal values."""
     return hashlib.sha256(json.dumps(_plain(parts), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, torch.Tensor):
         content = value.detach().cpu().contiguous()
-        return [str(content.dtype), list(content.shape), _sum(content.flatten().view(torch.uint8).numpy().tobytes())]
+        return [
+            str(content.dtype),
+            list(content.shape),
+            _digest(content.flatten().view(torch.uint8).numpy().tobytes()),
+        ]
     if isinstance(value, Image.Image):
-        return [value.mode, list(value.size), _sum(value.tobytes())]
+        return [value.mode, list(value.size), _digest(value.tobytes())]
     if callable(value):
         return getattr(value, "__qualname__", type(value).__name__)
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def _sum(content: bytes) -> str:
+def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()

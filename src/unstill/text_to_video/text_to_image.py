@@ -11,7 +11,8 @@ from PIL import Image
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.models.call_arguments import clear_refusals
-from unstill.text_to_video.candidates import ReportProgress, batches
+from unstill.progress import StepProgress
+from unstill.text_to_video.candidates import batches
 
 
 class TextToImage:
@@ -59,7 +60,7 @@ def from_text_to_image(
     size: tuple[int, int],
     batch: int,
     generator: torch.Generator,
-    progress: ReportProgress,
+    progress: StepProgress,
 ) -> list[Image.Image]:
     """
     Generates pictures with a diffusers text-to-image pipeline, or a callable with the same arguments and result.

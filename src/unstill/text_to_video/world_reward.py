@@ -33,8 +33,8 @@ _RADII = (0.155, 0.18, 0.205)  # of toys, in picture sides
 
 def world(prompt: str, images: Sequence[Image.Image]) -> list[float]:
     """
-    The mean over the toys that `prompt` names ("a red ring and a blue star ... over green") of how much each is seen,
-    and of how much of the border has the colour of the ground, from about 0 to 1.
+    The mean over the toys that `prompt` names ("a red ring and a blue star ... over green") of how visible each is,
+    and of the share of the border that has the colour of the ground, from about 0 to 1.
 
     Raises:
         UnstillError: the prompt names no toy and no ground.
@@ -47,10 +47,10 @@ def world(prompt: str, images: Sequence[Image.Image]) -> list[float]:
         )
     scores = []
     for picture in map(_pixels, images):
-        seen = [evidence(picture, colour)[SHAPES.index(shape)].item() for colour, shape in toys]
+        parts = [evidence(picture, colour)[SHAPES.index(shape)].item() for colour, shape in toys]
         if ground is not None:
-            seen.append(ground_share(picture, ground))
-        scores.append(sum(seen) / len(seen))
+            parts.append(ground_share(picture, ground))
+        scores.append(sum(parts) / len(parts))
     return scores
 
 
@@ -70,9 +70,9 @@ def evidence(picture: Tensor, colour: str) -> Tensor:
     Args:
         picture: `(3, SIDE, SIDE)` in [0, 1].
     """
-    shown = torch.nn.functional.pad(likeness(picture, colour), (0, SIDE, 0, SIDE))
+    padded = torch.nn.functional.pad(likeness(picture, colour), (0, SIDE, 0, SIDE))
     outlines, windows, sizes, shapes = _templates()
-    spectrum, squares = torch.fft.rfft2(shown), torch.fft.rfft2(shown.square())
+    spectrum, squares = torch.fft.rfft2(padded), torch.fft.rfft2(padded.square())
     overlap = torch.fft.irfft2(outlines * spectrum)
     mean = torch.fft.irfft2(windows * spectrum) / sizes
     spread = (torch.fft.irfft2(windows * squares) / sizes - mean.square()).clamp(min=0).sqrt()
@@ -100,8 +100,8 @@ def likeness(picture: Tensor, colour: str, width: float = 0.035) -> Tensor:
         ((green - blue) / part) % 6,
         torch.where(high == green, (blue - red) / part + 2, (red - green) / part + 4),
     )
-    off = ((sixth / 6 - COLOURS[colour][0] + 0.5) % 1 - 0.5).abs()
-    return torch.exp(-((off / width) ** 2)) * ((chroma - 0.05) / 0.2).clamp(0, 1)
+    hue_error = ((sixth / 6 - COLOURS[colour][0] + 0.5) % 1 - 0.5).abs()
+    return torch.exp(-((hue_error / width) ** 2)) * ((chroma - 0.05) / 0.2).clamp(0, 1)
 
 
 @cache
@@ -134,7 +134,7 @@ def _templates() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _pixels(image: Image.Image) -> Tensor:
-    """(3, SIDE, SIDE) in [0, 1]: blocks averaged, so that a picture of the world is what it was rendered as."""
+    """(3, SIDE, SIDE) in [0, 1], the means of blocks of pixels."""
     side = max(SIDE, min(image.size) // SIDE * SIDE)
     square = np.asarray(resize_and_crop(image.convert("RGB"), (side, side)), dtype=np.float32) / 255
     blocks = square.reshape(SIDE, side // SIDE, SIDE, side // SIDE, 3).mean((1, 3))

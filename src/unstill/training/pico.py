@@ -29,9 +29,10 @@ from unstill.errors import UnstillError
 from unstill.latent_statistics import LatentStatistics
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, edm_scheduler
 from unstill.models.saving import write
+from unstill.progress import FigureProgress
 from unstill.training.pico_autoencoder import train_autoencoder
 from unstill.training.pico_denoiser import Latents, train_denoiser
-from unstill.training.pico_recipe import PicoRecipe, ReportProgress, computes_in_bf16, generator, read_tensors
+from unstill.training.pico_recipe import PicoRecipe, computes_in_bf16, generator, read_tensors
 from unstill.training.setup import alone_in
 
 
@@ -40,8 +41,8 @@ RUN_FILES = ("recipe.json", "autoencoder", "autoencoder.safetensors", "latents",
 PART, CHUNK = 512, 128  # clips per file of latents, and rendered at once
 
 
-def train(
-    out: Path, recipe: PicoRecipe, report: ReportProgress, compile: bool = False, checkpoint_every: int = 200
+def train_pico(
+    out: Path, recipe: PicoRecipe, report: FigureProgress, compile: bool = False, checkpoint_every: int = 200
 ) -> PicoPipeline | None:
     """
     Trains, or resumes, in the folder `out`. The main process writes `out/pipeline` and returns it.
@@ -147,9 +148,9 @@ def _same_recipe(path: Path, recipe: PicoRecipe) -> None:
 
 
 def _autoencoder(
-    out: Path, recipe: PicoRecipe, accelerator: Accelerator, report: ReportProgress, checkpoint_every: int
+    out: Path, recipe: PicoRecipe, accelerator: Accelerator, report: FigureProgress, checkpoint_every: int
 ) -> PicoAutoencoder:
-    """The trained autoencoder, made if it is not there."""
+    """The trained autoencoder; trains it if its file does not exist."""
     path = out / "autoencoder.safetensors"
     if not path.exists():
         train_autoencoder(out, recipe, accelerator, report, checkpoint_every)
@@ -161,7 +162,7 @@ def _autoencoder(
 
 @torch.no_grad()
 def _latents(
-    out: Path, recipe: PicoRecipe, vae: PicoAutoencoder, state: PartialState, report: ReportProgress
+    out: Path, recipe: PicoRecipe, vae: PicoAutoencoder, state: PartialState, report: FigureProgress
 ) -> Latents:
     """All encoded clips, on the device. Every process renders and encodes a share, in parts kept on disk."""
     folder = out / "latents"
@@ -173,16 +174,16 @@ def _latents(
             continue
         g = generator(recipe.seed, 3, index, device=state.device)
         chunks = [_encoded(recipe, vae, min(CHUNK, left), g) for left in range(count, 0, -CHUNK)]
-        made = {name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]}
+        latents = {name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]}
         with replacing(path) as part:
-            save_file(made, part)
+            save_file(latents, part)
         report("latents", index * PART + count, recipe.clips, "")
     state.wait_for_everyone()
     like = _layout(recipe, vae, recipe.clips)
     data = {name: torch.empty_like(tensor, device=state.device) for name, tensor in like.items()}
     for index, count in counts.items():
-        made = read_tensors(folder / f"{index:05d}.safetensors", _layout(recipe, vae, count))
-        for name, tensor in made.items():
+        latents = read_tensors(folder / f"{index:05d}.safetensors", _layout(recipe, vae, count))
+        for name, tensor in latents.items():
             data[name][index * PART : index * PART + count] = tensor.to(state.device)
     return data
 

@@ -12,9 +12,10 @@ from torch.nn.functional import affine_grid, grid_sample
 from unstill.data import synthetic_world
 from unstill.data.files import replacing
 from unstill.models.pico import PicoAutoencoder
+from unstill.progress import FigureProgress
 from unstill.training.learning_rate import warmup_and_decay
-from unstill.training.pico_fit import Phase, fit
-from unstill.training.pico_recipe import PicoRecipe, ReportProgress, generator
+from unstill.training.pico_fit import Phase, train_network
+from unstill.training.pico_recipe import PicoRecipe, generator
 
 
 RATE = 2e-3  # learning rate
@@ -32,7 +33,7 @@ class Reconstruction(nn.Module):
         """Pictures (B, 3, H, W), affine maps (B/2, 2, 3) and unit noise to latents and pictures."""
         half = len(x) // 2
         z = self.vae.encoder(x.contiguous(memory_format=torch.channels_last)).float()
-        z = torch.cat([z[:half], moved(z[half:], theta)])
+        z = torch.cat([z[:half], transformed(z[half:], theta)])
         # Noise of 5 %, so that the decoder tolerates errors of the denoiser.
         return z, self.vae.decoder(z + 0.05 * z.detach().std() * noise).float()
 
@@ -53,18 +54,19 @@ class _Loss:
         theta = affine_maps(half, g)
         side = x.shape[-1] // 8
         noise = torch.randn(self.batch, 12, side, side, generator=g, device=device)
-        z, made = model(x, theta, noise)
-        true = torch.cat([x[:half], moved(x[half:], theta)])
-        self.error = (made[:half] - true[:half]).detach().square().mean()
-        still, turned = closeness(made[:half], true[:half]), closeness(made[half:], true[half:])
-        return still + 0.6 * turned + 1e-3 * z.square().mean()
+        z, output = model(x, theta, noise)
+        target = torch.cat([x[:half], transformed(x[half:], theta)])
+        self.error = (output[:half] - target[:half]).detach().square().mean()
+        plain = reconstruction_error(output[:half], target[:half])
+        equivariant = reconstruction_error(output[half:], target[half:])
+        return plain + 0.6 * equivariant + 1e-3 * z.square().mean()
 
     def figures(self) -> str:
         return f"{10 * math.log10(4 / self.error.item()):.1f} dB"
 
 
 def train_autoencoder(
-    out: Path, recipe: PicoRecipe, accelerator: Accelerator, report: ReportProgress, checkpoint_every: int
+    out: Path, recipe: PicoRecipe, accelerator: Accelerator, report: FigureProgress, checkpoint_every: int
 ) -> None:
     """Trains, or resumes; the main process writes `out/autoencoder.safetensors` at the end."""
     torch.manual_seed(recipe.seed)
@@ -87,7 +89,7 @@ def train_autoencoder(
         loss=loss,
         figures=loss.figures,
     )
-    fit(phase, Reconstruction(vae), [optimizer], out / "autoencoder", accelerator, report, checkpoint_every)
+    train_network(phase, Reconstruction(vae), [optimizer], out / "autoencoder", accelerator, report, checkpoint_every)
     if accelerator.is_main_process:
         with torch.no_grad():
             codes = torch.cat([vae.encoder(part.float() / 127.5 - 1) for part in pool[:4096].split(128)]).float()
@@ -96,8 +98,8 @@ def train_autoencoder(
             save_file({k: v.detach().cpu().contiguous() for k, v in vae.state_dict().items()}, part)
 
 
-def frame_pool(recipe: PicoRecipe, device: torch.device, report: ReportProgress) -> Tensor:
-    """(N, 3, H, W) uint8 frames on the device, half of them over collages, which stand for photographs."""
+def frame_pool(recipe: PicoRecipe, device: torch.device, report: FigureProgress) -> Tensor:
+    """(N, 3, H, W) uint8 frames on the device, half of them with collages as background, in place of photographs."""
     pool: list[Tensor] = []
     for start in range(0, recipe.autoencoder_frames, 2 * CHUNK):
         g = generator(recipe.seed, 1, start, device=device)
@@ -108,11 +110,11 @@ def frame_pool(recipe: PicoRecipe, device: torch.device, report: ReportProgress)
     return torch.cat(pool)[: recipe.autoencoder_frames]
 
 
-def closeness(made: Tensor, true: Tensor) -> Tensor:
-    """L1, some L2, and L1 of the differences between neighbours, which keeps edges crisp."""
-    across = (made[..., 1:] - made[..., :-1]) - (true[..., 1:] - true[..., :-1])
-    down = (made[..., 1:, :] - made[..., :-1, :]) - (true[..., 1:, :] - true[..., :-1, :])
-    error = made - true
+def reconstruction_error(output: Tensor, target: Tensor) -> Tensor:
+    """L1 + 0.5 L2 + 0.5 L1 of the differences between neighbouring pixels, which preserves sharp edges."""
+    across = (output[..., 1:] - output[..., :-1]) - (target[..., 1:] - target[..., :-1])
+    down = (output[..., 1:, :] - output[..., :-1, :]) - (target[..., 1:, :] - target[..., :-1, :])
+    error = output - target
     return error.abs().mean() + 0.5 * error.square().mean() + 0.5 * (across.abs().mean() + down.abs().mean())
 
 
@@ -126,7 +128,7 @@ def affine_maps(n: int, g: torch.Generator) -> Tensor:
     return torch.stack([torch.stack([cos, -sin, shift[:, 0]], -1), torch.stack([sin, cos, shift[:, 1]], -1)], 1)
 
 
-def moved(x: Tensor, theta: Tensor) -> Tensor:
+def transformed(x: Tensor, theta: Tensor) -> Tensor:
     """Pictures or latents under affine maps (B, 2, 3), float32."""
     grid = affine_grid(theta, list(x.shape), align_corners=False)
     return grid_sample(x.float(), grid, padding_mode="reflection", align_corners=False)

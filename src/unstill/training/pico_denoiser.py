@@ -13,11 +13,12 @@ from unstill.families.pico import image_noise_id
 from unstill.models.pico import PicoTransformer, motion_bucket
 from unstill.models.pico.pipeline import MAX_IMAGE_NOISE
 from unstill.models.pico.text import one_hot
+from unstill.progress import FigureProgress
 from unstill.training.learning_rate import warmup_and_decay
 from unstill.training.muon import StackedMuon
 from unstill.training.parameters import Average, put
-from unstill.training.pico_fit import Phase, fit
-from unstill.training.pico_recipe import PicoRecipe, ReportProgress
+from unstill.training.pico_fit import Phase, train_network
+from unstill.training.pico_recipe import PicoRecipe
 
 
 SIGMA_BINS = (0.5, 2.0, 8.0, 32.0, 128.0)  # where the reported losses are split
@@ -31,7 +32,7 @@ class Batch:
 
     clean: Tensor  # (B, F, C, h, w)
     image: Tensor  # (B, C, h, w), zeros where it is dropped
-    words: Tensor  # (B, L, D), likewise
+    caption: Tensor  # (B, L, D), one-hot words, zeros where it is dropped
     sigma: Tensor  # (B,)
     noise: Tensor  # (B, F, C, h, w)
     ids: Tensor  # (B, 3)
@@ -47,7 +48,7 @@ def denoising_loss(network: nn.Module, batch: Batch) -> Tensor:
     norm = (1 + s * s).sqrt()
     noisy = clean + s * batch.noise
     model_input = torch.cat([noisy / norm, batch.image[:, None].expand(-1, clean.shape[1], -1, -1, -1)], 2)
-    v = network(model_input, 0.25 * batch.sigma.log(), batch.words, batch.ids, return_dict=False)[0]
+    v = network(model_input, 0.25 * batch.sigma.log(), batch.caption, batch.ids, return_dict=False)[0]
     target = (batch.noise - s * clean) / norm  # v = alpha eps - sigma x0 in variance-preserving coordinates
     return (v.float() - target).square().mean((1, 2, 3, 4))
 
@@ -70,8 +71,8 @@ def draw_clips(recipe: PicoRecipe, data: Latents, n: int, g: torch.Generator) ->
     strength = strength * chance(recipe.noisy_image) * shown
     noise = torch.randn(clean[:, 0].shape, generator=g, device=g.device)
     image = clean[:, 0] * shown[:, None, None, None] + strength[:, None, None, None] * noise
-    words = one_hot(data["captions"][chosen, backwards.long()]) * captioned[:, None, None]
-    return _batch(recipe, g, clean, image, words, level, strength)
+    caption = one_hot(data["captions"][chosen, backwards.long()]) * captioned[:, None, None]
+    return _batch(recipe, g, clean, image, caption, level, strength)
 
 
 def draw_pictures(recipe: PicoRecipe, data: Latents, n: int, g: torch.Generator) -> Batch:
@@ -81,10 +82,10 @@ def draw_pictures(recipe: PicoRecipe, data: Latents, n: int, g: torch.Generator)
     moment = torch.randint(recipe.frames, (n,), generator=g, device=g.device)
     clean = data["latents"][chosen, moment].float()[:, None]
     captioned = torch.rand(n, generator=g, device=g.device) >= recipe.drop
-    way = torch.randint(2, (n,), generator=g, device=g.device)
-    words = one_hot(data["captions"][chosen, way]) * captioned[:, None, None]
+    direction = torch.randint(2, (n,), generator=g, device=g.device)
+    caption = one_hot(data["captions"][chosen, direction]) * captioned[:, None, None]
     level = torch.full((n,), PicoTransformer.unspecified_motion, device=g.device)
-    return _batch(recipe, g, clean, torch.zeros_like(clean[:, 0]), words, level, torch.zeros_like(level))
+    return _batch(recipe, g, clean, torch.zeros_like(clean[:, 0]), caption, level, torch.zeros_like(level))
 
 
 def _batch(
@@ -92,7 +93,7 @@ def _batch(
     g: torch.Generator,
     clean: Tensor,
     image: Tensor,
-    words: Tensor,
+    caption: Tensor,
     level: Tensor,
     strength: Tensor,
 ) -> Batch:
@@ -100,7 +101,7 @@ def _batch(
     ids = torch.stack([torch.full_like(level, synthetic_world.FPS - 1.0), level, image_noise_id(strength)], 1)
     sigma = torch.randn(len(clean), generator=g, device=g.device) * recipe.log_sigma_std + recipe.log_sigma_mean
     noise = torch.randn(clean.shape, generator=g, device=g.device)
-    return Batch(clean, image, words, sigma.exp().clamp(0.01, 700), noise, ids)
+    return Batch(clean, image, caption, sigma.exp().clamp(0.01, 700), noise, ids)
 
 
 class _Loss:
@@ -135,8 +136,8 @@ class _Loss:
 def optimizers(network: PicoTransformer, recipe: PicoRecipe) -> tuple[StackedMuon, torch.optim.AdamW]:
     """Muon for the matrices of the blocks, AdamW for everything else."""
     matrices = [part.weight for block in network.blocks for part in block.children() if isinstance(part, nn.Linear)]
-    known = {id(p) for p in matrices}
-    others = [p for p in network.parameters() if id(p) not in known]
+    ids = {id(p) for p in matrices}
+    others = [p for p in network.parameters() if id(p) not in ids]
     adam = torch.optim.AdamW(others, recipe.adam_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     return StackedMuon(matrices, recipe.muon_rate, weight_decay=0.01, momentum=0.95), adam
 
@@ -147,7 +148,7 @@ def train_denoiser(
     network: PicoTransformer,
     data: Latents,
     accelerator: Accelerator,
-    report: ReportProgress,
+    report: FigureProgress,
     compile: bool,
     checkpoint_every: int,
 ) -> None:
@@ -174,5 +175,7 @@ def train_denoiser(
         loss=loss,
         figures=loss.figures,
     )
-    fit(phase, network, optimizers(network, recipe), out / "denoiser", accelerator, report, checkpoint_every, average)
+    train_network(
+        phase, network, optimizers(network, recipe), out / "denoiser", accelerator, report, checkpoint_every, average
+    )
     put(named, average.values)

@@ -1,4 +1,4 @@
-"""The training loop of both networks of the embedded model: resumable, on any number of processes."""
+"""The training loop of the autoencoder and of the denoiser: resumable, on any number of processes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,11 +11,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from unstill.errors import UnstillError
+from unstill.progress import FigureProgress
 from unstill.training.checkpoints import Checkpoints
 from unstill.training.interrupts import Stopping
 from unstill.training.loss_log import LossCurve, truncate
 from unstill.training.parameters import Average
-from unstill.training.pico_recipe import ReportProgress, generator
+from unstill.training.pico_recipe import generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,13 @@ class Phase:
 
     Attributes:
         name: of the phase in reports.
-        key: (seed, number of the phase), which with step and process seed the generator of a step.
-        steps: how many there are.
-        batch: what is trained on per step, over all processes.
-        unit: what `batch` counts.
-        rate: factor of the optimizers' own learning rates at a step.
-        loss: from the network and the generator of the step.
-        figures: what else is reported, of the steps since the last call.
+        key: (seed, number of the phase); with the step and the process it seeds the generator of a step.
+        steps: number of steps.
+        batch: samples per step, over all processes.
+        unit: of `batch`, such as clips.
+        rate: maps a step to a factor of the optimizers' learning rates.
+        loss: maps the network, the step and its generator to the loss.
+        figures: further figures of the steps since its last call, as text.
     """
 
     name: str
@@ -44,18 +45,18 @@ class Phase:
     figures: Callable[[], str]
 
 
-def fit(
+def train_network(
     phase: Phase,
     network: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     folder: Path,
     accelerator: Accelerator,
-    report: ReportProgress,
+    report: FigureProgress,
     checkpoint_every: int,
     average: Average | None = None,
 ) -> None:
     """
-    Trains `network`, from the last checkpoint in `folder` on.
+    Trains `network`, beginning at the last checkpoint in `folder`.
 
     Raises:
         UnstillError: a gradient that is not a number, a damaged checkpoint, more steps done than the phase has.
@@ -95,14 +96,14 @@ def fit(
                 average.update(done)
             rows.append((done, groups[-1]["lr"], torch.stack([loss.detach(), norm])))
             stop = stopping.agreed() and done < phase.steps
-            kept = stop or done % checkpoint_every == 0 or done == phase.steps
-            if kept or done % report_every == 0:
+            saved = stop or done % checkpoint_every == 0 or done == phase.steps
+            if saved or done % report_every == 0:
                 last = _write(curve, rows, accelerator, phase.name)
                 rows = []
                 speed = (done - first) * phase.batch / max(time.monotonic() - began, 1e-9)
                 line = f"loss {last:.4f}, {phase.figures()}, {speed:.1f} {phase.unit}/s"
                 report(phase.name, done, phase.steps, line)
-            if kept:
+            if saved:
                 curve.keep()
                 checkpoints.save(done)
             if stop:
@@ -117,10 +118,10 @@ def _write(curve: LossCurve, rows: Sequence[tuple[int, float, Tensor]], accelera
     reduced: Any = accelerator.reduce(torch.stack([row[2] for row in rows]), "mean")
     numbers = reduced.tolist()
     for (done, rate, _), (loss, norm) in zip(rows, numbers, strict=True):
-        if not (abs(loss) < float("inf") and norm < float("inf")):  # in every process, before anything is kept
+        if not (abs(loss) < float("inf") and norm < float("inf")):  # in every process, before anything is saved
             raise UnstillError(
                 f"The gradient of the {name} at step {done} is not a number; lower the learning rates, or set "
-                "precision=no. The last checkpoint is from before it."
+                "precision=no. The last checkpoint was saved before that step."
             )
         curve.write(done, loss, rate, norm)
     return float(numbers[-1][0])

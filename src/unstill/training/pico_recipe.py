@@ -1,6 +1,5 @@
 """Settings of the embedded model's training, and functions that its phases share."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +17,6 @@ Count = Annotated[int, Field(ge=1, le=65_536)]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-ReportProgress = Callable[[str, int, int, str], None]  # phase, steps done, steps in all, a line of figures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +27,7 @@ class PicoRecipe:
     start: str | None = None  # pico or a folder: its autoencoder is kept, and its denoiser is trained further
     autoencoder_steps: Steps = 4039
     autoencoder_batch: Count = 128  # frames per step, over all processes
-    autoencoder_frames: Annotated[int, Field(ge=1, le=10**7)] = 16_384  # how many there are
+    autoencoder_frames: Annotated[int, Field(ge=1, le=10**7)] = 16_384  # size of the pool of frames
     clips: Annotated[int, Field(ge=1, le=10**7)] = 115_712
     steps: Steps = 3687
     batch: Count = 128  # clips per step, over all processes
@@ -62,7 +60,7 @@ def generator(*key: int, device: torch.device | None = None) -> torch.Generator:
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there; a CPU without instructions for it is many times slower."""
+    """Whether bfloat16 is faster than float32 on the device; a CPU without instructions for it is much slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and any(
@@ -72,7 +70,7 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 def read_tensors(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
     """
-    The tensors of a file that a run has written.
+    The tensors of a file written by a run.
 
     Args:
         like: names, shapes and types that the file must have; may be on the meta device.
@@ -81,13 +79,13 @@ def read_tensors(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
         UnstillError: a file that is damaged, of other tensors, or holds NaN or infinity.
     """
     try:
-        found = load_file(path)
-        if {k: (v.shape, v.dtype) for k, v in found.items()} != {k: (v.shape, v.dtype) for k, v in like.items()}:
+        tensors = load_file(path)
+        if {k: (v.shape, v.dtype) for k, v in tensors.items()} != {k: (v.shape, v.dtype) for k, v in like.items()}:
             raise ValueError("its tensors are not those of this recipe")
-        if wrong := [k for k, v in found.items() if v.is_floating_point() and not bool(v.isfinite().all())]:
+        if wrong := [k for k, v in tensors.items() if v.is_floating_point() and not bool(v.isfinite().all())]:
             raise ValueError(f"{wrong[0]} holds NaN or infinity")
     except (SafetensorError, OSError, ValueError) as error:
         raise UnstillError(
-            f"{path} is damaged ({first_line(error)}); delete it, and the same command makes it again."
+            f"{path} is damaged ({first_line(error)}); delete it, and the same command computes it again."
         ) from error
-    return found
+    return tensors

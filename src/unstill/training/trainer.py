@@ -29,6 +29,7 @@ from unstill.data.seeding import generator_for
 from unstill.data.sources import Source
 from unstill.errors import UnstillError, lacks_memory
 from unstill.families.training import TrainingRole
+from unstill.progress import FigureProgress
 from unstill.training import parameters
 from unstill.training.checkpoints import Checkpoints, same_run
 from unstill.training.encoded_dataset import Encoder, encoded_clips
@@ -44,7 +45,6 @@ from unstill.training.setup import accelerator_for, alone_in, objective_of, open
 
 
 log = logging.getLogger(__name__)
-ReportProgress = Callable[[str, int, int, str], None]  # stage, steps done, total, text with the current numbers
 Validation = Callable[[Any, int, Path], dict[str, float]]  # pipeline, steps done, folder -> scores
 
 
@@ -65,7 +65,7 @@ class TrainingResult:
 
 
 def train(
-    recipe: Recipe, out: Path, report: ReportProgress, validation: Validation | None = None
+    recipe: Recipe, out: Path, report: FigureProgress, validation: Validation | None = None
 ) -> TrainingResult | None:
     """
     Starts or resumes the run in the folder `out`. Called by every process.
@@ -119,7 +119,7 @@ class _Run:
         pipe: Any,
         family: TrainingRole,
         source: Source,
-        report: ReportProgress,
+        report: FigureProgress,
     ) -> None:
         self.recipe, self.out, self.accelerator = recipe, out, accelerator
         self.pipe, self.family, self.source, self.report = pipe, family, source, report
