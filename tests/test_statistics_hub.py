@@ -35,7 +35,7 @@ def test_a_folder_gives_back_the_same_numbers_and_its_card_says_of_what(statisti
     for row in ("data set | five clips, CC0", "clips | 5", "model | svd", "AutoencoderKLTemporalDecoder", "32 x 24"):
         assert row in card
     statistics.save_pretrained(folder)  # its own files are replaced
-    assert "| data set | not said |" in (folder / "README.md").read_text()
+    assert "| data set | not stated |" in (folder / "README.md").read_text()
     other = tmp_path / "theirs"
     other.mkdir()
     (other / "README.md").write_text("mine")

@@ -13,12 +13,12 @@ def lazy_exports(
     package: str, fallback: Callable[[str], Any] = lambda name: None
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """
-    Makes the imports that a package has under `if TYPE_CHECKING:` happen when a name is first used. They are its only
-    list of names: type checkers and editors read them as they are, and so does this function, from the source.
+    Defers the imports that a package has under `if TYPE_CHECKING:` to the first use of each name. They are the only
+    list of public names: type checkers and editors read them, and so does this function, from the source.
 
     Args:
         package: the package's `__name__`.
-        fallback: finds a capitalised name that is not listed; `None` if there is none.
+        fallback: looks up a capitalised name that is not listed; returns `None` if there is none.
 
     Returns:
         `__all__`, `__getattr__` and `__dir__` of the package.
@@ -44,15 +44,15 @@ def lazy_exports(
 
 
 def _imports(package: str) -> dict[str, str]:
-    """By name, the module it is imported from under `if TYPE_CHECKING:`; of a submodule that is the package."""
+    """The module of every name imported under `if TYPE_CHECKING:`; for a submodule, the package itself."""
     loader: Any = getattr(sys.modules[package].__spec__, "loader", None)
     source = loader.get_source(package) if hasattr(loader, "get_source") else None
     if source is None:
         raise ImportError(f"{package} needs its own source file: install it with the .py files.")
-    found: dict[str, str] = {}
+    modules: dict[str, str] = {}
     for block in ast.parse(source).body:
         if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
             for statement in block.body:
                 if isinstance(statement, ast.ImportFrom) and statement.module:
-                    found.update({name.name: statement.module for name in statement.names})
-    return found
+                    modules.update({name.name: statement.module for name in statement.names})
+    return modules

@@ -1,4 +1,4 @@
-"""Text from files and from people: checked, against a pydantic model or a pattern, before anything uses it."""
+"""Parsing of files and of user input: checked against a pydantic model or a pattern before anything uses it."""
 
 import re
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from unstill.errors import UnstillError, shown
 T = TypeVar("T", bound=BaseModel)
 D = TypeVar("D")
 LARGEST_SIDE = 16_384
-"""Pixels: of the longest side that a person can ask for."""
+"""Longest side of a video, in pixels, that can be requested."""
 
 
 class Stored(BaseModel):
-    """Base of what is read back from a file: values of exactly the declared types, finite, no unknown keys."""
+    """Base of models of stored files: values of exactly the declared types, finite, no unknown keys."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=()
@@ -33,11 +33,11 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
     The content of a JSON file.
 
     Args:
-        kind: the model that the content must fit.
-        advice: what to do about a damaged file; ends the sentence.
+        kind: the pydantic model of the content.
+        advice: what to do about a damaged file; ends the message.
 
     Raises:
-        UnstillError: a file that cannot be read, is no JSON, or does not fit.
+        UnstillError: a file that cannot be read, is no JSON, or does not match the model.
     """
     try:
         content = path.read_bytes()
@@ -47,19 +47,19 @@ def read_json(path: Path, kind: type[T], advice: str) -> T:
 
 
 def parse_json(content: bytes | str, kind: type[T], where: str, advice: str) -> T:
-    """As `read_json`, of text that was read already; `where` begins the sentence."""
+    """As `read_json`, for text that was already read; `where` begins the message."""
     try:
         return kind.model_validate_json(content, strict=True)
     except ValidationError as error:
         raise UnstillError(f"{where} is damaged ({first_fault(error)}); {advice}.") from error
 
 
-def built(cls: type[D], values: Mapping[str, Any], where: str) -> D:
+def build(cls: type[D], values: Mapping[str, Any], where: str) -> D:
     """
-    An instance of a dataclass whose annotations may hold bounds (`Annotated[int, Field(ge=1)]`).
+    Builds an instance of a dataclass, whose annotations may hold bounds (`Annotated[int, Field(ge=1)]`).
 
     Raises:
-        UnstillError: a value that does not fit its annotation; the sentence begins with `where`.
+        UnstillError: a value that does not match its annotation; the message begins with `where`.
     """
     try:
         return TypeAdapter(cls).validate_python(dict(values))
@@ -68,7 +68,7 @@ def built(cls: type[D], values: Mapping[str, Any], where: str) -> D:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`"512x320"`, width first as people say it, as (height, width); raises `UnstillError` for anything else."""
+    """Parses `"512x320"`, width first, into (height, width); raises `UnstillError` for anything else."""
     sides = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.lower())
     if sides is None or max(map(int, sides.groups())) > LARGEST_SIDE:
         raise UnstillError(
@@ -78,12 +78,12 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first thing that is wrong, in words of bounded length."""
+    """The first fault, as text of bounded length."""
     return fault_of(error.errors(include_url=False)[0])
 
 
 def fault_of(fault: Any) -> str:
-    """One entry of `ValidationError.errors()` in words of bounded length."""
+    """One entry of `ValidationError.errors()`, as text of bounded length."""
     name = ".".join(shown(part).strip("'\"") for part in fault["loc"])
     message: str = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":

@@ -1,19 +1,19 @@
-"""The exception that means "the caller asked for something that cannot be", and words for messages about errors."""
+"""The exception for errors of the caller, and helpers for messages."""
 
 import reprlib
 from typing import Any
 
 
 class UnstillError(ValueError):
-    """Wrong input or an impossible combination. The command line prints the text and exits with 2."""
+    """Wrong input or an impossible combination. The command line prints the message and exits with code 2."""
 
 
 class Terminated(KeyboardInterrupt):
-    """Stopped by SIGTERM, which leads to the same cleaning up as Ctrl-C and to an exit code of its own."""
+    """Stopped by SIGTERM: the same cleaning up as after Ctrl-C, but exit code 143."""
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error of a library means that the machine is too small; torch's allocator on a CPU has no class."""
+    """Whether an error of a library means that memory is exhausted; torch raises a plain RuntimeError on a CPU."""
     return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error)
 
 
@@ -34,7 +34,7 @@ def shown(value: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, shortened, without a full stop; its class where it says nothing."""
+    """The first line of an error's message, shortened, without a full stop; its class if the message is empty."""
     lines = str(error).strip().splitlines()
     if not lines:
         return type(error).__name__

@@ -1,4 +1,4 @@
-"""The noise levels of a sampling run, the level of a requested start, and how a scheduler is given other levels."""
+"""The noise levels of a sampling run, the level of a requested start, and replacing the levels of a scheduler."""
 
 import math
 from collections.abc import Mapping
@@ -82,26 +82,26 @@ def level_of(
     scheduler, table = process.scheduler, training_sigmas(process)
     name = type(scheduler).__name__
     if start is not None and sigma is None:
-        asked, unit, highest = start, "start", 1.0
+        requested, unit, highest = start, "start", 1.0
         if table is None and process.kind != "flow":
             raise UnstillError(f"{name} counts noise levels in sigma: give sigma=, e.g. sigma=100, instead of start=.")
     elif sigma is not None and start is None:
-        asked, unit, highest = sigma, "sigma", 1.0 if process.kind == "flow" else math.inf
+        requested, unit, highest = sigma, "sigma", 1.0 if process.kind == "flow" else math.inf
         if process.kind in ("vp", "vp_sigma"):
             raise UnstillError(f"{name} counts noise levels in time: give start=, e.g. start=0.96, instead of sigma=.")
         if table is not None:
             highest = table[-1].item()
     else:
         raise UnstillError("Give the level at which sampling starts as start= or as sigma=, exactly one of them.")
-    if not 0 < asked <= highest:
-        raise UnstillError(f"{unit}={asked:g} is out of range: {name} starts above 0 and at most at {highest:g}.")
+    if not 0 < requested <= highest:
+        raise UnstillError(f"{unit}={requested:g} is out of range: {name} starts above 0 and at most at {highest:g}.")
     if process.kind == "flow":
-        return asked * scheduler.config.num_train_timesteps, 1 - asked, asked
+        return requested * scheduler.config.num_train_timesteps, 1 - requested, requested
     if table is None:
         by_log = not hasattr(scheduler, "scale_noise")
-        return math.log(asked) / 4 if by_log else asked * scheduler.config.num_train_timesteps, 1.0, asked
+        return math.log(requested) / 4 if by_log else requested * scheduler.config.num_train_timesteps, 1.0, requested
     if start is None:
-        return (table.log() - math.log(asked)).abs().argmin().item(), 1.0, asked
+        return (table.log() - math.log(requested)).abs().argmin().item(), 1.0, requested
     timestep = max(round(start * len(table)), 1) - 1
     if process.kind == "ve":
         return timestep, 1.0, table[timestep].item()

@@ -1,5 +1,5 @@
 """
-The parameters of a dataclass, a method or a recipe, read off its annotations.
+The parameters of a dataclass, such as a method or a recipe, from its annotations.
 
 `--method name:key=value`, `unstill train pico:key=value` and the app's form all read values with `Parameter.parse`;
 pydantic converts them.
@@ -41,8 +41,8 @@ class Parameter:
     Attributes:
         name: of the field.
         annotation: its type.
-        default: its default value, `dataclasses.MISSING` where one must be given.
-        about: what the docstring of the class says of it under `Args:`, in one line.
+        default: its default value; `dataclasses.MISSING` if it is required.
+        about: its description under `Args:` in the docstring of the class, in one line.
     """
 
     name: str
@@ -69,18 +69,18 @@ class Parameter:
 
     @property
     def kind(self) -> ValueKind:
-        """What sort of value it takes. `"numbers"` may take a single number as well."""
+        """The kind of value it takes; `"numbers"` may also take a single number."""
         origins = [typing.get_origin(kind) for kind in self.alternatives]
         if Literal in origins:
             return "choice"
         if tuple in origins or Sequence in origins:
             return "numbers"
         kinds: tuple[tuple[type, ValueKind], ...] = ((bool, "switch"), (float, "number"), (int, "whole"))
-        return next((word for kind, word in kinds if kind in self.alternatives), "text")
+        return next((name for kind, name in kinds if kind in self.alternatives), "text")
 
     @property
     def takes(self) -> str:
-        """The values it takes, in words."""
+        """A description of the values it takes, for messages."""
         if self.kind == "numbers":
             single = f"{KIND_NAMES['number']} or " if float in self.alternatives else ""
             pairs = [kind for kind in self.alternatives if typing.get_origin(kind) is tuple]
@@ -90,11 +90,11 @@ class Parameter:
 
     def parse(self, value: Any, where: str) -> Any:
         """
-        The value that a person typed or set.
+        Converts a value that was typed or set in a form.
 
         Args:
             value: text (several numbers with ':' between them; "none" where `None` is allowed), or a number or bool.
-            where: what messages call the parameter.
+            where: name of the parameter in messages.
 
         Raises:
             UnstillError: a value that the annotation does not allow.
@@ -130,12 +130,15 @@ def parameters_of(cls: type) -> dict[str, Parameter]:
 
 def parse_values(cls: type, name: str, text: str, words: Iterable[str] = ()) -> tuple[dict[str, Any], list[str]]:
     """
-    Fields of the dataclass `cls` from `key=value,key=value`, and those of the known `words` that stand between them.
+    Parses `key=value,key=value`, in which `words` (names of presets) may occur, too.
+
+    Returns:
+        Values of fields of the dataclass `cls`, and the words that occur.
 
     Raises:
         UnstillError: an unknown key or word, or a value that the field's annotation does not allow.
     """
-    known = parameters_of(cls)
+    parameters = parameters_of(cls)
     values: dict[str, Any] = {}
     given_words: list[str] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -144,16 +147,18 @@ def parse_values(cls: type, name: str, text: str, words: Iterable[str] = ()) -> 
             given_words.append(key)
         elif not equals:
             presets = f" nor one of its presets ({', '.join(words)})" if words else ""
-            raise UnstillError(f"{shown(part)} is not a setting of {name}, such as {next(iter(known))}=...{presets}.")
-        elif key not in known:
-            raise UnstillError(f"{name} has no parameter {shown(key)}{did_you_mean(key, known)}")
+            raise UnstillError(
+                f"{shown(part)} is not a setting of {name}, such as {next(iter(parameters))}=...{presets}."
+            )
+        elif key not in parameters:
+            raise UnstillError(f"{name} has no parameter {shown(key)}{did_you_mean(key, parameters)}")
         else:
-            values[key] = known[key].parse(value, f"{name}:{key}")
+            values[key] = parameters[key].parse(value, f"{name}:{key}")
     return values, given_words
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: the nearest of the known ones, and all of them."""
+    """The end of a message about an unknown word: the most similar known one, and all known ones."""
     known = list(known)
     close = difflib.get_close_matches(word[:80], known, n=1)
     listed = f"known: {', '.join(known)}." if known else "it has none."
@@ -170,7 +175,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def _descriptions(cls: type) -> dict[str, str]:
-    """What the docstring says of every argument under `Args:`, in one line each."""
+    """The descriptions of arguments under `Args:` in the docstring, in one line each."""
     _, _, listed = (inspect.getdoc(cls) or "").partition("Args:\n")
     entries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", listed, re.MULTILINE)
-    return {name: " ".join(words.split()).replace("`", "") for name, words in entries}
+    return {name: " ".join(text.split()).replace("`", "") for name, text in entries}

@@ -1,4 +1,4 @@
-"""Files of latent statistics: safetensors with a JSON description, and those that the paper's authors published."""
+"""Files of latent statistics: safetensors with a JSON description, and the files published with the paper."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def read_statistics(path: str | os.PathLike[str]) -> Moments:
             described = (file.metadata() or {}).get(KEY)
             if described is None:
                 raise UnstillError(f"{path} is a safetensors file, but not of latent statistics.")
-            text = parse_json(described, Description, str(path), "make it again")
+            text = parse_json(described, Description, str(path), "create it again")
             if text.version > FILE_VERSION:
                 raise UnstillError(f"{path} was written by a newer unstill; upgrade to read it.")
             if text.count == 0:
@@ -64,7 +64,9 @@ def read_statistics(path: str | os.PathLike[str]) -> Moments:
             check_moments(text.count, mean, m2, str(path))
             return text.count, mean, m2, text.meta
     except (SafetensorError, OSError) as error:
-        raise UnstillError(f"{path} is damaged or no statistics file ({first_line(error)}); make it again.") from error
+        raise UnstillError(
+            f"{path} is damaged or no statistics file ({first_line(error)}); create it again."
+        ) from error
 
 
 def read_released(path: str | os.PathLike[str]) -> Moments:
@@ -132,7 +134,7 @@ def check_moments(count: int | None, mean: torch.Tensor, m2: torch.Tensor, where
         fault = f"a variance that is negative, NaN, infinite or beyond {LARGEST_VALUE**2:g}"
     else:
         return
-    raise UnstillError(f"{where} holds no statistics of video latents ({fault}); make it again.")
+    raise UnstillError(f"{where} holds no statistics of video latents ({fault}); create it again.")
 
 
 def _number_tensor(value: Any, where: str) -> torch.Tensor:
@@ -147,6 +149,6 @@ def _number_tensor(value: Any, where: str) -> torch.Tensor:
 def _existing(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UnstillError(f"The statistics file {path} {what}; make one with `unstill statistics`.")
+        fault = "is a folder" if path.is_dir() else "does not exist"
+        raise UnstillError(f"The statistics file {path} {fault}; make one with `unstill statistics`.")
     return path

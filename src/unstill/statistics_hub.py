@@ -1,4 +1,4 @@
-"""Latent statistics in a folder or on the Hugging Face hub, with a card that says what they are of."""
+"""Latent statistics in a folder or on the Hugging Face hub, with a card that describes them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from unstill.latent_statistics import LatentStatistics
 
 
 FILE, CARD, RECORD = "statistics.safetensors", "README.md", "statistics.json"
-SIMILAR = 0.05  # of a weight's standard deviation: half precision is far nearer, another VAE far off
+SIMILAR = 0.05  # relative tolerance of a weight's standard deviation; half precision differs less, another VAE more
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def describe_vae(vae: Any) -> dict[str, Any]:
     """
-    What tells one VAE from another, as JSON holds it, for `meta["vae"]` of statistics.
+    Properties by which VAEs can be told apart, as JSON values, for `meta["vae"]` of statistics.
 
     Args:
         vae: of a diffusers pipeline.
@@ -44,24 +44,30 @@ def describe_vae(vae: Any) -> dict[str, Any]:
 
 def check_vae(statistics: LatentStatistics, vae: dict[str, Any] | None) -> None:
     """
-    Raises `UnstillError` for statistics that say that they are of another VAE than `vae`, as `describe_vae` gives it;
-    nothing is refused where one of both is not known.
+    Raises `UnstillError` if `statistics` record another VAE than `vae`, a result of `describe_vae`. Passes if either
+    is unknown.
     """
-    theirs = statistics.meta.get("vae")
-    if not isinstance(theirs, dict) or vae is None:
+    recorded = statistics.meta.get("vae")
+    if not isinstance(recorded, dict) or vae is None:
         return
-    ours, known = vae["encoder"], theirs.get("encoder")
-    same = theirs.get("class") == vae["class"] and theirs.get("scaling") == vae["scaling"]
-    if same and isinstance(known, list) and known and ours and all(isinstance(value, float) for value in known):
-        same = len(known) == len(ours) and all(
-            abs(a - b) <= SIMILAR * abs(b) for a, b in zip(known, ours, strict=True)
+    weights, recorded_weights = vae["encoder"], recorded.get("encoder")
+    same = recorded.get("class") == vae["class"] and recorded.get("scaling") == vae["scaling"]
+    if (
+        same
+        and weights
+        and isinstance(recorded_weights, list)
+        and recorded_weights
+        and all(isinstance(value, float) for value in recorded_weights)
+    ):
+        same = len(recorded_weights) == len(weights) and all(
+            abs(a - b) <= SIMILAR * abs(b) for a, b in zip(recorded_weights, weights, strict=True)
         )
     if not same:
         model = statistics.meta.get("model")
         name = f" (of {model.get('name')})" if isinstance(model, dict) else ""
         raise UnstillError(
             f"These statistics are of latents of another VAE{name} than this pipeline's {vae['class']}; take "
-            "statistics of this model, or make them with unstill statistics."
+            "statistics of this model, or compute them with unstill statistics."
         )
 
 
@@ -69,10 +75,10 @@ def save_pretrained(statistics: LatentStatistics, folder: str | os.PathLike[str]
     """See `LatentStatistics.save_pretrained`."""
     statistics.moments  # noqa: B018  (raises where there are no videos yet)
     target = Path(folder)
-    with together(target / RECORD, (FILE, CARD), option="the folder") as made:
-        statistics.save(made.folder / FILE)
-        (made.folder / CARD).write_text(card(statistics, data), encoding="utf-8")
-        made.record = {"data": data, "count": statistics.count, "meta": statistics.meta}
+    with together(target / RECORD, (FILE, CARD), option="the folder") as results:
+        statistics.save(results.folder / FILE)
+        (results.folder / CARD).write_text(card(statistics, data), encoding="utf-8")
+        results.record = {"data": data, "count": statistics.count, "meta": statistics.meta}
     return target
 
 
@@ -112,22 +118,22 @@ def push_to_hub(statistics: LatentStatistics, repository: str, data: str, privat
         save_pretrained(statistics, folder, data)
         Path(folder, RECORD).unlink()
         try:
-            made = api.create_repo(repository, private=private, exist_ok=True)
+            url = api.create_repo(repository, private=private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Latent statistics")
         except (OSError, ValueError) as error:
             raise UnstillError(f"{repository} could not be written on the hub: {first_line(error)}.") from error
-    return str(made)
+    return str(url)
 
 
 def card(statistics: LatentStatistics, data: str = "") -> str:
-    """The README of statistics: of which videos, how many, which VAE, which size."""
+    """The README: data set, number of clips, model, VAE and sizes."""
     meta, (channels, frames, height, width) = statistics.meta, statistics.mean.shape
     model, size, vae = (value if isinstance(value, dict) else {} for value in map(meta.get, ("model", "size", "vae")))
     rows = {
-        "data set": data or "not said",
+        "data set": data or "not stated",
         "clips": statistics.count if statistics.count is not None else "not recorded",
-        "model": model.get("name") or "not said",
-        "VAE": vae.get("class") or "not said",
+        "model": model.get("name") or "not stated",
+        "VAE": vae.get("class") or "not stated",
         "latents": f"{channels} channels, {frames} frames, {height} x {width}",
         "video": f"{meta.get('frames', '?')} frames of {size.get('width', '?')} x {size.get('height', '?')}",
         "frames per second": meta.get("fps") or "as in the videos",

@@ -200,7 +200,7 @@ def _scored(request: I4VGenRequest, record: StageRecord, reward: Reward) -> Stag
     except UnstillError as error:
         if request.folder is None:
             raise
-        raise UnstillError(f"{error} The pictures are stored in {request.folder}.") from error
+        raise UnstillError(f"{error} The pictures are kept in {request.folder}.") from error
     scores = list(record.notes["scores"])
     for i, value in zip(finished, values, strict=True):
         scores[i] = value
