@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from unstill.methods.base import Method
+
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "unstill"
@@ -68,3 +70,11 @@ def test_upward_is_what_the_picture_says() -> None:
 def test_the_pictures_are_those_of_the_script(name: str) -> None:
     written = (ROOT / "docs" / "architecture" / f"{name}.svg").read_text("utf-8")
     assert written == architecture.PICTURES[name]()
+
+
+def test_the_pages_name_every_hook_of_a_method() -> None:
+    hooks = {name for name in vars(Method) if name.startswith("on_")}
+    assert len(hooks) > 9
+    for page in ("architecture.md", "extend.md"):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        assert {hook for hook in hooks if f"`{hook}" not in text} == set(), page

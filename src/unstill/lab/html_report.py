@@ -1,5 +1,7 @@
-"""A report as one self-contained web page: text, tables, plots and videos in a file that works offline, on a phone, in
-light and dark."""
+"""
+A report as one self-contained web page: text, tables, plots and videos in a single file, readable offline, on a phone,
+in light and dark.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from unstill.lab.svg_figure import FONT
 
 
 PANEL = 192
-"""Height of the videos in a page, pixels: small models' are enlarged to it, others made smaller."""
+"""Height of the videos on a page in pixels; smaller videos are enlarged, larger ones made smaller."""
 
 _COLOURS = """
 :root { color-scheme: light dark;
@@ -69,7 +71,7 @@ dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
 """
 )
 
-# Videos are decoded only when they come into view: a page of hundreds opens at once.
+# Videos are decoded only when they become visible, so that a page with hundreds of them opens quickly.
 _SCRIPT = """
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const watch = new IntersectionObserver(seen => seen.forEach(({target: v, isIntersecting}) => {
@@ -83,14 +85,22 @@ document.querySelectorAll("video").forEach(v => watch.observe(v));
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """A video for a page, and the picture shown until it plays."""
+    """
+    A video on a page.
+
+    Attributes:
+        mp4: the file.
+        poster: a JPEG that is shown until it plays.
+    """
 
     mp4: bytes
     poster: bytes
 
 
 class Page:
-    """Builds the page from the top down; everything that is not named `..._html` is text and is escaped."""
+    """
+    A page that is built from the top down by its methods. All text is escaped; plots are SVG and inserted as they are.
+    """
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self._title = title
@@ -98,24 +108,27 @@ class Page:
         self._body = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(subtitle)}</p>' if subtitle else ""]
 
     def verdict(self, sentence: str, *more: str, command: str = "") -> None:
-        rest = "".join(f"<p>{escape(one)}</p>" for one in more)
-        typed = f"<pre>{escape(command)}</pre>" if command else ""
-        self._body.append(f'<div class="verdict"><p>{escape(sentence)}</p>{rest}{typed}</div>')
+        """A highlighted box: the main sentence, further ones, and a command to copy."""
+        paragraphs = "".join(f"<p>{escape(text)}</p>" for text in (sentence, *more))
+        code = f"<pre>{escape(command)}</pre>" if command else ""
+        self._body.append(f'<div class="verdict">{paragraphs}{code}</div>')
 
     def heading(self, title: str, about: str = "") -> None:
+        """A heading, and a sentence below it."""
         self._body.append(f"<h2>{escape(title)}</h2>" + (f'<p class="soft">{escape(about)}</p>' if about else ""))
 
     def note(self, sentence: str) -> None:
+        """A sentence in a softer colour."""
         self._body.append(f'<p class="soft">{escape(sentence)}</p>')
 
     def prose(self, paragraphs: Sequence[str]) -> None:
-        """Paragraphs; what stands between the first two asterisks is bold."""
+        """Paragraphs; the text between the first two asterisks is bold."""
         for text in paragraphs:
             before, bold, after = escape(text).split("*", 2)
             self._body.append(f"<p>{before}<b>{bold}</b>{after}</p>")
 
     def plots(self, plots: Sequence[tuple[str, str, str]]) -> None:
-        """(title, what to look at, SVG) next to each other."""
+        """Plots next to each other, each as (title, description, SVG)."""
         cards = "".join(
             f'<div class="card"><h3>{escape(title)}</h3><p>{escape(about)}</p>{svg}</div>'
             for title, about, svg in plots
@@ -123,7 +136,7 @@ class Page:
         self._body.append(f'<div class="plots">{cards}</div>')
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], best: Sequence[bool] = ()) -> None:
-        """`best` rows are set off. In a cell, what stands in brackets is set small."""
+        """A table; `best` rows are highlighted, and text in brackets is smaller."""
         head = "".join(f"<th>{escape(c)}</th>" for c in columns)
         body = "".join(
             ('<tr class="best">' if i < len(best) and best[i] else "<tr>")
@@ -134,52 +147,54 @@ class Page:
         self._body.append(f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>')
 
     def films(self, columns: int, cells: Sequence[tuple[str, Film | None]]) -> None:
-        """Captioned videos in rows of `columns`, the first of which are names of rows: cells without video."""
-        drawn = []
-        for caption, one in cells:
-            if one is None:
-                drawn.append(f'<div class="row-name">{escape(caption)}</div>')
+        """Captioned videos in rows of `columns` cells; cells without a video, such as the first ones, show text."""
+        figures = []
+        for caption, film in cells:
+            if film is None:
+                figures.append(f'<div class="row-name">{escape(caption)}</div>')
                 continue
-            self._films.append(base64.b64encode(one.mp4).decode())
-            drawn.append(
+            self._films.append(base64.b64encode(film.mp4).decode())
+            figures.append(
                 f'<figure><video muted loop playsinline preload="none" data-film="{len(self._films) - 1}" '
-                f'poster="data:image/jpeg;base64,{base64.b64encode(one.poster).decode()}" '
+                f'poster="data:image/jpeg;base64,{base64.b64encode(film.poster).decode()}" '
                 f'aria-label="{escape(caption, quote=True)}"></video>'
                 f"<figcaption>{escape(caption)}</figcaption></figure>"
             )
         grid = f"grid-template-columns: minmax(96px, 160px) repeat({columns - 1}, minmax(88px, 220px))"
-        self._body.append(f'<div class="videos" style="{grid}">{"".join(drawn)}</div>')
+        self._body.append(f'<div class="videos" style="{grid}">{"".join(figures)}</div>')
 
     def facts(self, title: str, pairs: dict[str, Any]) -> None:
-        """Settings and versions, folded away."""
+        """Names and values in a list that is collapsed at first."""
         items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in pairs.items())
         self._body.append(f"<details><summary>{escape(title)}</summary><dl>{items}</dl></details>")
 
     def html(self) -> str:
+        """The page as text."""
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{escape(self._title)}</title><style>{_STYLE}</style></head><body><main>\n"
             + "\n".join(filter(None, self._body))
             + "\n</main>"
-            + "".join(f'<script type="text/plain" id="film{i}">{one}</script>\n' for i, one in enumerate(self._films))
+            + "".join(f'<script type="text/plain" id="film{i}">{mp4}</script>\n' for i, mp4 in enumerate(self._films))
             + f"<script>{_SCRIPT}</script></body></html>\n"
         )
 
     def save(self, path: Path) -> None:
+        """Writes the page atomically."""
         with replacing(path) as temporary:
             temporary.write_text(self.html(), encoding="utf-8")
 
 
 def film(video: torch.Tensor, fps: float, height: int = PANEL) -> Film:
-    """A clip `(F, 3, H, W)` as a small MP4 of about this height."""
-    own = video.shape[-2]
-    if own > height:
-        width = round(video.shape[-1] * height / own / 2) * 2
+    """Encodes a clip `(F, 3, H, W)`, uint8 or float in [0, 1], as a small MP4 of about `height` pixels."""
+    own_height = video.shape[-2]
+    if own_height > height:
+        width = round(video.shape[-1] * height / own_height / 2) * 2
         pixels = video.float() / 255 if video.dtype == torch.uint8 else video
         video = resize_and_crop(pixels, (height, width)).clamp(0, 1)
     with beside(Path(tempfile.gettempdir())) as folder:
-        path = write_video(Path(folder) / "film.mp4", video, fps, upscale=max(1, round(height / own)))
+        path = write_video(Path(folder) / "film.mp4", video, fps, upscale=max(1, round(height / own_height)))
         poster = io.BytesIO()
         Image.fromarray(as_frames(video[:1])[0].permute(1, 2, 0).numpy()).save(poster, "JPEG", quality=75)
         return Film(path.read_bytes(), poster.getvalue())

@@ -101,7 +101,7 @@ def verify(
     progress: Callable[[int, int], None] | None = None,
 ) -> VerificationResult:
     """
-    Makes videos of a model, plain and with its recommended method, of rendered pictures; measures them and their cost.
+    Samples videos of rendered pictures, plain and with the recommended method; measures them and their cost.
 
     The recommended method is Analytic-Init where statistics of the model are known, otherwise an early start. Finished
     videos are kept in `out`: after an interruption the same call resumes.
@@ -128,9 +128,9 @@ def verify(
     method = parse_method(registry.usual_method(defaults), defaults)
     name = registry.usual_method(defaults).replace("_", "-")
     pipeline = registry.pipeline_name(model)
-    if prompt is None and any(known.pipeline == pipeline and "prompt" in known.input for known in MODELS):
+    if prompt is None and any(entry.pipeline == pipeline and "prompt" in entry.input for entry in MODELS):
         prompt = PROMPT
-    made = compare(
+    comparison = compare(
         {name: method},
         model=model,
         count=2 if quick else 8,
@@ -144,8 +144,8 @@ def verify(
         offload=offload,
         progress=progress,
     )
-    assert made is not None  # there is one process
-    if failed := [reason for row in made.rows if not row.means for reason in row.failed]:
+    assert comparison is not None  # there is one process
+    if failed := [reason for row in comparison.rows if not row.means for reason in row.failed]:
         raise UnstillError(f"{model} makes no videos to verify: {failed[0]}")
     pipe: Any = registry.load(model, device=device, offload=offload)
     entry = registry.find(model)
@@ -160,7 +160,7 @@ def verify(
         model=Path(model).name if Path(model).is_dir() else model,
         device=torch.cuda.get_device_name(used) if used.type == "cuda" else f"{used.type} {platform.machine()}",
         method=describe_method(method),
-        comparison=made,
+        comparison=comparison,
         costs=costs,
         memory_is="allocated on the GPU" if used.type == "cuda" else "resident in the process, the most of all steps",
     )
@@ -205,18 +205,20 @@ def _cost(
 
 def _page(result: VerificationResult) -> Page:
     """The web page: verdict, scores, costs, settings."""
-    made = result.comparison
-    page = Page(f"{result.model}, verified", f"{len(made.images)} rendered pictures, {len(made.seeds)} seeds each")
-    page.verdict(*made.verdict)
+    comparison = result.comparison
+    page = Page(
+        f"{result.model}, verified", f"{len(comparison.images)} rendered pictures, {len(comparison.seeds)} seeds each"
+    )
+    page.verdict(*comparison.verdict)
     page.heading("Scores", "With 95 % bootstrap intervals over pictures.")
     page.table(
-        ["setting", *(words for _, words in SHOWN)],
-        [[row.setting, *(between(row.means[name]) for name, _ in SHOWN)] for row in made.rows],
+        ["setting", *(heading for _, heading in SHOWN)],
+        [[row.setting, *(between(row.means[name]) for name, _ in SHOWN)] for row in comparison.rows],
     )
-    gained = [row for row in made.rows if row.gains]
+    gained = [row for row in comparison.rows if row.gains]
     page.heading("Differences from plain", "Same pictures and noise.")
     page.table(
-        ["setting", *(words for _, words in SHOWN)],
+        ["setting", *(heading for _, heading in SHOWN)],
         [[row.setting, *(signed(row.gains[name]) for name, _ in SHOWN)] for row in gained],
     )
     page.heading("Cost", f"One video of {MEASURED_STEPS} steps each. Memory is {result.memory_is}.")
@@ -224,6 +226,6 @@ def _page(result: VerificationResult) -> Page:
         ["setting", "seconds per step", "peak memory, GB"],
         [[s, number(cost.seconds_per_step), number(cost.peak_memory / 2**30)] for s, cost in result.costs.items()],
     )
-    facts = {"device": result.device, "method": result.method, "versions": made.versions}
+    facts = {"device": result.device, "method": result.method, "versions": comparison.versions}
     page.facts("Settings and versions", facts)
     return page
