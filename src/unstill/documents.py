@@ -54,7 +54,7 @@ def parse_json(content: bytes | str, kind: type[T], where: str, advice: str) -> 
         raise UnstillError(f"{where} is damaged ({first_fault(error)}); {advice}.") from error
 
 
-def build(cls: type[D], values: Mapping[str, Any], where: str) -> D:
+def build_dataclass(cls: type[D], values: Mapping[str, Any], where: str) -> D:
     """
     Builds an instance of a dataclass, whose annotations may hold bounds (`Annotated[int, Field(ge=1)]`).
 

@@ -122,14 +122,14 @@ def _train_pico(recipe: str, out: Path, seed: int, compile: bool, settings: bool
     from unstill.cli.options import parse_values
     from unstill.cli.progress import ProgressBars
     from unstill.data.output_paths import check_writable
-    from unstill.documents import build
+    from unstill.documents import build_dataclass
     from unstill.errors import UnstillError
     from unstill.training.pico import train_pico
     from unstill.training.pico_recipe import PicoRecipe
 
     name, _, text = recipe.partition(":")
     values, _ = parse_values(PicoRecipe, name, text)
-    chosen = build(PicoRecipe, {"seed": seed, **values}, name)
+    chosen = build_dataclass(PicoRecipe, {"seed": seed, **values}, name)
     if settings:
         typer.echo(json.dumps(dataclasses.asdict(chosen), indent=2))
         return

@@ -21,8 +21,8 @@ from unstill.families.base import ReferenceKeys
 
 
 _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
-ALIGNMENT = 8  # head dimensions that flash kernels take are multiples of it
-QUERIES = 256  # of which the attention mass is measured, evenly spaced
+ALIGNMENT = 8  # flash kernels require head dimensions that are multiples of it
+QUERIES = 256  # maximum number of queries of which the attention mass is measured, evenly spaced
 
 
 def biased(
@@ -64,11 +64,11 @@ def attention_mass(
     The share of attention that goes to the keys `keys`, `(N,)`: the mean over heads and over at most `QUERIES` of the
     queries `queries`.
     """
-    asked = query[..., queries, :]
-    chosen = torch.linspace(0, asked.shape[-2] - 1, min(QUERIES, asked.shape[-2])).long()
-    asked = asked[..., chosen.to(asked.device), :].float()
+    selected = query[..., queries, :]
+    index = torch.linspace(0, selected.shape[-2] - 1, min(QUERIES, selected.shape[-2])).long()
+    selected = selected[..., index.to(selected.device), :].float()
     groups = query.shape[-3] // key.shape[-3]
-    logits = asked @ key.float().repeat_interleave(groups, -3).mT * (scale or query.shape[-1] ** -0.5)
+    logits = selected @ key.float().repeat_interleave(groups, -3).mT * (scale or query.shape[-1] ** -0.5)
     return logits.softmax(-1)[..., keys].sum(-1).flatten(1).mean(1)
 
 
@@ -99,8 +99,8 @@ class ReferenceAttention(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not scaled_dot_product_attention or not self.inside:
             return func(*args, **kwargs)
-        given = dict(zip(_NAMES, args, strict=False)) | kwargs
-        query, key, value = given.pop("query"), given.pop("key"), given.pop("value")
+        arguments = dict(zip(_NAMES, args, strict=False)) | kwargs
+        query, key, value = arguments.pop("query"), arguments.pop("key"), arguments.pop("value")
         tokens = key.shape[-2]
         offset = self.keys.offset(tokens)
         if query.shape[-2] != tokens or offset is None:
@@ -109,12 +109,12 @@ class ReferenceAttention(TorchFunctionMode):
         keys = slice(offset, offset + self.keys.reference)
         if self.measured is not None:
             later = slice(keys.stop, offset + self.keys.tokens)
-            mass = attention_mass(query, key, keys, later, given.get("scale"))
+            mass = attention_mass(query, key, keys, later, arguments.get("scale"))
             self.measured(mass.view(len(self.bias), -1).mean(1))
         if not any(self.bias):
             return func(*args, **kwargs)
         bias = torch.tensor(self.bias, device=key.device).repeat_interleave(len(key) // len(self.bias))
-        return biased(query, key, value, keys, bias, **given)
+        return biased(query, key, value, keys, bias, **arguments)
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from unstill.families.base import Adapter
 from unstill.methods.base import Method, Run
 
 
-# Runs after a call: receives its output, None where it failed; returns the output to use instead, or None.
+# Called after a call with its output, None if it failed; returns the output to use instead, or None.
 After = Callable[[Any], Any]
-# Receives the positional and keyword arguments of a call; returns what to run after it, or None.
+# Called with the positional and keyword arguments of a call; returns a function to call after it, or None.
 Around = Callable[[tuple[Any, ...], dict[str, Any]], After | None]
 
 
@@ -29,7 +29,7 @@ def around_calls(module: torch.nn.Module, around: Around) -> Callable[[], None]:
 
     Args:
         module: a network of the pipeline.
-        around: called before the module; what it returns, if not `None`, is called afterwards, also after an error.
+        around: called before the module; the function it returns, if any, is called afterwards, also after an error.
 
     Returns:
         An undo function.
@@ -80,7 +80,7 @@ def _hooked(module: torch.nn.Module, around: Around) -> Callable[[], None]:
 
 
 class _Hook:
-    """A forward hook that becomes a no-op in copies and pickles of the module."""
+    """A forward hook that is a no-op in copies and pickles of the module."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -133,10 +133,10 @@ def edit_condition(
     undos: list[Callable[[], Any]] = []
     if in_clip := [method for method in methods if method.implements("on_condition_clip")]:
         clip, mean, deviation = adapter.condition_clip_view(pipe, x, channels)
-        seen = changed = clip[:batch].float() * deviation + mean
+        clean = changed = clip[:batch].float() * deviation + mean
         for method in in_clip:
             changed = method.on_condition_clip(run, changed)
-        if changed is not seen:
+        if changed is not clean:
             normalised = (changed - mean) / deviation
             undos += _write(adapter, clip, [normalised] * (len(clip) // batch))
 
@@ -145,11 +145,11 @@ def edit_condition(
         rows = rows[-batch:]
     scale = adapter.condition_scale(pipe)
     clean = rows[:batch].float() * scale
-    seen_by = [_edited(run, methods, clean, conditional=not unconditional)] * (len(rows) // batch)
-    if len(seen_by) > 1 and not unconditional and any(method.conditional_only for method in methods):
-        seen_by[0] = _edited(run, methods, clean, conditional=False)
-    if any(seen is not clean for seen in seen_by):
-        undos += _write(adapter, rows, [seen / scale for seen in seen_by])
+    passes = [_edited(run, methods, clean, conditional=not unconditional)] * (len(rows) // batch)
+    if len(passes) > 1 and not unconditional and any(method.conditional_only for method in methods):
+        passes[0] = _edited(run, methods, clean, conditional=False)
+    if any(edited is not clean for edited in passes):
+        undos += _write(adapter, rows, [edited / scale for edited in passes])
         reset = None if run.image_noise is None else adapter.set_image_noise(pipe, run.image_noise, args, kwargs)
         undos += [] if reset is None else [reset]
     if not undos:
@@ -163,7 +163,7 @@ def edit_condition(
 
 
 def _edited(run: Run, methods: Sequence[Method], clean: torch.Tensor, conditional: bool) -> torch.Tensor:
-    """The image latents as one of the passes sees them."""
+    """The image latents for one pass: the conditional or the unconditional one."""
     edited = clean
     for method in methods:
         if method.implements("on_condition") and (conditional or not method.conditional_only):
@@ -172,7 +172,7 @@ def _edited(run: Run, methods: Sequence[Method], clean: torch.Tensor, conditiona
 
 
 def _write(adapter: Adapter, view: torch.Tensor, parts: Sequence[torch.Tensor]) -> list[Callable[[], Any]]:
-    """Writes parts of the batch into a view of the input. Returns what restores it, if the pipeline reads it again."""
+    """Writes parts of the batch into a view of the input. Returns undo functions if the pipeline reads it again."""
     undos: list[Callable[[], Any]] = []
     if adapter.reuses_input:
         undos.append(functools.partial(view.copy_, view.clone()))

@@ -18,7 +18,7 @@ class Prepared(NamedTuple):
     The result of `prepare_latents`.
 
     Attributes:
-        latents: the tensor that the pipeline goes on with.
+        latents: the tensor that the pipeline samples from.
         arguments: of the call, by name.
     """
 
@@ -52,7 +52,7 @@ def rewrite_first_latents(
     if not run.grid.own:
         video = adapter.rescale_initial(pipe, unscaled, run.image_latents)
     scale, offset = adapter.first_scale(pipe, run.image_latents)
-    held = video[:, :, : run.conditioning_frames]  # frames that the pipeline fills with the image
+    conditioning = video[:, :, : run.conditioning_frames]  # frames that the pipeline fills with the image
     latents = own = video[:, :, run.conditioning_frames :]
     run.noise = noise = ((video - offset) / scale)[:, :, run.conditioning_frames :]
     run.frames = own.shape[2]
@@ -61,10 +61,10 @@ def rewrite_first_latents(
     for method in sorted(on_noise, key=lambda method: "latents" in method.owns):
         run.noise = method.on_noise(run, run.noise)
     if run.noise is not noise:
-        latents = (scale * torch.cat([held, run.noise], 2) + offset)[:, :, run.conditioning_frames :]
+        latents = (scale * torch.cat([conditioning, run.noise], 2) + offset)[:, :, run.conditioning_frames :]
     for method in methods:
         if method.implements("on_start"):
             latents = method.on_start(run, latents)
     if video is not unscaled or latents is not own:
-        video = torch.cat([held, latents.to(video)], 2)
+        video = torch.cat([conditioning, latents.to(video)], 2)
         prepared.latents.copy_(adapter.first_from_video(pipe, video, prepared.arguments))

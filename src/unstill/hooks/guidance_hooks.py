@@ -92,11 +92,11 @@ def guided(
             return _with(output, calls.conditional)
         return output
     if adapter.two_calls:
-        held = calls.conditional
-        if held is None or calls.count != 1:
+        conditional = calls.conditional
+        if conditional is None or calls.count != 1:
             return output
-        new = _guide(adapter, pipe, run, methods, calls, call, held, prediction)
-        held.copy_(new)
+        new = _guide(adapter, pipe, run, methods, calls, call, conditional, prediction)
+        conditional.copy_(new)
         return output
     if call.rows > 2 * batch:
         raise UnstillError(

@@ -78,7 +78,7 @@ def skip_step(scheduler: Any, arguments: Arguments, sample: torch.Tensor, index:
     Returns:
         What `scheduler.step` would return, with `sample` as the previous sample.
     """
-    stand_at(scheduler, index)
+    set_step_index(scheduler, index)
     if arguments.get("return_dict", True):
         return SchedulerOutput(prev_sample=sample)
     # The second value is an x0 that pipelines ignore, except CogVideoXDPMScheduler's, which is an argument of the next
@@ -86,7 +86,7 @@ def skip_step(scheduler: Any, arguments: Arguments, sample: torch.Tensor, index:
     return sample, None
 
 
-def stand_at(scheduler: Any, index: int) -> None:
+def set_step_index(scheduler: Any, index: int) -> None:
     """Sets the index of the scheduler's next step; does nothing for schedulers without a step counter."""
     if hasattr(scheduler, "_step_index"):
         scheduler._step_index = index

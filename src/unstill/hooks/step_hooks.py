@@ -7,7 +7,7 @@ import torch
 
 from unstill.families.base import Adapter
 from unstill.forward_process import ForwardProcess
-from unstill.hooks.scheduler_hooks import Arguments, stand_at
+from unstill.hooks.scheduler_hooks import Arguments, set_step_index
 from unstill.methods.base import Method, NextSample, Run
 from unstill.noise_schedule import Grid, before_step, install
 
@@ -66,10 +66,10 @@ def solve(run: Run, scheduler: Any, call: Callable[[], Any]) -> Any:
     # The solver looks levels up by value and counts them, while the pipeline indexes them by step: the solver's grid
     # is installed for this step only.
     install(scheduler, run.solver.grid)
-    stand_at(scheduler, run.step + run.solver.offset)
+    set_step_index(scheduler, run.step + run.solver.offset)
     result = call()
     install(scheduler, run.grid)
-    stand_at(scheduler, run.step + 1)
+    set_step_index(scheduler, run.step + 1)
     return result
 
 
