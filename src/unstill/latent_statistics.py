@@ -189,9 +189,9 @@ class LatentStatistics:
         Raises:
             UnstillError: there is no such place, the hub cannot be reached, or the file is no statistics.
         """
-        from unstill.statistics_hub import load_pretrained
+        from unstill.statistics_hub import find_statistics
 
-        return load_pretrained(source)
+        return cls.load(find_statistics(source))
 
     def push_to_hub(self, repository: str, *, data: str = "", private: bool = False, token: str | None = None) -> str:
         """

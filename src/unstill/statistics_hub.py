@@ -6,16 +6,33 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import torch
 
 from unstill.data.ownership import together
 from unstill.errors import UnstillError, first_line
-from unstill.latent_statistics import LatentStatistics
 
 
 FILE, CARD, RECORD = "statistics.safetensors", "README.md", "statistics.json"
 SIMILAR = 0.05  # relative tolerance of a weight's standard deviation; half precision differs less, another VAE more
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+class Statistics(Protocol):
+    """What this module needs of `LatentStatistics`, which imports it."""
+
+    meta: dict[str, Any]
+
+    @property
+    def count(self) -> int | None: ...
+    @property
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]: ...
+    @property
+    def mean(self) -> torch.Tensor: ...
+    @property
+    def variance(self) -> torch.Tensor: ...
+    def save(self, path: str | os.PathLike[str], /) -> Path: ...
 
 
 def describe_vae(vae: Any) -> dict[str, Any]:
@@ -42,7 +59,7 @@ def describe_vae(vae: Any) -> dict[str, Any]:
     }
 
 
-def check_vae(statistics: LatentStatistics, vae: dict[str, Any] | None) -> None:
+def check_vae(statistics: Statistics, vae: dict[str, Any] | None) -> None:
     """
     Raises `UnstillError` if `statistics` record another VAE than `vae`, a result of `describe_vae`. Passes if either
     is unknown.
@@ -71,7 +88,7 @@ def check_vae(statistics: LatentStatistics, vae: dict[str, Any] | None) -> None:
         )
 
 
-def save_pretrained(statistics: LatentStatistics, folder: str | os.PathLike[str], data: str = "") -> Path:
+def save_pretrained(statistics: Statistics, folder: str | os.PathLike[str], data: str = "") -> Path:
     """See `LatentStatistics.save_pretrained`."""
     statistics.moments  # noqa: B018  (raises where there are no videos yet)
     target = Path(folder)
@@ -82,19 +99,19 @@ def save_pretrained(statistics: LatentStatistics, folder: str | os.PathLike[str]
     return target
 
 
-def load_pretrained(source: str | os.PathLike[str]) -> LatentStatistics:
-    """See `LatentStatistics.from_pretrained`."""
+def find_statistics(source: str | os.PathLike[str]) -> Path:
+    """The file of `LatentStatistics.from_pretrained(source)`, which is fetched from the hub if it is there."""
     path = Path(source)
     if path.is_dir():
         if not (path / FILE).is_file():
             raise UnstillError(f"{path} holds no {FILE}; name a folder that save_pretrained of statistics wrote.")
-        return LatentStatistics.load(path / FILE)
+        return path / FILE
     if path.exists() or not is_repository(str(source)):
-        return LatentStatistics.load(path)
+        return path
     from huggingface_hub import hf_hub_download
 
     try:
-        return LatentStatistics.load(hf_hub_download(str(source), FILE))
+        return Path(hf_hub_download(str(source), FILE))
     except (OSError, ValueError) as error:
         raise UnstillError(
             f"{source} is no file here, and {FILE} of a repository of that name could not be fetched from the Hugging "
@@ -107,7 +124,7 @@ def is_repository(text: str) -> bool:
     return bool(_REPOSITORY.fullmatch(text))
 
 
-def push_to_hub(statistics: LatentStatistics, repository: str, data: str, private: bool, token: str | None) -> str:
+def push_to_hub(statistics: Statistics, repository: str, data: str, private: bool, token: str | None) -> str:
     """See `LatentStatistics.push_to_hub`."""
     from huggingface_hub import HfApi
 
@@ -125,7 +142,7 @@ def push_to_hub(statistics: LatentStatistics, repository: str, data: str, privat
     return str(url)
 
 
-def card(statistics: LatentStatistics, data: str = "") -> str:
+def card(statistics: Statistics, data: str = "") -> str:
     """The README: data set, number of clips, model, VAE and sizes."""
     meta, (channels, frames, height, width) = statistics.meta, statistics.mean.shape
     model, size, vae = (value if isinstance(value, dict) else {} for value in map(meta.get, ("model", "size", "vae")))

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,25 @@ def test_no_import_runs_upwards() -> None:
     assert [
         f"{file.relative_to(PACKAGE)} imports {other}" for file, other in edges if upward(part_of(file), other)
     ] == []
+
+
+def modules() -> dict[str, Path]:
+    """The files of the package by module name."""
+    names = {file: ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in PACKAGE.rglob("*.py")}
+    return {name.removesuffix(".__init__"): file for file, name in names.items()}
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """Neither directly nor through others, imports inside functions and for type checkers included."""
+    known, uses = modules(), TopologicalSorter[str]()
+    for name, file in known.items():
+        if file.name == "__init__.py":  # names of a package that are passed on
+            continue
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module in known:
+                targets = [f"{node.module}.{alias.name}" for alias in node.names]
+                uses.add(name, *(target if target in known else node.module for target in targets))
+    assert len(list(uses.static_order())) > 200  # raises CycleError
 
 
 def test_upward_is_what_the_picture_says() -> None:

@@ -11,7 +11,8 @@ import unstill
 from tests.methods.sampler import Sampler, animatediff_ddim
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
-from unstill.methods.base import Target, check_method
+from unstill.methods.base import Target
+from unstill.methods.checks import check_method
 from unstill.methods.early_start import EarlyStart
 from unstill.methods.noise_rectification import NoiseRectification, frame_weights, rectify, rectify_video, rectify_x0
 

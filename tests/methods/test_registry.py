@@ -9,7 +9,8 @@ import torch
 import unstill
 from tests.pipelines import CASES, pipeline, sample
 from unstill.errors import UnstillError
-from unstill.methods.base import Method, Target, check_method
+from unstill.methods.base import Method, Target
+from unstill.methods.checks import check_method
 from unstill.methods.registry import method_classes, places_of, summary_of
 
 

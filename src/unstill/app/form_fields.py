@@ -8,7 +8,8 @@ from typing import Any
 
 from unstill.errors import UnstillError
 from unstill.hooks.compatibility import refusals
-from unstill.methods.base import LEVEL_PARAMETERS, Method
+from unstill.methods.base import Method
+from unstill.methods.checks import LEVEL_PARAMETERS
 from unstill.methods.registry import method_classes
 from unstill.parameters import Parameter, ValueKind, parameters_of
 

@@ -5,7 +5,7 @@ Both can also be set separately: as `--motion`, and as `start` or `sigma` of a m
 
 from typing import Any
 
-from unstill.methods.base import LEVEL_PARAMETERS
+from unstill.methods.checks import LEVEL_PARAMETERS
 from unstill.models import registry
 from unstill.models.call_arguments import parameters
 

@@ -7,7 +7,8 @@ from typing import Any
 from unstill.errors import UnstillError
 from unstill.families.base import Adapter
 from unstill.forward_process import ForwardProcess
-from unstill.methods.base import Method, Target, check_method
+from unstill.methods.base import Method, Target
+from unstill.methods.checks import check_method
 from unstill.noise_schedule import level_of
 from unstill.statistics_hub import describe_vae
 

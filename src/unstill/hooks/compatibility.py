@@ -14,7 +14,8 @@ from unstill.families.base import Adapter
 from unstill.families.registry import ADAPTERS, IMAGE_INPUTS, UNSUPPORTED
 from unstill.forward_process import ForwardProcess
 from unstill.hooks.checks import class_target
-from unstill.methods.base import Method, Target, check_method
+from unstill.methods.base import Method, Target
+from unstill.methods.checks import check_method
 from unstill.methods.registry import method_classes
 from unstill.noise_schedule import level_of
 

@@ -16,7 +16,8 @@ import torch
 
 from unstill.errors import UnstillError, shown
 from unstill.latent_statistics import LatentStatistics
-from unstill.methods.base import Method, Run, Target, check_level
+from unstill.methods.base import Method, Run, Target
+from unstill.methods.checks import check_level
 from unstill.noise_schedule import Grid, level_of
 from unstill.respacing import respace
 from unstill.statistics_hub import check_vae

@@ -1,18 +1,17 @@
-"""The base class of methods: what a method declares, the hooks it may override, and the checks of all methods."""
+"""The base class of methods, with the hooks it may override, and the state of one pipeline call."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 import torch
 from PIL import Image
 
 from unstill.errors import UnstillError
-from unstill.methods.run import NextSample, Passes, Run, SolverSchedule
+from unstill.methods.hook_types import NextSample, Passes, SolverSchedule, Target
 
 
 if TYPE_CHECKING:
@@ -20,60 +19,74 @@ if TYPE_CHECKING:
     from unstill.noise_schedule import Grid
 
 
-__all__ = [
-    "LEVEL_PARAMETERS",
-    "Method",
-    "NextSample",
-    "Passes",
-    "Run",
-    "SolverSchedule",
-    "Target",
-    "check_level",
-    "check_method",
-]
-
-LEVEL_PARAMETERS = frozenset({"start", "sigma"})
-"""Two parameters for the same noise level, of which exactly one is given: see `check_level`."""
+__all__ = ["Method", "NextSample", "Passes", "Run", "SolverSchedule", "Target"]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+@dataclass(slots=True)
+class Run:
     """
-    What is known of a pipeline before it is called, for `Method.check`.
+    The state of one pipeline call, created for every call and passed to every hook.
 
     Attributes:
-        pipeline (`str`): name of the pipeline class.
-        process (`ForwardProcess`): of the pipeline's scheduler.
-        order (`int`): model calls per noise level (2 for Heun and KDPM2).
-        image_latents (`bool`): whether `run.image_latents` will be there.
-        condition (`bool`): whether the denoiser sees image latents that an `on_condition` hook can change.
-        conditioning_frames (`int`): leading latent frames that the pipeline fills with the image and does not denoise.
-        has_audio_scheduler (`bool`): whether the pipeline samples audio, too, with a copy of the scheduler.
-        modular (`bool`): whether the pipeline is made of blocks, which decide what its call takes and returns.
-        in_sections (`bool`): whether the pipeline samples a video in several sections, to methods a video each.
-        encodes_image (`bool`): whether the pipeline's call encodes the image, so that `apply` takes none.
-        vae (`dict | None`): what tells the VAE from others, see `unstill.statistics_hub.describe_vae`.
-        guidance (`bool`): whether `on_guidance` hooks work: guidance acts on what the denoiser has put out.
-        drops_image (`bool`): whether the model was trained without the image, too: `Passes.without_image` is there.
-        attention (`bool`): whether the attention to the first latent frame can be changed.
-        condition_clip (`bool`): whether the denoiser sees a whole clip of image latents (`on_condition_clip`).
+        process (`ForwardProcess`): alpha, sigma and conversions, in the coordinates of the sample that
+            `scheduler.step` receives; `process.scheduler` is the scheduler that samples.
+        grid (`Grid`): the noise levels of this call, as the `on_schedule` hooks have left them so far.
+        step (`int`): how many calls of `scheduler.step` came before this one.
+        noise (`torch.Tensor` of shape `(B, C, F, H, W)`): unit noise of the first latents, float32, as the `on_noise`
+            hooks have left it so far; unset (`None`) while the schedule is made. `NoiseRectification` replaces it at
+            the first step.
+        image_latents (`torch.Tensor` of shape `(B, C, F or 1, H, W)`, *optional*): the clean latents of the
+            conditional image, normalised as the video latents are; `None` where the pipeline has none.
+        encode_image: encodes the image that was given to `apply` anew, to a sample of the VAE's posterior drawn with
+            the generator it is called with; `None` where the pipeline encodes the image.
+        generator: the generator (or list of them) the caller gave to the pipeline.
+        image_noise (`torch.Tensor` of shape `(B,)`, *optional*): standard deviation of the noise that an
+            `on_condition` hook has added to the image latents, in their units. It is passed to networks
+            that are conditioned on it.
+        second_network (`bool`): whether the second of two networks is being called (Wan 2.2 A14B, at low noise).
+        frames (`int`): latent frames F that hooks see.
+        conditioning_frames (`int`): leading latent frames that the pipeline fills with the image instead of denoising
+            them. They are not among the F frames that hooks see; `image_latents` holds them.
+        solver (`SolverSchedule`, *optional*): the levels that the solver uses in place of `grid` from now on.
+        methods (`tuple` of `Method`): all methods of this call, in the order given to `apply`.
+        states (`dict`): what methods keep within this call, by their index in `methods`; see `state_of`.
     """
 
-    pipeline: str
     process: ForwardProcess
-    order: int
-    image_latents: bool
-    condition: bool
-    conditioning_frames: int
-    has_audio_scheduler: bool = False
-    modular: bool = False
-    in_sections: bool = False
-    encodes_image: bool = False
-    vae: dict[str, Any] | None = None
-    guidance: bool = False
-    drops_image: bool = False
-    attention: bool = False
-    condition_clip: bool = False
+    grid: Grid = cast("Grid", None)
+    step: int = 0
+    noise: torch.Tensor = cast(torch.Tensor, None)
+    image_latents: torch.Tensor | None = None
+    encode_image: Callable[[torch.Generator | None], torch.Tensor] | None = None
+    generator: torch.Generator | list[torch.Generator] | None = None
+    image_noise: torch.Tensor | None = None
+    second_network: bool = False
+    frames: int = 0
+    conditioning_frames: int = 0
+    solver: SolverSchedule | None = None
+    methods: tuple[Method, ...] = ()
+    states: dict[int, Any] = field(default_factory=dict)
+
+    def state_of(self, method: Method) -> Any:
+        """What `method` has kept with `set_state` in this call; `None` before that."""
+        return self.states.get(self._index(method))
+
+    def set_state(self, method: Method, state: Any) -> None:
+        """
+        Keeps `state` for later hooks of `method` in this call. A method itself is immutable and holds parameters only.
+        """
+        self.states[self._index(method)] = state
+
+    def _index(self, method: Method) -> int:
+        return next(index for index, other in enumerate(self.methods) if other is method)
+
+    def draw(self, shape: Sequence[int]) -> torch.Tensor:
+        """Fresh unit noise, float32, from this call's generator, on the device of the latents."""
+        from diffusers.utils.torch_utils import randn_tensor
+
+        device = torch.device("cpu") if self.noise is None else self.noise.device
+        noise: torch.Tensor = randn_tensor(tuple(shape), generator=self.generator, device=device, dtype=torch.float32)
+        return noise
 
 
 class Method:
@@ -219,45 +232,3 @@ class Method:
     def implements(self, hook: str) -> bool:
         """Whether the hook of this name is overridden."""
         return getattr(type(self), hook) is not getattr(Method, hook)
-
-
-def check_method(method: Method, others: Sequence[Method], target: Target) -> None:
-    """
-    Raises `UnstillError` if `method` cannot work on `target` or together with the `others`: given twice, owning the
-    same as another, needing what the pipeline does not have, or what its own `check` refuses.
-    """
-    for other in others:
-        if type(other) is type(method):
-            raise UnstillError(f"{method.name} was given twice; give it once.")
-        if shared := method.owns & other.owns:
-            what = "the noise level at which sampling starts" if "levels" in shared else "the first latents"
-            raise UnstillError(f"{method.name} and {other.name} both decide {what}; use one of them.")
-    if "image" in method.needs and not target.image_latents:
-        where = "to the pipeline's call" if target.encodes_image else "with apply(pipe, ..., image=image)"
-        raise UnstillError(f"{method.name} works from an image, and {target.pipeline} has none; give it {where}.")
-    if ("condition" in method.needs or method.implements("on_condition")) and not target.condition:
-        raise UnstillError(
-            f"{method.name} changes the image latents that the denoiser sees, and {target.pipeline} shows it none "
-            "that can be changed; use a method that changes the start or the steps."
-        )
-    if method.implements("on_condition_clip") and not target.condition_clip:
-        raise UnstillError(
-            f"{method.name} changes the clip of image latents that models such as Wan's see, and {target.pipeline} "
-            "shows none; use LowPassGuidance or EarlyStart."
-        )
-    if (method.implements("on_attention") or method.implements("on_attention_mass")) and not target.attention:
-        raise UnstillError(
-            f"{method.name} is about the attention to the first frame, and where that is in {target.pipeline} is not "
-            "known; use EarlyStart or LowPassGuidance."
-        )
-    method.check(others, target)
-
-
-def check_level(start: float | None, sigma: float | None) -> None:
-    """Raises `UnstillError` unless exactly one of `start` (a fraction of the training time) and `sigma` is given."""
-    if (start is None) == (sigma is None):
-        raise UnstillError("Give exactly one noise level: start=0.96 (fraction of the training time) or sigma=100.0.")
-    if start is not None and not 0.0 < start <= 1.0:
-        raise UnstillError(f"start is a fraction of the training time in (0, 1], but is {start}.")
-    if sigma is not None and not 0.0 < sigma < math.inf:
-        raise UnstillError(f"sigma is a finite noise level above 0, but is {sigma}.")

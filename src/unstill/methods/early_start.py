@@ -9,7 +9,8 @@ Leakage in Image-to-Video Diffusion Model", https://huggingface.co/papers/2406.1
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unstill.methods.base import Method, Run, Target, check_level
+from unstill.methods.base import Method, Run, Target
+from unstill.methods.checks import check_level
 from unstill.noise_schedule import Grid, level_of
 from unstill.respacing import respace
 

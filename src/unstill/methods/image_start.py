@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from unstill.errors import UnstillError
-from unstill.methods.base import Method, Run, Target, check_level
+from unstill.methods.base import Method, Run, Target
+from unstill.methods.checks import check_level
 from unstill.methods.noise_levels import SMALLEST_SIGNAL
 from unstill.noise_schedule import Grid
 from unstill.respacing import respace

@@ -18,7 +18,8 @@ from typing import Any, cast
 import unstill.methods
 from unstill.errors import UnstillError
 from unstill.latent_statistics import LatentStatistics
-from unstill.methods.base import LEVEL_PARAMETERS, Method
+from unstill.methods.base import Method
+from unstill.methods.checks import LEVEL_PARAMETERS
 from unstill.parameters import parameters_of
 
 
