@@ -98,3 +98,19 @@ def test_the_pages_name_every_hook_of_a_method() -> None:
     for page in ("architecture.md", "extend.md"):
         text = (ROOT / "docs" / page).read_text("utf-8")
         assert {hook for hook in hooks if f"`{hook}" not in text} == set(), page
+
+
+COMMANDS = {"animate", "app", "compare", "convert", "diagnose", "evaluate", "train", "verify"}
+"""Functions of the CLI, with the names of the functions that they call."""
+SAME_NAME = {"Clip", "Lora", "Packed", "check_size", "generate", "motion_level", "place", "preprocess"}
+"""Names that are still defined in two modules with different meanings; to become fewer, never more."""
+
+
+def test_a_public_name_has_one_meaning() -> None:
+    places: dict[str, set[str]] = {}
+    for name, file in modules().items():
+        for node in ast.parse(file.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, set()).add(name)
+    several = {name: sorted(where) for name, where in places.items() if len(where) > 1}
+    assert {name: where for name, where in several.items() if name not in COMMANDS | SAME_NAME} == {}
