@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from benchmarks.papers.verdicts import Finding, Judged, Verdict, sign, together
 from unstill.lab.bootstrap import Interval
-from unstill.lab.comparison_plots import Drawn
+from unstill.lab.comparison_plots import Plot
 from unstill.lab.interval_text import signed
 from unstill.lab.plots import Series, curves
 from unstill.methods.time_noise import TimeNoise, center, sample_level
@@ -86,22 +86,22 @@ def trainings_plot() -> str:
     )
 
 
-def figures() -> list[Drawn]:
+def figures() -> list[Plot]:
     return [
-        Drawn(
+        Plot(
             "density",
             "How strong the noise on the image is",
             "Density of the level in training, by the time t of the clip; a = 5. At t = 1, pure noise, most images "
             "are noised to more than half of beta_m.",
             density_plot(),
         ),
-        Drawn(
+        Plot(
             "centre",
             "Its centre over time",
             "mu(t) = 2 t^a - 1. The larger a, the later the noise grows; the paper's a is 5.",
             centre_plot(),
         ),
-        Drawn(
+        Plot(
             "trainings",
             "What that is in the authors' trainings",
             "Median level against the rank of a clip's noise. The released code for SVD draws ln sigma ~ N(-1.2, 1.2) "
