@@ -133,7 +133,8 @@ def animated(
             generator = torch.Generator().manual_seed(i)
             return sampler(images[i : i + 1], generator=generator, output_type="pt", **call).frames[0]
 
-    call = {"num_inference_steps": parameters(type(pipe))["num_inference_steps"].default, **call}
+    defaults = {name: parameters(type(pipe))[name].default for name in ("num_inference_steps", "guidance_scale")}
+    call = defaults | call
     scheduler = [type(pipe.scheduler).__name__, *sorted(pipe.scheduler.config.items())]
     pictures = [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in images]
     named = [model, scheduler, [repr(method) for method in methods], sorted(call.items())]

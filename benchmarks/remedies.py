@@ -69,7 +69,7 @@ def main() -> None:
 
 def sample_picture(out: Path, i: int) -> None:
     """All settings on picture i of the synthetic world, with noise of seed i; and plain in more steps."""
-    shared: dict[str, Any] = {"model": MODEL, "count": 1, "seed": i}
+    shared: dict[str, Any] = {"model": MODEL, "count": 1, "seed": i, "guidance": 1.0}
     unstill.compare(sweep="remedies", out=out / str(i), **shared)
     more = {f"plain, {MORE_STEPS} steps": ()}
     unstill.compare(more, out=out / f"{i}-more-steps", steps=MORE_STEPS, **shared)
@@ -112,7 +112,7 @@ def calls(model: str) -> dict[str, int]:
             methods = [parse_method(one, registry.defaults_of(model)) for one in split(name)]
             count[0] = 0
             with unstill.apply(pipe, *methods):
-                pipe(image, motion=None, output_type="latent")
+                pipe(image, motion=None, guidance_scale=1.0, output_type="latent")
             found[name] = count[0]
     return found | {f"plain, {MORE_STEPS} steps": MORE_STEPS}
 

@@ -69,6 +69,7 @@ def sweep(name: str, given: argparse.Namespace) -> list[Finding]:
         model=given.model,
         count=given.images,
         seed=given.seed,
+        guidance=1.0 if given.model == "pico" and not SWEEPS[name].caption_only else None,
         steps=given.steps,
         out=out,
         progress=lambda done, total: _report(name, done, total),

@@ -42,7 +42,7 @@ def animate(
     motion: Annotated[float | None, _method(help="How much should move: 0 (still) to 1 (lively).")] = None,
     guidance: Annotated[
         float | None,
-        _method(min=0, help="Weight of prompt and picture. Default: the model's; pico's is 2 with a prompt, else 1."),
+        _method(min=0, help="Weight of prompt and picture. Default: the model's."),
     ] = None,
     steps: Annotated[int | None, _method(min=1, help="Sampling steps: more is slower and cleaner.")] = None,
     seed: Annotated[int, _method(min=0, help="The same seed makes the same video.")] = 0,

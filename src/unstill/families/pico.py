@@ -101,7 +101,7 @@ EMBEDDED = Model(
     fps=8,
     steps=15,
     input="image",
-    start=("sigma", 20.0),
+    start=("sigma", 10.0),
 )
 FAMILY = Family(
     adapters={"PicoPipeline": Pico()},

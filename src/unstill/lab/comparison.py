@@ -85,6 +85,7 @@ def compare(
     seed: int = 0,
     motion: float | Sequence[float] | None = None,
     prompt: str | None = None,
+    guidance: float | None = None,
     steps: int | None = None,
     frames: int | None = None,
     size: tuple[int, int] | None = None,
@@ -114,6 +115,7 @@ def compare(
         seed: of the noise, and of the default pictures.
         motion: requested motion level or levels, in [0, 1]; by default those of the sweep, or the pipeline's default.
         prompt: for models that read text; with `caption_only` by default the captions of the synthetic world.
+        guidance: weight of prompt and image, the pipeline's `guidance_scale`; by default the pipeline's.
         steps, frames: number of sampling steps and of video frames; by default the model's.
         size: (height, width) in pixels, for models that support several sizes.
         caption_only: the denoiser does not see the image, see `Sweep.caption_only`.
@@ -150,6 +152,7 @@ def compare(
             size,
             frames,
             steps,
+            guidance,
             functools.partial(_load, name, device, offload, caption_only),
             caption_only,
         )
@@ -218,6 +221,7 @@ def _model(
     size: tuple[int, int] | None,
     frames: int | None,
     steps: int | None,
+    guidance: float | None,
     load: Callable[[], Any],
     caption_only: bool,
 ) -> ComparedModel:
@@ -244,6 +248,7 @@ def _model(
         settings=tuple(parsed),
         frames=frames,
         steps=steps,
+        guidance=guidance,
         fps=fps,
     )
 

@@ -76,6 +76,7 @@ class ComparedModel:
         size: (height, width) of the videos in pixels.
         settings: to compare.
         frames, steps: number of video frames and of sampling steps; `None` for the pipeline's default.
+        guidance: weight of prompt and image; `None` for the pipeline's default.
         fps: of the written videos.
     """
 
@@ -86,6 +87,7 @@ class ComparedModel:
     settings: tuple[Setting, ...]
     frames: int | None = None
     steps: int | None = None
+    guidance: float | None = None
     fps: float = 8.0
 
 
@@ -201,6 +203,7 @@ class Comparison:
             "picture": hashlib.sha256(self.images[cell.image].tobytes()).hexdigest(),
             "call": [model.frames, model.steps, model.size, self.prompts.get(cell.image), self.caption_only],
             "weights": model.weights,
+            **({} if model.guidance is None else {"guidance": model.guidance}),
             **({"toys": toys.fingerprint} if (toys := self.toys.get(cell.image)) else {}),
         }
 
@@ -241,6 +244,7 @@ class Comparison:
             image=picture if takes_image else None,
             prompt=self.prompts.get(cell.image),
             motion=cell.motion_asked,
+            guidance=model.guidance,
             frames=model.frames,
             steps=model.steps,
             size=model.size,

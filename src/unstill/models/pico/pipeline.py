@@ -32,7 +32,6 @@ LORAS = WEIGHTS / "loras"
 SIGMA_MAX, SIGMA_MIN = 200.0, 0.02
 MAX_IMAGE_NOISE = 3.0  # standard deviation of the strongest noise that image latents had in training
 MOTION_GUIDED = (4.0, 60.0)  # sigma / alpha where motion is decided; more levels cost time and gain nothing
-CAPTION_GUIDANCE = 2.0  # captions are followed better than at 1, and no better at 4 (docs/pico/captions.md)
 
 
 @dataclass
@@ -221,11 +220,11 @@ class PicoPipeline(DiffusionPipeline):
         self,
         image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
         prompt: str | list[str] = "",
-        motion: float | None = 0.3,
+        motion: float | None = None,
         num_frames: int | None = None,
         num_inference_steps: int = 15,
         noise_aug_strength: float = 0.0,
-        guidance_scale: float | None = None,
+        guidance_scale: float = 2.0,
         motion_guidance_scale: float = 2.0,
         num_videos_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -246,8 +245,9 @@ class PicoPipeline(DiffusionPipeline):
             num_inference_steps: solver steps, one call of the network each (two with guidance).
             noise_aug_strength: standard deviation of noise that is added to the image latents (theirs is 1), 0 to 3;
                 the network is told of it. The more noise, the more motion and the less likeness.
-            guidance_scale: weight of image and caption against neither; 1 is off. By default 2 with a prompt, at which
-                captions are followed better than at 1 and no worse than at 4, and 1 without.
+            guidance_scale: weight of image and caption against neither; 1 is off and takes half the time. At 2 captions
+                are followed better than at 1 and no worse than at 4 (docs/pico/captions.md), and toys keep more of
+                their shape.
             motion_guidance_scale: weight of the motion level against an unspecified one, at the noise levels
                 `MOTION_GUIDED`; 1 is off. It costs a second call of the network in 5 of 15 steps, and makes videos
                 follow `motion` more closely (docs/pico/motion.md). Not used for a picture or without `motion`.
@@ -261,10 +261,9 @@ class PicoPipeline(DiffusionPipeline):
         self.check_inputs(motion, num_frames, num_inference_steps, noise_aug_strength)
         pixels = None if image is None else self._pixels(image)
         captions = self._captions(prompt, None if pixels is None else len(pixels))
-        if guidance_scale is None:
-            guidance_scale = CAPTION_GUIDANCE if any(captions) else 1.0
         self._guidance_scale = guidance_scale
-        device, guided = self._execution_device, guidance_scale != 1.0
+        device = self._execution_device
+        guided = guidance_scale != 1.0 and (pixels is not None or any(captions))
         batch = len(captions) * num_videos_per_prompt
         words = self.encode_prompt(captions).to(device, self.transformer.dtype)
         words = words.repeat_interleave(num_videos_per_prompt, 0)
