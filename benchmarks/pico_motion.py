@@ -40,7 +40,7 @@ from unstill.lab.interval_text import between, signed
 LEVELS = (0.1, 0.2, 0.4, 0.7, 1.0)
 STARTS: dict[str, tuple[unstill.Method, ...]] = {
     "plain": (),
-    "early start, sigma 20": (unstill.EarlyStart(sigma=20.0),),
+    "early start, sigma 10": (unstill.EarlyStart(sigma=10.0),),
 }
 TRUE = "true clips"
 COLOURS = ("#264653", "#e76f51")

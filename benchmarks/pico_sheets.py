@@ -22,7 +22,6 @@ from unstill.data.images import resize_and_crop
 from unstill.data.video import read_video
 
 
-MOTION = 0.6
 FRAMES = 6  # per row of the large sheets
 PHOTOGRAPHS = (  # (video, frame)
     ("mdn_flower.mp4", 10),
@@ -69,14 +68,14 @@ def main() -> None:
     options = read_options(parser)
     pipe, name = opened(options)
     scenes = held_out_scenes(options.scenes)
-    early = (unstill.EarlyStart(sigma=20.0),)
+    early = (unstill.EarlyStart(sigma=10.0),)
     options.out.mkdir(parents=True, exist_ok=True)
 
     def both(pictures: Tensor) -> list[tuple[Tensor, str]]:
         rows = []
-        made = [animated(pipe, pictures, options.work, name, m, motion=MOTION) for m in ((), early)]
+        made = [animated(pipe, pictures, options.work, name, m, motion=None) for m in ((), early)]
         for plain, started in zip(*made, strict=True):
-            rows += [(plain, "plain"), (started, "sigma 20")]
+            rows += [(plain, "plain"), (started, "sigma 10")]
         return rows
 
     in_columns(both(scenes.images), 3, 64).save(options.out / "scenes.png", optimize=True)

@@ -127,12 +127,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "still.json").write_text(json.dumps(result, indent=1) + "\n")
     (options.out / "still.md").write_text(page(result))
-    sheet = [
-        (videos[key][i], ", ".join(key))
-        for i in range(SHOWN)
-        for key in keys
-        if key[1] in ("plain", "early start, sigma 10")
-    ]
+    seen = [key for key in keys if key[1] in ("plain", "early start, sigma 10")]
+    sheet = [(videos[key][i], ", ".join(key)) for i in range(SHOWN) for key in seen]
     clips, labels = zip(*sheet, strict=True)
     contact_sheet(clips, labels, frames=8, panel=80).save(options.out / "still.png")
     print(page(result))

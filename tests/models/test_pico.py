@@ -50,7 +50,7 @@ def test_sampling_is_the_solver_on_the_preconditioned_network(pipe, image, solve
     own = pipe.scheduler
     pipe.scheduler = euler_scheduler() if solver == "Euler" else own
     try:
-        result = run(pipe, image, output_type="latent", motion=0.36, motion_guidance_scale=1.0)
+        result = run(pipe, image, output_type="latent", motion=0.36, guidance_scale=1.0, motion_guidance_scale=1.0)
     finally:
         pipe.scheduler = own
     ramp = torch.linspace(0, 1, 3, dtype=torch.float64)

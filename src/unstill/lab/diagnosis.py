@@ -152,7 +152,7 @@ def diagnose(
         return arguments(type(pipe), image=image, prompt=prompt, motion=motion, frames=length, steps=steps, size=shape)
 
     def probe_call(subject: ProbeClip, picture: Image.Image) -> dict[str, Any]:
-        # Of the embedded model the best prediction is known: the mean of the clean clip (Eq. 4), which guidance is not.
+        # The embedded model's best prediction is known: the mean of the clean clip (Eq. 4), which guidance is not.
         known = parameters(type(pipe))
         unguided = {"motion_guidance_scale": 1.0, "guidance_scale": 1.0} if "motion_guidance_scale" in known else {}
         return call(picture, motion_argument(pipe, subject)) | unguided

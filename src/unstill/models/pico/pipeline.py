@@ -245,9 +245,9 @@ class PicoPipeline(DiffusionPipeline):
             num_inference_steps: solver steps, one call of the network each (two with guidance).
             noise_aug_strength: standard deviation of noise that is added to the image latents (theirs is 1), 0 to 3;
                 the network is told of it. The more noise, the more motion and the less likeness.
-            guidance_scale: weight of image and caption against neither; 1 is off and takes half the time. At 2 captions
-                are followed better than at 1 and no worse than at 4 (docs/pico/captions.md), and toys keep more of
-                their shape.
+            guidance_scale: weight of image and caption against neither; 1 is off and takes half the time. At 2
+                captions are followed better than at 1 and no worse than at 4 (docs/pico/captions.md), and toys keep
+                more of their shape.
             motion_guidance_scale: weight of the motion level against an unspecified one, at the noise levels
                 `MOTION_GUIDED`; 1 is off. It costs a second call of the network in 5 of 15 steps, and makes videos
                 follow `motion` more closely (docs/pico/motion.md). Not used for a picture or without `motion`.
