@@ -91,29 +91,30 @@ class Run:
 
 class Method:
     """
-    One published idea with its parameters. A subclass is a `@dataclass(frozen=True, kw_only=True, slots=True)` whose
+    A published method with its parameters. A subclass is a `@dataclass(frozen=True, kw_only=True, slots=True)` whose
     defaults are the paper's, and overrides only the hooks it needs; all tensors are `(B, C, F, H, W)`.
 
-    Hooks are called in the order in which the methods were given to `unstill.apply`, each with the result of the one
-    before. What is not overridden is never called. They are named `on_...` because fields have the bare names
-    (`start=0.96`).
+    Hooks are called in the order in which the methods were given to `unstill.apply`, each with the result of the
+    previous one; hooks that are not overridden are never called. Their names begin with `on_`, because fields have the
+    bare names (`start=0.96`).
 
-    Tensors passed to a hook may share memory with the pipeline's own latents: a hook never writes into them. What a
-    hook keeps for later steps is a result of its own computation, or a `clone()`: a pipeline may overwrite its latents
-    in the next step. Adapters of pipelines that do so while a hook runs (Kandinsky 5) pass clones.
+    Tensors passed to a hook may share memory with the pipeline's own latents: a hook never writes into them, and keeps
+    only its own results, or a `clone()`, for later steps, because a pipeline may overwrite its latents in the next
+    step. Adapters of pipelines that do so while a hook runs (Kandinsky 5) pass clones.
 
     Class attributes, from which lists, forms, tables and the docs are made:
-        summary: what the method does for a user, in one line.
-        use_when: the complaint it answers, as the end of "your video ...".
-        cost: what it costs, in a few words.
-        place: what it changes: a subset of `"start"` (where sampling begins, and from what), `"step"` (predictions),
-            `"condition"` (what the denoiser sees of the image). Empty: read off the hooks that are overridden.
+        summary: what the method does, in one line.
+        use_when: the problem it solves, as the end of "your video ...".
+        cost: its cost, in a few words.
+        place: the parts of sampling that it changes, a subset of `"start"` (the first level and the first latents),
+            `"step"` (predictions), `"condition"` (the image in the denoiser's input). Empty: derived from the
+            overridden hooks.
         stage: `"sampling"` for methods that `apply` takes; `"loop"` for a loop around the pipeline; `"training"`.
         rank: position in lists; lower ranks come first, equal ones by name.
-        owns: what the method decides alone: `"levels"` (where the schedule begins), `"latents"` (what makes the first
-            latents). Two methods that own the same thing exclude each other.
-        needs: what it needs of the pipeline: `"image"` (image latents), `"condition"` (image latents in the denoiser's
-            input that can be changed; implied by `on_condition`).
+        owns: what the method alone decides: `"levels"` (where the schedule begins), `"latents"` (how the first latents
+            are made). Two methods that own the same exclude each other.
+        needs: what it requires of the pipeline: `"image"` (image latents), `"condition"` (image latents in the
+            denoiser's input that can be changed; implied by `on_condition`).
         presets: named sets of parameters.
         not_in_forms: parameters that the app's form does not show.
     """
@@ -132,7 +133,7 @@ class Method:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return type(self).__name__
 
     @classmethod
@@ -147,13 +148,13 @@ class Method:
     @classmethod
     def example(cls, **level: float) -> Self:
         """
-        An instance for the table of what works where: the default parameters, and a noise level if the method has one.
+        An instance for the compatibility table: the default parameters, and a noise level if the method has one.
 
         Args:
-            **level: `start` or `sigma`, whichever the scheduler of the pipeline has.
+            **level: `start` or `sigma`, depending on the scheduler of the pipeline.
         """
-        known = {field.name for field in dataclasses.fields(cast(Any, cls))}
-        return cls(**{name: value for name, value in level.items() if name in known})
+        fields = {field.name for field in dataclasses.fields(cast(Any, cls))}
+        return cls(**{name: value for name, value in level.items() if name in fields})
 
     def check(self, others: Sequence[Method], target: Target) -> None:
         """
@@ -162,71 +163,73 @@ class Method:
         """
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
-        """Which noise levels are visited."""
+        """Returns the noise levels to visit, in place of `grid`, those of the scheduler or of earlier methods."""
         return grid
 
     def on_noise(self, run: Run, noise: torch.Tensor) -> torch.Tensor:
         """
-        What takes the place of the pipeline's unit noise, float32. All `on_noise` hooks come before all `on_start`
-        hooks, and the first latents follow: the pipeline's own scale (`init_noise_sigma`) is applied to the new noise.
+        Returns the unit noise, float32, to use in place of the pipeline's. All `on_noise` hooks are called before all
+        `on_start` hooks, and the pipeline's own scale (`init_noise_sigma`) is applied to the new noise.
         """
         return noise
 
     def on_start(self, run: Run, latents: torch.Tensor) -> torch.Tensor:
         """
-        The first latents, in the coordinates of the sample that `scheduler.step` receives (initial scaling included).
+        Returns the first latents, in the coordinates of the sample that `scheduler.step` receives (initial scaling
+        included).
         """
         return latents
 
     def on_step(
         self, run: Run, output: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | float
     ) -> torch.Tensor | NextSample:
-        """A corrected model output (after guidance, in the scheduler's prediction type), or the next sample itself."""
+        """
+        Returns the model output to use (after guidance, in the scheduler's prediction type), or the next sample.
+        """
         return output
 
     def on_condition(self, run: Run, image_latents: torch.Tensor) -> torch.Tensor:
         """
-        The image latents as the denoiser sees them at `run.step`. Called before every model call with the clean ones:
-        what is random must be drawn once and kept with `run.set_state`. Returning the argument itself skips the write.
-        A hook that adds noise sets `run.image_noise`.
+        Returns the image latents for the denoiser's input at `run.step`. Called before every model call with the clean
+        ones: noise must be drawn once and kept with `run.set_state`. Returning the argument itself skips the write. A
+        hook that adds noise sets `run.image_noise`.
         """
         return image_latents
 
     @property
     def conditional_only(self) -> bool:
-        """Whether `on_condition` is for the conditional pass alone; the unconditional one sees the image as is."""
+        """Whether `on_condition` changes the conditional pass only, not the unconditional one."""
         return False
 
     def on_condition_clip(self, run: Run, clip: torch.Tensor) -> torch.Tensor:
         """
-        The clip of image latents as the denoiser sees it at `run.step`, `(B, C, F, H, W)` in the units of the VAE: the
-        image, and the frames that are filled up after it. Comes before `on_condition`; otherwise like it.
+        Returns the clip of image latents for the denoiser's input at `run.step`, `(B, C, F, H, W)` in the units of the
+        VAE: the image, and the filler frames after it. Called before `on_condition`; otherwise like it.
         """
         return clip
 
     def on_guidance(self, run: Run, passes: Passes) -> torch.Tensor:
         """
-        What takes the place of the conditional prediction in the pipeline's guidance. Called once in every step, after
-        both passes.
+        Returns the conditional prediction to use in the pipeline's guidance. Called once per step, after both passes.
         """
         return passes.conditional
 
     def on_attention(self, run: Run) -> float:
         """
-        What is added, in the conditional pass at `run.step`, to the attention logits of all tokens of the first latent
-        frame (of its video tokens) as keys, in every self-attention; 0 adds nothing, and is free.
+        Returns a number to add, in the conditional pass at `run.step`, to the attention logits of all video tokens of
+        the first latent frame as keys, in every self-attention; 0 adds nothing and costs nothing.
         """
         return 0.0
 
     def on_attention_mass(self, run: Run, mass: torch.Tensor) -> None:
         """
-        The share of attention that the later frames give to the first latent frame in one self-attention of the pass
-        with the prompt, `(B,)`, before what `on_attention` adds. Called for one attention after the other, in every
-        step; to measure, not to change anything.
+        Receives the share of attention that the later frames give to the first latent frame in one self-attention of
+        the pass with the prompt, `(B,)`, before the bias of `on_attention`. Called for each self-attention in order,
+        in every step; it changes nothing.
         """
 
     def on_image(self, picture: Image.Image) -> Image.Image:
-        """The picture that the pipeline is called with, or that was given to `apply`."""
+        """Returns the picture to use in place of that of the pipeline's call, or of `apply`."""
         return picture
 
     def implements(self, hook: str) -> bool:

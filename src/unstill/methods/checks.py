@@ -10,7 +10,7 @@ from unstill.methods.base import Method, Target
 
 
 LEVEL_PARAMETERS = frozenset({"start", "sigma"})
-"""Two parameters for the same noise level, of which exactly one is given: see `check_level`."""
+"""Two parameters for the same noise level, of which exactly one must be given, see `check_level`."""
 
 
 def check_method(method: Method, others: Sequence[Method], target: Target) -> None:
@@ -22,8 +22,8 @@ def check_method(method: Method, others: Sequence[Method], target: Target) -> No
         if type(other) is type(method):
             raise UnstillError(f"{method.name} was given twice; give it once.")
         if shared := method.owns & other.owns:
-            what = "the noise level at which sampling starts" if "levels" in shared else "the first latents"
-            raise UnstillError(f"{method.name} and {other.name} both decide {what}; use one of them.")
+            decided = "the noise level at which sampling starts" if "levels" in shared else "the first latents"
+            raise UnstillError(f"{method.name} and {other.name} both decide {decided}; use one of them.")
     if "image" in method.needs and not target.image_latents:
         where = "to the pipeline's call" if target.encodes_image else "with apply(pipe, ..., image=image)"
         raise UnstillError(f"{method.name} works from an image, and {target.pipeline} has none; give it {where}.")

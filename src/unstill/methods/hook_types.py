@@ -45,14 +45,14 @@ class NextSample:
 @dataclass(frozen=True, slots=True)
 class Passes:
     """
-    What the denoiser has predicted in one step, for `Method.on_guidance`: before guidance, in its own prediction type,
+    The predictions of the denoiser in one step, for `Method.on_guidance`: before guidance, in its own prediction type,
     `(B, C, F, H, W)`, read only.
 
     Attributes:
         conditional (`torch.Tensor`): with the image and the prompt.
         unconditional (`torch.Tensor`, *optional*): without the prompt; `None` where the call has no guidance.
         scale: the weight w of the pipeline's guidance, `unconditional + w (conditional - unconditional)`: a number or
-            a tensor that broadcasts; `None` where it is not known.
+            a tensor that broadcasts; `None` if it is unknown.
         unconditional_again: runs the unconditional pass once more, with the image that the conditional pass has seen.
         without_image: runs the conditional pass once more with neither image nor prompt, as the model was trained to
             do without; `None` where no model of this pipeline was.
@@ -68,22 +68,23 @@ class Passes:
 @dataclass(frozen=True, slots=True)
 class Target:
     """
-    What is known of a pipeline before it is called, for `Method.check`.
+    The facts about a pipeline before it is called, for `Method.check`.
 
     Attributes:
         pipeline (`str`): name of the pipeline class.
         process (`ForwardProcess`): of the pipeline's scheduler.
         order (`int`): model calls per noise level (2 for Heun and KDPM2).
-        image_latents (`bool`): whether `run.image_latents` will be there.
+        image_latents (`bool`): whether `run.image_latents` will be available.
         condition (`bool`): whether the denoiser sees image latents that an `on_condition` hook can change.
         conditioning_frames (`int`): leading latent frames that the pipeline fills with the image and does not denoise.
         has_audio_scheduler (`bool`): whether the pipeline samples audio, too, with a copy of the scheduler.
-        modular (`bool`): whether the pipeline is made of blocks, which decide what its call takes and returns.
-        in_sections (`bool`): whether the pipeline samples a video in several sections, to methods a video each.
+        modular (`bool`): whether the pipeline consists of blocks, which determine what its call takes and returns.
+        in_sections (`bool`): whether the pipeline samples a video in several sections, each a video to methods.
         encodes_image (`bool`): whether the pipeline's call encodes the image, so that `apply` takes none.
-        vae (`dict | None`): what tells the VAE from others, see `unstill.statistics_hub.describe_vae`.
-        guidance (`bool`): whether `on_guidance` hooks work: guidance acts on what the denoiser has put out.
-        drops_image (`bool`): whether the model was trained without the image, too: `Passes.without_image` is there.
+        vae (`dict | None`): properties of the VAE, see `unstill.statistics_hub.describe_vae`.
+        guidance (`bool`): whether `on_guidance` hooks work: guidance acts on the output of the denoiser.
+        drops_image (`bool`): whether the model was also trained without the image, so that `Passes.without_image` is
+            available.
         attention (`bool`): whether the attention to the first latent frame can be changed.
         condition_clip (`bool`): whether the denoiser sees a whole clip of image latents (`on_condition_clip`).
     """
