@@ -81,7 +81,7 @@ def test_compare_writes_report_tables_and_summary(model, tmp_path):
         (("diagnose", "--method", "early-strat"), "did you mean 'early_start'"),
         (("compare",), "There is nothing to compare"),
         (("compare", "--sweep", "start-swep"), "did you mean 'start-sweep'"),
-        (("compare", "--method", "early-start:sigma=20|"), "no setting"),
+        (("compare", "--method", "early-start:sigma=20|"), "is not a setting"),
         (("compare", "--method", "early-start:sigma=x"), "takes a number"),
         (("compare", "--method", "early-start:sigma=inf"), "takes a number"),
         (("compare", "--method", "plain", "--motion", "2"), "levels from 0 to 1"),
