@@ -302,7 +302,7 @@ def test_with_a_password_nothing_is_reached_without(tmp_path, tiny):
 
 def test_an_open_server_on_a_network_is_warned_of(tmp_path, tiny):
     with running(tmp_path, tmp_path, "--model", tiny, "--host", "0.0.0.0") as server:
-        assert "Warning: everybody who can reach 0.0.0.0 can use this page" in "".join(server.said)
+        assert "Warning: everybody who can reach 0.0.0.0 can use the app" in "".join(server.said)
 
 
 @pytest.mark.parametrize("given", ["", "ada", ":secret", "ada:", "/", "\0", "a" * 5000])
