@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from unstill.methods.ni_vsds import NIVSDS as NIVSDS
     from unstill.methods.noise_rectification import NoiseRectification as NoiseRectification
     from unstill.methods.predict_and_perturb import PredictAndPerturb as PredictAndPerturb
+    from unstill.methods.prediction_and_residual import PredictionAndResidual as PredictionAndResidual
     from unstill.methods.progressive_noise import ProgressiveNoise as ProgressiveNoise
     from unstill.methods.recompress_image import RecompressImage as RecompressImage
     from unstill.methods.reference_bias import ReferenceBias as ReferenceBias

@@ -208,11 +208,11 @@ class Adapter:
         raise NotImplementedError
 
     def drop_image(
-        self, x: torch.Tensor, channels: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, x: torch.Tensor, channels: int, args: tuple[Any, ...], kwargs: dict[str, Any], keep_prompt: bool = False
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """
-        Arguments of a denoiser's call without image and prompt, of a model that was trained without them as well
-        (`zero_unconditional`): `x`, a copy of its input, is among them.
+        Arguments of a denoiser's call without image and (unless `keep_prompt`) prompt, of a model that was trained
+        without them as well (`zero_unconditional`): `x`, a copy of its input, is among them.
         """
         raise NotImplementedError
 

@@ -31,12 +31,12 @@ class Pico(StableVideoDiffusion):
     temporal_attention = ""
 
     def drop_image(
-        self, x: Tensor, channels: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, x: Tensor, channels: int, args: tuple[Any, ...], kwargs: dict[str, Any], keep_prompt: bool = False
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         self.condition_view(x, channels).zero_()
         sample, label, words, ids = args
         ids = ids * ids.new_tensor([1.0, 1.0, 0.0])  # no noise on an image that is not there
-        return (sample, label, torch.zeros_like(words), ids), kwargs
+        return (sample, label, words if keep_prompt else torch.zeros_like(words), ids), kwargs
 
     def reference_keys(self, pipe: Any, network: Any, x: Tensor, frames: int) -> ReferenceKeys:
         return patches(network, x, "before", first=1)

@@ -40,7 +40,7 @@ class StableVideoDiffusion(FrameAdapter):
         return scale.transpose(1, 2) if isinstance(scale, Tensor) else scale  # (B, F, 1, 1, 1)
 
     def drop_image(
-        self, x: Tensor, channels: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, x: Tensor, channels: int, args: tuple[Any, ...], kwargs: dict[str, Any], keep_prompt: bool = False
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         self.condition_view(x, channels).zero_()
         tokens = kwargs["encoder_hidden_states"]

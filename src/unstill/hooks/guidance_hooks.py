@@ -130,9 +130,9 @@ def _guide(
         adapter.condition_view(input_of(adapter, args, kwargs), channels).copy_(calls.shown)
         return turn(_call(calls, call.network, args, kwargs)).float()
 
-    def without_image() -> torch.Tensor:
+    def without_image(keep_prompt: bool = False) -> torch.Tensor:
         args, kwargs = _rows(call, slice(call.rows - batch, call.rows), run.frames)
-        args, kwargs = adapter.drop_image(input_of(adapter, args, kwargs), channels, args, kwargs)
+        args, kwargs = adapter.drop_image(input_of(adapter, args, kwargs), channels, args, kwargs, keep_prompt)
         return turn(_call(calls, call.network, args, kwargs)).float()
 
     own = current = turn(conditional).float()

@@ -10,10 +10,12 @@ from unstill.data.ownership import Results, together
 from unstill.data.sources import Sample, Source, open_source
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
+from unstill.hooks import sampling
 from unstill.lab.leakage import measure_leakage
 from unstill.lab.one_step import has_image, usual_levels
 from unstill.lab.probe_clips import ProbeClip, flow_of, motion_argument, picture_of
 from unstill.lab.probe_conditions import ImageCondition
+from unstill.methods.prediction_and_residual import PredictionAndResidual
 from unstill.models.call_arguments import arguments, generate, parameters
 from unstill.training.recipe import Recipe
 from unstill.training.setup import usual_clip
@@ -36,6 +38,8 @@ class SampleValidation:
     def __init__(self, recipe: Recipe) -> None:
         assert recipe.validation is not None
         self._recipe, self._settings = recipe, recipe.validation
+        residual = recipe.condition.method == "prediction-and-residual"
+        self._methods = (PredictionAndResidual(),) if residual else ()
         self._source: Source | None = None
         self._pictures: list[Path] = []
         if recipe.validation.images is not None:
@@ -80,7 +84,8 @@ class SampleValidation:
                 picture = resize_and_crop(image, (sample.video.shape[-2], sample.video.shape[-1]))
             else:
                 picture = picture_of(_probe_clip(sample))
-            video = generate(pipe, self._call(pipe, picture, _probe_clip(sample), None), seed=i)
+            with sampling(pipe, *self._methods) as sampler:
+                video = generate(pipe, self._call(pipe, picture, _probe_clip(sample), None), seed=i, sampler=sampler)
             write_video(results.folder / name, video, sample.fps)
             flows.append(flow_of(video.float() / 255))
         return {"motion": sum(flows) / len(flows)} if flows else {}
@@ -96,7 +101,7 @@ class SampleValidation:
             return self._call(pipe, picture, clip, motion_argument(pipe, clip))
 
         conditions: list[ImageCondition] = ["image", "removed"] if has_image(pipe) else ["image"]
-        diagnosis = measure_leakage(pipe, clips, call, levels, conditions=conditions)
+        diagnosis = measure_leakage(pipe, clips, call, levels, conditions=conditions, methods=self._methods)
         results.record = diagnosis.as_dict()
         middle = LEAKAGE_LEVELS // 2
         figures = {"explained_motion": diagnosis.curves["image"]["explained"][middle].value}

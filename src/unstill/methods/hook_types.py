@@ -55,14 +55,15 @@ class Passes:
             a tensor that broadcasts; `None` if it is unknown.
         unconditional_again: runs the unconditional pass once more, with the image that the conditional pass has seen.
         without_image: runs the conditional pass once more with neither image nor prompt, as the model was trained to
-            do without; `None` where no model of this pipeline was.
+            do without; with `keep_prompt=True` only without the image. `None` where no model of this pipeline was
+            trained so.
     """
 
     conditional: torch.Tensor
     unconditional: torch.Tensor | None
     scale: float | torch.Tensor | None
     unconditional_again: Callable[[], torch.Tensor]
-    without_image: Callable[[], torch.Tensor] | None = None
+    without_image: Callable[..., torch.Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)

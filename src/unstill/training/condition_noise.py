@@ -126,7 +126,7 @@ class OwnSchedule:
         return noised, self.augmentation.alpha_sigma(s, self.process)[1]
 
 
-Name = Literal["none", "time-noise", "conditioning-augmentation", "constant", "mix"]
+Name = Literal["none", "time-noise", "conditioning-augmentation", "constant", "mix", "prediction-and-residual"]
 KINDS: Mapping[str, Callable[..., ConditionNoise]] = {
     "none": Clean,
     "time-noise": TimeNoise,
@@ -145,11 +145,13 @@ class Plan:
         latents: for image latents.
         tokens: for image tokens.
         condition_on_level: condition the network on the level, where it has an input for it (`added_time_ids[2]`).
+        residual: train a prediction without the image and a residual (`training.prediction_and_residual`).
     """
 
     latents: ConditionNoise | None = None
     tokens: ConditionNoise | None = None
     condition_on_level: bool = False
+    residual: bool = False
 
 
 # TimeNoise as in the paper and as released, by family. Levels are in the units of the network's image input: image
@@ -205,6 +207,12 @@ def plan_of(
             tokens=plan.tokens,
             condition_on_level=plan.condition_on_level if condition_on_level is None else condition_on_level,
         )
+    if method == "prediction-and-residual":
+        if given or on is not None or condition_on_level is not None:
+            raise UnstillError(
+                "condition: prediction-and-residual adds no noise and has no parameters; leave them out."
+            )
+        return Plan(residual=True)
     if family == "wan" and method != "none" and given.setdefault("noise_shape", "element") != "element":
         raise UnstillError(
             "condition.noise_shape: Wan sees its image in one frame among empty ones, which would show noise that is "

@@ -17,6 +17,7 @@ from unstill.methods.time_noise import per_clip
 from unstill.training.condition_noise import ConditionNoise, Plan
 from unstill.training.loss_weights import denoising
 from unstill.training.noise_sampling import Levels, Schedule
+from unstill.training.prediction_and_residual import composed_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,22 @@ class Objective:
         inputs, image_level = self._noise_condition(clips, levels, generators)
         inputs = self._drop(inputs, chances)
         noisy = levels.model_input(levels.noised(x0, eps))
+        if self.plan.residual:
+            free, residual = self._both_passes(model, noisy, levels, inputs, image_level)
+            return composed_errors(free, residual, levels.target(x0, eps)), levels
         output = self.family.predict(model, noisy, levels.timestep, inputs, image_level)
         return denoising(output, x0, eps, levels), levels
+
+    def _both_passes(
+        self, model: Any, noisy: Tensor, levels: Levels, inputs: Encoded, image_level: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The predictions without and with the image, in one call of the network on a batch of both."""
+        nothing = torch.ones(len(noisy), dtype=torch.bool, device=noisy.device)
+        free = self._without_image(dict(inputs), nothing)
+        both = {name: torch.cat([free[name], value]) for name, value in inputs.items()}
+        noisy, timestep, level = (torch.cat([x, x]) for x in (noisy, levels.timestep, image_level))
+        without, given = self.family.predict(model, noisy, timestep, both, level).chunk(2)
+        return without, given
 
     def _noise_condition(
         self, clips: Encoded, levels: Levels, generators: Sequence[torch.Generator]
@@ -97,16 +112,27 @@ class Objective:
         p, r = self.dropout, chances[:, 0]
         no_text = r < p.text + p.both
         no_image = (r >= p.text) & (r < p.text + p.both + p.image)
-        for name, without in (("text", no_text), ("tokens", no_image)):
-            if name in inputs:
-                blank = self.dropped[name].to(inputs[name])
-                inputs[name] = torch.where(per_clip(without, inputs[name]), blank, inputs[name])
-        if "image" in inputs and self.family.blank_latents:
-            inputs["image"] = inputs["image"] * ~per_clip(no_image, inputs["image"])
+        if "text" in inputs:
+            inputs["text"] = self._replaced(inputs, "text", no_text)
+        if not self.plan.residual:  # which has a pass without the image for every clip
+            inputs = self._without_image(inputs, no_image)
         if "motion" in inputs and self.unspecified_motion is not None:
             unspecified = torch.full_like(inputs["motion"], self.unspecified_motion)
             inputs["motion"] = torch.where(chances[:, 1] < p.motion, unspecified, inputs["motion"])
         return inputs
+
+    def _without_image(self, inputs: Encoded, rows: Tensor) -> Encoded:
+        """Drops the image of these rows `(B,)`."""
+        if "tokens" in inputs:
+            inputs["tokens"] = self._replaced(inputs, "tokens", rows)
+        if "image" in inputs and self.family.blank_latents:
+            inputs["image"] = inputs["image"] * ~per_clip(rows, inputs["image"])
+        return inputs
+
+    def _replaced(self, inputs: Encoded, name: str, rows: Tensor) -> Tensor:
+        """An input with these rows `(B,)` replaced by what stands for a dropped one."""
+        value = inputs[name]
+        return torch.where(per_clip(rows, value), self.dropped[name].to(value), value)
 
 
 def batch_of(clips: Sequence[Encoded], device: torch.device) -> Encoded:

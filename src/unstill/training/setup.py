@@ -15,7 +15,7 @@ from unstill.data.files import alone
 from unstill.data.sources import Source, open_source
 from unstill.errors import UnstillError, shown
 from unstill.families.model_card import Model
-from unstill.families.registry import MODELS, TRAINING, training_for
+from unstill.families.registry import ADAPTERS, MODELS, TRAINING, training_for
 from unstill.families.training import TrainingRole
 from unstill.forward_process import ForwardProcess
 from unstill.models.call_arguments import native_frames, native_size
@@ -140,9 +140,15 @@ def check_condition(recipe: Recipe) -> None:
     """
     from unstill.models.registry import pipeline_name
 
-    family = TRAINING.get(pipeline_name(recipe.model) or "")
+    name = pipeline_name(recipe.model) or ""
+    family = TRAINING.get(name)
     if family is not None:
         c = recipe.condition
+        if c.method == "prediction-and-residual" and not ADAPTERS[name].zero_unconditional:
+            raise UnstillError(
+                f"condition.method: prediction-and-residual needs a model that works without its image, too, and "
+                f"{name}'s is not known to; use Stable Video Diffusion or pico, or another method."
+            )
         plan_of(
             family.name,
             c.method,
