@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from unstill.models.checkpoint import fit
+from unstill.models.checkpoint import load_weights
 from unstill.models.convert import RELEASES, Release
 
 
@@ -31,7 +31,7 @@ def random_state(shapes: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[st
 def build(release: Release, dtype: torch.dtype) -> Any:
     modules = {name: part.on_meta() for name, part in release.parts.items()}
     for name, module in modules.items():
-        fit({name: module}, {name: random_state(module.state_dict(), dtype)}, [], "")
+        load_weights({name: module}, {name: random_state(module.state_dict(), dtype)}, [], "")
     scheduler_class, config = release.scheduler
     return release.pipeline(**modules, tokenizer=None, scheduler=scheduler_class(**config))
 

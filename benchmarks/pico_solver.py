@@ -20,7 +20,7 @@ from torch import Tensor
 
 import unstill
 from unstill.models.pico import PicoPipeline
-from unstill.models.pico.pipeline import SIGMA_MAX, SIGMA_MIN, edm_scheduler, euler_scheduler
+from unstill.models.pico.schedulers import SIGMA_MAX, SIGMA_MIN, edm_scheduler, euler_scheduler
 
 
 MOTION = 0.5

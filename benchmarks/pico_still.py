@@ -18,13 +18,13 @@ import unstill
 from unstill.data.contact_sheets import contact_sheet
 from unstill.lab.bootstrap import Interval
 from unstill.lab.interval_text import between, signed
-from unstill.metrics.quick_scores import breaks_up, measure, scores_verdict
+from unstill.metrics.quick_scores import breaks_up, score_video, scores_verdict
 from unstill.models.pico.pipeline import WEIGHTS
 
 
 def scored(video: Tensor, picture: Tensor) -> dict[str, float]:
     """What `unstill animate` measures, of a video (F, 3, H, W) and its picture (3, H, W) in [0, 1]."""
-    return measure((video * 255).round().byte(), (picture * 255).round().byte())
+    return score_video((video * 255).round().byte(), (picture * 255).round().byte())
 
 
 def clear_gain(plain: dict[str, float], improved: dict[str, float]) -> bool:

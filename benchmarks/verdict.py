@@ -18,7 +18,7 @@ from torch import Tensor
 from unstill.data import synthetic_world
 from unstill.hooks import apply
 from unstill.methods.early_start import EarlyStart
-from unstill.metrics.quick_scores import kept, measure, scores_verdict
+from unstill.metrics.quick_scores import kept, score_video, scores_verdict
 from unstill.models.pico import PicoPipeline
 
 
@@ -30,7 +30,7 @@ SCENES, STEPS, MOTION = 6, 12, 0.3
 def scored(videos: list[Tensor], pictures: Tensor) -> list[dict[str, float]]:
     """Of videos (F, 3, H, W) and pictures (N, 3, H, W) in [0, 1]."""
     return [
-        {key: round(value, 5) for key, value in measure(eight_bits(video), eight_bits(picture)).items()}
+        {key: round(value, 5) for key, value in score_video(eight_bits(video), eight_bits(picture)).items()}
         for video, picture in zip(videos, pictures, strict=True)
     ]
 

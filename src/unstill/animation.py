@@ -23,10 +23,10 @@ from unstill.lab.provenance import versions
 from unstill.methods.base import Method
 from unstill.methods.ni_vsds import NIVSDS
 from unstill.methods.registry import describe_method
-from unstill.metrics.quick_scores import breaks_up, measure, scores_verdict
+from unstill.metrics.quick_scores import breaks_up, score_video, scores_verdict
 from unstill.models import registry
 from unstill.models.call_arguments import generate, parameters
-from unstill.models.loading_options import Lora, Quantisation, dtype_named
+from unstill.models.loading_options import LoraFile, Quantisation, dtype_named
 from unstill.models.memory import Offload
 from unstill.models.progress_bars import report_steps
 from unstill.progress import StageProgress
@@ -73,7 +73,7 @@ def animate(
     offload: bool | Offload = False,
     dtype: torch.dtype | str | None = None,
     quantise: Quantisation | None = None,
-    loras: Sequence[str | Lora] = (),
+    loras: Sequence[str | LoraFile] = (),
     command: str = "",
     progress: StageProgress | None = None,
 ) -> Animation:
@@ -274,7 +274,7 @@ def _video(
 
 def _scores(video: torch.Tensor, picture: Image.Image | None, fps: float) -> dict[str, float]:
     pixels = None if picture is None else torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    return {key: round(value, 5) for key, value in measure(video, pixels, fps).items()}
+    return {key: round(value, 5) for key, value in score_video(video, pixels, fps).items()}
 
 
 def _verdict(scores: dict[str, dict[str, float]], chosen: I4VGen | None) -> str:

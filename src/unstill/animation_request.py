@@ -98,7 +98,7 @@ class AnimationRequest:
         if model is not None:
             registry.check_frames(model, frames)
         if size is not None:
-            registry.check_size(model, size, pipeline)
+            registry.check_video_size(model, size, pipeline)
         if model is not None and pipeline is None:
             pipeline = registry.pipeline_class(model)
         text_to_image = candidates.text_to_image if candidates else None

@@ -38,7 +38,7 @@ class Animation:
         picture: the picture as the model saw it, of the size of the video; `None` where the model saw only a prompt.
         picture_note: one sentence on what of the picture was cut off or added; empty where the model saw it as it is.
         fps: frames per second.
-        scores: by `"plain"` and `"improved"`, see `unstill.metrics.quick_scores.measure`; with candidates also the
+        scores: by `"plain"` and `"improved"`, see `unstill.metrics.quick_scores.score_video`; with candidates also the
             mean `reward` of the frames.
         verdict: one sentence that compares both videos; empty without the plain one.
         chosen: candidates, choice and stages of I4VGen, where the picture was made of the prompt.

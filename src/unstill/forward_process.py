@@ -1,8 +1,9 @@
-"""The forward process behind a diffusers scheduler.
+"""
+The forward process behind a diffusers scheduler.
 
-Every scheduler adds noise in the same way, x_t = alpha(t) x0 + sigma(t) eps, but in coordinates of its own, and
-networks predict different combinations of (x0, eps) (see `unstill.predictions`). Only these two modules depend on
-either. Everything is expressed in the coordinates of the `sample` that `scheduler.step` receives.
+Every scheduler adds noise as x_t = alpha(t) x0 + sigma(t) eps, but in different coordinates, and networks predict
+different combinations of (x0, eps) (see `unstill.predictions`). Only these two modules depend on that. All quantities
+are in the coordinates of the `sample` that `scheduler.step` receives.
 
 | kind | alpha, sigma | schedulers |
 |---|---|---|
@@ -32,7 +33,8 @@ Timestep = float | torch.Tensor
 
 @dataclass(eq=False, slots=True)
 class ForwardProcess:
-    """alpha, sigma and every conversion between eps, x0 and the network output of one scheduler.
+    """
+    alpha, sigma and every conversion between eps, x0 and the network output of one scheduler.
 
     Build it with `ForwardProcess.of`. A timestep `t` is whatever the scheduler passes to the network, scalar or 0-d
     tensor. A loop that knows its step index passes it as `step`, so that no timestep has to be read back from the
@@ -62,9 +64,8 @@ class ForwardProcess:
         if kind is None:
             kind = _kind_of(scheduler)
         elif kind not in get_args(ProcessKind):
-            raise UnstillError(
-                f"{kind!r} is not a kind of forward process; use one of {', '.join(get_args(ProcessKind))}."
-            )
+            kinds = ", ".join(get_args(ProcessKind))
+            raise UnstillError(f"{kind!r} is not a kind of forward process; use one of {kinds}.")
         abar = getattr(scheduler, "alphas_cumprod", None)
         if abar is not None:
             abar = abar.cpu().double()

@@ -1,4 +1,5 @@
-"""Latent statistics: E[X0] per element and mean Var[X0] of a data set's video latents, for Analytic-Init.
+"""
+Latent statistics: E[X0] per element and mean Var[X0] of a data set's video latents, for Analytic-Init.
 
 Proposition 1 of "Identifying and Solving Conditional Image Leakage in Image-to-Video Diffusion Model" (arXiv
 2406.15735) needs these two moments. They are accumulated in a stream, merged exactly, and stored in one safetensors
@@ -17,10 +18,11 @@ from unstill.statistics_file import read_released, read_statistics, write_statis
 
 
 class LatentStatistics:
-    """Streaming moments of video latents, in float64 (Welford's method; merging by Chan, Golub and LeVeque).
+    """
+    Streaming moments of video latents, in float64 (Welford's method; merging by Chan, Golub and LeVeque).
 
     Args:
-        meta: what the statistics are of (model, fps, size ...); JSON values, kept in the file.
+        meta: describes the videos (model, fps, size ...) by JSON values; saved in the file.
     """
 
     def __init__(self, meta: dict[str, Any] | None = None) -> None:
@@ -162,11 +164,11 @@ class LatentStatistics:
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, data: str = "") -> Path:
         """
-        Writes `statistics.safetensors` and a card, `README.md`, that says what the statistics are of.
+        Writes `statistics.safetensors` and a card, `README.md`, that describes them.
 
         Args:
-            folder: is made where it is missing.
-            data: the videos, in words, with their licence.
+            folder: created if missing.
+            data: a description of the videos, with their licence.
 
         Returns:
             The folder.
@@ -187,7 +189,7 @@ class LatentStatistics:
             source: a folder, a name on the hub (`owner/name`), or a file that `load` reads.
 
         Raises:
-            UnstillError: there is no such place, the hub cannot be reached, or the file is no statistics.
+            UnstillError: a missing folder or file, a hub that cannot be reached, or a file of another kind.
         """
         from unstill.statistics_hub import find_statistics
 
@@ -195,7 +197,7 @@ class LatentStatistics:
 
     def push_to_hub(self, repository: str, *, data: str = "", private: bool = False, token: str | None = None) -> str:
         """
-        Writes the statistics and their card into a repository of the hub, which is made where it is missing.
+        Writes the statistics and their card into a repository of the hub, which is created if missing.
 
         Args:
             repository: `owner/name`.
@@ -207,7 +209,7 @@ class LatentStatistics:
             The address of the repository.
 
         Raises:
-            UnstillError: a name that is none, or a hub that refuses.
+            UnstillError: not a valid name, or an error of the hub.
         """
         from unstill.statistics_hub import push_to_hub
 

@@ -3,7 +3,8 @@ Latent statistics of a data set: one clip at a time, resumable, divisible among 
 
 Floating-point sums depend on their order, so clips are merged along a fixed binary tree over their indices: 0 with 1,
 2 with 3, then 0-1 with 2-3, and so on. Neighbours are merged as soon as both exist: at most log2(clips) partial
-results are stored, and every division into shards of consecutive clips performs the same additions.
+results are stored, and every division into shards of consecutive clips performs the same additions. (Parts of a fixed
+number of clips would need as much code, store more partial results, and allow only shards of whole parts.)
 """
 
 import json

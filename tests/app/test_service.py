@@ -113,7 +113,7 @@ def test_a_stopped_run_leaves_nothing(service, page_request):
 def test_a_failed_run_leaves_nothing_and_the_next_one_works(service, page_request, monkeypatch):
     before = set(service.store._root.iterdir())
     with monkeypatch.context() as broken:
-        broken.setattr("unstill.animation.measure", lambda *_: 1 / 0)
+        broken.setattr("unstill.animation.score_video", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             service.make(page_request, quiet)
     assert set(service.store._root.iterdir()) == before

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.data.conftest import make_video
-from unstill.data.loading import TRIES, Loader, place
+from unstill.data.loading import TRIES, Loader, index_and_epoch
 from unstill.data.sources import SourceSettings, open_source
 from unstill.errors import UnstillError
 
@@ -46,7 +46,7 @@ def test_every_epoch_has_every_clip_once_in_another_order() -> None:
     orders = [[index for index, epoch in clips if epoch == e] for e in range(4)]
     assert all(sorted(order) == list(range(10)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    assert [place(n, 10, 0) for n in range(40)] == clips
+    assert [index_and_epoch(n, 10, 0) for n in range(40)] == clips
     assert taken(Loader(Numbers(10), 4, seed=1), 10) != batches
 
 

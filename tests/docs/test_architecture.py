@@ -102,8 +102,6 @@ def test_the_pages_name_every_hook_of_a_method() -> None:
 
 COMMANDS = {"animate", "app", "compare", "convert", "diagnose", "evaluate", "train", "verify"}
 """Functions of the CLI, with the names of the functions that they call."""
-SAME_NAME = {"Clip", "Lora", "Packed", "check_size", "generate", "motion_level", "place", "preprocess"}
-"""Names that are still defined in two modules with different meanings; to become fewer, never more."""
 
 
 def test_a_public_name_has_one_meaning() -> None:
@@ -113,4 +111,4 @@ def test_a_public_name_has_one_meaning() -> None:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, set()).add(name)
     several = {name: sorted(where) for name, where in places.items() if len(where) > 1}
-    assert {name: where for name, where in several.items() if name not in COMMANDS | SAME_NAME} == {}
+    assert {name: where for name, where in several.items() if name not in COMMANDS} == {}

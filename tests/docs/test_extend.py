@@ -18,12 +18,12 @@ from tests.pipelines import CASES, LONG, hunyuan_embeddings, hunyuan_video, pict
 from unstill.app import form_fields
 from unstill.cli import app
 from unstill.data import write_video
-from unstill.families.base import VideoAdapter
 from unstill.families.registry import ADAPTERS
+from unstill.families.vae_adapters import VideoAdapter
 from unstill.hooks.compatibility import refusals
 from unstill.methods.parsing import parse_method
 from unstill.methods.registry import method_classes
-from unstill.metrics.reference_table import markdown
+from unstill.metrics.reference_table import metrics_table
 from unstill.metrics.torchmetrics_wrappers import VideoMean
 
 
@@ -196,7 +196,7 @@ def test_a_metric(tmp_path, monkeypatch, capsys) -> None:
         report = unstill.evaluate(tmp_path / "made", settings=SETTINGS, cache=tmp_path / "cache")
         assert report.as_dict()["scores"]["loop_error"]["value"] == pytest.approx(0.25, abs=0.01)
         assert "last frame differs from the first" in list(report.table().columns[0].cells)
-        assert "| `loop_error` | last frame differs from the first | of 1 | lower | nothing |" in markdown()
+        assert "| `loop_error` | last frame differs from the first | of 1 | lower | nothing |" in metrics_table()
         loop_error = importlib.import_module("unstill.metrics.loop_error").loop_error
     assert loop_error(away) == 0.5
     run("metric object", videos=[still, away], loop_error=loop_error, VideoMean=VideoMean)

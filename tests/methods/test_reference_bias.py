@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 import unstill
 from tests.pipelines import CASES, _made, pipeline, sample
 from unstill.errors import UnstillError
-from unstill.families.base import ReferenceKeys
+from unstill.families.reference_keys import ReferenceKeys
 from unstill.hooks import adapter_for
 from unstill.hooks.attention_hooks import ReferenceAttention, attention_mass, biased
 from unstill.methods.reference_bias import ReferenceBias

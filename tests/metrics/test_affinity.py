@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from unstill.errors import UnstillError
-from unstill.metrics import affinity_coefficients, motion_affinity, motion_level
+from unstill.metrics import affinity_coefficients, affinity_motion_level, motion_affinity
 
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "metrics" / "affinity.safetensors")
@@ -22,7 +22,7 @@ def test_distances_match_the_released_code(edges: bool, name: str) -> None:
 def test_coefficients_and_levels_match() -> None:
     coefficients = affinity_coefficients(motion_affinity(DOG))
     torch.testing.assert_close(coefficients, GOLDEN["dog.coefficients"], rtol=1e-6, atol=1e-6)
-    level = motion_level(motion_affinity(DOG, edges=False), float(GOLDEN["largest"]))
+    level = affinity_motion_level(motion_affinity(DOG, edges=False), float(GOLDEN["largest"]))
     torch.testing.assert_close(level, GOLDEN["dog.level"], rtol=1e-6, atol=1e-6)
 
 
@@ -54,4 +54,4 @@ def test_errors() -> None:
     with pytest.raises(UnstillError, match="covers 16 frames"):
         affinity_coefficients(torch.zeros(17))
     with pytest.raises(UnstillError, match="above 0"):
-        motion_level(torch.zeros(3), 0.0)
+        affinity_motion_level(torch.zeros(3), 0.0)

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from unstill.errors import UnstillError
 from unstill.metrics import C3D, I3D, ProxyFeatures, cached_features, frechet_distance
-from unstill.metrics.c3d import C3DNetwork, torch_names
-from unstill.metrics.c3d import preprocess as preprocess_c3d
-from unstill.metrics.i3d import I3DNetwork, _Mixed, _pad_as_tensorflow, preprocess
+from unstill.metrics.c3d import C3DNetwork, preprocess_for_c3d, torch_names
+from unstill.metrics.i3d import I3DNetwork, _Mixed, _pad_as_tensorflow, preprocess_for_i3d
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # the public files are TorchScript
@@ -102,13 +101,13 @@ def test_preprocessing_by_name() -> None:
     video = clip(height=100, width=301)
     stretched = nn.functional.interpolate(video.float(), (224, 224), mode="bilinear", align_corners=False)
     expected = (2 * stretched / 255 - 1).transpose(0, 1)
-    torch.testing.assert_close(preprocess(video, "tats"), expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(preprocess(video, "stylegan-v"), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(preprocess_for_i3d(video, "tats"), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(preprocess_for_i3d(video, "stylegan-v"), expected, rtol=0, atol=1e-5)
     scaled = nn.functional.interpolate(video.float() / 255, (224, 675), mode="bilinear", align_corners=False)
     expected = (scaled[:, :, :, 225 : 225 + 224].transpose(0, 1) - 0.5) * 2  # ceil(301 * 2.24) = 675, (675 - 224) // 2
-    torch.testing.assert_close(preprocess(video, "videogpt"), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(preprocess_for_i3d(video, "videogpt"), expected, rtol=0, atol=1e-5)
     with pytest.raises(UnstillError, match="tats, videogpt, stylegan-v"):
-        preprocess(video, "other")
+        preprocess_for_i3d(video, "other")
 
 
 class ScriptedI3D(nn.Module):
@@ -127,7 +126,7 @@ def test_scripted_modules_are_told_apart_and_run(tmp_path: Path) -> None:
     torch.jit.script(ScriptedI3D()).save(tmp_path / "i3d_torchscript.pt")
     torch.jit.script(ScriptedC3D()).save(tmp_path / "c3d_ucf101.pt")
     video = clip()
-    expected = preprocess(video, "tats").mean((1, 2, 3))
+    expected = preprocess_for_i3d(video, "tats").mean((1, 2, 3))
     torch.testing.assert_close(I3D.load(tmp_path / "i3d_torchscript.pt")(video), expected)
     torch.testing.assert_close(C3D.load(tmp_path / "c3d_ucf101.pt")(video), video.float().mean((0, 2, 3)) / 255)
 
@@ -157,11 +156,11 @@ def test_c3d_preprocessing() -> None:
     red[:, 0] = 255
     mean = torch.zeros(3, 16, 128, 171)
     mean[:, :, 8:120, 8:120] = 5
-    found = preprocess_c3d(red, mean)
+    found = preprocess_for_c3d(red, mean)
     assert found.shape == (3, 16, 112, 112)
     torch.testing.assert_close(found[:, 0, 0, 0], torch.tensor([0.0, 0.0, 256.0]) - 5)  # blue first
     ramp = torch.arange(0, 250, 2, dtype=torch.uint8).expand(16, 3, 125, 125)  # corners stay corners
-    columns = preprocess_c3d(ramp, mean)[0, 0, 0]
+    columns = preprocess_for_c3d(ramp, mean)[0, 0, 0]
     expected = torch.linspace(0, 248, 112) * 256 / 255 - 5
     torch.testing.assert_close(columns, expected, rtol=0, atol=1e-3)
 

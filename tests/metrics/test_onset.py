@@ -8,7 +8,7 @@ from unstill.data import write_video
 from unstill.errors import UnstillError
 from unstill.metrics import motion_onset, motion_score, onset_time
 from unstill.metrics.evaluate import evaluate
-from unstill.metrics.quick_scores import measure
+from unstill.metrics.quick_scores import score_video
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,6 @@ def test_evaluate_reports_seconds_of_the_videos_that_move(tmp_path) -> None:
 
 def test_quick_scores_have_it_where_the_rate_is_known() -> None:
     late = late_start(4, 4)
-    assert measure(late, None, fps=8)["onset"] == 0.5
-    assert "onset" not in measure(late, None) and "onset" not in measure(late[:4], None, fps=8)
-    assert measure(late, None)["motion"] == motion_score(late, "dis", (128, 192), "mean") / 4
+    assert score_video(late, None, fps=8)["onset"] == 0.5
+    assert "onset" not in score_video(late, None) and "onset" not in score_video(late[:4], None, fps=8)
+    assert score_video(late, None)["motion"] == motion_score(late, "dis", (128, 192), "mean") / 4

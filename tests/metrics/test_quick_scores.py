@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unstill.data import synthetic_world
-from unstill.metrics.quick_scores import breaks_up, measure, scores_verdict
+from unstill.metrics.quick_scores import breaks_up, score_video, scores_verdict
 
 
 # What benchmarks/verdict.py scored: the embedded model, plain and started at sigma 20, 10 and 5, and true renderings.
@@ -82,17 +82,17 @@ def test_a_video_that_is_made_to_dissolve_breaks_up_and_one_that_moves_does_not(
     scene = synthetic_world.sample_scene(2, g, collage=0.0)
     video = synthetic_world.render(scene, synthetic_world.sample_motion(scene, g, level=0.6), 8).video
     for clip in (video * 255).round().byte():
-        assert not breaks_up(measure(clip, clip[0]))
+        assert not breaks_up(score_video(clip, clip[0]))
         grey = clip.float() * 0.35 + 0.65 * 128  # colours go, as at too low a start
-        assert breaks_up(measure(torch.cat([clip[:1], grey[1:].byte()]), clip[0]))
+        assert breaks_up(score_video(torch.cat([clip[:1], grey[1:].byte()]), clip[0]))
         tiles = clip.unflatten(3, (12, 8)).unflatten(2, (12, 8))  # (F, 3, 12, 8, 12, 8); colours stay, places do not
         tiles = tiles.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
         mixed = torch.stack([frame[torch.randperm(144, generator=g)] for frame in tiles])
         confetti = mixed.unflatten(1, (12, 12)).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-        assert breaks_up(measure(confetti, clip[0]))
+        assert breaks_up(score_video(confetti, clip[0]))
 
 
 def test_frames_too_small_for_ssim_are_scored_without() -> None:
     clip = torch.randint(0, 255, (3, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    scores = measure(clip, None)
+    scores = score_video(clip, None)
     assert "coherence" not in scores and scores_verdict(scores, scores)

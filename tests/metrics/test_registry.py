@@ -13,7 +13,7 @@ from unstill.cli import app
 from unstill.metrics import EvaluationSettings
 from unstill.metrics.evaluate import evaluate
 from unstill.metrics.inputs import load_inputs
-from unstill.metrics.reference_table import BEGIN, END, markdown, with_table
+from unstill.metrics.reference_table import BEGIN, END, metrics_table, with_table
 from unstill.metrics.registry import (
     INPUTS,
     Value,
@@ -70,7 +70,7 @@ def test_a_new_file_is_a_new_metric_everywhere(package, tmp_path: Path) -> None:
     assert after["scores"].pop("toy_spread")["value"] == pytest.approx(max(values) - min(values))
     assert after["scores"] == before["scores"] and after["by_video"] == before["by_video"]
     assert "last frame is not the first" in run()
-    assert "| `toy_loop_error` | last frame is not the first | levels | lower | nothing |" in markdown()
+    assert "| `toy_loop_error` | last frame is not the first | levels | lower | nothing |" in metrics_table()
 
 
 def test_a_new_metric_or_version_leaves_the_records_of_others(package, tmp_path: Path, monkeypatch) -> None:

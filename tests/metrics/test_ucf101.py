@@ -85,8 +85,8 @@ def test_stopped_and_started_again(root: Path, tmp_path: Path) -> None:
         return [image.rotate(number + f) for f in range(16)]
 
     with pytest.raises(KeyboardInterrupt):
-        ucf101.generate(made, animate)
-    ucf101.generate(made, animate)
+        ucf101.generate_videos(made, animate)
+    ucf101.generate_videos(made, animate)
     assert [number for _, number in calls] == [0, 1, -1, 2, 3, 4]
     assert ucf101.prepare(root, tmp_path / "out", count=5) == made
 

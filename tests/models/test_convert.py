@@ -17,7 +17,7 @@ from transformers import CLIPTokenizer
 from tests.models.released import TEXT, VAE, VISION, tiny_checkpoint, tiny_release, tokenizer_folder
 from tests.models.weights import golden_weights, released, shapes
 from unstill.errors import UnstillError
-from unstill.models.checkpoint import CheckpointError, fit, identify, read_checkpoint
+from unstill.models.checkpoint import CheckpointError, identify, load_weights, read_checkpoint
 from unstill.models.convert import RELEASES, _split, convert, load_checkpoint, load_denoiser
 from unstill.models.registry import load
 from unstill.models.state_dict_keys import stable_diffusion_vae
@@ -52,7 +52,7 @@ def test_every_key_of_the_released_files_has_its_place(name: str, listed: str) -
     """At full size, on the meta device: nothing missing, nothing left over, all shapes right."""
     file = {key: torch.empty(shape, device="meta") for key, shape in released(listed).items()}
     parts, unknown = _split(file, RELEASES[name])
-    fit({part: layout.on_meta() for part, layout in RELEASES[name].parts.items()}, parts, unknown, "")
+    load_weights({part: layout.on_meta() for part, layout in RELEASES[name].parts.items()}, parts, unknown, "")
 
 
 def test_the_256_models_stride_and_gates_have_their_places() -> None:
@@ -65,7 +65,7 @@ def test_the_256_models_stride_and_gates_have_their_places() -> None:
     assert identify(file)[0] == "dynamicrafter-256"
     release = RELEASES["dynamicrafter-256"]
     parts, unknown = _split(file, release)
-    fit({part: each.on_meta() for part, each in release.parts.items()}, parts, unknown, "")
+    load_weights({part: each.on_meta() for part, each in release.parts.items()}, parts, unknown, "")
 
 
 def attend(x: Tensor, state: dict[str, Tensor], prefix: str, heads: int, causal: bool) -> Tensor:

@@ -14,7 +14,7 @@ import unstill
 from tests.pipelines import CASES, _made, pipeline, sample
 from unstill.errors import UnstillError
 from unstill.models import registry
-from unstill.models.loading_options import Lora, add_loras, denoisers_of, place, quantise
+from unstill.models.loading_options import LoraFile, add_loras, denoisers_of, move_pipeline, quantise
 from unstill.models.memory import Weights, check_memory, tensor_sizes, weights_of_folder, weights_of_hub
 from unstill.models.registry import memory_needed
 
@@ -43,7 +43,7 @@ def test_sizes_of_a_folder_are_those_of_its_networks(folder: Path, monkeypatch: 
     assert found.needed(2, quantised=True) == 2 * total - found.parts["transformer"] - found.parts["transformer_2"]
     assert found.needed(2, "group") == 4 * found.largest < found.needed(2, "model")
     assert memory_needed(str(folder)) == ""  # too small to be worth a sentence
-    monkeypatch.setattr(registry, "WORTH_SAYING", 0)
+    monkeypatch.setattr(registry, "REPORTED_PARAMETERS", 0)
     assert "weights take 0.2 MB of memory (all at once), the video some more." in memory_needed(
         str(folder), device="cpu"
     )
@@ -69,7 +69,7 @@ def test_headers_of_a_repository_are_enough(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(huggingface_hub, "model_info", lambda name, timeout: info)
     monkeypatch.setattr(huggingface_hub, "parse_safetensors_file_metadata", lambda name, file: header)
     assert weights_of_hub("owner/name") == Weights({"transformer": 22}, 10)
-    monkeypatch.setattr(registry, "WORTH_SAYING", 0)
+    monkeypatch.setattr(registry, "REPORTED_PARAMETERS", 0)
     assert memory_needed("owner/name", device="cpu", dtype=torch.bfloat16).startswith("owner/name: 2.2e-08 billion")
 
     class NotAnOSError(Exception):
@@ -110,7 +110,7 @@ def write_lora(path: Path, name: str) -> Path:
 def test_a_lora_reaches_the_expert_it_is_for_with_its_weight(tmp_path: Path) -> None:
     file = write_lora(tmp_path / "fast.safetensors", "Wan 2.2 A14B")
     pipe = _made(CASES["Wan 2.2 A14B"].build)
-    add_loras(pipe, (Lora.parse(str(file)), Lora.parse(f"{file}:0.5:transformer_2")))
+    add_loras(pipe, (LoraFile.parse(str(file)), LoraFile.parse(f"{file}:0.5:transformer_2")))
     weights = [
         {
             name: layer.scaling[name]
@@ -125,8 +125,8 @@ def test_a_lora_reaches_the_expert_it_is_for_with_its_weight(tmp_path: Path) -> 
     single = _made(CASES[WAN].build)
     plain = sample(CASES[WAN], single)
     with pytest.raises(UnstillError, match="has one denoiser"):
-        add_loras(single, (Lora(file, 1.0, True),))
-    add_loras(single, (Lora(file),))
+        add_loras(single, (LoraFile(file, 1.0, True),))
+    add_loras(single, (LoraFile(file),))
     assert not torch.equal(sample(CASES[WAN], single), plain)
 
 
@@ -134,17 +134,17 @@ def test_loras_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file = write_lora(tmp_path / "fast.safetensors", WAN)
     for text in ("nowhere.safetensors", f"{file}:much", f"{file}:nan"):
         with pytest.raises(UnstillError, match="names no file with a weight"):
-            Lora.parse(text)
-    assert Lora.parse(f"{file}:0.5") == Lora(file, 0.5)
+            LoraFile.parse(text)
+    assert LoraFile.parse(f"{file}:0.5") == LoraFile(file, 0.5)
     with pytest.raises(UnstillError, match="takes no LoRA files"):
-        add_loras(_made(CASES["StableVideoDiffusionPipeline"].build), (Lora(file),))
+        add_loras(_made(CASES["StableVideoDiffusionPipeline"].build), (LoraFile(file),))
     save_file({"nothing": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UnstillError, match="other.safetensors"):
-        add_loras(_made(CASES[WAN].build), (Lora(tmp_path / "other.safetensors"),))
+        add_loras(_made(CASES[WAN].build), (LoraFile(tmp_path / "other.safetensors"),))
     pipe = _made(CASES[WAN].build)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnstillError, match="needs the package peft"):
-        add_loras(pipe, (Lora(file),))
+        add_loras(pipe, (LoraFile(file),))
 
 
 def test_weights_in_fp8_are_stored_so_and_still_make_a_video() -> None:
@@ -181,5 +181,5 @@ def test_offloading_is_asked_of_the_pipeline() -> None:
     )
     cuda = torch.device("cuda")
     for way in ("none", "model", "group"):
-        place(pipe, cuda, way)
+        move_pipeline(pipe, cuda, way)
     assert asked == {"to": cuda, "model": cuda, "group": "leaf_level"}

@@ -67,7 +67,7 @@ def convert(
     from unstill.families.registry import MODELS
     from unstill.models import registry
     from unstill.models.convert import RELEASES, load_checkpoint
-    from unstill.models.saving import check_new, save
+    from unstill.models.saving import check_new, save_pipeline
 
     if model is not None:
         registry.find(model)
@@ -78,7 +78,7 @@ def convert(
         pipe = load_checkpoint(checkpoint, model, base=base, dtype=torch_dtype)
     else:
         pipe = registry.load(base or model, checkpoint=checkpoint, dtype=torch_dtype, device="cpu")
-    save(pipe, out)
+    save_pipeline(pipe, out)
     result = {
         "pipeline": type(pipe).__name__,
         "out": str(out),

@@ -36,8 +36,8 @@ def wanted_size(text: str | None, model: str) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    from unstill.models.registry import check_size
+    from unstill.models.registry import check_video_size
 
     size = parse_size(text)
-    check_size(model, size)
+    check_video_size(model, size)
     return size

@@ -36,7 +36,7 @@ VERSION = 2  # 1: AVI with B-frames lost frames
 CLIPS_PER_PART = 64
 _KEY = "unstill.cache"
 
-Encode = Callable[[Sample, torch.Generator], Mapping[str, torch.Tensor]]
+EncodeSample = Callable[[Sample, torch.Generator], Mapping[str, torch.Tensor]]
 """Maps a clip and a generator to named tensors, of the same shapes for every clip."""
 
 
@@ -60,7 +60,7 @@ class CacheSettings:
         folder: contains the caches of any number of data sets and models, each in a subfolder.
         source: of the clips; clip i is `source[i]`, the same in every epoch.
         model: identifies the encoders and their settings, for example by `fingerprint_of` their weights.
-        seed: of the generators for `Encode`, one for each clip.
+        seed: of the generators for `EncodeSample`, one for each clip.
     """
 
     folder: Path
@@ -98,7 +98,7 @@ class _PartText(Stored):
 
 def fill_cache(
     settings: CacheSettings,
-    encode: Encode,
+    encode: EncodeSample,
     *,
     shard: tuple[int, int] = (0, 1),
     workers: int = 0,

@@ -83,7 +83,7 @@ class ClipFolder:
         return len(self.files) * self.clips_per_video
 
     def __getitem__(self, index: int) -> Clip:
-        """Clip number `index`; raises UnstillError if its video cannot give it, IndexError past the end."""
+        """Clip number `index`; raises `UnstillError` if it cannot be read, `IndexError` past the end."""
         file, start = self.files[index // self.clips_per_video], 0.0
         if self.seed is not None:
             name = file.relative_to(self.folder).as_posix()

@@ -1,4 +1,4 @@
-"""Clips next to each other: comparison videos with captions, and contact sheets for the eye."""
+"""Comparison videos of clips side by side, and contact sheets of their frames."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,8 @@ def side_by_side(
     panel: int = 256,
     columns: int | None = None,
 ) -> torch.Tensor:
-    """Lay clips out next to each other with a caption under each.
+    """
+    Arranges clips side by side with a caption under each.
 
     Args:
         clips: videos (F, 3, H, W) of one size and length; a still image, one frame, is held throughout.

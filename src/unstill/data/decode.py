@@ -1,4 +1,4 @@
-"""Decoding as a stream: a video file, an animation or a folder of pictures becomes frames with their times."""
+"""Decodes a video file, an animation or a folder of pictures as a stream of frames with time stamps."""
 
 import io
 import os
@@ -42,8 +42,8 @@ _CONVERSION = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolat
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """A video file inside of a tar file: `size` bytes from `offset` on."""
+class ShardMember:
+    """A video file inside a tar file: `size` bytes from `offset` on."""
 
     shard: Path
     name: str
@@ -54,7 +54,7 @@ class Packed:
         return f"{self.name} in {self.shard.parent}"
 
     def read(self) -> bytes:
-        """The whole file; raises UnstillError if it is not there any more."""
+        """The content of the file; raises `UnstillError` if it no longer exists."""
         try:
             with self.shard.open("rb") as file:
                 file.seek(self.offset)
@@ -68,9 +68,10 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One stored frame: on the screen from `time` until `until` (seconds after the first frame).
+    """
+    One stored frame, displayed from `time` until `until` (seconds after the first frame).
 
-    `image()` converts it to RGB, and only then; it is valid until the next frame is asked for.
+    `image()` converts it to RGB on demand; call it before the next frame is requested.
     """
 
     time: float
@@ -80,8 +81,15 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An opened video: its mean rate (frames per second), the resolution of its clock (seconds), its duration in
-    seconds where the file tells it, and its frames from a time on."""
+    """
+    An opened video.
+
+    Attributes:
+        fps: mean frames per second.
+        tick: resolution of the time stamps in seconds.
+        duration: in seconds; `None` where the file does not state it.
+        frames: function of a start time that iterates over the frames from that time on.
+    """
 
     fps: float
     tick: float
@@ -90,17 +98,18 @@ class Stream:
 
 
 @contextmanager
-def open_video(path: Path | Packed, folder_fps: float | None = None) -> Iterator[Stream]:
-    """Open a video file, an animated GIF/WebP/PNG, or a folder of pictures.
+def open_video(path: Path | ShardMember, folder_fps: float | None = None) -> Iterator[Stream]:
+    """
+    Opens a video file, an animated GIF/WebP/PNG, or a folder of pictures.
 
     Args:
-        path: file or folder, or a file inside of a tar file (then no animated WebP).
-        folder_fps: the rate of a folder's pictures where they record none (default `FOLDER_FPS`).
+        path: file or folder, or a file inside a tar file (then no animated WebP).
+        folder_fps: the rate of a folder whose pictures record none (default `FOLDER_FPS`).
 
     Raises:
-        UnstillError: nothing there, nothing to decode, no video stream, a still picture.
+        UnstillError: a missing or damaged file, no video stream, or a still picture.
     """
-    if isinstance(path, Packed):
+    if isinstance(path, ShardMember):
         content: str | io.BytesIO = io.BytesIO(path.read())
     else:
         if not path.exists():
@@ -132,7 +141,7 @@ def open_video(path: Path | Packed, folder_fps: float | None = None) -> Iterator
 
 def _head(path: Path) -> bytes:
     try:
-        if path.stat().st_size == 0:  # a pipe too, which would wait for ever
+        if path.stat().st_size == 0:  # also a pipe, which would block forever
             raise UnstillError(f"{path} is empty (0 bytes); save it again and retry.")
         with path.open("rb") as file:
             return file.read(16)
@@ -150,7 +159,9 @@ def _is_cover(stream: av.video.stream.VideoStream) -> bool:
     return av.stream.Disposition.attached_pic in stream.disposition
 
 
-def _file(path: Path | Packed, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Stream:
+def _file(
+    path: Path | ShardMember, container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> Stream:
     stream.thread_type = "AUTO"
     kinds = set(container.format.name.split(","))
     rate = stream.average_rate or stream.guessed_rate
@@ -176,7 +187,7 @@ def _file(path: Path | Packed, container: av.container.InputContainer, stream: a
             if start > 1.0 and tick and kinds & _INDEXED:
                 pictures, first = _seek(container, stream, zero + int(start / tick))
                 if first is None or first.pts is None or (first.pts - zero) * tick > start:
-                    pictures, first = _seek(container, stream, zero)  # a wrong index: from the beginning, then
+                    pictures, first = _seek(container, stream, zero)  # a wrong index: read from the beginning
             for frame in pictures if first is None else chain([first], pictures):
                 # Decoders hand frames out in the order in which they are shown. A frame without a time (all of a raw
                 # stream, the last ones of an AVI) or with one that falls back follows the frame before it.
@@ -195,7 +206,7 @@ def _file(path: Path | Packed, container: av.container.InputContainer, stream: a
         if shown is None:
             raise UnstillError(f"{path} holds no frame that can be decoded; it is damaged or still being written.")
         yield _shown(*shown, end, aspect)
-        # A file that was cut off ends quietly: only the length that its header announces tells.
+        # A truncated file ends without an error: compare with the length that its header states.
         announced = None
         if duration and stream.frames:
             announced = min(duration, stream.frames / fps)
@@ -218,17 +229,17 @@ def _seek(
     return pictures, next(pictures, None)
 
 
-def _segment_is_cut(path: Path | Packed) -> bool:
+def _segment_is_cut(path: Path | ShardMember) -> bool:
     """Whether a Matroska or WebM file ends before its segment does, by the size in the segment's header (RFC 8794).
 
-    The announced duration alone does not tell: it is that of the longest track, which may be sound.
+    The stated duration is not enough: it is that of the longest track, which may be sound.
     """
     head, size = _head_and_size(path)
     place = 0
     for identifier in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):  # EBML header, segment
         if head[place : place + 4] != identifier or place + 5 > len(head) or head[place + 4] == 0:
             return False
-        width = 9 - head[place + 4].bit_length()  # of the size that follows: leading zeros tell
+        width = 9 - head[place + 4].bit_length()  # of the size that follows, given by its leading zeros
         bits = 7 * width
         length = int.from_bytes(head[place + 4 : place + 4 + width], "big") & ((1 << bits) - 1)
         place += 4 + width
@@ -238,7 +249,7 @@ def _segment_is_cut(path: Path | Packed) -> bool:
     return False
 
 
-def _flv_is_cut(path: Path | Packed) -> bool:
+def _flv_is_cut(path: Path | ShardMember) -> bool:
     """Whether a Flash video is shorter than its metadata says: a property `filesize` in its first tag, a number in
     AMF0 (Adobe's FLV specification, E.5). Live recordings have none, or 0."""
     head, size = _head_and_size(path)
@@ -250,8 +261,8 @@ def _flv_is_cut(path: Path | Packed) -> bool:
     return announced > size
 
 
-def _head_and_size(path: Path | Packed) -> tuple[bytes, int]:
-    if isinstance(path, Packed):
+def _head_and_size(path: Path | ShardMember) -> tuple[bytes, int]:
+    if isinstance(path, ShardMember):
         return path.read()[:4096], path.size
     with path.open("rb") as file:
         return file.read(4096), path.stat().st_size

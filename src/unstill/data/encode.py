@@ -1,4 +1,4 @@
-"""Encoders: each writes frames, made one at a time, to one kind of file."""
+"""Encoders: each writes frames, produced one at a time, to one kind of file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from unstill.errors import UnstillError
 
 
 Pictures = Sequence[Callable[[], Image.Image]]
-"""Frames made on demand, so that a long enlarged video never lies in memory whole."""
+"""Frames produced on demand, so that a long enlarged video is never in memory as a whole."""
 _CONVERSION = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
 
 
@@ -158,7 +158,7 @@ def _rate(fps: float) -> Fraction:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Turn FFmpeg's errors into OSError, the kind that the file system's own errors have."""
+    """Converts FFmpeg's errors into `OSError`, as the file system's own errors are."""
     try:
         yield
     except av.FFmpegError as error:

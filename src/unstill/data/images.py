@@ -1,4 +1,4 @@
-"""Pictures in: any still picture becomes an upright 8-bit RGB image, and any image or clip fills an asked size."""
+"""Reads still pictures as upright 8-bit RGB images; resizes and crops images and clips to a given size."""
 
 import io
 import os
@@ -19,12 +19,12 @@ PICTURE_SUFFIXES = frozenset(
 )
 # An explicit list, because Pillow starts Ghostscript for a file that says it is PostScript. JPEG includes MPO.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000")
-# What Pillow raises for damaged files, besides its own errors.
+# Errors that Pillow raises for damaged files, besides its own.
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError)
 
-LARGEST = 640_000_000
-"""Bytes of decoded pixels, 4 for each of a picture (160 megapixels) and 12 for each of an animation, whose frames are
-composed of three pictures. Told from the declared size, before anything is decoded."""
+MAX_PICTURE_BYTES = 640_000_000
+"""Limit of decoded pixels in bytes: 4 per pixel of a picture (160 megapixels), 12 of an animation, whose frames are
+composed of three pictures. Checked against the declared size, before decoding."""
 
 STRIP = 4_000_000  # pixels that are converted at a time
 _TURNS = {  # by the EXIF orientation
@@ -42,17 +42,18 @@ Size = tuple[int, int]
 
 
 def read_image(path: str | os.PathLike[str], size: Size | None = None) -> Image.Image:
-    """Read one picture as an upright 8-bit RGB image.
+    """
+    Reads one picture as an upright 8-bit RGB image.
 
-    The camera's orientation (EXIF) is applied, transparency is put over white, 16-bit values are scaled, embedded
-    colour profiles (CMYK included) are converted to sRGB, and of an animation the first frame is taken.
+    Applies the camera's orientation (EXIF), composites transparency over white, scales 16-bit values, converts
+    embedded colour profiles (CMYK included) to sRGB, and takes the first frame of an animation.
 
     Args:
         path: a picture file.
         size: (H, W) to fill by resize and centre crop. Large JPEGs are then decoded at a fraction of their size.
 
     Raises:
-        UnstillError: no such file, not a picture, damaged, or larger than `LARGEST`.
+        UnstillError: no such file, not a picture, damaged, or larger than `MAX_PICTURE_BYTES`.
     """
     path = Path(path)
     with open_picture(path) as image:
@@ -64,7 +65,8 @@ def read_image(path: str | os.PathLike[str], size: Size | None = None) -> Image.
 
 
 def decode_rgb(path: Path, image: Image.Image) -> Image.Image:
-    """The current frame of an open picture file as upright 8-bit sRGB, see `to_rgb`.
+    """
+    The current frame of an open picture file as upright 8-bit sRGB, see `to_rgb`.
 
     Raises:
         UnstillError: the file is damaged, or there is not enough memory for it.
@@ -78,7 +80,8 @@ def decode_rgb(path: Path, image: Image.Image) -> Image.Image:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Open a picture file without decoding it; the caller closes it.
+    """
+    Opens a picture file without decoding it; the caller closes it.
 
     Raises:
         UnstillError: see `read_image`.
@@ -96,7 +99,7 @@ def open_picture(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path, formats=FORMATS)
         animated = image.format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False)
-        if image.width * image.height * (12 if animated else 4) > LARGEST:
+        if image.width * image.height * (12 if animated else 4) > MAX_PICTURE_BYTES:
             image.close()
             raise UnstillError(_too_large(path, animated))
         return image
@@ -113,9 +116,10 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The current frame of an open image as upright 8-bit sRGB, transparency over white.
+    """
+    The current frame of an open image as upright 8-bit sRGB, transparency over white.
 
-    The conversion goes by strips: besides the decoded picture it takes little more than the result.
+    Converts strip by strip, which needs little more memory than the decoded picture and the result.
     """
     image.load()
     turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -153,10 +157,11 @@ def resize_and_crop(frames: Image.Image, size: Size) -> Image.Image: ...
 @overload
 def resize_and_crop(frames: torch.Tensor, size: Size) -> torch.Tensor: ...
 def resize_and_crop(frames: Image.Image | torch.Tensor, size: Size) -> Image.Image | torch.Tensor:
-    """Fill `size` with the largest centred part of the same aspect ratio: never padded, never stretched.
+    """
+    Crops the largest centred part with the aspect ratio of `size`, and resizes it; nothing is padded or stretched.
 
     Crop and antialiased (Lanczos) resize are one operation on fractional source coordinates, so the aspect ratio is
-    exact. The same kernel serves images and clips: a video's first frame equals the frame read as a picture.
+    exact. Images and clips use the same kernel: a video's first frame equals the frame read as a picture.
 
     Args:
         frames: a PIL image, or a uint8 or float tensor (..., H, W) on the CPU.
@@ -185,7 +190,7 @@ def resize_and_crop(frames: Image.Image | torch.Tensor, size: Size) -> Image.Ima
 
 
 def check_size(size: Size) -> Size:
-    """Return `size` if it is (H, W) in whole positive pixels, or raise UnstillError."""
+    """`size` as integers; raises `UnstillError` unless it is (H, W) in whole positive pixels."""
     if len(size) != 2 or any(int(side) != side or side < 1 for side in size):
         raise UnstillError(f"A size is (height, width) in whole pixels of at least 1, but got {tuple(size)}.")
     return int(size[0]), int(size[1])
@@ -194,8 +199,17 @@ def check_size(size: Size) -> Size:
 def largest_box(
     width: int, height: int, to_width: int, to_height: int, x: float = 0.5, y: float = 0.5
 ) -> tuple[float, float, float, float]:
-    """The largest (left, top, right, bottom) of a width x height image with the target's aspect ratio, its middle as
-    near to (x, y), shares of width and height, as the image allows."""
+    """
+    The largest box of an image with the target's aspect ratio.
+
+    Args:
+        width, height: of the image.
+        to_width, to_height: of the target.
+        x, y: the wanted centre in [0, 1] of width and height; the box is moved where it would leave the image.
+
+    Returns:
+        (left, top, right, bottom) in pixels.
+    """
     scale = min(width / to_width, height / to_height)
     across, down = min(scale * to_width, float(width)), min(scale * to_height, float(height))
     left = min(max(x * width - across / 2, 0.0), width - across)
@@ -216,9 +230,8 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 def _too_large(path: Path, animated: bool) -> str:
     frames = " in every frame" if animated else ""
-    return (
-        f"{path} has more than {LARGEST / (12 if animated else 4) / 1e6:.0f} megapixels{frames}; scale it down first."
-    )
+    megapixels = MAX_PICTURE_BYTES / (12 if animated else 4) / 1e6
+    return f"{path} has more than {megapixels:.0f} megapixels{frames}; scale it down first."
 
 
 def _not_a_picture(path: Path) -> str:

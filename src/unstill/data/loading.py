@@ -123,7 +123,7 @@ def read_ahead(source: Indexed[T], indices: Sequence[int], workers: int = 0) -> 
     )
 
 
-def place(n: int, length: int, seed: int) -> tuple[int, int]:
+def index_and_epoch(n: int, length: int, seed: int) -> tuple[int, int]:
     """(index, epoch) of clip n of a run over `length` clips."""
     epoch, position = divmod(n, length)
     return int(_order(length, seed, epoch)[position]), epoch
@@ -167,7 +167,7 @@ class _Places(Dataset[Any], Generic[T]):
     def _candidates(self, n: int) -> Iterator[tuple[int, int]]:
         """The clip at position n, then replacements, each once."""
         length = len(self.source)
-        index, epoch = place(n, length, self.seed)
+        index, epoch = index_and_epoch(n, length, self.seed)
         yield index, epoch
         others = random.Random(f"{self.seed}/{n}").sample(range(length), min(length, TRIES + 1))
         yield from ((other, epoch) for other in others[:TRIES] if other != index)

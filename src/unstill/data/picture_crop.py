@@ -1,4 +1,4 @@
-"""What a model sees of a picture of another aspect ratio: a part that is chosen, or the whole on a blurred ground."""
+"""Fits a picture of another aspect ratio to a model's frames: a crop, or the whole picture on a blurred background."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from unstill.errors import UnstillError
 
 
 CUT = 0.35
-"""Share of a picture that may be cut off before `fit_picture` shows it whole instead: 3:2 loses a third of its width
-to a square and is cropped, 16:9 would lose 44 % and is shown whole."""
+"""Largest share of a picture that `"auto"` cuts off: a 3:2 picture loses a third of its width in a square frame and is
+cropped, a 16:9 picture would lose 44 % and is shown whole."""
 
 Crop = Literal["auto", "centre", "fit"] | tuple[float, float]
 """Which part of a picture fills a frame of another aspect ratio: the middle (`"centre"`), the whole on a blurred
@@ -41,10 +41,11 @@ class FittedPicture:
 
 
 def parse_crop(text: str | tuple[float, float]) -> Crop:
-    """A crop, or what a person types for it: `"auto"`, `"centre"`, `"fit"` or `"X,Y"` in percent.
+    """
+    Parses a crop from `"auto"`, `"centre"`, `"fit"` or `"X,Y"` in percent; a tuple is checked.
 
     Raises:
-        UnstillError: anything else.
+        UnstillError: any other value.
     """
     if not isinstance(text, str):
         return _check_crop(text)
@@ -60,15 +61,16 @@ def parse_crop(text: str | tuple[float, float]) -> Crop:
 
 
 def fit_picture(picture: Image.Image, size: Size, crop: Crop = "auto") -> FittedPicture:
-    """What a model of frames of `size` sees of a picture.
+    """
+    Fits a picture to the frame size of a model.
 
     Args:
         picture: an upright RGB image.
         size: (H, W) in pixels.
-        crop: see `Crop`. A part around a point near the border is moved inside of the picture.
+        crop: see `Crop`. A part around a point near the border is moved inside the picture.
 
     Raises:
-        UnstillError: a size or a crop that there is not.
+        UnstillError: an invalid size or crop.
     """
     height, width = check_size(size)
     crop = _check_crop(crop)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from unstill.data.decode import VIDEO_SUFFIXES, Packed, natural_key
+from unstill.data.decode import VIDEO_SUFFIXES, ShardMember, natural_key
 from unstill.data.video_index import CAPTION_COLUMNS, Listing, Texts
 from unstill.documents import JSONObject
 from unstill.errors import UnstillError
@@ -31,9 +31,9 @@ class ShardListing(Listing):
     shards: tuple[str, ...]
     places: np.ndarray  # (N, 3) int64: number of the shard, offset and size of the video in it
 
-    def video(self, index: int) -> Packed:
+    def video(self, index: int) -> ShardMember:
         shard, offset, size = (int(number) for number in self.places[index])
-        return Packed(self.folder / self.shards[shard], self.names[index], offset, size)
+        return ShardMember(self.folder / self.shards[shard], self.names[index], offset, size)
 
     def chosen(self, indices: Sequence[int]) -> Listing:
         subset = super().chosen(indices)

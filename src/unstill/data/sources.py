@@ -27,8 +27,8 @@ from unstill.data.video_index import Listing, list_captioned, list_classes, list
 from unstill.errors import UnstillError
 
 
-Kind = Literal["folder", "ucf101", "shards", "world"]
-KINDS: tuple[Kind, ...] = ("folder", "ucf101", "shards", "world")
+SourceKind = Literal["folder", "ucf101", "shards", "world"]
+SOURCE_KINDS: tuple[SourceKind, ...] = ("folder", "ucf101", "shards", "world")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,7 @@ class SourceSettings:
         seed: of the starts, the strides and the world.
     """
 
-    kind: Kind = "folder"
+    kind: SourceKind = "folder"
     path: str | os.PathLike[str] | None = None
     captions: str | os.PathLike[str] | None = None
     frames: int = 16
@@ -72,11 +72,12 @@ class SourceSettings:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One clip for training.
+    """
+    One clip for training.
 
     Attributes:
         video: (F, 3, H, W) float32 in [0, 1].
-        caption: "" where there is none.
+        caption: empty where there is none.
         fps: frames per second of `video` (for DynamiCrafter's and SVD's conditioning).
         name: of the video, for messages.
         motion: motion level where it is known (in the world: 0 still, 1 fastest), else None.
@@ -218,8 +219,8 @@ class WorldSource:
 
 
 def _check(s: SourceSettings) -> None:
-    if s.kind not in KINDS:
-        raise UnstillError(f"A source is one of {', '.join(KINDS)}, but got {s.kind!r}.")
+    if s.kind not in SOURCE_KINDS:
+        raise UnstillError(f"A source is one of {', '.join(SOURCE_KINDS)}, but got {s.kind!r}.")
     check_size(s.size)
     low, high = s.stride if isinstance(s.stride, tuple) else (s.stride, s.stride)
     numbers = {
@@ -258,7 +259,7 @@ def _check(s: SourceSettings) -> None:
         )
 
 
-def guess_kind(path: str | os.PathLike[str]) -> Kind:
+def guess_kind(path: str | os.PathLike[str]) -> SourceKind:
     """The kind of source that a path on the command line means: the word `world`, tar files, or a folder of videos."""
     if str(path) == "world" and not Path(path).exists():
         return "world"

@@ -1,9 +1,9 @@
-"""A small synthetic world with exact optical flow: shaded toys drift, bounce and turn over a background that pans.
+"""
+A small synthetic world with exact optical flow: shaded toys drift, bounce and turn over a background that pans.
 
-The first frame shows everything about appearance and pose and nothing about the motion. That makes it a test bed for
-conditional image leakage: motion that a model predicts at high noise cannot have been read from the image.
-Everything is torch, vectorised over clips, on the device of the one generator it is drawn from. One unit of length is
-the side of the picture.
+The first frame shows appearance and pose but nothing of the motion. This makes it a test bed for conditional image
+leakage: motion that a model predicts at high noise cannot come from the image. All functions are vectorised over clips
+and run on the device of their generator. The unit of length is the side of the picture.
 """
 
 import math
@@ -29,11 +29,11 @@ COLOURS = {  # name: (hue, saturation, value)
 }
 FILLS = ("half", "dot")
 BACKGROUNDS = ("waves", "collage")
-# Mean flow, in picture sides per frame, that is called motion 1.0: lively, for this world.
+# Mean flow in picture sides per frame at motion level 1.0, which is lively in this world.
 SCORE_UNIT = 0.02
-FRAMES, SIZE, FPS = 16, 96, 8  # of a usual clip; speeds are made for this length
+FRAMES, SIZE, FPS = 16, 96, 8  # of a usual clip; the speeds suit this length
 
-# How far a collage reaches beyond the picture on every side, so that a moving camera finds something to see.
+# How far a collage extends beyond the picture on every side, for a moving camera.
 _MARGIN = 0.5
 _CHUNK = 4  # clips rendered at once on a CPU: more do not fit its caches, and take twice as long each
 
@@ -50,14 +50,14 @@ class _Batch:
 
 @dataclass(frozen=True)
 class Scene(_Batch):
-    """What the first frame shows. N clips, S toys."""
+    """The content of the first frame of N clips with S toys."""
 
     background: Tensor  # (N,) index into BACKGROUNDS
     ground: Tensor  # (N,) index into COLOURS, the hue of the background
     shades: Tensor  # (N, 2, 3) RGB of the two ends of the gradient
     light: Tensor  # (N,) direction of the gradient, radians
     waves: Tensor  # (N, 3, 4) wave vector (2), phase, amplitude
-    collage: Tensor  # (N, 3, T, T) RGB texture that reaches _MARGIN beyond the picture
+    collage: Tensor  # (N, 3, T, T) RGB texture that extends _MARGIN beyond the picture
     present: Tensor  # (N, S) 1 where there is a toy
     shape: Tensor  # (N, S) index into SHAPES
     colour: Tensor  # (N, S) index into COLOURS
@@ -69,7 +69,7 @@ class Scene(_Batch):
 
 @dataclass(frozen=True)
 class Motion(_Batch):
-    """What the first frame does not show. Speeds per frame."""
+    """The motion of N clips with S toys; speeds per frame."""
 
     velocity: Tensor  # (N, S, 2)
     gravity: Tensor  # (N, S)
@@ -84,7 +84,7 @@ class Motion(_Batch):
 
 
 @dataclass(frozen=True)
-class Clips:
+class RenderedClips:
     """Rendered clips and their exact motion."""
 
     video: Tensor  # (N, F, 3, H, W) in [0, 1]
@@ -125,7 +125,7 @@ def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: flo
         -1,
     )
     background = (uniform((n,), 0, 1, g) < collage).long()
-    # A collage may have no toy in front of it: from these a model learns pictures that are not of this world.
+    # A collage may have no toy in front of it, so that a model also learns pictures unlike this world.
     count = torch.randint(1, toys + 1, (n,), generator=g, device=device)
     count = count - background * torch.randint(0, 2, (n,), generator=g, device=device)
     texture = torch.zeros(n, 3, side := round(size * (1 + 2 * _MARGIN)), side, device=device)
@@ -153,7 +153,14 @@ def sample_scene(n: int, generator: torch.Generator, toys: int = 2, collage: flo
 
 
 def sample_motion(scene: Scene, generator: torch.Generator, level: Tensor | float | None = None) -> Motion:
-    """Draws a motion for every scene; `level` in [0, 1] (default: random, mostly lively) multiplies every speed."""
+    """
+    Draws a motion for every scene.
+
+    Args:
+        scene: N scenes.
+        generator: for the draws; its device is that of the motion.
+        level: factor of every speed in [0, 1], for all scenes or `(N,)`; by default random, mostly high.
+    """
     g, (n, toys) = generator, scene.present.shape
     if level is None:
         speed_level = uniform((n,), 0, 1, g) ** 0.7
@@ -176,7 +183,7 @@ def sample_motion(scene: Scene, generator: torch.Generator, level: Tensor | floa
 
 
 def paths(scene: Scene, motion: Motion, frames: int = FRAMES) -> tuple[Tensor, Tensor]:
-    """Where every toy is: centres (N, F, S, 2), reflected at the walls, and angles (N, F, S) in radians."""
+    """The position of every toy: centres (N, F, S, 2), reflected at the walls, and angles (N, F, S) in radians."""
     centre, velocity = scene.centre, motion.velocity
     low, high = 0.8 * scene.radius[..., None], 1 - 0.8 * scene.radius[..., None]
     fall = torch.stack([torch.zeros_like(motion.gravity), motion.gravity], -1)
@@ -218,7 +225,7 @@ def _ground(scene: Scene, motion: Motion, frames: int, pixels: Tensor) -> tuple[
     light = torch.stack([scene.light.cos(), scene.light.sin()], -1)[:, None, None]
     blend = torch.sigmoid(4 * ((pixels - 0.5) * light).sum(-1))[..., None]  # (N, H, W, 1); lighting stays in place
     image = scene.shades[:, 0, None, None] * (1 - blend) + scene.shades[:, 1, None, None] * blend
-    seen = pixels - shift[:, :, None, None]  # (N, F, H, W, 2) what of the pattern a pixel shows
+    seen = pixels - shift[:, :, None, None]  # (N, F, H, W, 2) position in the pattern that a pixel shows
     phase = torch.einsum("nfhwc,nkc->nkfhw", seen, scene.waves[..., :2]) + scene.waves[:, :, 2, None, None, None]
     ripple = (phase.sin() * scene.waves[:, :, 3, None, None, None]).sum(1)
     image = image[:, None] + ripple[..., None]
@@ -237,16 +244,18 @@ def _ground(scene: Scene, motion: Motion, frames: int, pixels: Tensor) -> tuple[
     return image, flow
 
 
-def render(scene: Scene, motion: Motion, frames: int = FRAMES, size: int = SIZE) -> Clips:
-    """Draws every scene under its motion. The flow is exact: toys move rigidly, the ground by its pan and zoom."""
+def render(scene: Scene, motion: Motion, frames: int = FRAMES, size: int = SIZE) -> RenderedClips:
+    """Renders every scene with its motion. The flow is exact: toys move rigidly, the ground by its pan and zoom."""
     if scene.centre.is_cuda or len(scene) <= _CHUNK:
         return _render(scene, motion, frames, size)
     parts = [slice(start, start + _CHUNK) for start in range(0, len(scene), _CHUNK)]
-    made = [_render(scene[part], motion[part], frames, size) for part in parts]
-    return Clips(*(torch.cat(tensors) for tensors in zip(*((c.video, c.flow, c.score) for c in made), strict=True)))
+    clips = [_render(scene[part], motion[part], frames, size) for part in parts]
+    return RenderedClips(
+        *(torch.cat(tensors) for tensors in zip(*((c.video, c.flow, c.score) for c in clips), strict=True))
+    )
 
 
-def _render(scene: Scene, motion: Motion, frames: int, size: int) -> Clips:
+def _render(scene: Scene, motion: Motion, frames: int, size: int) -> RenderedClips:
     device = scene.centre.device
     centres, angles = paths(scene, motion, frames)
     pixels = pixel_centres(size, device)
@@ -259,14 +268,14 @@ def _render(scene: Scene, motion: Motion, frames: int, size: int) -> Clips:
             )
     video = (image * _daylight(pixels)).clamp(0, 1).permute(0, 1, 4, 2, 3).contiguous()
     score = flow.norm(dim=-1).mean((1, 2, 3))
-    return Clips(video, flow.permute(0, 1, 4, 2, 3) * size, score)
+    return RenderedClips(video, flow.permute(0, 1, 4, 2, 3) * size, score)
 
 
 def _draw_toy(
     scene: Scene, toy: int, centres: Tensor, angles: Tensor, pixels: Tensor, image: Tensor, flow: Tensor
 ) -> tuple[Tensor, Tensor]:
     """
-    Puts one toy of every scene on top of what is there.
+    Draws one toy of every scene over the image.
 
     Args:
         scene: N scenes that all have this toy.

@@ -1,4 +1,4 @@
-"""Videos in and out: `read_video` and `write_video` for files, animations and folders of pictures."""
+"""`read_video` and `write_video`, for video files, animations and folders of pictures."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unstill.data.decode import FOLDER_FPS, Packed, Stream, open_video
+from unstill.data.decode import FOLDER_FPS, ShardMember, Stream, open_video
 from unstill.data.encode import ENCODERS, write_pictures
 from unstill.data.files import replacing
 from unstill.data.images import Size, check_size, resize_and_crop
@@ -43,20 +43,20 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video says about itself without being decoded: mean rate, and length in seconds if it is known."""
+    """Mean rate, and duration in seconds if it is known, from the headers of a video."""
 
     fps: float
     duration: float | None
 
 
-def video_info(path: str | os.PathLike[str] | Packed) -> VideoInfo:
+def video_info(path: str | os.PathLike[str] | ShardMember) -> VideoInfo:
     """Rate and length of a video; raises UnstillError like `read_video`."""
-    with open_video(path if isinstance(path, Packed) else Path(path)) as source:
+    with open_video(path if isinstance(path, ShardMember) else Path(path)) as source:
         return VideoInfo(source.fps, source.duration)
 
 
 def read_video(
-    path: str | os.PathLike[str] | Packed,
+    path: str | os.PathLike[str] | ShardMember,
     fps: float | None = None,
     frames: int | None = None,
     size: Size | None = None,
@@ -65,7 +65,8 @@ def read_video(
     stride: int = 1,
     hold_last: bool = False,
 ) -> Clip:
-    """Read a clip from a video file, an animated GIF/WebP/PNG or a folder of pictures.
+    """
+    Reads a clip from a video file, an animated GIF/WebP/PNG or a folder of pictures.
 
     With `fps`, output frame k is the stored frame that a player shows at `start + k / fps`: the latest one whose time
     stamp is not after that instant (within half a tick where the file's clock rounds). This holds for variable
@@ -86,9 +87,9 @@ def read_video(
         Clip with uint8 frames (F, 3, H, W); its `fps` is the rate asked for, or the mean rate of the file / stride.
 
     Raises:
-        UnstillError: nothing there, no video, damaged before the last frame needed, too short, or larger than 2 GiB.
+        UnstillError: no such file, no video, damaged before the last frame needed, too short, or larger than 2 GiB.
     """
-    path = path if isinstance(path, Packed) else Path(path)
+    path = path if isinstance(path, ShardMember) else Path(path)
     if fps is not None and not 0 < fps < float("inf"):
         raise UnstillError(f"fps must be a positive number, but got {fps}.")
     if frames is not None and (int(frames) != frames or frames < 1):
@@ -114,13 +115,13 @@ def read_video(
     if any(picture.shape != taken[0].shape for picture in taken):
         raise UnstillError(f"The frames of {path} differ in size; pass size=(height, width).")
     stacked = torch.empty((len(taken), 3, *taken[0].shape[:2]), dtype=torch.uint8)
-    for index in reversed(range(len(taken))):  # each frame is let go as it is copied: never twice in memory
+    for index in reversed(range(len(taken))):  # each frame is freed as it is copied, so that none is in memory twice
         stacked.numpy()[index] = taken.pop().transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     return Clip(stacked, rate)
 
 
 def _sample(
-    path: Path | Packed,
+    path: Path | ShardMember,
     source: Stream,
     fps: float | None,
     count: int | None,
@@ -169,14 +170,15 @@ def write_video(
     upscale: int = 1,
     upscale_filter: Literal["lanczos", "nearest"] = "lanczos",
 ) -> Path:
-    """Write a video; the suffix chooses the kind. It appears whole under its name, or not at all.
+    """
+    Writes a video atomically; the suffix chooses the format.
 
     `.mp4` is H.264 (yuv420p, BT.709, plays in browsers; odd sizes grow by one repeated row or column), `.gif` and
     `.webp` are endless animations, and a name without suffix is a folder of PNG pictures that records its rate. (WebP
     itself keeps a run of equal frames as one that lasts longer.)
 
     Args:
-        path: where to write; missing folders are made.
+        path: where to write; missing folders are created.
         frames: uint8 or [0, 1] float tensor (F, 3, H, W), or PIL images of one size.
         fps: frames per second.
         upscale: whole factor to enlarge by (small models make small videos).
@@ -186,7 +188,7 @@ def write_video(
         The path written.
 
     Raises:
-        UnstillError: unknown suffix, frames of a wrong shape or range, or the place cannot be written (full disk...).
+        UnstillError: unknown suffix, frames of a wrong shape or range, or the path cannot be written (full disk ...).
     """
     path = Path(path)
     suffix = path.suffix.lower()

@@ -1,4 +1,4 @@
-"""What is in a data set: the names of its videos and their captions, before any of them is opened."""
+"""Indexes of data sets: the names of the videos and their captions, without opening a video."""
 
 import csv
 import logging
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from unstill.data.clips import video_files
-from unstill.data.decode import Packed
+from unstill.data.decode import ShardMember
 from unstill.documents import JSONObject, parse_json
 from unstill.errors import UnstillError, first_line
 
@@ -20,13 +20,13 @@ from unstill.errors import UnstillError, first_line
 log = logging.getLogger(__name__)
 
 FILE_COLUMNS = ("file", "file_name", "filename", "path", "video", "videoid")
-"""Columns that name a video, the first that is there; `videoid` is WebVid's and has no suffix."""
+"""Columns that name a video, in the order of preference; `videoid` is WebVid's and has no suffix."""
 CAPTION_COLUMNS = ("caption", "text", "name", "prompt")
-"""Columns that hold a caption, the first that is there; `name` is WebVid's."""
+"""Columns that hold a caption, in the order of preference; `name` is WebVid's."""
 
 
 class Texts:
-    """Many short texts in two arrays: ten million of them need no ten million objects, in no worker process."""
+    """Many short texts in two arrays, which worker processes share without copying millions of Python objects."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         encoded = [text.encode(errors="surrogatepass") for text in texts]  # names of files that are not UTF-8
@@ -51,7 +51,7 @@ class Listing:
     def __len__(self) -> int:
         return len(self.names)
 
-    def video(self, index: int) -> Path | Packed:
+    def video(self, index: int) -> Path | ShardMember:
         """The file of one video."""
         return self.folder / self.names[index]
 
@@ -64,12 +64,13 @@ class Listing:
         )
 
     def bytes_of(self, index: int) -> int:
-        """The size of its file, by which a fingerprint tells a changed one."""
+        """The size of the video's file, by which a fingerprint detects a change."""
         return (self.folder / self.names[index]).stat().st_size
 
 
 def list_folder(folder: str | os.PathLike[str]) -> Listing:
-    """All videos below a folder, in natural order, without captions.
+    """
+    Lists all videos below a folder, in natural order, without captions.
 
     Raises:
         UnstillError: no such folder, or no video in it.
@@ -80,20 +81,21 @@ def list_folder(folder: str | os.PathLike[str]) -> Listing:
 
 
 def list_classes(folder: str | os.PathLike[str]) -> Listing:
-    """A folder laid out as UCF101: one subfolder of videos per class, whose name is the caption.
+    """
+    Lists a folder laid out as UCF101: one subfolder of videos per class, whose name is the caption.
 
     Raises:
         UnstillError: no such folder, no video in it, or a video outside every class.
     """
-    found = list_folder(folder)
-    names = [found.names[index] for index in range(len(found))]
+    listing = list_folder(folder)
+    names = [listing.names[index] for index in range(len(listing))]
     outside = [name for name in names if "/" not in name]
     if outside:
         raise UnstillError(
             f"{folder} is not laid out as UCF101: {outside[0]} lies outside of every class; "
             "expected a subfolder of videos for each class."
         )
-    return Listing(found.folder, found.names, Texts(class_text(name.split("/")[0]) for name in names))
+    return Listing(listing.folder, listing.names, Texts(class_text(name.split("/")[0]) for name in names))
 
 
 def class_text(name: str) -> str:
@@ -102,37 +104,39 @@ def class_text(name: str) -> str:
 
 
 def list_captioned(folder: str | os.PathLike[str], captions: str | os.PathLike[str]) -> Listing:
-    """The videos of a folder that a CSV or JSONL file names, in its order, with its captions.
+    """
+    Lists the videos of a folder that a CSV or JSONL file names, in its order, with its captions.
 
-    A row names its video by one of `FILE_COLUMNS`, relative to the folder, and its caption by one of
-    `CAPTION_COLUMNS`. WebVid's files are read as they are: `videoid` is the file `page_dir/videoid.mp4`, or
-    `videoid.mp4` where the folders were not kept. Rows whose video is not there are counted in one warning and left
-    out; so are videos that no row names.
+    A row has its video in one of `FILE_COLUMNS`, relative to the folder, and its caption in one of `CAPTION_COLUMNS`.
+    WebVid's files can be used unchanged: `videoid` is the file `page_dir/videoid.mp4`, or `videoid.mp4` where the
+    folders were not kept. Rows without an existing video are skipped, with one warning; videos without a row, too.
+
+    Args:
+        folder: of the videos.
+        captions: the CSV, TSV or JSONL file.
 
     Raises:
-        UnstillError: no such file, other columns, a row that cannot be read, or no row whose video is there.
+        UnstillError: no such file, other columns, a row that cannot be read, or no row whose video exists.
     """
     folder, captions = Path(folder), Path(captions)
-    there = {file.relative_to(folder).as_posix() for file in video_files(folder)}
-    by_stem = {os.path.splitext(name)[0]: name for name in there}
+    existing = {file.relative_to(folder).as_posix() for file in video_files(folder)}
+    by_stem = {os.path.splitext(name)[0]: name for name in existing}
     names, texts, missing = list[str](), list[str](), list[str]()
     for number, row in _rows(captions):
         file, text = _first(row, FILE_COLUMNS), _first(row, CAPTION_COLUMNS)
         if file is None or text is None:
-            given = [str(column) for column, value in row.items() if value is not None]
+            columns = [str(column) for column, value in row.items() if value is not None]
             raise UnstillError(
                 f"{captions} needs a column for the video ({', '.join(FILE_COLUMNS)}) and one for its caption "
-                f"({', '.join(CAPTION_COLUMNS)}), but row {number} has {', '.join(given) or 'none'}."
+                f"({', '.join(CAPTION_COLUMNS)}), but row {number} has {', '.join(columns) or 'none'}."
             )
-        wanted = [file, f"{row['page_dir']}/{file}"] if row.get("page_dir") else [file]
-        name = next(
-            (name if name in there else by_stem[name] for name in wanted if name in there or name in by_stem), ""
-        )
+        candidates = [file, f"{row['page_dir']}/{file}"] if row.get("page_dir") else [file]
+        name = next((c if c in existing else by_stem[c] for c in candidates if c in existing or c in by_stem), "")
         if name:
             names.append(name)
             texts.append(text)
         else:
-            missing.append(wanted[-1])
+            missing.append(candidates[-1])
     if not names:
         what = f"names none of the videos in {folder} (looked for {missing[0]} and others)" if missing else "is empty"
         raise UnstillError(f"The caption file {captions} {what}; pass the folder that its names are relative to.")

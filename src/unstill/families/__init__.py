@@ -1,1 +1,1 @@
-"""One file for everything that is known of a family of models; `registry` puts the files together."""
+"""One file for all facts about a family of models; `registry` combines the files."""

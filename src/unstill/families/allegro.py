@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from unstill.errors import UnstillError
-from unstill.families.base import Family, VideoAdapter
+from unstill.families.base import Family
+from unstill.families.vae_adapters import VideoAdapter
 
 
 class Allegro(VideoAdapter):
@@ -39,7 +40,7 @@ class Allegro(VideoAdapter):
         device: torch.device,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """A picture is encoded as a clip that stands still, of which latent frame 0 is returned."""
+        """Encodes a picture as a still clip, and returns its latent frame 0."""
         if isinstance(image, torch.Tensor):
             return super().encode_image(pipe, image, size, device, generator)
         batch, _, height, width = size
@@ -57,7 +58,7 @@ class Allegro(VideoAdapter):
 
 @contextmanager
 def _tiled(vae: Any) -> Iterator[None]:
-    """Turns tiling on, without which this autoencoder does nothing, and restores the setting, also after an error."""
+    """Turns tiling on, without which this autoencoder returns nothing, and restores the setting afterwards."""
     tiling, vae.use_tiling = vae.use_tiling, True
     try:
         yield

@@ -6,12 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from unstill.families.base import Family, FrameAdapter, ReferenceKeys
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.reference_keys import ReferenceKeys
+from unstill.families.vae_adapters import FrameAdapter
 
 
-# As diffusers' documentation recommends: the first level is then pure noise, which the pipeline starts from. The
-# authors' own code and that of I4VGen begin below it ("leading": level 961 of 1000 with 25 steps).
+# As diffusers' documentation recommends: the first level is then pure noise. The code of the authors and of I4VGen
+# starts below it ("leading": level 961 of 1000 with 25 steps).
 SCHEDULER = (
     "DDIMScheduler",
     (("beta_schedule", "linear"), ("clip_sample", False), ("timestep_spacing", "linspace"), ("steps_offset", 1)),
@@ -19,7 +21,7 @@ SCHEDULER = (
 
 
 class AnimateDiff(FrameAdapter):
-    """Motion modules attend over the frames of one place."""
+    """Motion modules attend over the frames at one position."""
 
     attends = ("unet",)
     temporal_attention = "AnimateDiffTransformer3D"
@@ -31,13 +33,13 @@ class AnimateDiff(FrameAdapter):
 @contextmanager
 def without_motion(pipe: Any) -> Iterator[None]:
     """
-    Motion modules return their input unchanged: a pipeline of AnimateDiff is then the text-to-image model it was made
-    from, with the same weights, for each frame by itself.
+    Makes motion modules return their input unchanged: the pipeline is then its text-to-image base model, applied to
+    each frame separately.
     """
     from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 
     blocks = [block for block in pipe.unet.modules() if isinstance(block, AnimateDiffTransformer3D)]
-    before = [vars(block).get("forward") for block in blocks]  # offloading leaves one there
+    before = [vars(block).get("forward") for block in blocks]  # offloading may have replaced it
     try:
         for block in blocks:
             block.forward = _identity
@@ -57,7 +59,7 @@ FAMILY = Family(
     adapters={
         "AnimateDiffPipeline": AnimateDiff(),
         "AnimateDiffControlNetPipeline": AnimateDiff(),
-        "AnimateDiffPAGPipeline": FrameAdapter(),  # its third pass attends in a way of its own
+        "AnimateDiffPAGPipeline": FrameAdapter(),  # the attention in its third pass is different
         "AnimateDiffSDXLPipeline": AnimateDiff(),
         "AnimateDiffSparseControlNetPipeline": AnimateDiff(),
     },

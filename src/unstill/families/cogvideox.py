@@ -1,12 +1,14 @@
-"""CogVideoX (Yang et al., https://huggingface.co/papers/2408.06072), and ConsisID, which is made of it."""
+"""CogVideoX (Yang et al., https://huggingface.co/papers/2408.06072), and ConsisID, which is based on it."""
 
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 
-from unstill.families.base import Family, ReferenceKeys, VideoAdapter, patches
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.reference_keys import ReferenceKeys
+from unstill.families.vae_adapters import VideoAdapter
 
 
 class CogVideoXText(VideoAdapter):
@@ -17,7 +19,7 @@ class CogVideoXText(VideoAdapter):
     usual_scheduler = ("CogVideoXDDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
 
     def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
-        return patches(network, x, "before", first=1)
+        return ReferenceKeys.of_patches(network, x, "before", frame_dim=1)
 
 
 class CogVideoX(CogVideoXText):

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 
 from unstill.errors import UnstillError
-from unstill.families.base import Family, VideoAdapter
+from unstill.families.base import Family
+from unstill.families.vae_adapters import VideoAdapter
 from unstill.families.wan import WanText
 from unstill.forward_process import ProcessKind
 from unstill.predictions import Prediction
@@ -13,8 +14,8 @@ from unstill.predictions import Prediction
 
 class Cosmos(VideoAdapter):
     """
-    The image takes the place of frame 0 in what the network sees and in what it predicts; a mask marks it. Used
-    unchanged for Cosmos Predict 2, with a flow-matching scheduler on x0 + sigma eps, from noise of a fixed sigma.
+    The image replaces frame 0 in the input and in the output of the network, and a mask marks it. Used unchanged for
+    Cosmos Predict 2, which has a flow-matching scheduler on x0 + sigma eps and starts at a fixed sigma.
     """
 
     kind: ProcessKind | None = "ve"
@@ -44,8 +45,9 @@ class Cosmos(VideoAdapter):
 
 class Cosmos1(Cosmos):
     """
-    Guides in terms of x0, which `scheduler.step` first makes of the network's outputs and then takes for its step. The
-    condition is left alone: without the prompt the network may see no image, and `augment_sigma` noises it already.
+    Guidance acts on x0, which `scheduler.step` first computes from the network's output and then receives for its
+    step. The condition cannot be changed: without the prompt the network may see no image, and the pipeline itself
+    adds noise to it (`augment_sigma`).
     """
 
     prediction: Prediction | None = "sample"
@@ -68,7 +70,7 @@ class Cosmos1Text(Cosmos1):
 
 
 class Cosmos25(Cosmos):
-    """Flow matching. The velocity of frame 0 is its first latents minus the image: from the image, it stays there."""
+    """Flow matching. The velocity of frame 0 is its first latents minus the image; from the image, it stays there."""
 
     kind = None
     last_setup_call = "set_timesteps"

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from unstill.data.sources import Sample
-from unstill.families.base import Family, FrameAdapter, ReferenceKeys
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.reference_keys import ReferenceKeys
 from unstill.families.training import Encoded, TrainingRole
+from unstill.families.vae_adapters import FrameAdapter
 
 
 class DynamiCrafter(FrameAdapter):
-    """Image latents are repeated over the frames and concatenated to the channels, in every branch of guidance."""
+    """Image latents are repeated over the frames and concatenated to the channels, with and without guidance."""
 
     image_latents_from = last_setup_call = "prepare_image_latents"
     denoisers = ("unet",)
@@ -39,15 +41,15 @@ class DynamiCrafterTraining(TrainingRole):
 
     def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
         pixels = (sample.video[[frame]] * 2 - 1).to(pipe._execution_device)
-        made = {
+        encoded = {
             "latents": latents,
             "tokens": pipe.encode_image(pixels, len(sample.video))[0].float(),
             "text": pipe.encode_prompt([sample.caption])[0].float(),
             "fps": torch.tensor(sample.fps),
         }
         if pipe.unet.config.in_channels > pipe.unet.config.out_channels:
-            made["image"] = latents[:, [frame]]
-        return made
+            encoded["image"] = latents[:, [frame]]
+        return encoded
 
     def dropped(self, pipe: Any, like: Encoded) -> Encoded:
         size = pipe.image_encoder.config.image_size
@@ -64,7 +66,7 @@ class DynamiCrafterTraining(TrainingRole):
 
 
 class VideoCrafterTraining(DynamiCrafterTraining):
-    """The image is seen through its tokens only."""
+    """The image conditions the network only by its tokens."""
 
     name = "videocrafter"
 
@@ -72,7 +74,7 @@ class VideoCrafterTraining(DynamiCrafterTraining):
 FAMILY = Family(
     adapters={
         "DynamiCrafterPipeline": DynamiCrafter(),
-        "VideoCrafterPipeline": FrameAdapter(),  # it sees its image as tokens only
+        "VideoCrafterPipeline": FrameAdapter(),  # the image conditions it only by tokens
     },
     image_inputs={
         "DynamiCrafterPipeline": "channels, every frame; tokens",

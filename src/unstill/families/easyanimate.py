@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from unstill.families.base import Family, VideoAdapter
+from unstill.families.base import Family
+from unstill.families.vae_adapters import VideoAdapter
 
 
 class EasyAnimate(VideoAdapter):
@@ -16,8 +17,8 @@ class EasyAnimate(VideoAdapter):
 
 class EasyAnimateImage(EasyAnimate):
     """
-    Image to video: the image is a video of which all frames but the first are masked. Its latents follow the mask in
-    an input of their own.
+    Image to video: the image is a video whose frames after the first are masked. A separate input holds the mask and
+    the latents of that video.
     """
 
     image_latents_from = last_setup_call = "prepare_mask_latents"

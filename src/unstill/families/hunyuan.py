@@ -1,11 +1,13 @@
-"""HunyuanVideo (https://huggingface.co/papers/2412.03603), 1.5, and SkyReels V1, which has its network."""
+"""HunyuanVideo (https://huggingface.co/papers/2412.03603), 1.5, and SkyReels V1, which has the same network."""
 
 from typing import Any
 
 import torch
 
-from unstill.families.base import Family, ReferenceKeys, VideoAdapter, patches
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.reference_keys import ReferenceKeys
+from unstill.families.vae_adapters import VideoAdapter
 
 
 class HunyuanVideoText(VideoAdapter):
@@ -15,7 +17,7 @@ class HunyuanVideoText(VideoAdapter):
     attends = ("transformer",)
 
     def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
-        return patches(network, x, "after")
+        return ReferenceKeys.of_patches(network, x, "after")
 
 
 class HunyuanVideo(HunyuanVideoText):
@@ -70,8 +72,7 @@ class HunyuanVideo15(HunyuanVideoText):
 
 class Framepack(VideoAdapter):
     """
-    Samples a video in sections, each from noise. The network sees the image, in front of the frames that are there
-    already, in an input of its own.
+    Samples a video in sections, each from noise. The image is in a separate input, before the frames sampled so far.
     """
 
     image_latents_from = "prepare_image_latents"

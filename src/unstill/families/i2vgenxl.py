@@ -10,7 +10,7 @@ from unstill.families.modelscope import FoldedFrames
 
 
 class I2VGenXL(FoldedFrames):
-    """Image latents are an input of their own: the image in frame 0, then frames of constants that count up to 1."""
+    """Image latents are a separate input: the image in frame 0, then frames of constants that increase to 1."""
 
     image_latents_from = "prepare_image_latents"
     denoisers = ("unet",)

@@ -4,14 +4,15 @@ from typing import Any
 
 import torch
 
-from unstill.families.base import Family, FirstFrameAdapter, VideoAdapter
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.vae_adapters import FirstFrameAdapter, VideoAdapter
 
 
 class KandinskyText(VideoAdapter):
     """
-    Text to video. The latents are `(B, F, H, W, C)`, and the pipeline writes each step into them: they are copied
-    here, because a view that a method keeps would change. Some networks take C + 1 more channels, of zeros.
+    Text to video. The latents are `(B, F, H, W, C)`, and the pipeline writes each step into them: they are cloned
+    here, so that tensors kept by methods do not change. Some networks take C + 1 more channels, which are zero.
     """
 
     def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:

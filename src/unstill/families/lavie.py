@@ -2,8 +2,9 @@
 
 from contextlib import nullcontext
 
-from unstill.families.base import Family, FrameAdapter
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.vae_adapters import FrameAdapter
 
 
 FAMILY = Family(

@@ -5,12 +5,14 @@ from typing import Any
 import torch
 
 from unstill.errors import UnstillError
-from unstill.families.base import Family, FirstFrameAdapter, ReferenceKeys, VideoAdapter
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.reference_keys import ReferenceKeys
+from unstill.families.vae_adapters import FirstFrameAdapter, VideoAdapter
 
 
-class Packed(VideoAdapter):
-    """The first latents are packed: `(B, S, D)`."""
+class PackedLatents(VideoAdapter):
+    """The first latents are packed: `(B, tokens, D)`."""
 
     last_setup_call = "set_timesteps"
     attends = ("transformer",)
@@ -37,11 +39,11 @@ class Packed(VideoAdapter):
         return pipe.vae.decode((latents * deviation + mean).to(latents.dtype), clean).sample
 
 
-class LTX(Packed, FirstFrameAdapter):
+class LTX(PackedLatents, FirstFrameAdapter):
     """Image to video: `scheduler.step` takes unpacked frames."""
 
 
-class LTXText(Packed):
+class LTXText(PackedLatents):
     """Text to video: `scheduler.step` takes packed latents."""
 
     def step_to_video(self, pipe: Any, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:

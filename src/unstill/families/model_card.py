@@ -1,4 +1,4 @@
-"""What is known of a model that can be named."""
+"""The facts about a named model."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,25 +7,26 @@ from typing import Any, Literal
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
     """
-    One model by name.
+    A named model.
 
     Attributes:
-        name: what `load` and `--model` take.
+        name: the argument of `load` and `--model`.
         pipeline: the class of its pipeline.
-        weights: a hub id, or `None` for weights that come with the package.
+        weights: a hub id, or `None` for weights in the package.
         licence: of the weights, in their owner's words.
         parameters: of the denoiser.
-        needs: memory to run it in `dtype`, from figures of its authors or diffusers' documentation, else estimated.
+        needs: hardware to run it in `dtype`, from its authors or diffusers' documentation, else estimated.
         dtype: what the weights were made for.
         size: (height, width) it was trained for.
         frames, fps, steps: its usual clip and number of sampling steps.
         input: what a call needs.
-        parts: pipeline components that live in their own repository: name -> (class, hub id).
-        start: the noise level at which improved sampling begins unless asked otherwise: ("start" or "sigma", value).
+        parts: components in other repositories: (name, class, hub id).
+        start: the default noise level at which methods start sampling: ("start" or "sigma", value).
         scheduler: settings that replace those of the loaded scheduler: (class, changed values).
-        tiled: whether its autoencoder works tile by tile, without which a clip of that size takes far more memory.
-        lora: a low-rank addition to the weights that come with the package, which has it too: the name of its file.
-        max_frames: the longest clip that the network can make; `None`: not limited by its weights.
+        variant: of the files in `weights`, such as fp16.
+        tiled: whether to tile its VAE, without which a clip of that size takes far more memory.
+        lora: the file name of a LoRA in the package that is merged into the embedded weights.
+        max_frames: the longest clip that the network can generate; `None` if its weights do not limit it.
         file: the one file in `weights` that holds the released checkpoint; `None` for a diffusers repository.
     """
 

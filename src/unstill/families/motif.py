@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
-from unstill.families.base import Family, VideoAdapter
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.vae_adapters import VideoAdapter
 
 
 class MotifVideoText(VideoAdapter):

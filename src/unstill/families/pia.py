@@ -4,12 +4,13 @@ from typing import Any
 
 import torch
 
-from unstill.families.base import Family, FrameAdapter
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.vae_adapters import FrameAdapter
 
 
 class PIA(FrameAdapter):
-    """The image latents of every frame, behind one channel of similarity, are concatenated: channels C, 1, C."""
+    """The image latents of every frame follow one channel of similarity: channels C, 1, C."""
 
     image_latents_from = last_setup_call = "prepare_masked_condition"
     denoisers = ("unet",)

@@ -12,19 +12,20 @@ from torch import Tensor
 from unstill.data.images import Size
 from unstill.data.sources import Sample
 from unstill.errors import UnstillError
-from unstill.families.base import Family, ReferenceKeys, patches
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.reference_keys import ReferenceKeys
 from unstill.families.svd import StableVideoDiffusion, SVDTraining
 from unstill.families.training import Encoded
 
 
 def image_noise_id(deviation: Tensor | float) -> Any:
-    """Standard deviation of the noise on the image latents to the third of the `added_time_ids`."""
+    """The standard deviation of the noise on the image latents as the third of the `added_time_ids`."""
     return 100.0 * deviation
 
 
 class Pico(StableVideoDiffusion):
-    """A transformer that is called as Stable Video Diffusion's U-Net."""
+    """A transformer with the call signature of Stable Video Diffusion's U-Net."""
 
     denoisers = ("transformer",)
     attends = ("transformer",)
@@ -35,20 +36,20 @@ class Pico(StableVideoDiffusion):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         self.condition_view(x, channels).zero_()
         sample, label, words, ids = args
-        ids = ids * ids.new_tensor([1.0, 1.0, 0.0])  # no noise on an image that is not there
+        ids = ids * ids.new_tensor([1.0, 1.0, 0.0])  # no noise on an absent image
         return (sample, label, words if keep_prompt else torch.zeros_like(words), ids), kwargs
 
     def reference_keys(self, pipe: Any, network: Any, x: Tensor, frames: int) -> ReferenceKeys:
-        return patches(network, x, "before", first=1)
+        return ReferenceKeys.of_patches(network, x, "before", frame_dim=1)
 
     def set_image_noise(
         self, pipe: Any, noise: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Any]:
         ids = kwargs["added_time_ids"] if "added_time_ids" in kwargs else args[3]
-        given = ids[-len(noise) :, 2]  # a view; under guidance the first half has no image
-        before = given.clone()  # of `noise_aug_strength`: independent noises add up in variance
-        given.copy_(torch.hypot(before, image_noise_id(noise).to(before)))
-        return functools.partial(given.copy_, before)
+        levels = ids[-len(noise) :, 2]  # a view; with guidance the first half has no image
+        before = levels.clone()  # from `noise_aug_strength`: the variances of independent noises add up
+        levels.copy_(torch.hypot(before, image_noise_id(noise).to(before)))
+        return functools.partial(levels.copy_, before)
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         return pipe.decode_latents(latents.transpose(1, 2))

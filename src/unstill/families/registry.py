@@ -1,4 +1,4 @@
-"""All families: one for each file of this package that is not one of `NO_FAMILY`."""
+"""All families: one for each file of this package except `NO_FAMILY`."""
 
 import difflib
 from importlib import import_module
@@ -12,7 +12,7 @@ from unstill.families.model_card import Model
 from unstill.families.training import TrainingRole
 
 
-NO_FAMILY = {"base", "model_card", "registry", "training"}
+NO_FAMILY = {"base", "model_card", "reference_keys", "registry", "training", "vae_adapters"}
 
 FAMILIES: dict[str, Family] = {
     name: import_module(f"unstill.families.{name}").FAMILY
@@ -32,16 +32,21 @@ TRAINING = {name: role for family in _ALL for name, role in family.training.item
 MODELS: tuple[Model, ...] = tuple(
     sorted((model for family in _ALL for model in family.models), key=lambda model: model.weights is not None)
 )
-"""The embedded model first, the others in the order of the files."""
+"""The embedded model first, then the others in the order of the files."""
 
 
 def family_of(pipeline: str) -> Family:
-    """The family of a supported pipeline class, by its name; one without any role for another class."""
+    """The family of a supported pipeline class, by its name; an empty one for another class."""
     return next((family for family in _ALL if pipeline in family.adapters), Family())
 
 
 def adapter_for(pipe: Any) -> Adapter:
-    """The adapter of the pipeline's class, or of the nearest one it inherits from; without one `UnstillError`."""
+    """
+    The adapter of a pipeline's class, or of its nearest base class that has one.
+
+    Raises:
+        UnstillError: no such class.
+    """
     for cls in type(pipe).__mro__:
         if cls.__name__ in ADAPTERS:
             return ADAPTERS[cls.__name__]
@@ -56,7 +61,12 @@ def adapter_for(pipe: Any) -> Adapter:
 
 
 def training_for(pipe: Any) -> TrainingRole:
-    """How the pipeline's class is trained; `UnstillError` for one that cannot be trained here."""
+    """
+    How a pipeline's class is trained.
+
+    Raises:
+        UnstillError: it cannot be trained here.
+    """
     name = type(pipe).__name__
     if name not in TRAINING:
         raise UnstillError(f"{name} cannot be trained here; there is training for {', '.join(TRAINING)}.")

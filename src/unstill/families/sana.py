@@ -1,7 +1,8 @@
 """Sana Video (https://huggingface.co/papers/2509.24695)."""
 
-from unstill.families.base import Family, FirstFrameAdapter, VideoAdapter
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.vae_adapters import FirstFrameAdapter, VideoAdapter
 
 
 FAMILY = Family(

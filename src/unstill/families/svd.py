@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from unstill.data.sources import Sample
-from unstill.families.base import Family, FrameAdapter, ReferenceKeys
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.reference_keys import ReferenceKeys
 from unstill.families.training import Encoded, TrainingRole
+from unstill.families.vae_adapters import FrameAdapter
 
 
 class StableVideoDiffusion(FrameAdapter):

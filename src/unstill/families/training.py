@@ -1,4 +1,4 @@
-"""How `unstill train` trains a family: what a clip is encoded to, and how the denoiser is called with it."""
+"""How `unstill train` trains a family: the encoding of a clip, and the call of the denoiser."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from unstill.errors import UnstillError
 
 
 Encoded = dict[str, Tensor]
-"""One clip as the denoiser is trained on it, or a batch of them with a first dimension more.
+"""A clip encoded for training, or a batch of them with one more leading dimension.
 
-latents (C, F, h, w): of the video. image (C, 1 or F, h, w): of the conditional image, as the network sees them (absent
-where it sees none). mask: channels that go before them. tokens (L, D): of the image. text (L, D): of the caption.
-fps, motion (): conditions of the network.
+latents (C, F, h, w): of the video. image (C, 1 or F, h, w): of the conditional image, as in the network's input
+(absent if it has none). mask: channels before them. tokens (L, D): of the image. text (L, D): of the caption. fps,
+motion (): conditions of the network.
 """
 
 
 class TrainingRole:
     """
-    What must be known of a pipeline class to train its denoiser.
+    The facts about a pipeline class that are needed to train its denoiser.
 
     Attributes:
         name: in presets of the condition noise (`training.condition_noise.PLANS`) and in messages.
@@ -53,16 +53,18 @@ class TrainingRole:
 
     def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
         """
-        Everything the denoiser is trained on.
+        Encodes a clip with the pipeline's frozen networks.
 
         Args:
-            latents: of the clip, `(C, F, h, w)`, by `Adapter.encode_video`.
-            frame: the number of the frame that is the conditional image.
+            pipe: the pipeline.
+            sample: the clip.
+            latents: of the clip, `(C, F, h, w)`, from `Adapter.encode_video`.
+            frame: the index of the frame that is the conditional image.
         """
         raise NotImplementedError
 
     def dropped(self, pipe: Any, like: Encoded) -> Encoded:
-        """What replaces a dropped caption (`text`) and image (`tokens`)."""
+        """The values that replace a dropped caption (`text`) and image (`tokens`)."""
         return {name: torch.zeros_like(like[name]) for name in ("text", "tokens") if name in like}
 
     def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
@@ -70,7 +72,8 @@ class TrainingRole:
         The network's prediction.
 
         Args:
-            noisy: latents `(B, C, F, h, w)`, scaled as the network sees them.
+            model: the denoiser.
+            noisy: latents `(B, C, F, h, w)`, scaled for the network.
             timestep: `(B,)`, in the network's unit.
             given: a batch of encoded clips.
             image_noise: standard deviation of the noise on the image, `(B,)`.

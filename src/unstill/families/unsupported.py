@@ -1,4 +1,4 @@
-"""Pipelines of diffusers on which no method works, but for those that the file of their family names."""
+"""Pipelines of diffusers on which no method works and whose family has no file."""
 
 from unstill.families.base import Family
 

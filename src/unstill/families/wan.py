@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2 (https://huggingface.co/papers/2503.20314), and SkyReels V2, which has its network."""
+"""Wan 2.1 and 2.2 (https://huggingface.co/papers/2503.20314), and SkyReels V2, which has the same network."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -9,9 +9,11 @@ from torch import Tensor
 from unstill.data.images import Size
 from unstill.data.sources import Sample
 from unstill.errors import UnstillError
-from unstill.families.base import Family, ReferenceKeys, VideoAdapter, patches
+from unstill.families.base import Family
 from unstill.families.model_card import Model
+from unstill.families.reference_keys import ReferenceKeys
 from unstill.families.training import Encoded, TrainingRole, check_multiple
+from unstill.families.vae_adapters import VideoAdapter
 
 
 class WanText(VideoAdapter):
@@ -28,7 +30,7 @@ class WanText(VideoAdapter):
         return float(ratio * pipe.scheduler.config.num_train_timesteps)
 
     def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
-        return patches(network, x, "none")
+        return ReferenceKeys.of_patches(network, x, "none")
 
 
 class Wan(WanText):
@@ -63,8 +65,8 @@ class SkyReels(Wan):
 
 class WanAnimate(WanText):
     """
-    Samples a video in segments, each from noise. Latent frame 0 is made beside the video, stands for the image and is
-    not decoded; the image is shown to the network there: channels C, 4 of a mask, C.
+    Samples a video in segments, each from noise. Latent frame 0 is an additional frame for the image, which is not
+    decoded; the network receives the image there: channels C, 4 of a mask, C.
     """
 
     image_latents_from = "prepare_reference_image_latents"
@@ -138,12 +140,12 @@ class WanTraining(TrainingRole):
             device,
             latents=latents[None],
         )
-        made = {"latents": latents, "mask": condition[0, : -len(latents)], "image": condition[0, -len(latents) :]}
-        made["text"] = pipe.encode_prompt([sample.caption], do_classifier_free_guidance=False)[0][0].float()
+        encoded = {"latents": latents, "mask": condition[0, : -len(latents)], "image": condition[0, -len(latents) :]}
+        encoded["text"] = pipe.encode_prompt([sample.caption], do_classifier_free_guidance=False)[0][0].float()
         if pipe.transformer.config.image_dim is not None:
             picture = (pixels[0] * 255).round().byte()
-            made["tokens"] = pipe.encode_image(picture, device)[0].float()
-        return made
+            encoded["tokens"] = pipe.encode_image(picture, device)[0].float()
+        return encoded
 
     def dropped(self, pipe: Any, like: Encoded) -> Encoded:
         text = pipe.encode_prompt([""], do_classifier_free_guidance=False)[0][0].float()

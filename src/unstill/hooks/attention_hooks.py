@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from unstill.families.base import ReferenceKeys
+from unstill.families.reference_keys import ReferenceKeys
 
 
 _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unstill.metrics.affinity import affinity_coefficients as affinity_coefficients
+    from unstill.metrics.affinity import affinity_motion_level as affinity_motion_level
     from unstill.metrics.affinity import motion_affinity as motion_affinity
-    from unstill.metrics.affinity import motion_level as motion_level
     from unstill.metrics.c3d import C3D as C3D
     from unstill.metrics.camera import MotionParts as MotionParts
     from unstill.metrics.camera import fit_affine as fit_affine

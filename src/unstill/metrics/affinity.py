@@ -58,7 +58,8 @@ def _thick_edges(value: np.ndarray) -> np.ndarray:
 
 
 def motion_affinity(video: Tensor, condition_frame: int = 0, edges: bool = True) -> Tensor:
-    """Distance of every frame to the condition frame: (F,) float64, 0 at `condition_frame`, larger for more motion.
+    """
+    Distance of every frame to the condition frame: (F,) float64, 0 at `condition_frame`, larger for more motion.
 
     Args:
         video: uint8 or float in [0, 1], (F, 3, H, W).
@@ -90,7 +91,8 @@ def affinity_coefficients(
     ranges: Tensor | None = None,
     similarity: tuple[float, float] = (0.2, 1.0),
 ) -> Tensor:
-    """PIA's conditioning coefficients (F,): 1 for the condition frame, less for frames that are further away.
+    """
+    PIA's conditioning coefficients (F,): 1 for the condition frame, less for frames that are further away.
 
     Args:
         distances: (F,), from `motion_affinity`.
@@ -110,8 +112,9 @@ def affinity_coefficients(
     return torch.where(gaps == 0, 1.0, coefficients)
 
 
-def motion_level(distances: Tensor, largest: float, similarity: tuple[float, float] = (0.2, 1.0)) -> Tensor:
-    """Motion level in [0, 0.8] as in appendix B of the leakage paper: one largest distance for a whole data set.
+def affinity_motion_level(distances: Tensor, largest: float, similarity: tuple[float, float] = (0.2, 1.0)) -> Tensor:
+    """
+    Motion level in [0, 0.8] as in appendix B of the leakage paper: one largest distance for a whole data set.
 
     Args:
         distances: (...,), of `motion_affinity`; the paper's has no edges.

@@ -48,7 +48,7 @@ def torch_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.replace("/W", ".weight").replace("/b", ".bias"): value for key, value in weights.items()}
 
 
-def preprocess(video: Tensor, mean: Tensor) -> Tensor:
+def preprocess_for_c3d(video: Tensor, mean: Tensor) -> Tensor:
     """uint8 (16, 3, H, W) to the network's input (3, 16, 112, 112); `mean` (3, 16, 128, 171), BGR, is cropped at 8."""
     pixels = check_uint8(video).float() * (2 / 255) - 1
     # Corners stay corners in the resize of the original.
@@ -86,7 +86,7 @@ class C3D:
             ) from error
         network = network.eval().requires_grad_(False).to(device)
         return cls(
-            lambda video: network(preprocess(video, means)[None].to(device))[0].softmax(0),
+            lambda video: network(preprocess_for_c3d(video, means)[None].to(device))[0].softmax(0),
             f"{file_hash(path)}-{file_hash(mean)}",
         )
 

@@ -1,8 +1,9 @@
-"""Camera against object motion: how much of a flow one affine motion of the whole picture explains.
+"""
+Camera and object motion: how much of a flow is explained by one affine motion of the whole picture.
 
-It tells a video that only zooms from one in which something moves. Panning, zooming, rolling and shearing are affine
-in the plane; what deviates from the best robust affine fit is counted as objects. A camera that moves through a deep
-scene makes parallax, which is not affine and therefore counts as objects as well.
+This distinguishes a video that only zooms from one in which objects move. Panning, zooming, rolling and shearing are
+affine; deviations from the best robust affine fit count as objects. A camera that moves through a deep scene causes
+parallax, which is not affine and therefore also counts as objects.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from unstill.metrics.onset import onset_time
 from unstill.metrics.registry import Value, metric_group
 
 
-_POINTS = 48  # the fit sees about 48 x 48 positions
+_POINTS = 48  # the fit uses about 48 x 48 positions
 _TRIPLES = 100  # at 40 % of outliers one in five triples is clean
 _REFINEMENTS = 10
 
@@ -43,7 +44,8 @@ class MotionParts:
 
 
 def fit_affine(flow: Tensor) -> Tensor:
-    """Robust affine fit of a flow (2, H, W): (2, 3) float64, flow = A (x, y, 1) with x, y in pixels from the centre.
+    """
+    Robust affine fit of a flow (2, H, W): (2, 3) float64, flow = A (x, y, 1) with x, y in pixels from the centre.
 
     Least median of squares over exact fits to three positions, which is unaffected by anything that covers less than
     half of the picture, then least squares with the Geman-McClure weight, which averages over positions that agree.
@@ -89,7 +91,8 @@ def motion_parts(
     size: tuple[int, int] | None = PAPER_SIZE,
     weights: str | Path | None = None,
 ) -> MotionParts:
-    """Split the motion of a video into camera and objects. Args: as `unstill.metrics.optical_flow`.
+    """
+    Splits the motion of a video into camera and objects; arguments as in `unstill.metrics.optical_flow`.
 
     `size` does not keep the aspect ratio: with it, a roll of the camera appears as roll and shear.
     """
@@ -108,7 +111,8 @@ def motion_parts(
     needs={"flow", "size", "fps"},
 )
 def flow_scores(video: Tensor, flow: FlowEngine, size: tuple[int, int] | None, fps: float) -> dict[str, float | None]:
-    """All scores from the optical flow of a video, which is computed once.
+    """
+    All scores from the optical flow of a video, which is computed once.
 
     Args:
         video: uint8 (F, 3, H, W).

@@ -22,7 +22,7 @@ def _cosine(x: Tensor, y: Tensor) -> Tensor:
     return functional.cosine_similarity(x.double(), y.double(), dim=-1)
 
 
-def _several(frames: Tensor) -> None:
+def _check_several(frames: Tensor) -> None:
     if frames.ndim != 2 or len(frames) < 2:
         raise UnstillError(f"Features of at least 2 frames (F, d) are needed, got {tuple(frames.shape)}.")
 
@@ -39,7 +39,7 @@ def text_alignment(frames: Tensor, text: Tensor) -> float:
 
 def temporal_coherence(frames: Tensor, pairs: Literal["neighbours", "all"] = "neighbours") -> float:
     """Mean cosine between frames (F, d): of neighbours, or of all pairs. Papers often do not say which they mean."""
-    _several(frames)
+    _check_several(frames)
     if pairs == "neighbours":
         return float(_cosine(frames[:-1], frames[1:]).mean())
     if pairs != "all":
@@ -50,19 +50,20 @@ def temporal_coherence(frames: Tensor, pairs: Literal["neighbours", "all"] = "ne
 
 
 def frame_consistency(frames: Tensor) -> Tensor:
-    """VBench's subject (DINO) and background (CLIP) consistency of the frames after the first: (F-1,) in [0, 1].
+    """
+    VBench's subject (DINO) and background (CLIP) consistency of the frames after the first: (F-1,) in [0, 1].
 
     Each is the mean of its cosines with the frame before and with the first frame, negative ones counted as 0. VBench
     averages over all frames of all videos, so long videos count for more: average these values, not video means.
     """
-    _several(frames)
+    _check_several(frames)
     before, first = _cosine(frames[1:], frames[:-1]), _cosine(frames[1:], frames[:1])
     return (before.clamp_min(0) + first.clamp_min(0)) / 2
 
 
 def image_consistency(frames: Tensor, image: Tensor) -> float:
     """VBench-I2V's `i2v_subject` (DINO): 0.4 best cosine with the image + 0.3 mean and 0.3 least of neighbours'."""
-    _several(frames)
+    _check_several(frames)
     to_image = _cosine(frames, image[None]).clamp_min(0)
     neighbours = _cosine(frames[1:], frames[:-1]).clamp_min(0)
     return float(0.4 * to_image.max() + 0.3 * neighbours.mean() + 0.3 * neighbours.min())
@@ -76,7 +77,8 @@ def image_consistency(frames: Tensor, image: Tensor) -> float:
     vbench=(0.6293, 1.0),
 )
 def temporal_flickering(video: Tensor) -> float:
-    """VBench's temporal flickering, exactly: 1 - mean |difference of neighbouring frames| / 255. Higher is steadier.
+    """
+    VBench's temporal flickering, exactly: 1 - mean |difference of neighbouring frames| / 255. Higher is steadier.
 
     VBench scores static videos only (it filters with RAFT first); on moving video the value falls with motion as well.
 
@@ -112,7 +114,8 @@ def clip_scores(
     prompt: str | None = None,
     aesthetic: str | None = None,
 ) -> dict[str, float | Tensor]:
-    """All scores from CLIP features; those of VBench are of frames that are resized without antialiasing.
+    """
+    All scores from CLIP features; those of VBench use frames resized without antialiasing.
 
     Args:
         video: uint8 (F, 3, H, W).

@@ -22,7 +22,7 @@ _BATCH = 16
 
 
 class FrameEncoder:
-    """Turns frames, and for CLIP texts, into features of unit length. `name` says which network it is."""
+    """Encodes frames, and for CLIP texts, as features of unit length. `name` identifies the network."""
 
     def __init__(self, model: Any, name: str, *, clip: bool, antialias: bool, tokenizer: Any = None) -> None:
         self.model, self.name, self.clip, self.antialias = model.eval(), name, clip, antialias
@@ -34,8 +34,13 @@ class FrameEncoder:
         cls, name: str = CLIP_DEFAULT, device: str = "cpu", antialias: bool = True, tokenizer: str | None = None
     ) -> FrameEncoder:
         """
-        A CLIP of transformers by name or folder; `tokenizer`: where its tokenizer lies, if elsewhere.
-        `antialias=False` resizes as VBench does.
+        Loads a CLIP of transformers.
+
+        Args:
+            name: on the hub, or a folder.
+            device: where it runs.
+            antialias: `False` resizes as VBench does.
+            tokenizer: name or folder of its tokenizer, if it is another one.
         """
         from transformers import AutoTokenizer, CLIPModel
 
@@ -45,13 +50,14 @@ class FrameEncoder:
 
     @classmethod
     def load_dino(cls, name: str = DINO_DEFAULT, device: str = "cpu", antialias: bool = False) -> FrameEncoder:
-        """A DINO or DINOv2 of transformers by name or folder; its class token, as VBench takes it."""
+        """Loads a DINO or DINOv2 of transformers by name or folder; the feature is its class token, as in VBench."""
         from transformers import AutoModel
 
         return cls(_pretrained(AutoModel, name).to(device), name, clip=False, antialias=antialias)
 
     def preprocess(self, video: Tensor) -> Tensor:
-        """(F, 3, H, W) to the network's input, by way of uint8 as torchvision resizes (and VBench with it).
+        """
+        (F, 3, H, W) to the network's input, rounded to uint8 after resizing as in torchvision (and VBench).
 
         CLIP: shorter side to the network's, bicubic, centre crop; DINO: shorter side, bilinear, no crop.
         """
@@ -77,8 +83,8 @@ class FrameEncoder:
             if self.clip:
                 rows.append(self.model.get_image_features(pixel_values=part).pooler_output)
             else:
-                found = self.model(pixel_values=part, interpolate_pos_encoding=True)
-                rows.append(found.last_hidden_state[:, 0])
+                output = self.model(pixel_values=part, interpolate_pos_encoding=True)
+                rows.append(output.last_hidden_state[:, 0])
         return functional.normalize(torch.cat(rows).float().cpu(), dim=1)
 
     @torch.no_grad()
@@ -91,9 +97,11 @@ class FrameEncoder:
 
 
 def aesthetic_quality(frames: Tensor, head: str | Path) -> float:
-    """VBench's aesthetic quality of CLIP ViT-L/14 features (F, 768) of unit length: LAION's linear head, over 10.
+    """
+    VBench's aesthetic quality: LAION's linear head on CLIP features, divided by 10.
 
     Args:
+        frames: features of CLIP ViT-L/14, (F, 768), of unit length.
         head: `sa_0_4_vit_l_14_linear.pth` of LAION-AI/aesthetic-predictor.
     """
     weights = read_weights(head)

@@ -1,8 +1,9 @@
-"""Measure a folder of videos, alone or against a folder of real ones.
+"""
+Measures a folder of videos, alone or against a folder of real ones.
 
-One video is in memory at a time. Results are cached by the content of the file, so that a stopped run continues where
-it was, a changed file is measured again, and several processes (`accelerate launch`) share the files of a folder and
-then read each other's records.
+One video is in memory at a time. Results are cached by the content of the file: an interrupted run can be continued, a
+changed file is measured again, and several processes (`accelerate launch`) share the files of a folder and then read
+each other's records.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Prompts = RootModel[dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """The videos of one side; `images` and `prompts` are by the relative name of a video without suffix."""
+    """The generated or the real videos; `images` and `prompts` are keyed by a video's relative name without suffix."""
 
     root: Path
     files: list[Path]
@@ -63,7 +64,8 @@ def evaluate(
     cache: str | Path | None = None,
     progress: FigureProgress | None = None,
 ) -> EvaluationReport:
-    """Measure the videos of a folder (or one video), alone or against real ones.
+    """
+    Measures the videos of a folder (or one video), alone or against real ones.
 
     Args:
         generated: folder of videos, subfolders included, or one video.

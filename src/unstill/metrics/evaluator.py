@@ -1,4 +1,4 @@
-"""Measures single video files with all metrics that apply, by way of a cache."""
+"""Measures single video files with all metrics that apply; results are cached."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def frame_count(video: Tensor) -> int:
 
 
 class Evaluator:
-    """Measures files under one set of settings.
+    """
+    Measures files with one set of settings.
 
-    A record is kept per file and metric. Its key holds a hash of the file's content, name and version of the metric,
-    how the file is read, and the identity of every input that the metric uses; nothing else, so that a new metric
-    leaves the records of the others valid.
+    The cache has one record per file and metric. Its key consists of a hash of the file's content, the name and
+    version of the metric, how the file is read, and the identity of every input that the metric uses. A new metric
+    therefore leaves the records of the others valid.
     """
 
     def __init__(self, settings: EvaluationSettings, cache: RecordCache) -> None:
@@ -42,7 +43,8 @@ class Evaluator:
         self.metrics = [entry for entry in video_metrics() if entry.needs <= inputs.keys() | _OF_THE_VIDEO]
 
     def measure(self, file: Path, image: Path | None = None, prompt: str | None = None) -> dict[str, Tensor]:
-        """All values of a video, each (n,), from the cache where they are known.
+        """
+        All values of a video, each (n,), from the cache where possible.
 
         Args:
             file: a video.
@@ -53,7 +55,7 @@ class Evaluator:
             UnstillError: a file that cannot be read, or that a metric refuses.
         """
         content = _digest(file)
-        identities = self.identities | {"fps": ""}  # of the content and of how it is read, which every key holds
+        identities = self.identities | {"fps": ""}  # it follows from the rest of the key
         if image is not None:
             identities["image"] = _digest(image)
         if prompt:

@@ -1,4 +1,4 @@
-"""Features of videos: what an extractor is, and one that needs no weights."""
+"""Features of videos: the interface of an extractor, and an extractor that needs no weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unstill.metrics.video_checks import as_float
 
 
 class VideoFeatures(Protocol):
-    """Anything that turns a uint8 video (F, 3, H, W) into one vector (d,); `name` tells weights and settings apart."""
+    """Maps a uint8 video (F, 3, H, W) to one vector (d,); `name` identifies weights and settings."""
 
     name: str
 
@@ -21,11 +21,12 @@ class VideoFeatures(Protocol):
 
 
 class ProxyFeatures:
-    """Proxy: 3-D convolutions with fixed random weights, no training, no download. 96 features.
+    """
+    Proxy: 96 features of 3-D convolutions with fixed random weights; nothing is trained or downloaded.
 
-    Frechet distances over them follow a trend (one model at two settings, on the same images), in units of their own.
-    They are not FVD, and no number from them belongs next to a published one. Every pixel enters as colour and as
-    change since the frame before, so that a frozen video is far from a moving one.
+    Frechet distances between them show a trend (one model with two settings on the same images). They are not FVD and
+    not comparable to published numbers. The inputs are colours and differences to the previous frame, so that a frozen
+    video is far from a moving one.
     """
 
     name = "proxy-random-3d-convolutions-v1"

@@ -1,10 +1,10 @@
-"""How true a video stays to its image, without any network.
+"""
+Fidelity of a video to its image, without any network.
 
-Only `first_frame_error` and `ssim` are measures in their own right. The functions called `proxy_...` stand in for CLIP
-and DINO scores where no weights are available: they show a trend between two runs of one model and are not comparable
-to published numbers.
-All proxies lie in [0, 1] and are 1 for a frame identical to the image. They look at pictures averaged down to a
-shorter side of about 256 pixels, as the authors of SSIM recommend.
+Only `first_frame_error` and `ssim` are established measures. The functions called `proxy_...` replace CLIP and DINO
+scores where no weights are available: they show a trend between two runs of one model and are not comparable to
+published numbers. All proxies are in [0, 1], and 1 for a frame identical to the image. They are computed on pictures
+averaged down to a shorter side of about 256 pixels, as the authors of SSIM recommend.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def first_frame_error(video: Tensor, image: Tensor) -> float:
 
 
 def ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity (Wang et al. 2004) of float pictures (N, C, H, W) in [0, 1], averaged over C, H, W: (N,).
+    """
+    Structural similarity (Wang et al. 2004) of float pictures (N, C, H, W) in [0, 1], averaged over C, H, W: (N,).
 
     Gaussian window of 11 pixels and sigma 1.5, K1 = 0.01, K2 = 0.03; only positions where the window fits count.
     """

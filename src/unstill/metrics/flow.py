@@ -1,4 +1,5 @@
-"""Dense optical flow between neighbouring frames, by one interface over several estimators.
+"""
+Dense optical flow between neighbouring frames, with one interface to several estimators.
 
 An engine is any callable that takes a uint8 video (F, 3, H, W) and yields F-1 flows (2, H, W) in pixels, channel 0
 horizontal (positive to the right), channel 1 vertical (positive downwards). Engines are known to disagree by a factor
@@ -45,9 +46,9 @@ _CLASSICAL = {"farneback": _farneback, "dis": _dis}
 
 
 @contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    # DIS splits the picture into one stripe per thread and its result depends on the split; with one thread per pair
-    # results are the same on every machine, and the pairs themselves run in parallel.
+def _single_opencv_thread() -> Iterator[None]:
+    # DIS splits the picture into one stripe per thread, and its result depends on the split. With one thread per pair
+    # results are the same on every machine; pairs run in parallel.
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -77,7 +78,7 @@ def classical_pairs(
 ) -> Iterator[T]:
     """`function` of the flow (H, W, 2) of every pair of neighbours, by an engine without weights.
 
-    Every frame is resized and turned into grey once; as many pairs are under way as there are threads.
+    Every frame is resized and converted to grey once; pairs run in parallel.
     """
     estimate = _CLASSICAL[name]
 
@@ -87,7 +88,7 @@ def classical_pairs(
     def pair(first: np.ndarray, second: np.ndarray) -> T:
         return function(estimate(first, second))
 
-    with _one_opencv_thread(), ThreadPoolExecutor(_workers()) as pool:
+    with _single_opencv_thread(), ThreadPoolExecutor(_workers()) as pool:
         pictures = list(pool.map(grey, video.cpu()))
         yield from pool.map(pair, pictures[:-1], pictures[1:])
 
@@ -95,8 +96,8 @@ def classical_pairs(
 def mean_magnitude(flow: np.ndarray) -> float:
     """Mean length of the vectors of a flow (H, W, 2), summed in float64.
 
-    By numpy, whose operations round the same everywhere: the last bits of `cv2.magnitude` and `cv2.mean` depend on
-    where a buffer lies in memory, so that two calls on one video differ.
+    Computed by numpy, which always rounds the same way: the last bits of `cv2.magnitude` and `cv2.mean` depend on the
+    alignment of a buffer, so that two calls on one video differ.
     """
     squares = np.square(flow[..., 0])
     squares += np.square(flow[..., 1])
@@ -126,7 +127,7 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
         return get_weight(name if "." in name else f"Raft_Large_Weights.{name}").get_state_dict()
     except Exception as error:  # next to a torch of another build torchvision fails with a RuntimeError on import
         raise UnstillError(
-            f"The weights {name!r} could not be had from torchvision ({type(error).__name__}); "
+            f"The weights {name!r} could not be loaded from torchvision ({type(error).__name__}); "
             "pass a file, such as raft-things.pth of princeton-vl/RAFT."
         ) from error
 
@@ -134,7 +135,8 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
 def flow_engine(
     name: str, weights: str | Path | None = None, low_memory: bool = False, device: str = "cpu"
 ) -> FlowEngine:
-    """The engine called `name`.
+    """
+    Creates an optical flow engine.
 
     Args:
         name: `"farneback"` or `"dis"`, which need no weights, or `"raft"`.
@@ -165,7 +167,7 @@ def resize_video(video: Tensor, size: tuple[int, int]) -> Tensor:
     def resize(frame: Tensor) -> Tensor:
         return torch.from_numpy(_resized(_picture(frame), size)).permute(2, 0, 1)
 
-    with _one_opencv_thread(), ThreadPoolExecutor(_workers()) as pool:
+    with _single_opencv_thread(), ThreadPoolExecutor(_workers()) as pool:
         return torch.stack(list(pool.map(resize, video.cpu())))
 
 
@@ -184,7 +186,8 @@ def optical_flow(
     size: tuple[int, int] | None = None,
     weights: str | Path | None = None,
 ) -> Iterator[Tensor]:
-    """Yield the F-1 flows (2, H, W), in pixels of the resized frames, between neighbouring frames of `video`.
+    """
+    Yields the F-1 flows (2, H, W), in pixels of the resized frames, between neighbouring frames of `video`.
 
     Args:
         video: uint8 or float in [0, 1], (F, 3, H, W), F >= 2.

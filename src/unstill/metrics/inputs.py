@@ -1,4 +1,4 @@
-"""Settings of an evaluation, and the networks and options that its metrics get because of them."""
+"""Settings of an evaluation, and the networks and options that they provide to its metrics."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from unstill.metrics.weights import file_hash
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSettings:
-    """How videos are read, and with which networks they are measured.
+    """
+    How videos are read, and which networks measure them.
 
-    The defaults need no downloads; a metric is computed only where the network that it needs is given.
+    The defaults need no downloads; a metric is computed only if the network that it needs is given.
 
-    Args:
+    Attributes:
         frames: read this many frames of every video; None reads all.
         fps: read the videos at this many frames per second; None reads every frame.
         flow: optical flow, "dis", "farneback" or "raft".
@@ -59,7 +60,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An argument for metrics; `identity` is its part of the cache keys: equal only if results are equal."""
+    """An argument for metrics; its `identity` is part of the cache keys, and equal only if results are equal."""
 
     value: Any
     identity: str
@@ -68,7 +69,7 @@ class Input:
 def load_inputs(settings: EvaluationSettings) -> dict[str, Input]:
     """The inputs that are the same for all videos, by their names in `unstill.metrics.registry.INPUTS`.
 
-    Networks are loaded here, so that a mistake shows before the first video is read.
+    Networks are loaded here, so that errors are raised before the first video is read.
 
     Raises:
         UnstillError: weights that cannot be read, or settings that do not fit together.

@@ -24,7 +24,7 @@ from unstill.metrics.registry import SetScore, metric, set_metric
 Reduction = Literal["sum", "mean", "mean_times_frames"]
 PAPER_SIZE = (450, 800)
 VISIBLE_SHARE = 0.0015
-"""Of the shorter side per frame: motion below it is not seen, and flow estimators read this much from noise."""
+"""Of the shorter side per frame: smaller motion is invisible, and flow estimators read this much from noise."""
 
 
 def pair_motion(
@@ -52,12 +52,13 @@ def motion_score(
     reduction: Reduction = "sum",
     weights: str | Path | None = None,
 ) -> float:
-    """How much a video moves: the mean flow magnitude between neighbouring frames, summed over the frames.
+    """
+    How much a video moves: the mean flow magnitude between neighbouring frames, summed over the frames.
 
     The unit is pixels of the resized frame, so the score depends on `size`, on the frame rate and on the estimator:
-    compare only scores that share all three. Farneback reads almost nothing on pictures that were enlarged several
-    times: for videos much smaller than `size` use `"dis"`, or `size=None`. Every estimator has a floor: a still video
-    with sensor noise reads above 0.
+    compare only scores that share all three. Farneback measures almost nothing on pictures that were enlarged several
+    times: for videos much smaller than `size` use `"dis"`, or `size=None`. No estimator returns 0 for a still video
+    with sensor noise.
 
     Args:
         video: uint8 or float in [0, 1], (F, 3, H, W), F >= 2.
@@ -93,9 +94,10 @@ def top_motion(
 def is_dynamic(
     video: Tensor, fps: float = 8, flow: str | FlowEngine = "raft", weights: str | Path | None = None
 ) -> bool:
-    """Whether VBench counts a video as moving; the dynamic degree of a set is the fraction that does.
+    """
+    Whether VBench counts a video as moving; the dynamic degree of a set is the fraction of such videos.
 
-    The video is thinned to about 8 frames/s. A pair moves if the top 5 % of its flow exceeds 6 px per 256 px of the
+    The video is subsampled to about 8 frames/s. A pair moves if the top 5 % of its flow exceeds 6 px per 256 px of the
     shorter side; the video, if at least round(F / 4) of its pairs do. VBench uses RAFT with the weights `raft-things`
     and leaves the border that pads frames to multiples of 8 in; here it is cut off.
 
@@ -151,7 +153,7 @@ class MotionResponse:
 
 
 def motion_response(requested: Tensor, measured: Tensor) -> MotionResponse:
-    """Compare motion scores (n,) measured on generated videos with those that were asked for, in the same unit."""
+    """Compares motion scores (n,) measured on generated videos with the requested ones, in the same unit."""
     requested, measured = requested.double(), measured.double()
     if requested.shape != measured.shape or requested.ndim != 1 or not len(requested):
         raise UnstillError(

@@ -12,15 +12,16 @@ from unstill.metrics.flow import FlowEngine
 from unstill.metrics.motion import PAPER_SIZE, VISIBLE_SHARE, pair_motion
 
 
-SHARE = 0.25
-"""Of the clip's own mean motion; see `onset_time`."""
+ONSET_SHARE = 0.25
+"""The default share of a clip's mean motion; see `onset_time`."""
 
 
-def onset_time(motion: Tensor, fps: float, floor: float = 0.0, share: float = SHARE) -> float | None:
-    """Seconds until the motion between neighbouring frames exceeds a share of its own mean, and stays above it.
+def onset_time(motion: Tensor, fps: float, floor: float = 0.0, share: float = ONSET_SHARE) -> float | None:
+    """
+    Seconds until the motion between neighbouring frames exceeds a share of its own mean, and stays above it.
 
-    It must exceed it for two pairs in a row (or up to the end), so that a jump from the first frame to the second in
-    an otherwise still beginning does not count.
+    It must exceed it for two consecutive pairs (or up to the end), so that a jump from the first frame to the second
+    does not count.
 
     Args:
         motion: of every pair of neighbouring frames (F-1,), see `pair_motion`.
@@ -44,9 +45,10 @@ def motion_onset(
     flow: str | FlowEngine = "dis",
     size: tuple[int, int] | None = PAPER_SIZE,
     weights: str | Path | None = None,
-    share: float = SHARE,
+    share: float = ONSET_SHARE,
 ) -> float | None:
-    """Seconds that a video stands still before it moves; see `onset_time`, which has the definition.
+    """
+    Seconds that a video stands still before it moves, as defined in `onset_time`.
 
     Motion counts as visible from 0.15 % of the shorter side per pair of frames.
 

@@ -1,10 +1,10 @@
 """
-Scores of one video against its picture, and the sentence that compares two videos.
+Scores of one video against its picture, and a sentence that compares two videos.
 
-Optical flow alone cannot be praised: of a video whose objects dissolve it rises as well. A video counts as broken up
-where colours x detail, both of which motion hardly changes, fall below `KEPT`, or its frames hardly agree with their
-neighbours (`STEADY`). `KEPT` was chosen on six scenes of the synthetic world with the embedded model at 12 steps, and
-checked on six others with other seeds (`python benchmarks/verdict.py`):
+Optical flow alone is no measure of success: it also rises when objects dissolve. A video counts as broken up where
+colours x detail, which motion hardly changes, is below `KEPT`, or neighbouring frames hardly agree (`STEADY`).
+`KEPT` was chosen on six scenes of the synthetic world with the embedded model at 12 steps, and checked on
+six others with other seeds (`python benchmarks/verdict.py`):
 
 | colours x detail | chosen on | checked on |
 |---|---|---|
@@ -14,8 +14,8 @@ checked on six others with other seeds (`python benchmarks/verdict.py`):
 | started at 10, where scenes begin to break up | 0.72 to 0.84 | 0.67 to 0.80 |
 | started at 5, where most are dissolved | 0.57 to 0.71 | 0.42 to 0.60 |
 
-Six real clips keep 0.93 to 1.00. Structure and coherence have no such floor: they fall with any motion, down to 0.26
-and 0.66 in a real clip of a moving camera. `STEADY` lies below that, for frames that do not follow from each other.
+Six real clips keep 0.93 to 1.00. Structure and coherence have no such threshold: they fall with any motion, down to
+0.26 and 0.66 in a real clip of a moving camera. `STEADY` is below that, for frames that are unrelated.
 """
 
 import math
@@ -33,8 +33,8 @@ from unstill.metrics.motion import VISIBLE_SHARE, pair_motion
 from unstill.metrics.onset import onset_time
 
 
-FLOW_SIDE = 128  # optical flow of smaller frames is unreliable: they are enlarged, and the score scaled back
-SSIM_SIDE = 11  # pixels below which SSIM has no window
+FLOW_SIDE = 128  # optical flow of smaller frames is unreliable: they are enlarged, and the score is scaled back
+SSIM_SIDE = 11  # pixels, the size of SSIM's window
 KEPT = 0.72
 """Colour x detail below which a video counts as broken up."""
 STEADY = 0.5
@@ -42,14 +42,14 @@ STEADY = 0.5
 ALIKE = 1.25
 """Largest ratio of motion at which no difference is visible."""
 SEEDS = 1.5
-"""Ratio of motion that another seed brings as well: half of 12 pairs of seeds of one plain video differ by more."""
+"""Ratio of motion that another seed also reaches: half of 12 pairs of seeds of one plain video differ by more."""
 SLIGHT, CLEAR = 0.03, 0.1
-"""Differences of colour x detail that are nothing, and that are clear."""
+"""Differences of colour x detail: below the first negligible, from the second on clear."""
 WAIT = 0.5
-"""Seconds between the onsets of two videos from which on the sentence names them."""
-# Names of scores, what they are called, how they are written.
+"""Smallest difference between two onsets that the sentence mentions, in seconds."""
+# Score, label, format.
 ROWS = (
-    ("reward", "its pictures score, by the reward", "{:.3g}"),  # where it was made of words
+    ("reward", "its pictures score, by the reward", "{:.3g}"),  # of a video made from a prompt
     ("motion", "moves, in pixels per frame", "{:.2f}"),
     ("onset", "stands still before it moves for", "{:.1f} s"),  # of a video that moves
     ("first_frame_error", "first frame differs from the picture by", "{:.1%}"),
@@ -60,15 +60,17 @@ ROWS = (
 )
 
 
-def measure(video: torch.Tensor, picture: torch.Tensor | None, fps: float | None = None) -> dict[str, float]:
+def score_video(video: torch.Tensor, picture: torch.Tensor | None, fps: float | None = None) -> dict[str, float]:
     """
+    Scores one video without any network.
+
     Args:
         video: uint8 (F, 3, H, W).
         picture: uint8 (3, H, W) at the size of the video; `None` compares with frame 0.
         fps: frames per second; without it there is no `onset`.
 
     Returns:
-        `onset`: seconds that a video stands still before it moves, see `motion_onset`; none for one that never moves;
+        `onset`: seconds that a video stands still before it moves, see `motion_onset`; absent if it never moves;
         `motion`: mean optical flow (DIS) in pixels per frame; `motion_share`: the same as a share of the shorter side;
         `first_frame_error`: RMS difference of frame 0 and picture in [0, 1]; `colour`, `detail`, `structure`,
         `coherence`: the weight-free proxies of `unstill.metrics.fidelity` in [0, 1]. The last two need frames of at
@@ -94,17 +96,17 @@ def measure(video: torch.Tensor, picture: torch.Tensor | None, fps: float | None
 
 
 def kept(scores: dict[str, float]) -> float:
-    """Colour x detail, in [0, 1]: how much of the picture is left, wherever it has moved to."""
+    """Colour x detail, in [0, 1]: how much of the picture is left, regardless of motion."""
     return scores["colour"] * scores["detail"]
 
 
 def breaks_up(scores: dict[str, float]) -> bool:
-    """Whether things dissolve or frames jump, so that motion means nothing; `scores` as `measure` gives them."""
+    """Whether objects dissolve or frames jump, so that motion means nothing; `scores` are those of `score_video`."""
     return kept(scores) < KEPT or scores.get("coherence", 1.0) < STEADY
 
 
 def scores_verdict(plain: dict[str, float], improved: dict[str, float]) -> str:
-    """One sentence: how much more the improved video moves, and at what price; nothing is claimed of broken ones."""
+    """One sentence: how much more the improved video moves and what it loses; no claim about broken-up videos."""
     ratio = improved["motion"] / max(plain["motion"], 1e-6)
     if breaks_up(plain) and breaks_up(improved):
         return f"Both videos break up ({_state(plain)}; {_state(improved)}), so their motion means nothing."
@@ -139,7 +141,7 @@ def scores_verdict(plain: dict[str, float], improved: dict[str, float]) -> str:
 
 
 def _state(scores: dict[str, float]) -> str:
-    """What is left of the picture, in words."""
+    """Describes a broken-up video."""
     if kept(scores) < KEPT:
         return f"{scores['colour']:.0%} of the colours and {scores['detail']:.0%} of the detail are left"
     return "its frames do not follow from each other"

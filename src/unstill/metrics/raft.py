@@ -143,8 +143,8 @@ class _Update(nn.Module):
 class _Correlation:
     """Correlations of every position of one feature map with a (2r+1)^2 window of the other, on 4 pyramid levels.
 
-    Averaging the all-pairs volume over the second picture equals correlating with averaged features, so the volume
-    never has to exist as a whole: with `low_memory` it is formed again for a few rows at a time, in every iteration.
+    Averaging the all-pairs volume over the second picture equals correlating with averaged features, so that the whole
+    volume is not needed: with `low_memory` it is computed for a few rows at a time, in every iteration.
     """
 
     def __init__(self, first: Tensor, second: Tensor, radius: int, low_memory: bool) -> None:
@@ -182,8 +182,8 @@ class _Correlation:
         positions = points[:, :, None, None] / 2**level + self.window  # (N, p, 2r+1, 2r+1, 2)
         # (Pixel centres at whole numbers; outside the picture the correlation counts as 0.)
         grid = positions * positions.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)]) - 1
-        found = functional.grid_sample(volume.flatten(0, 1)[:, None], grid.flatten(0, 1), align_corners=True)
-        return found.reshape(self.batch, points.shape[1], -1)
+        sampled = functional.grid_sample(volume.flatten(0, 1)[:, None], grid.flatten(0, 1), align_corners=True)
+        return sampled.reshape(self.batch, points.shape[1], -1)
 
 
 class RAFT(nn.Module):
@@ -210,7 +210,7 @@ class RAFT(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Flow from `first` to `second`, both (N, 3, H, W) in 0..255: (N, 2, H/8, W/8) and (N, 2, H, W).
 
-        `features` may pass what `encode` gave for the two, so that a video is encoded once per frame.
+        `features`: the results of `encode` for the two, so that every frame of a video is encoded once.
         """
         before, after = features or (self.encode(first), self.encode(second))
         correlation = _Correlation(before, after, self.radius, self.low_memory)
@@ -220,8 +220,8 @@ class RAFT(nn.Module):
         origin = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))  # (2, h, w) as (x, y)
         flow = torch.zeros_like(origin).expand(len(first), -1, -1, -1)
         for _ in range(iterations):
-            found = correlation((origin + flow).permute(0, 2, 3, 1))
-            h, change = self.update_block(h, context, found, flow)
+            correlations = correlation((origin + flow).permute(0, 2, 3, 1))
+            h, change = self.update_block(h, context, correlations, flow)
             flow = flow + change
         return flow, self._upsample(flow, h)
 
@@ -242,7 +242,7 @@ class RAFT(nn.Module):
 
     @classmethod
     def of(cls, weights: dict[str, Tensor], low_memory: bool = False) -> RAFT:
-        """The network of a state dict; which of the two sizes it is shows in its names."""
+        """The network of a state dict; the names show which of the two sizes it is."""
         weights = _released_names(weights)
         model = cls(small="update_block.gru.convz.weight" in weights, low_memory=low_memory)
         try:
@@ -307,10 +307,10 @@ class RaftFlow:
             return functional.pad(frame[None].to(parameter), (left, wide - left, top, high - top), mode="replicate")
 
         first = prepared(video[0])
-        known = self.model.encode(first)
+        first_features = self.model.encode(first)
         for frame in video[1:]:
             second = prepared(frame)
-            found = self.model.encode(second)
-            flow = self.model(first, second, self.iterations, (known, found))[1][0]
+            second_features = self.model.encode(second)
+            flow = self.model(first, second, self.iterations, (first_features, second_features))[1][0]
             yield flow[:, top : top + height, left : left + width]
-            first, known = second, found
+            first, first_features = second, second_features

@@ -1,4 +1,4 @@
-"""A cache on disk of what was measured on a video, keyed by the content of the video and by what was measured."""
+"""A cache on disk for measurements of videos, keyed by the content of the video and by the measurement."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 
 
 def cached_features(video: Tensor, extractor: VideoFeatures, folder: str | Path | None) -> Tensor:
-    """`extractor(video)`, from the cache if it is there.
+    """
+    `extractor(video)`, from the cache where possible.
 
     Args:
         video: uint8 or float in [0, 1], (F, 3, H, W).
-        extractor: its `name` is part of the key, and so must differ between weights and settings.
+        extractor: its `name` is part of the key and must differ between weights and settings.
         folder: of the cache; None caches nothing.
 
     Returns:
-        The features (d,). The key holds a hash of the pixels: a renamed or copied video is found again, a video
-        whose pixels changed is not.
+        The features (d,). The key contains a hash of the pixels, so that a renamed or copied video keeps its features.
     """
     if folder is None:
         return extractor(video)
@@ -54,18 +54,18 @@ class RecordCache:
 
     @staticmethod
     def key(content: str, settings: str) -> str:
-        """File name, without suffix, of what was measured on `content` (a hex digest) under `settings` (any text)."""
+        """File name without suffix for a measurement of `content` (a hex digest) with `settings` (any text)."""
         return f"{content[:24]}-{hashlib.sha256(settings.encode()).hexdigest()[:16]}"
 
     def load(self, key: str) -> dict[str, Tensor] | None:
-        """The record saved under `key`; None if there is none or it cannot be read."""
+        """The record saved under `key`; `None` if it does not exist or cannot be read."""
         try:
             return load_file(self.folder / f"{key}.safetensors")
         except (OSError, SafetensorError):
             return None
 
     def save(self, key: str, values: Mapping[str, Tensor]) -> None:
-        """Write a record. A file of its name that is there is kept, also if it cannot be read."""
+        """Writes a record. An existing file of its name is kept, even if it cannot be read."""
         path = self.folder / f"{key}.safetensors"
         if os.path.lexists(path):
             log.warning("%s cannot be read and is kept; delete it, so that its results can be cached.", path)

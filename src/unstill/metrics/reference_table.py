@@ -12,7 +12,7 @@ BEGIN = "<!-- metrics: written by `python -m unstill.metrics.reference_table doc
 END = "<!-- end of metrics -->"
 
 
-def markdown() -> str:
+def metrics_table() -> str:
     """A row per reported value of the registry: the question it answers, its name, meaning, unit, direction, needs."""
     lines = ["| you ask | metric | what it says | unit | better | needs |", "|---|---|---|---|---|---|"]
     last = None
@@ -29,7 +29,7 @@ def with_table(page: str) -> str:
     """The page with a new table between its markers."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{markdown()}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{metrics_table()}\n\n{END}{after}"
 
 
 if __name__ == "__main__":

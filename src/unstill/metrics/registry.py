@@ -1,4 +1,5 @@
-"""The registry of metrics: what each number is called, what it means, and what it is computed from.
+"""
+The registry of metrics: the name of each number, its meaning, and its inputs.
 
 A metric is a plain function with a decorator; the decorator returns the function unchanged:
 
@@ -6,9 +7,9 @@ A metric is a plain function with a decorator; the decorator returns the functio
 - `@metric_group(...)`: a function of one video that returns several numbers by name, which share their work,
 - `@set_metric(...)`: a function of all videos of a folder, such as a distance between two sets of features.
 
-Everything else is derived from the registry: what `unstill.evaluate` computes, the keys of its cache, its table and
-JSON, and the table of the documentation. Every module of this package is imported when the registry is read, so that a
-new file with a decorated function is all that a new metric needs.
+`unstill.evaluate`, the keys of its cache, its table and JSON, and the table of the documentation are derived from the
+registry. Reading it imports every module of this package: a new metric needs no more than a file with a decorated
+function.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ TOPICS: dict[Topic, str] = {
     "text": "does it match the text?",
     "quality": "is it as good as real video?",
 }
-"""Topic: the question that its metrics answer, in the order of reports."""
+"""The question that the metrics of each topic answer, in the order of reports."""
 
 INPUTS = {
     "fps": "",
@@ -54,24 +55,25 @@ INPUTS = {
     "unbiased": "",
     "splits": "",
 }
-"""What a metric can need besides the video, and the options that provide it; empty: always there, or has a default."""
+"""The inputs of metrics besides the video, and the options that provide them (empty: always available)."""
 
 _WITHOUT_METRICS = {"unstill.metrics.torchmetrics_wrappers"}  # needs a package that is not always installed
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One named number of a metric.
+    """
+    One named number of a metric.
 
-    Args:
+    Attributes:
         name: in JSON and in tables of the documentation.
-        label: in the words of a user, for tables; None for an intermediate result, such as a vector of features, which
-            is cached for the set metrics and not reported.
+        label: its meaning, for tables; `None` for an intermediate result, such as a vector of features, which is
+            cached for the set metrics and not reported.
         topic: the question it belongs to, a key of `TOPICS`.
         unit: empty for numbers without one.
         better: "higher" or "lower"; None if neither is better.
-        proxy: stands in for a network that needs a download; not comparable to published numbers.
-        vbench: the two raw values that VBench maps to 0 and 1; None for what is no dimension of VBench.
+        proxy: a substitute for a network that needs a download; not comparable to published numbers.
+        vbench: the two raw values that VBench maps to 0 and 1; `None` if it is no dimension of VBench.
         needs: names of `INPUTS` that this value needs in addition to those of its group.
     """
 
@@ -101,7 +103,7 @@ class VideoMetric:
         return self.values[0].name if len(self.values) == 1 else self.function.__name__
 
     def __call__(self, video: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The values of a video, each (n,): the function gets those of `inputs` that it declared, by name."""
+        """The values of a video, each `(n,)`; the function receives the declared `inputs` by name."""
         declared = self.needs | self.optional
         result = self.function(video, **{name: value for name, value in inputs.items() if name in declared})
         named = result if isinstance(result, dict) else {self.values[0].name: result}
@@ -113,11 +115,12 @@ class VideoMetric:
 
 @dataclass(frozen=True, slots=True)
 class SetScore:
-    """Result of a set metric.
+    """
+    The result of a set metric.
 
-    Args:
-        value: None if it cannot be computed.
-        error: of the value; None where there is none.
+    Attributes:
+        value: `None` if it cannot be computed.
+        error: of the value; `None` if not known.
         note: for the reader of the report.
     """
 
@@ -173,7 +176,8 @@ def metric(
     optional: Collection[str] = (),
     version: int = 1,
 ) -> Callable[[F], F]:
-    """Register a function of one video that returns a number, or None for a video that it does not apply to.
+    """
+    Registers a function of one video that returns a number, or `None` for a video that it does not apply to.
 
     Args:
         name, label, topic, unit, better, proxy, vbench: see `Value`.
@@ -186,16 +190,17 @@ def metric(
 def metric_group(
     *values: Value, needs: Collection[str] = (), optional: Collection[str] = (), version: int = 1
 ) -> Callable[[F], F]:
-    """Register a function of one video that returns several values by name; it may leave some out.
+    """
+    Registers a function of one video that returns several values by name; it may leave some out.
 
     A value is a number, or a tensor (n,) of numbers that each count in the mean over all videos.
 
     Args:
-        values: everything that the function can return.
+        values: all that the function can return.
         needs: names of `INPUTS` that the function takes as arguments of the same name, after the video, which is
             uint8 (F, 3, H, W). It is called only where all of them exist.
         optional: the same for arguments with a default, passed where they exist. The needs of the values are added.
-        version: raise it when the function returns other numbers than before: cached ones are computed again.
+        version: increase it when the function returns other numbers than before: cached ones are computed again.
     """
 
     def register(function: F) -> F:
@@ -220,7 +225,8 @@ def set_metric(
     needs: Collection[str] = (),
     paired: bool = False,
 ) -> Callable[[F], F]:
-    """Register a function of the values of many videos that returns a `SetScore`. Its results are not cached.
+    """
+    Registers a function of the values of many videos that returns a `SetScore`. Its results are not cached.
 
     Args:
         name, label, topic, unit, better, proxy: see `Value`.
@@ -253,7 +259,7 @@ def set_metrics() -> list[SetMetric]:
 
 
 def reported_values() -> dict[str, tuple[Value, frozenset[str]]]:
-    """Every value that is reported, with all that it needs, by name: by topic, proxies last, then by module."""
+    """By name, every reported value with all its needs, sorted by topic, proxies last, then module."""
     rows: list[tuple[Value, frozenset[str], VideoMetric | SetMetric]]
     rows = [(value, entry.needs.union(value.needs), entry) for entry in video_metrics() for value in entry.values]
     of = {value.name: needs for value, needs, _ in rows}
@@ -280,20 +286,21 @@ def _check(name: str, function: Callable[..., Any], inputs: frozenset[str]) -> N
 
 
 def _insert(table: dict[str, Any], key: str, entry: VideoMetric | SetMetric, values: Sequence[Value]) -> None:
-    taken: dict[str, VideoMetric | SetMetric] = {
+    registered: dict[str, VideoMetric | SetMetric] = {
         value.name: other for other in _REGISTRY.video.values() for value in other.values
     }
-    taken |= _REGISTRY.set
+    registered |= _REGISTRY.set
     for value in values:
-        other = taken.get(value.name)
-        if other is not None and _place(other) != _place(entry):
+        other = registered.get(value.name)
+        if other is not None and _qualified_name(other) != _qualified_name(entry):
             raise ValueError(
-                f"Two metrics are called {value.name}: {_place(other)} and {_place(entry)}; rename one of them."
+                f"Two metrics are called {value.name}: {_qualified_name(other)} and {_qualified_name(entry)}; "
+                "rename one of them."
             )
     table[key] = entry
 
 
-def _place(entry: VideoMetric | SetMetric) -> str:
+def _qualified_name(entry: VideoMetric | SetMetric) -> str:
     return f"{entry.function.__module__}.{entry.function.__qualname__}"
 
 

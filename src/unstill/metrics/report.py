@@ -1,4 +1,4 @@
-"""The result of an evaluation: as a table for a terminal, and as plain data for JSON."""
+"""The result of an evaluation, as a table for a terminal and as plain data for JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricScore:
-    """One score of a set of videos.
+    """
+    One score of a set of videos.
 
-    Args:
+    Attributes:
         value: the mean; for distances, one number from two sets.
         error: standard error of the mean; of the inception score the deviation over its splits; None where there is
             none.
@@ -32,16 +33,17 @@ class MetricScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationReport:
-    """The scores of a folder of videos.
+    """
+    The scores of a folder of videos.
 
-    Args:
+    Attributes:
         generated, reference: the folders.
         videos: number of generated videos that were measured.
         settings: fields of `EvaluationSettings`, and `features`, the extractor behind the Frechet distance.
         scores: by name of the metric.
         by_video: relative name of a video: its values by name; where a value exists per frame, the mean.
-        skipped: file: why it was left out.
-        notes: what a reader of the scores should know.
+        skipped: by file, why it was left out.
+        notes: remarks for the reader of the scores.
     """
 
     generated: str

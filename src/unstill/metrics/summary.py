@@ -19,11 +19,12 @@ Values = Mapping[str, Mapping[str, Tensor]]
 def summarize(
     generated: Values, reference: Values | None, inputs: Mapping[str, Any]
 ) -> tuple[dict[str, MetricScore], list[str]]:
-    """The scores in the order of the registry, and notes for the reader.
+    """
+    Computes the scores, in the order of the registry, and notes for the reader.
 
     Args:
-        generated, reference: values of the videos of each side.
-        inputs: what set metrics may need, by name.
+        generated, reference: values of the generated and of the real videos.
+        inputs: for set metrics, by name.
     """
     scores, notes = {}, []
     lengths = sorted({int(values["frames"]) for side in (generated, reference or {}) for values in side.values()})

@@ -1,7 +1,7 @@
 """Metrics as torchmetrics objects: `update` with one video at a time, `compute`, and merging across processes.
 
-Every object keeps one number (or feature vector) per video and forms the result from all of them at the end, with sums
-that are rounded once: shards merged in any order give the same bits as one run over the whole.
+Every object keeps one number (or feature vector) per video and computes the result from all of them at the end, with
+sums that are rounded once: shards merged in any order give bit for bit the result of a single run.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ except ImportError as error:
 
 
 class VideoMean(Metric):
-    """Mean over videos of any function of a video, such as `motion_score` or `proxy_colour_fidelity`.
+    """
+    Mean over videos of any function of a video, such as `motion_score` or `proxy_colour_fidelity`.
 
-    A function that returns several values, such as `frame_consistency`, counts by each of them, as VBench does.
+    Of a function that returns several values, such as `frame_consistency`, each value counts, as in VBench.
 
     Args:
         function: called with the arguments of `update`; returns a number, a bool, or a tensor of values.
@@ -63,9 +64,10 @@ class VideoMean(Metric):
 
 
 class FrechetVideoDistance(Metric):
-    """Frechet distance between the features of real and generated videos.
+    """
+    Frechet distance between the features of real and generated videos.
 
-    With `I3D` as extractor this is FVD; with `ProxyFeatures` it is a proxy for trends, in units of its own.
+    With `I3D` as extractor this is FVD; with `ProxyFeatures` it is a proxy that only shows trends.
 
     Args:
         extractor: `unstill.metrics.I3D`, `ProxyFeatures`, or any other.
@@ -84,26 +86,27 @@ class FrechetVideoDistance(Metric):
         self.add_state("generated", default=[], dist_reduce_fx="cat")
 
     def update(self, video: Tensor, real: bool) -> None:
-        """Count one video, uint8 or float in [0, 1], (F, 3, H, W)."""
+        """Adds one video, uint8 or float in [0, 1], (F, 3, H, W)."""
         check_video(video)
-        kept = self.real if real else self.generated
-        kept.append(self.extractor(video)[None].to(self.device))
+        features = self.real if real else self.generated
+        features.append(self.extractor(video)[None].to(self.device))
 
     def compute(self) -> Tensor:
         """The distance, float64."""
         sides = []
-        for name, kept in (("real", self.real), ("generated", self.generated)):
-            if isinstance(kept, list) and not kept:
+        for name, features in (("real", self.real), ("generated", self.generated)):
+            if isinstance(features, list) and not features:
                 raise UnstillError(f"No {name} video was counted; call update with some first.")
-            sides.append(_in_order(dim_zero_cat(kept)))
+            sides.append(_in_order(dim_zero_cat(features)))
         return torch.tensor(frechet_distance(sides[0], sides[1], self.unbiased), dtype=torch.float64)
 
 
 class VideoInceptionScore(Metric):
-    """Inception score of generated videos: (mean, std) over `splits`. With `C3D` on UCF101 it is the usual one.
+    """
+    Inception score of generated videos: (mean, std) over `splits`. With `C3D` on UCF101 it is the usual one.
 
     Args:
-        classifier: turns a video into class probabilities, such as `unstill.metrics.C3D`.
+        classifier: maps a video to class probabilities, such as `unstill.metrics.C3D`.
         splits, shuffle_seed: see `inception_score`. The value depends on the order of the videos if there is more than
             one split, and processes merge in the order of their ranks.
     """
@@ -118,7 +121,7 @@ class VideoInceptionScore(Metric):
         self.add_state("probabilities", default=[], dist_reduce_fx="cat")
 
     def update(self, video: Tensor) -> None:
-        """Count one video, uint8 or float in [0, 1], (F, 3, H, W)."""
+        """Adds one video, uint8 or float in [0, 1], (F, 3, H, W)."""
         check_video(video)
         self.probabilities.append(self.classifier(video)[None].to(self.device))
 
@@ -132,8 +135,8 @@ class VideoInceptionScore(Metric):
 
 
 def _in_order(rows: Tensor) -> Tensor:
-    """Rows (n, d) sorted, so that the order in which shards are merged leaves no trace in the rounding."""
+    """Sorts rows (n, d), so that the rounding does not depend on the order in which shards are merged."""
     rows = rows.cpu()
-    for column in reversed(range(min(rows.shape[1], 4))):  # more than enough to tell real features apart
+    for column in reversed(range(min(rows.shape[1], 4))):  # enough to distinguish real features
         rows = rows[rows[:, column].sort(stable=True).indices]
     return rows

@@ -45,7 +45,7 @@ class _Prompts(RootModel[dict[str, str]]):
 
 @dataclass(frozen=True, slots=True)
 class Ucf101:
-    """What `prepare` writes under one folder, and where generated videos belong so that names match."""
+    """The files that `prepare` writes below a folder, and the folder for generated videos of the same names."""
 
     folder: Path
 
@@ -67,7 +67,7 @@ class Ucf101:
 
     @property
     def record(self) -> Path:
-        """Says which `prompts.json` this program wrote."""
+        """The record of the `prompts.json` that this program wrote."""
         return self.folder / "prepared.json"
 
     def items(self) -> Iterator[tuple[str, Path, str]]:
@@ -86,36 +86,41 @@ def prepare(
     seed: int = 0,
     progress: Callable[[str, int, int, str], None] | None = None,
 ) -> Ucf101:
-    """Write the first `count` usable clips: `reference/CLASS/NAME.mp4`, `images/CLASS/NAME.png`, `prompts.json`.
+    """
+    Writes the first `count` usable clips: `reference/CLASS/NAME.mp4`, `images/CLASS/NAME.png`, `prompts.json`.
 
-    Videos and images that exist are kept, so a call that was stopped goes on where it was. The references are H.264 at
-    high quality; the images are exact.
+    Existing videos and images are kept, so that an interrupted call can be continued. The references are H.264 at high
+    quality; the images are exact.
 
     Args:
         root: UCF101, or any folder with a subfolder of videos per class.
-        size: (height, width) to resize and crop to, the model's; None keeps that of the videos.
+        out: the folder to write.
+        count: number of clips.
+        size: (height, width) of the model, to resize and crop to; `None` keeps that of the videos.
+        seed: of the order in which videos are taken.
+        progress: called with ("prepared", done, count, "").
 
     Raises:
-        UnstillError: fewer than `count` videos are long enough and readable; there is a `prompts.json` in `out` that
-            this function did not write, or that was changed since.
+        UnstillError: fewer than `count` videos are long enough and readable, or `out` has a `prompts.json` that this
+            function did not write or that was changed since.
     """
-    root, made = Path(root), Ucf101(Path(out))
+    root, prepared = Path(root), Ucf101(Path(out))
     files = [file for file in video_files(root) if file.parent != root]
     if not files:
         raise UnstillError(f"{root} is not laid out as UCF101; expected a subfolder of videos for every class.")
-    check_free(made.record, [made.prompts], "out")
+    check_free(prepared.record, [prepared.prompts], "out")
     random.Random(seed).shuffle(files)
     prompts: dict[str, str] = {}
     for file in files:
         if len(prompts) == count:
             break
         name = file.relative_to(root).with_suffix("").as_posix()
-        video, image = made.reference / f"{name}.mp4", made.images / f"{name}.png"
+        video, image = prepared.reference / f"{name}.mp4", prepared.images / f"{name}.png"
         if not (video.exists() and image.exists()):
             try:
                 clip = read_video(file, fps=FPS, frames=FRAMES, size=size)
             except UnstillError:
-                continue  # too short or damaged; the count below tells
+                continue  # too short or damaged; counted below
             if not image.exists():
                 with replacing(image) as temporary:
                     Image.fromarray(clip.frames[0].permute(1, 2, 0).numpy()).save(temporary)
@@ -129,18 +134,24 @@ def prepare(
             f"Only {len(prompts)} of the {len(files)} videos of {root} can be read and last "
             f"{(FRAMES - 1) / FPS:.0f} s; {count} were asked for."
         )
-    with together(made.record, [made.prompts.name], "out") as written:
+    with together(prepared.record, [prepared.prompts.name], "out") as written:
         written.record |= {"clips": count, "seed": seed, "size": size and list(size)}
         text = json.dumps(prompts, indent=1, ensure_ascii=False)
-        (written.folder / made.prompts.name).write_text(text, encoding="utf-8")
-    return made
+        (written.folder / prepared.prompts.name).write_text(text, encoding="utf-8")
+    return prepared
 
 
-def generate(prepared: Ucf101, animate: Animate, progress: Callable[[str, int, int, str], None] | None = None) -> None:
-    """Animate every image with `animate(image, prompt, number)` into `generated/`; what exists is kept.
+def generate_videos(
+    prepared: Ucf101, animate: Animate, progress: Callable[[str, int, int, str], None] | None = None
+) -> None:
+    """
+    Animates every image and writes the videos into `generated/`; existing files are kept.
 
-    `number` counts the clips in order of their names: use it as the seed, so that a run that was stopped and one that
-    was not give the same videos.
+    Args:
+        prepared: the result of `prepare`.
+        animate: called as `animate(image, prompt, number)`, where `number` counts the clips in the order of their
+            names. Used as the seed, it gives the same videos in an interrupted and continued run.
+        progress: called with ("generated", done, total, "").
     """
     items = list(prepared.items())
     for number, (name, image, prompt) in enumerate(items):

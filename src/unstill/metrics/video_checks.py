@@ -12,7 +12,7 @@ _SLACK = 0.01  # decoders overshoot [0, 1] a little; a [-1, 1] video is a mistak
 
 
 def check_video(video: Tensor, frames: int = 1) -> None:
-    """Raise `UnstillError` unless `video` is a uint8 or floating (F, 3, H, W) tensor of at least `frames` frames."""
+    """Raises `UnstillError` unless `video` is a uint8 or floating (F, 3, H, W) tensor of at least `frames` frames."""
     if not isinstance(video, Tensor) or video.ndim != 4 or video.shape[1] != 3:
         got = tuple(video.shape) if isinstance(video, Tensor) else type(video).__name__
         raise UnstillError(f"A video here is one clip of shape (F, 3, H, W), got {got}; pass a single RGB clip.")

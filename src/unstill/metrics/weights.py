@@ -1,4 +1,4 @@
-"""Weights of networks that measure: reading files that others published."""
+"""Reads published weight files of the networks that metrics use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AnimateDiff's motion modules as their authors run them, where diffusers differs."""
+"""AnimateDiff's motion modules as in their authors' code, where diffusers differs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from unstill.errors import UnstillError
 
 
 class FrameNorm(nn.GroupNorm):
-    """Group normalisation of `(B, C, F, H, W)`, of each frame by itself."""
+    """Group normalisation of `(B, C, F, H, W)`, separately for each frame."""
 
     def forward(self, x: Tensor) -> Tensor:
         frames = x.transpose(1, 2)
@@ -18,8 +18,11 @@ class FrameNorm(nn.GroupNorm):
 
 def use_frame_norms(module: nn.Module) -> int:
     """
-    Lets every motion module normalise each frame by itself, as AnimateDiff (https://huggingface.co/papers/2307.04725)
-    does; diffusers pools the statistics over all frames. Weights stay where they are. Returns how many it changed.
+    Makes every motion module normalise each frame separately, as AnimateDiff (https://huggingface.co/papers/2307.04725)
+    does; diffusers computes the statistics over all frames.
+
+    Returns:
+        The number of changed modules.
     """
     blocks = [block for block in module.modules() if isinstance(block, AnimateDiffTransformer3D)]
     for block in blocks:

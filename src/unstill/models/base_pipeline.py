@@ -1,32 +1,18 @@
-"""What this library's pipelines on Stable Diffusion's autoencoder share: noise, the denoising loop, decoding."""
+"""The base of this library's pipelines with Stable Diffusion's autoencoder: noise, denoising loop, decoding."""
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unstill.errors import UnstillError
-
-
-Generators = torch.Generator | list[torch.Generator] | None
-StepCallback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
-
-
-@dataclass
-class VideoPipelineOutput(BaseOutput):
-    """frames: a list of lists of PIL pictures, an array `(B, F, H, W, 3)` or a tensor `(B, F, 3, H, W)`."""
-
-    frames: list[list[PIL.Image.Image]] | np.ndarray | Tensor
+from unstill.models.pipeline_io import Generators, StepCallback, VideoPipelineOutput
 
 
 class LatentVideoPipeline(DiffusionPipeline):
@@ -41,7 +27,7 @@ class LatentVideoPipeline(DiffusionPipeline):
     scheduler: Any
 
     def _set_up(self) -> None:
-        """Call it when the components are registered."""
+        """To be called after the components are registered."""
         self.vae_scale_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
 
@@ -51,6 +37,7 @@ class LatentVideoPipeline(DiffusionPipeline):
         return height * self.vae_scale_factor, width * self.vae_scale_factor
 
     def check_size(self, height: int, width: int, num_frames: int, steps: int) -> None:
+        """Raises `UnstillError` for a size that is no multiple of the network's, or a number below 1."""
         multiple = self.vae_scale_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
         if height % multiple or width % multiple or min(height, width) < multiple:
             raise UnstillError(f"The size is {height}x{width}, but must be a multiple of {multiple} both ways.")
@@ -74,7 +61,7 @@ class LatentVideoPipeline(DiffusionPipeline):
         return self.text_encoder(ids.to(self._execution_device)).last_hidden_state
 
     def _empty_prompt(self, length: int) -> Tensor:
-        """What a CLIP tokenizer makes of the empty string: start, end, padding."""
+        """The tokens of the empty string, as of a CLIP tokenizer: start, end, padding."""
         config = self.text_encoder.config
         ids = torch.full((1, length), config.pad_token_id)
         ids[0, :2] = torch.tensor([config.bos_token_id, config.eos_token_id])
@@ -92,7 +79,7 @@ class LatentVideoPipeline(DiffusionPipeline):
         generator: Generators,
         latents: Tensor | None = None,
     ) -> Tensor:
-        """First latents `(B, C, F, h, w)`: noise, or the caller's `latents`, times the scheduler's first level."""
+        """First latents `(B, C, F, h, w)`: noise, or the caller's `latents`, times the scheduler's first sigma."""
         scale = self.vae_scale_factor
         shape = (batch_size, num_channels_latents, num_frames, height // scale, width // scale)
         if isinstance(generator, list) and len(generator) != batch_size:
@@ -113,7 +100,7 @@ class LatentVideoPipeline(DiffusionPipeline):
         generator: Generators,
         latents: Tensor | None,
     ) -> Tensor:
-        """Sets the noise levels; gives the first latents of so many videos."""
+        """Sets the noise levels, and returns the first latents of `videos` videos."""
         device = self._execution_device
         self.scheduler.set_timesteps(steps, device=device)
         channels, dtype = self.unet.config.out_channels, self.unet.dtype
@@ -127,9 +114,9 @@ class LatentVideoPipeline(DiffusionPipeline):
         generator: Generators,
         callback: StepCallback | None,
     ) -> Tensor:
-        """Runs the scheduler over `latents`; `predict(sample, timestep)` gives the guided model output."""
-        known = inspect.signature(self.scheduler.step).parameters
-        options = {k: v for k, v in {"eta": eta, "generator": generator}.items() if k in known}
+        """Runs the scheduler over `latents`; `predict(sample, timestep)` returns the guided model output."""
+        supported = inspect.signature(self.scheduler.step).parameters
+        options = {k: v for k, v in {"eta": eta, "generator": generator}.items() if k in supported}
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for i, t in enumerate(self.scheduler.timesteps):
                 output = predict(self.scheduler.scale_model_input(latents, t), t)
@@ -140,13 +127,13 @@ class LatentVideoPipeline(DiffusionPipeline):
         return latents
 
     def decode_latents(self, latents: Tensor, decode_chunk_size: int = 1) -> Tensor:
-        """`(B, C, F, h, w)` to pixels `(B, 3, F, H, W)` in [-1, 1], so many frames at a time."""
+        """`(B, C, F, h, w)` to pixels `(B, 3, F, H, W)` in [-1, 1], `decode_chunk_size` frames at a time."""
         frames = latents.transpose(1, 2).flatten(0, 1).to(self.vae.dtype) / self.vae.config.scaling_factor
         pixels = torch.cat([self.vae.decode(part).sample.float() for part in frames.split(decode_chunk_size)])
         return pixels.unflatten(0, (len(latents), -1)).transpose(1, 2)
 
     def finish(self, latents: Tensor, output_type: str, decode_chunk_size: int, return_dict: bool) -> Any:
-        """From the last latents to what the call returns."""
+        """Converts the last latents to the return value of the call."""
         frames: Any = latents
         if output_type != "latent":
             pixels = self.decode_latents(latents, decode_chunk_size)
@@ -157,7 +144,11 @@ class LatentVideoPipeline(DiffusionPipeline):
 
 def rescale_guidance(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
     """
-    Part of the way from `guided` to one with the deviation of `conditional`, per video.
+    Rescales guided predictions towards the standard deviation of the conditional ones, per video.
+
+    Args:
+        guided, conditional: `(B, ...)`.
+        share: 0 leaves `guided` unchanged, 1 gives it the standard deviation of `conditional`.
 
     "Common Diffusion Noise Schedules and Sample Steps are Flawed", https://huggingface.co/papers/2305.08891, Section
     3.4.
@@ -168,7 +159,7 @@ def rescale_guidance(guided: Tensor, conditional: Tensor, share: float) -> Tenso
 
 
 def as_list(prompt: str | list[str], batch: int, name: str) -> list[str]:
-    """One prompt per video."""
+    """One prompt per video; raises `UnstillError` for another number of prompts than 1 or `batch`."""
     prompts = [prompt] * batch if isinstance(prompt, str) else list(prompt)
     if len(prompts) != batch:
         raise UnstillError(f"There are {len(prompts)} of {name} for {batch} videos; give one, or one for each.")

@@ -1,4 +1,4 @@
-"""Released checkpoint files: reading them, saying what they hold, and fitting their weights into networks."""
+"""Reads released checkpoint files, identifies their model, and loads their weights into networks."""
 
 import os
 from collections import Counter
@@ -31,13 +31,15 @@ class CheckpointError(UnstillError):
 
 def read_checkpoint(path: str | os.PathLike[str]) -> State | list[Tensor]:
     """
-    The weights in a `.ckpt`, `.pt`, `.bin` or `.safetensors` file, by name, without what was around them; for the
-    averages that diffusers' `EMAModel` saves the list in the order of the network's parameters.
+    Reads the weights in a `.ckpt`, `.pt`, `.bin` or `.safetensors` file, without the wrappers of training frameworks.
 
-    Tensors stay in the file until they are used, where its format allows that.
+    Tensors are memory-mapped where the file format allows it.
+
+    Returns:
+        Weights by name; for the averages that diffusers' `EMAModel` saves, a list in the order of the parameters.
 
     Raises:
-        UnstillError: no such file, a damaged one, or one with something else in it.
+        UnstillError: no such file, a damaged one, or one without weights.
     """
     path = Path(path)
     if not path.is_file():
@@ -48,7 +50,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State | list[Tensor]:
         if lacks_memory(error):
             raise
         raise UnstillError(_about(path, error)) from error
-    for _ in range(DEEPEST):  # a pickled mapping may hold itself
+    for _ in range(DEEPEST):  # a pickled mapping may contain itself
         if not isinstance(content, Mapping):
             break
         shadow = content.get("shadow_params")
@@ -93,13 +95,13 @@ def _about(path: Path, error: Exception) -> str:
 
 
 def scale_of(state: State) -> float | None:
-    """What DynamiCrafter's dynamic rescale ends at, from the table in its checkpoints."""
+    """The last factor of DynamiCrafter's dynamic rescale, from the table in its checkpoints; `None` without one."""
     table = state.get("scale_arr")
     return round(float(table[-1].real), 3) if table is not None and table.ndim == 1 and len(table) else None
 
 
 def identify(state: State) -> tuple[str | None, str]:
-    """The name of the released model that a state dict is of, `None` for no known one, and words for what it is."""
+    """The name of the released model of a state dict (`None` if unknown), and a description for messages."""
     if any("init_attn" in key for key in state):
         entry = next((v for k, v in state.items() if k.endswith("input_blocks.0.0.weight")), None)
         if entry is not None and entry.ndim == 4 and entry.shape[1] == 4:
@@ -128,28 +130,35 @@ _MARKS: tuple[tuple[str, str | None, str], ...] = (
 )
 
 
-def fit(modules: Mapping[str, nn.Module], parts: Mapping[str, State], unknown: Iterable[str], about: str) -> None:
+def load_weights(
+    modules: Mapping[str, nn.Module], parts: Mapping[str, State], unknown: Iterable[str], about: str
+) -> None:
     """
-    Gives every module, which may be on the meta device, the weights of the part of that name, without copying them.
+    Loads weights into modules, without copying them.
+
+    Args:
+        modules: by name; they may be on the meta device.
+        parts: the state dict of each module, by the same names.
+        unknown: keys of the checkpoint that belong to no module.
+        about: the beginning of the error message.
 
     Raises:
-        CheckpointError: unless keys and shapes agree and nothing is left over (`unknown`); `about` begins its
-            sentence.
+        CheckpointError: keys or shapes differ, or there are unknown keys.
     """
     missing, other, misshaped = [], list(unknown), []
     for name, module in modules.items():
-        wanted, given = module.state_dict(), parts[name]
-        missing += [f"{name}.{key}" for key in wanted if key not in given]
-        other += [f"{name}.{key}" for key in given if key not in wanted]
+        expected, state = module.state_dict(), parts[name]
+        missing += [f"{name}.{key}" for key in expected if key not in state]
+        other += [f"{name}.{key}" for key in state if key not in expected]
         misshaped += [
-            f"{name}.{key} {_shape(given[key])} for {_shape(value)}"
-            for key, value in wanted.items()
-            if key in given and given[key].shape != value.shape
+            f"{name}.{key} {_shape(state[key])} for {_shape(value)}"
+            for key, value in expected.items()
+            if key in state and state[key].shape != value.shape
         ]
     if missing or other or misshaped:
         faults = (("missing", missing), ("of another shape", misshaped), ("unknown", other))
-        said = "; ".join(f"{len(keys)} {what}: {_grouped(keys)}" for what, keys in faults if keys)
-        raise CheckpointError(f"{about}: {said}.", missing, other, misshaped)
+        details = "; ".join(f"{len(keys)} {what}: {_grouped(keys)}" for what, keys in faults if keys)
+        raise CheckpointError(f"{about}: {details}.", missing, other, misshaped)
     for name, module in modules.items():
         module.load_state_dict(parts[name], assign=True)
         module.eval()
@@ -160,7 +169,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _grouped(keys: list[str], few: int = 12) -> str:
-    """All keys; of very many the first places in their names, with counts."""
+    """All keys, or, if there are many, their common beginnings with counts."""
     if len(keys) <= few:
         return ", ".join(keys)
     for depth in (4, 3, 2, 1):

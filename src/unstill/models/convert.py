@@ -1,4 +1,4 @@
-"""Released checkpoints of the papers' models to diffusers pipelines."""
+"""Converts released checkpoints of the papers' models to diffusers pipelines."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
 from unstill.errors import UnstillError
-from unstill.models.checkpoint import CheckpointError, fit, identify, read_checkpoint
+from unstill.models.checkpoint import CheckpointError, identify, load_weights, read_checkpoint
 from unstill.models.dynamicrafter import (
     DynamiCrafterPipeline,
     DynamiCrafterScheduler,
@@ -21,7 +21,7 @@ from unstill.models.dynamicrafter import (
     VideoCrafterPipeline,
 )
 from unstill.models.lavie import LaViePipeline, LaVieUNet
-from unstill.models.saving import check_new, save
+from unstill.models.saving import check_new, save_pipeline
 from unstill.models.state_dict_keys import Rename, State, dynamicrafter_unet, openclip, stable_diffusion_vae, unchanged
 
 
@@ -60,10 +60,10 @@ class Release:
 
     Attributes:
         pipeline, scheduler: their classes, with the scheduler's configuration.
-        parts: what the file holds, by the name of the pipeline's component.
-        ignored: beginnings of keys that are not needed: schedules, what CLIP needs to compare its towers.
-        base: the hub id, or folder, of the components that the file lacks.
-        base_parts: their classes; of those that the pipeline can do without `None` is taken if there is no base.
+        parts: the networks in the file, by the name of the pipeline's component.
+        ignored: prefixes of keys that are not needed: schedules, and the projections that CLIP compares.
+        base: hub id or folder of the components that are not in the file.
+        base_parts: their classes and options; optional components are `None` if they cannot be loaded.
     """
 
     pipeline: type[DiffusionPipeline]
@@ -196,10 +196,12 @@ def load_checkpoint(
     The pipeline of a released checkpoint, or of one fine-tuned from it, on the CPU.
 
     Args:
-        release: a name of `RELEASES`; by default recognised from the file.
-        base: hub id or diffusers folder of what the file lacks: DynamiCrafter and VideoCrafter1 a tokenizer (without
-            one only the empty prompt is understood), LaVie all of Stable Diffusion 1.4 but its U-Net.
-        dtype: of the weights; by default the file's, which then stay in the file until they are used.
+        path: the file.
+        release: a name of `RELEASES`; by default identified from the file.
+        base: hub id or diffusers folder of the components that are not in the file: for DynamiCrafter and
+            VideoCrafter1 the tokenizer (without it only the empty prompt works), for LaVie all of Stable Diffusion 1.4
+            except its U-Net.
+        dtype: of the weights; by default the file's, which are then memory-mapped.
 
     Raises:
         UnstillError: a file that cannot be read, or whose weights do not fit (`CheckpointError`, with all keys).
@@ -207,13 +209,13 @@ def load_checkpoint(
     state = read_checkpoint(path)
     if isinstance(state, list):
         raise UnstillError(f"{path} holds averaged weights without names; load its model first, then `load_denoiser`.")
-    found, words = identify(state)
-    name = release if isinstance(release, str) else found
+    identified, description = identify(state)
+    name = release if isinstance(release, str) else identified
     if release is None and name not in RELEASES:
         raise UnstillError(
-            f"{path} looks like {words}; say which model it is: {', '.join(RELEASES)}."
-            if words.startswith("DynamiCrafter")
-            else f"{path} looks like {words}, which is not among {', '.join(RELEASES)}."
+            f"{path} looks like {description}; say which model it is: {', '.join(RELEASES)}."
+            if description.startswith("DynamiCrafter")
+            else f"{path} looks like {description}, which is not among {', '.join(RELEASES)}."
         )
     if isinstance(release, str) and release not in RELEASES:
         raise UnstillError(f"There is no released layout {release!r}; known: {', '.join(RELEASES)}.")
@@ -221,9 +223,11 @@ def load_checkpoint(
 
     modules = {name: part.on_meta() for name, part in layout.parts.items()}
     parts, unknown = _split(state, layout)
-    fit(modules, parts, unknown, f"{path} does not fit {name}; it looks like {words}")
-    if isinstance(release, str) and found not in (None, release):  # 512 and 1024 have the same keys and shapes
-        raise UnstillError(f"{path} looks like {words}, so it is not {release}; leave the model out, or say {found}.")
+    load_weights(modules, parts, unknown, f"{path} does not fit {name}; it looks like {description}")
+    if isinstance(release, str) and identified not in (None, release):  # 512 and 1024 have the same keys and shapes
+        raise UnstillError(
+            f"{path} looks like {description}, so it is not {release}; leave the model out, or say {identified}."
+        )
     scheduler_class, config = layout.scheduler
     pipe = layout.pipeline(**_with_base(modules, layout, base), scheduler=scheduler_class(**config))
     return pipe if dtype is None else pipe.to(dtype)
@@ -247,14 +251,14 @@ def _split(state: State, layout: Release) -> tuple[dict[str, State], list[str]]:
 def _with_base(
     modules: Mapping[str, nn.Module], layout: Release, base: str | os.PathLike[str] | None
 ) -> dict[str, Any]:
-    """The components of the pipeline: those in the file and those that come from elsewhere."""
+    """The components of the pipeline: those in the file, and those from the base."""
     components: dict[str, Any] = dict(modules)
     source = str(base or layout.base)
     for name, (cls, options) in layout.base_parts.items():
         inside = len(layout.base_parts) > 1 or (Path(source) / name).is_dir()
         try:
             loaded = cls.from_pretrained(source, **options, **({"subfolder": name} if inside else {}))
-            # Without files transformers makes a tokenizer that knows no words.
+            # Without files transformers creates a tokenizer with an empty vocabulary.
             if name == "tokenizer" and len(loaded) != components["text_encoder"].config.vocab_size:
                 raise ValueError(f"a vocabulary of {len(loaded)}")
             components[name] = loaded
@@ -271,11 +275,11 @@ def _with_base(
 
 def load_denoiser(pipe: Any, path: str | os.PathLike[str]) -> None:
     """
-    Gives a pipeline's denoiser the weights of a checkpoint in its own layout: the fine-tuned Stable Video Diffusion of
-    Conditional Image Leakage, with `module.` before its keys or not, or the averages that `EMAModel` saves.
+    Loads a checkpoint in the denoiser's own layout into a pipeline: the fine-tuned Stable Video Diffusion of
+    Conditional Image Leakage, with or without `module.` before its keys, or the averages that `EMAModel` saves.
 
     Raises:
-        CheckpointError: unless keys and shapes agree.
+        CheckpointError: keys or shapes differ.
     """
     part = "transformer" if getattr(pipe, "transformer", None) is not None else "unet"
     network, state = getattr(pipe, part), read_checkpoint(path)
@@ -290,7 +294,7 @@ def load_denoiser(pipe: Any, path: str | os.PathLike[str]) -> None:
             )
         state = dict(network.state_dict()) | dict(zip(names, state, strict=True))
     dtype, device = network.dtype, network.device
-    fit(
+    load_weights(
         {part: network},
         {part: state},
         [],
@@ -310,14 +314,13 @@ def convert(
     """
     Writes the pipeline of a released checkpoint as a diffusers folder.
 
-    Weights go from file to file, one component after the other. With a `dtype` that is not the file's all are in
-    memory at once, in that type.
+    Weights are copied one component at a time. With another `dtype` than the file's, all are in memory at once.
 
     Args:
         out: a folder that does not exist, or is empty.
 
     Raises:
-        UnstillError: as `load_checkpoint`, and for a folder with something in it.
+        UnstillError: as `load_checkpoint`; a folder that is not empty.
     """
     check_new(out)
-    return save(load_checkpoint(path, release, base=base, dtype=dtype), Path(out))
+    return save_pipeline(load_checkpoint(path, release, base=base, dtype=dtype), Path(out))

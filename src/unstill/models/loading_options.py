@@ -1,4 +1,4 @@
-"""What is done to a loaded pipeline so that it fits and runs fast: LoRAs, weights in eight bits, offloading."""
+"""Options of `load`: LoRA files, weights in eight bits, offloading."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Quantisation = Literal["fp8", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
-class Lora:
+class LoraFile:
     """
-    A file of low-rank weights.
+    A LoRA file and how it is applied.
 
     Attributes:
         file: safetensors.
-        weight: what it is multiplied by.
-        second: whether it goes into the second denoiser (Wan 2.2 A14B: the one of low noise).
+        weight: factor of its contribution.
+        second: whether it is for the second denoiser (Wan 2.2 A14B: the low-noise one).
     """
 
     file: Path
@@ -33,12 +33,12 @@ class Lora:
     second: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Lora:
+    def parse(cls, text: str) -> LoraFile:
         """
         Reads `FILE`, `FILE:WEIGHT` or `FILE:WEIGHT:transformer_2`.
 
         Raises:
-            UnstillError: no such file, or a weight that is no number.
+            UnstillError: no such file, or a weight that is not a number.
         """
         rest, second = (
             (text.removesuffix(":transformer_2"), True) if text.endswith(":transformer_2") else (text, False)
@@ -69,28 +69,28 @@ def dtype_named(name: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def check_options(offload: bool | Offload, quantise: Quantisation | None) -> Offload:
-    """The way of offloading; raises `UnstillError` for an unknown one, or a quantisation that is not there."""
-    held: Offload = ("model" if offload else "none") if isinstance(offload, bool) else offload
-    if held not in get_args(Offload):
+    """The kind of offloading; raises `UnstillError` for an unknown one, or an unavailable quantisation."""
+    kind: Offload = ("model" if offload else "none") if isinstance(offload, bool) else offload
+    if kind not in get_args(Offload):
         raise UnstillError(f"offload takes True, False, 'model' or 'group', but got {offload!r}.")
     if quantise is not None and quantise not in get_args(Quantisation):
         raise UnstillError(f"--quantise takes {' or '.join(get_args(Quantisation))}, but got {quantise!r}.")
     if quantise == "int8" and importlib.util.find_spec("torchao") is None:
         raise UnstillError("--quantise int8 needs the package torchao: python -m pip install torchao; or take fp8.")
-    return held
+    return kind
 
 
 def denoisers_of(pipe: Any) -> list[Any]:
-    """The networks that denoise, one or two."""
+    """The denoising networks, one or two."""
     return [network for name in DENOISERS if (network := getattr(pipe, name, None)) is not None]
 
 
-def add_loras(pipe: Any, loras: tuple[Lora, ...]) -> None:
+def add_loras(pipe: Any, loras: tuple[LoraFile, ...]) -> None:
     """
-    Loads low-rank weights into a pipeline, each with its weight.
+    Loads LoRA files into a pipeline.
 
     Raises:
-        UnstillError: a pipeline that takes none, no peft, or a file that does not fit.
+        UnstillError: a pipeline that cannot load LoRAs, no peft, or a file that does not fit.
     """
     if not loras:
         return
@@ -113,19 +113,19 @@ def add_loras(pipe: Any, loras: tuple[Lora, ...]) -> None:
         if not loaded:
             raise UnstillError(f"{lora.file} holds no weights for the denoiser of {name}; take a LoRA of this model.")
     for second, network in enumerate(denoisers_of(pipe)):
-        mine = {f"lora_{n}": lora.weight for n, lora in enumerate(loras) if lora.second == bool(second)}
-        if mine:
-            network.set_adapters(list(mine), list(mine.values()))
+        weights = {f"lora_{n}": lora.weight for n, lora in enumerate(loras) if lora.second == bool(second)}
+        if weights:
+            network.set_adapters(list(weights), list(weights.values()))
 
 
 def quantise(pipe: Any, kind: Quantisation | None) -> None:
     """
-    Keeps the weights of the denoisers in eight bits; calculations stay in the dtype of the pipeline.
+    Stores the weights of the denoisers in eight bits; computations stay in the dtype of the pipeline.
 
     Args:
         pipe: on the CPU.
-        kind: as `check_options` allows it: `"fp8"`, whose layers convert their weights when they work, or `"int8"` of
-            torchao.
+        kind: `"fp8"`, whose layers convert their weights in the forward pass, or `"int8"` of torchao; see
+            `check_options`.
 
     Raises:
         UnstillError: a network that cannot be converted.
@@ -145,8 +145,8 @@ def quantise(pipe: Any, kind: Quantisation | None) -> None:
             quantize_(network, Int8WeightOnlyConfig())
 
 
-def place(pipe: Any, device: Any, offload: Offload) -> None:
-    """Moves a pipeline to a device, whole or as it is needed; offloading to the CPU moves nothing."""
+def move_pipeline(pipe: Any, device: Any, offload: Offload) -> None:
+    """Moves a pipeline to a device, as a whole or part by part with offloading (which a CPU does not need)."""
     if offload == "none" or device.type == "cpu":
         pipe.to(device)
     elif offload == "model":

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     import torch
 
 Offload = Literal["none", "model", "group"]
-"""What is on the accelerator at a time: all parts, the part at work, or the layer at work."""
+"""What is on the accelerator at a time: everything, the component that runs, or the layer that runs."""
 
 HEADER_LIMIT = 100 << 20  # bytes; as safetensors itself has it
 DENOISERS = ("unet", "transformer", "transformer_2")
-FOR_THE_VIDEO = 1.25  # at least so much more than the weights alone
+FOR_THE_VIDEO = 1.25  # memory for weights and video, at least, divided by that for the weights
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
     """
-    Numbers in the weights of a model.
+    The number of parameters of a model.
 
     Attributes:
-        parts: component of the pipeline -> how many numbers.
-        largest: how many numbers the largest tensor has.
+        parts: by component of the pipeline.
+        largest: of the largest tensor.
     """
 
     parts: Mapping[str, int]
@@ -43,23 +43,26 @@ class Weights:
         Bytes of weights that are on the accelerator at once.
 
         Args:
-            bytes_each: of a number in the dtype that is loaded.
+            bytes_each: bytes per parameter in the dtype that is loaded.
             offload: what is there at a time.
-            quantised: whether a number of a denoiser takes one byte.
+            quantised: whether a parameter of a denoiser takes one byte.
         """
         sizes = [count * (1 if quantised and part in DENOISERS else bytes_each) for part, count in self.parts.items()]
         if offload == "group":
-            return 2 * self.largest * bytes_each  # one layer at work, the next one on its way
+            return 2 * self.largest * bytes_each  # the layer that runs, and the next one being loaded
         return max(sizes, default=0) if offload == "model" else sum(sizes)
 
 
 def weights_of_folder(folder: Path, variant: str | None = None) -> Weights | None:
     """
-    What the safetensors files of a local diffusers folder hold; `None` where there are none, or damaged ones.
+    The sizes of the weights in a local diffusers folder, from its safetensors files.
 
     Args:
-        folder: as `save_pretrained` wrote it: a folder for each component.
+        folder: written by `save_pretrained`: a folder for each component.
         variant: of the files, such as fp16, where the folder has it.
+
+    Returns:
+        `None` without such files, or with damaged ones.
     """
     parts: dict[str, int] = {}
     largest = 0
@@ -77,12 +80,12 @@ def weights_of_folder(folder: Path, variant: str | None = None) -> Weights | Non
 
 
 def weights_of_hub(repository: str, variant: str | None = None) -> Weights | None:
-    """As `weights_of_folder`, of a repository of the hub: of its local copy if there is one, else by its headers."""
+    """As `weights_of_folder`, for a repository of the hub: from its local copy if it exists, else from its headers."""
     import huggingface_hub
 
     copy = huggingface_hub.try_to_load_from_cache(repository, "model_index.json")
-    if isinstance(copy, str) and (found := weights_of_folder(Path(copy).parent, variant)) is not None:
-        return found
+    if isinstance(copy, str) and (weights := weights_of_folder(Path(copy).parent, variant)) is not None:
+        return weights
     parts: dict[str, int] = {}
     largest = 0
     try:
@@ -102,7 +105,7 @@ def weights_of_hub(repository: str, variant: str | None = None) -> Weights | Non
 
 
 def tensor_sizes(file: Path) -> Iterator[int]:
-    """How many numbers each tensor of a safetensors file has; raises `ValueError` for another file."""
+    """The number of elements of each tensor in a safetensors file; raises `ValueError` for another file."""
     with file.open("rb") as opened:
         start = opened.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
@@ -115,7 +118,7 @@ def tensor_sizes(file: Path) -> Iterator[int]:
 
 
 def _files(names: list[str], variant: str | None) -> list[str]:
-    """The files that are loaded: of each component those of the variant, else those of none."""
+    """The files that diffusers loads: for each component those of the variant, else those without one."""
     chosen: list[str] = []
     for part in sorted({name.partition("/")[0] for name in names}):
         inside = [name for name in names if name.startswith(f"{part}/")]
@@ -126,7 +129,7 @@ def _files(names: list[str], variant: str | None) -> list[str]:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; `None` where it does not say."""
+    """The free memory of a device in bytes; `None` if not known."""
     import torch
 
     if device.type == "cpu":
@@ -139,7 +142,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def memory_sentence(name: str, weights: Weights, bytes_each: int, offload: Offload, quantised: bool) -> str:
-    """What the weights need, in one sentence."""
+    """One sentence about the memory that the weights need."""
     largest = max(weights.parts, key=weights.parts.__getitem__)
     held = {"none": "all at once", "model": f"the largest part, {largest}, at a time", "group": "a layer at a time"}
     needed = _gigabytes(weights.needed(bytes_each, offload, quantised))
@@ -153,6 +156,8 @@ def check_memory(
     name: str, weights: Weights, free: int, bytes_each: int, offload: Offload = "none", quantised: bool = False
 ) -> None:
     """
+    Checks that the weights of a model fit on the accelerator.
+
     Args:
         name: of the model, for the message.
         weights: of the model.
@@ -160,7 +165,7 @@ def check_memory(
         bytes_each, offload, quantised: see `Weights.needed`.
 
     Raises:
-        UnstillError: the weights alone do not fit; with the options of `unstill animate` that fit, if there are any.
+        UnstillError: the weights alone do not fit. The message names the options of `unstill animate` that help.
     """
     needed = weights.needed(bytes_each, offload, quantised)
     if needed <= free:

@@ -1,4 +1,7 @@
-"""`load`: the name of a model, a hub id or a local folder becomes a ready pipeline."""
+"""
+The named models, hub ids and local folders: what is known of each before it is loaded, and `load`, which makes a
+ready pipeline of it.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from unstill.documents import read_json
-from unstill.errors import UnstillError, first_line, lacks_memory, shown
+from unstill.errors import UnstillError, first_line, shown
 from unstill.families.model_card import Model
 from unstill.families.registry import MODELS, family_of
-from unstill.models.loading_options import Lora, Quantisation, add_loras, check_options, place
+from unstill.models.loading import check_weights, fetch_released, from_pretrained, parse_device
+from unstill.models.loading_options import LoraFile, Quantisation, add_loras, check_options, move_pipeline
 from unstill.models.loading_options import quantise as quantise_denoisers
 from unstill.models.memory import (
     Offload,
@@ -34,17 +38,22 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-WORTH_SAYING = 10**8
-"""Numbers in the weights of a model from which on its memory is said before loading."""
+REPORTED_PARAMETERS = 10**8  # smaller models load without a message about their memory
 PICO = Path(__file__).parent / "pico" / "weights"
 
 
 def find(name_or_path: str) -> Model | None:
     """
-    The entry of a name; `None` for a hub id or a local diffusers folder, of which nothing is known but itself.
+    Looks up a model.
+
+    Args:
+        name_or_path: a name of `MODELS` or its hub id, another hub id, or a local diffusers folder.
+
+    Returns:
+        The entry of a named model; `None` for another hub id and for a folder.
 
     Raises:
-        UnstillError: for what is neither a known name, nor a folder with a pipeline in it, nor an `owner/name` id.
+        UnstillError: neither a known name, nor a folder that holds a pipeline, nor an `owner/name` id.
     """
     for model in MODELS:
         if name_or_path.lower() in (model.name, (model.weights or model.name).lower()):
@@ -70,16 +79,19 @@ def find(name_or_path: str) -> Model | None:
 
 
 def _near(name: str) -> str:
-    """The known names that hold all words and numbers of an unknown one, else the most similar name, as a question."""
+    """
+    A question with the known names that contain all words and numbers of an unknown one, else with the most similar
+    name; ". " if there is none.
+    """
     names = [model.name for model in MODELS]
-    pieces = re.findall(r"[a-z]+|\d+(?:\.\d+)?", name.lower())
-    close = [known for known in names if pieces and all(piece in known for piece in pieces)]
+    tokens = re.findall(r"[a-z]+|\d+(?:\.\d+)?", name.lower())
+    close = [known for known in names if tokens and all(token in known for token in tokens)]
     close = close or difflib.get_close_matches(name.lower(), names, n=1)
     return f"; did you mean {' or '.join(map(repr, close[:4]))}? " if close else ". "
 
 
 def pipeline_name(name_or_path: str) -> str | None:
-    """The pipeline class of a known name or a local folder, without loading it; `None` for an unknown hub id."""
+    """The name of the pipeline class of a model, without loading it; `None` for a hub id without a name here."""
     if model := find(name_or_path):
         return model.pipeline
     if Path(name_or_path).is_dir():
@@ -88,16 +100,24 @@ def pipeline_name(name_or_path: str) -> str | None:
 
 
 def pipeline_class(name_or_path: str) -> type[DiffusionPipeline] | None:
-    """As `pipeline_name`, but the class itself; its modules are imported, no weights are read."""
+    """
+    The pipeline class of a model; imports its module and reads no weights.
+
+    Returns:
+        `None` for a hub id without a name here.
+
+    Raises:
+        UnstillError: the class cannot be imported, is missing from the installed diffusers, or is no pipeline.
+    """
     name = pipeline_name(name_or_path)
     if name is None:
         return None
-    home = import_module(family_of(name).module)
+    module = import_module(family_of(name).module)
     from diffusers import DiffusionPipeline
 
     try:
-        cls = getattr(home, name, None)
-    except (ImportError, RuntimeError) as error:  # diffusers imports its pipelines when they are asked for
+        cls = getattr(module, name, None)
+    except (ImportError, RuntimeError) as error:  # diffusers imports a pipeline when its name is first used
         raise UnstillError(f"{name_or_path} needs {name}, which cannot be imported: {first_line(error)}.") from error
     if cls is None:
         raise UnstillError(
@@ -113,59 +133,68 @@ def pipeline_class(name_or_path: str) -> type[DiffusionPipeline] | None:
 
 def defaults_of(name_or_path: str) -> dict[str, Any]:
     """
-    Method parameters that suit a model: its level of `start` or `sigma`, and its `statistics` where they are shipped.
+    Default method parameters for a model.
 
-    A local folder has the level of its pipeline class, and statistics only if a `statistics.safetensors` lies in it.
+    Args:
+        name_or_path: see `find`. A local folder has the noise level of its pipeline class, and statistics if it
+            contains a `statistics.safetensors`.
+
+    Returns:
+        Its first noise level as `start` or `sigma`, and its `statistics` where there are any.
     """
     entry = find(name_or_path)
     defaults = defaults_of_pipeline(pipeline_name(name_or_path))
     if entry is not None:
         defaults = dict([entry.start])
-    measured = (PICO if entry and entry.weights is None else Path(name_or_path)) / "statistics.safetensors"
-    if measured.is_file():
+    statistics = (PICO if entry and entry.weights is None else Path(name_or_path)) / "statistics.safetensors"
+    if statistics.is_file():
         from unstill.latent_statistics import LatentStatistics
 
-        defaults["statistics"] = LatentStatistics.load(measured)
-        defaults["resize"] = True  # a person may ask for fewer frames than were measured
+        defaults["statistics"] = LatentStatistics.load(statistics)
+        defaults["resize"] = True  # a call may have fewer frames than the statistics
     return defaults
 
 
 def defaults_of_pipeline(name: str | None) -> dict[str, Any]:
-    """The level of `start` or `sigma` that suits a pipeline class, by its name."""
+    """The default `start` or `sigma` of a pipeline class, by its name."""
     level = next((model.start for model in MODELS if model.pipeline == name), None)
     return dict([level or ("start", 0.96)])
 
 
 def usual_method(defaults: Mapping[str, Any]) -> str:
-    """The method for a model with these defaults: Analytic-Init if its statistics are known, else an early start."""
+    """The default method for a model with these defaults: Analytic-Init where it has statistics, else EarlyStart."""
     return "analytic_init" if "statistics" in defaults else "early_start"
 
 
-def check_size(name_or_path: str | None, size: tuple[int, int], cls: type | None = None) -> None:
+def check_video_size(name_or_path: str | None, size: tuple[int, int], cls: type | None = None) -> None:
     """
+    Checks that a model can generate videos of a size.
+
     Args:
         name_or_path: the model; `None` if only its pipeline is known.
         size: (height, width) in pixels.
         cls: the pipeline's class, by default that of `name_or_path`.
 
     Raises:
-        UnstillError: the model makes videos of one size only, and this is another one.
+        UnstillError: the model has one fixed size, and this is another one.
     """
     from unstill.models.call_arguments import parameters
 
     entry = None if name_or_path is None else find(name_or_path)
     if cls is None and name_or_path is not None:
         cls = pipeline_class(name_or_path)
-    only = entry.size if entry else None
-    if cls is not None and "height" not in parameters(cls) and size != only:
-        words = f" ({only[1]}x{only[0]})" if only else ""
-        raise UnstillError(f"{name_or_path or cls.__name__} makes videos of one size only{words}: leave out --size.")
+    fixed = entry.size if entry else None
+    if cls is not None and "height" not in parameters(cls) and size != fixed:
+        shape = f" ({fixed[1]}x{fixed[0]})" if fixed else ""
+        raise UnstillError(f"{name_or_path or cls.__name__} makes videos of one size only{shape}: leave out --size.")
 
 
 def check_frames(name_or_path: str, frames: int | None) -> None:
     """
+    Checks that a model can generate videos of a length.
+
     Raises:
-        UnstillError: a longer video than the model can make, as far as that is known by its name.
+        UnstillError: more frames than the `max_frames` of a named model.
     """
     entry = find(name_or_path)
     if entry and entry.max_frames and frames and frames > entry.max_frames:
@@ -175,12 +204,12 @@ def check_frames(name_or_path: str, frames: int | None) -> None:
 
 
 def is_embedded(pipeline: str | None) -> bool:
-    """Whether a pipeline class, by its name, is that of the model whose weights come with the package."""
+    """Whether a pipeline class, by its name, is that of the model whose weights are in the package."""
     return any(model.weights is None and model.pipeline == pipeline for model in MODELS)
 
 
 def bundled_picture() -> Path:
-    """The picture that comes with the package."""
+    """The example picture in the package."""
     return PICO / "bundled.png"
 
 
@@ -192,55 +221,61 @@ def load(
     device: str | torch.device | None = None,
     offload: bool | Offload = False,
     quantise: Quantisation | None = None,
-    loras: Sequence[str | Lora] = (),
+    loras: Sequence[str | LoraFile] = (),
     frame_norm: bool = False,
     **options: Any,
 ) -> DiffusionPipeline:
     """
-    A ready diffusers pipeline.
+    Loads a diffusers pipeline and moves it to a device.
 
     Args:
         name_or_path: a name of `MODELS`, a local folder written by `save_pretrained`, or a hub id.
-        checkpoint: a file of weights: of the papers' own models the released file, or one fine-tuned from it
-            (otherwise the released file is fetched from the hub); of others the denoiser, fine-tuned.
+        checkpoint: a file of weights. Of models that are released as one file (DynamiCrafter, VideoCrafter, LaVie):
+            that file, or one fine-tuned from it; by default it is fetched from the hub. Of other models: a fine-tuned
+            denoiser.
         dtype: of the weights; by default the model's own on an accelerator, float32 on the CPU.
         device: by default an accelerator where there is one, else the CPU.
-        offload: what is on the accelerator: `True` or `"model"` only the part at work (`enable_model_cpu_offload`),
-            `"group"` only the layer at work (`enable_group_offload`), `False` or `"none"` everything.
-        quantise: keeps the denoiser's weights in eight bits: `"fp8"`, or `"int8"` with torchao.
-        loras: low-rank weights for the denoiser: `FILE`, `FILE:WEIGHT`, or `FILE:WEIGHT:transformer_2` for the second
+        offload: what is kept on the accelerator: `True` or `"model"` only the component that runs
+            (`enable_model_cpu_offload`), `"group"` only the layer that runs (`enable_group_offload`), `False` or
+            `"none"` everything.
+        quantise: stores the denoiser's weights in eight bits: `"fp8"`, or `"int8"` with torchao.
+        loras: LoRA files for the denoiser: `FILE`, `FILE:WEIGHT`, or `FILE:WEIGHT:transformer_2` for the second
             network of Wan 2.2 A14B. Needs peft.
-        frame_norm: motion modules of AnimateDiff normalise each frame by itself, as in their authors' code; diffusers
-            pools all frames.
-        options: go to the pipeline's `from_pretrained`; of the papers' own models only `base` (see `load_checkpoint`).
+        frame_norm: AnimateDiff's motion modules normalise each frame separately, as in their authors' code; diffusers
+            computes the statistics over all frames.
+        options: passed to the pipeline's `from_pretrained`; models that are released as one file take only `base` (see
+            `load_checkpoint`).
+
+    Returns:
+        The pipeline.
 
     Raises:
-        UnstillError: an unknown name, a broken folder or one of other networks, a hub that cannot be reached, a
+        UnstillError: an unknown name, a damaged folder or one with other networks, a hub that cannot be reached, a
             missing device, or weights that are larger than its free memory.
     """
     import torch
 
     model = find(name_or_path)
-    target = _device(device)
-    files = tuple(lora if isinstance(lora, Lora) else Lora.parse(lora) for lora in loras)
-    held = check_options(offload, quantise)
+    target = parse_device(device)
+    files = tuple(lora if isinstance(lora, LoraFile) else LoraFile.parse(lora) for lora in loras)
+    offload = check_options(offload, quantise)
     if dtype is None:
         dtype = getattr(torch, model.dtype) if model and target.type != "cpu" else torch.float32
     weights = None if target.type == "cpu" else weights_of(name_or_path)
     if weights is not None and (free := free_memory(target)) is not None:
-        check_memory(name_or_path, weights, free, dtype.itemsize, held, quantise is not None)
+        check_memory(name_or_path, weights, free, dtype.itemsize, offload, quantise is not None)
     if model and model.file:
         from unstill.models.convert import load_checkpoint
 
-        pipe: Any = load_checkpoint(checkpoint or _released(model), model.name, dtype=dtype, **options)
+        pipe: Any = load_checkpoint(checkpoint or fetch_released(model), model.name, dtype=dtype, **options)
     else:
-        pipe = _from_pretrained(name_or_path, model, dtype, options)
+        pipe = from_pretrained(name_or_path, model, pipeline_class(name_or_path), dtype, options)
         if checkpoint is not None:
             from unstill.models.convert import load_denoiser
 
             load_denoiser(pipe, checkpoint)
-    _check_weights(pipe, name_or_path)
-    if any(known.tiled and known.pipeline == type(pipe).__name__ for known in MODELS):
+    check_weights(pipe, name_or_path)
+    if any(entry.tiled and entry.pipeline == type(pipe).__name__ for entry in MODELS):
         pipe.vae.enable_tiling()
     if frame_norm:
         from unstill.models.animatediff import frame_norms_of
@@ -248,16 +283,16 @@ def load(
         frame_norms_of(pipe)
     add_loras(pipe, files)
     quantise_denoisers(pipe, quantise)
-    place(pipe, target, held)
+    move_pipeline(pipe, target, offload)
     return pipe
 
 
 def weights_of(name_or_path: str) -> Weights | None:
     """
-    How large the weights of a model are, from the headers of its files: of a local folder, or of the hub.
+    The sizes of a model's weights, from the headers of its files in a local folder or on the hub.
 
     Returns:
-        `None` for the embedded model, released checkpoints of one file, and where nothing can be read.
+        `None` for the embedded model, for models released as one file, and where no header can be read.
     """
     model = find(name_or_path)
     if model is not None and (model.weights is None or model.file):
@@ -275,106 +310,25 @@ def memory_needed(
     quantise: Quantisation | None = None,
 ) -> str:
     """
-    What the weights of a model take, in one sentence, before it is loaded; empty where that is not known, and for
-    models below `WORTH_SAYING`.
+    The memory that the weights of a model need, in one sentence; the arguments are those of `load`.
+
+    Returns:
+        The sentence; empty where the size is not known, and for less than `REPORTED_PARAMETERS`.
     """
     import torch
 
-    model, target, held = find(name_or_path), _device(device), check_options(offload, quantise)
-    if (weights := weights_of(name_or_path)) is None or sum(weights.parts.values()) < WORTH_SAYING:
+    model, target, offload = find(name_or_path), parse_device(device), check_options(offload, quantise)
+    if (weights := weights_of(name_or_path)) is None or sum(weights.parts.values()) < REPORTED_PARAMETERS:
         return ""
     if dtype is None:
         dtype = getattr(torch, model.dtype) if model and target.type != "cpu" else torch.float32
-    held = "none" if target.type == "cpu" else held
-    return memory_sentence(name_or_path, weights, dtype.itemsize, held, quantise is not None)
-
-
-def _check_weights(pipe: Any, name_or_path: str) -> None:
-    """Raises `UnstillError` for a network that found no weights for itself, which diffusers only warns of."""
-    for part, network in pipe.components.items():
-        config = getattr(network, "config", None)
-        for key, value in config.items() if isinstance(config, Mapping) else ():
-            if isinstance(value, int) and abs(value) >= 2**63:
-                raise UnstillError(f"{name_or_path} cannot be loaded: its {part} has {key} = {shown(value)}.")
-        tensors = network.named_parameters() if hasattr(network, "named_parameters") else ()
-        if missing := [name for name, tensor in tensors if tensor.is_meta]:
-            raise UnstillError(
-                f"{name_or_path} cannot be loaded: its {part} holds no weights for {missing[0]} and "
-                f"{len(missing) - 1} more of what this version's {type(network).__name__} has; load it with the "
-                "version that wrote it, or save it again."
-            )
-
-
-def _device(asked: str | torch.device | None) -> torch.device:
-    """The device asked for, or the best there is."""
-    import torch
-
-    here = torch.accelerator.current_accelerator(check_available=True)
-    if asked is None:
-        return here if here is not None else torch.device("cpu")
-    try:
-        device = torch.device(asked)
-    except RuntimeError as error:
-        raise UnstillError(f"{asked!r} is not a device; say cpu, cuda, cuda:1, mps or xpu.") from error
-    there_is = device.type == "cpu" or (
-        here is not None and device.type == here.type and (device.index or 0) < torch.accelerator.device_count()
-    )
-    if not there_is:
-        raise UnstillError(f"There is no device {device} here; there is cpu" + (f" and {here.type}." if here else "."))
-    return device
-
-
-def _released(model: Model) -> str:
-    """The released file, from the hub or its cache."""
-    from huggingface_hub import hf_hub_download
-
-    assert model.weights is not None and model.file is not None
-    try:
-        return hf_hub_download(model.weights, model.file)
-    except (OSError, ValueError) as error:
-        raise UnstillError(
-            f"{model.file} of {model.weights} could not be fetched from the Hugging Face hub and is not in the local "
-            f"cache; download it and give it as checkpoint (unstill convert {model.file} FOLDER makes a folder of it)."
-        ) from error
-
-
-def _from_pretrained(name_or_path: str, model: Model | None, dtype: torch.dtype, options: dict[str, Any]) -> Any:
-    cls = pipeline_class(name_or_path)
-    if model and model.weights is None:
-        from unstill.models.pico import PicoPipeline
-
-        return PicoPipeline.embedded(model.lora, dtype)
-    if model is None and Path(name_or_path).is_dir() and cls is not None:
-        try:
-            return cls.from_pretrained(name_or_path, dtype=dtype, **options)
-        except Exception as error:  # a damaged folder fails in as many ways as there are files in it
-            if lacks_memory(error):
-                raise
-            raise UnstillError(f"{name_or_path} cannot be loaded: {first_line(error)}.") from error
-
-    import diffusers
-
-    source = model.weights if model else name_or_path
-    try:
-        if model:
-            for part, kind, repository in model.parts:
-                options[part] = getattr(diffusers, kind).from_pretrained(repository, dtype=dtype)
-            if model.variant:
-                options.setdefault("variant", model.variant)
-        pipe = (cls or diffusers.DiffusionPipeline).from_pretrained(source, dtype=dtype, **options)
-    except (OSError, ValueError) as error:
-        raise UnstillError(
-            f"{source} could not be fetched from the Hugging Face hub (no connection, no such model, or its licence "
-            f"must be accepted there first) and is not in the local cache; give a local diffusers folder instead."
-        ) from error
-    if model and model.scheduler:
-        kind, changes = model.scheduler
-        pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **dict(changes))
-    return pipe
+    if target.type == "cpu":
+        offload = "none"
+    return memory_sentence(name_or_path, weights, dtype.itemsize, offload, quantise is not None)
 
 
 class _Index(BaseModel):
-    """What is used of a `model_index.json`."""
+    """The part of a `model_index.json` that is used."""
 
     class_name: str = Field(alias="_class_name", pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=200)
 

@@ -9,20 +9,21 @@ from unstill.data.ownership import check_name
 from unstill.errors import UnstillError
 
 
-def save(pipe: Any, out: Path) -> Path:
-    """`pipe.save_pretrained(out)`, written atomically.
+def save_pipeline(pipe: Any, out: Path) -> Path:
+    """
+    `pipe.save_pretrained(out)`, written atomically.
 
     Raises:
         UnstillError: `out` cannot be written, or exists and is not empty.
     """
     with write_errors(out), beside(out.parent) as around:
-        new = write(pipe, around / out.name)
+        new = write_pipeline(pipe, around / out.name)
         check_new(out)  # again: another process may have written there since
         move(new, out)
     return out
 
 
-def write(pipe: Any, folder: Path) -> Path:
+def write_pipeline(pipe: Any, folder: Path) -> Path:
     """`pipe.save_pretrained(folder)`, with file permissions of the umask: safetensors writes for the owner alone."""
     pipe.save_pretrained(folder)
     mode = (folder / "model_index.json").stat().st_mode

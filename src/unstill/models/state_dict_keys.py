@@ -1,4 +1,4 @@
-"""From the names of released checkpoints to those of diffusers and transformers: state dict in, state dict out."""
+"""Renames the keys of released checkpoints to those of diffusers and transformers; maps state dict to state dict."""
 
 import re
 from collections.abc import Callable
@@ -46,13 +46,13 @@ def unchanged(state: State) -> State:
 
 
 def dynamicrafter_unet(state: State) -> State:
-    """The 256 model calls its frame stride by another name."""
+    """The 256 model has another name for its frame stride."""
     return {key.replace("framestride_embed", "fps_embedding"): value for key, value in state.items()}
 
 
 def stable_diffusion_vae(state: State) -> State:
     """Latent diffusion's autoencoder to `AutoencoderKL`, which counts the levels of its decoder from the coarsest."""
-    levels = 1 + max((int(found[1]) for key in state if (found := re.search(r"\.up\.(\d+)\.", key))), default=0)
+    levels = 1 + max((int(match[1]) for key in state if (match := re.search(r"\.up\.(\d+)\.", key))), default=0)
     renamed = {}
     for key, value in state.items():
         for pattern, name in _VAE:
@@ -66,10 +66,10 @@ def stable_diffusion_vae(state: State) -> State:
 
 def openclip(layers: int) -> Rename:
     """
-    A tower of OpenCLIP to transformers', which splits the projection of attention in three.
+    An encoder of OpenCLIP to that of transformers, which splits the projection of attention in three.
 
     Args:
-        layers: how many are kept. Text is read from the last but one, with the final normalisation after it.
+        layers: number of layers that are kept; text features are those of the last but one, normalised.
     """
 
     def rename(state: State) -> State:

@@ -28,7 +28,7 @@ from unstill.documents import JSONObject, read_json
 from unstill.errors import UnstillError
 from unstill.latent_statistics import LatentStatistics
 from unstill.models.pico import PicoAutoencoder, PicoPipeline, PicoTransformer, edm_scheduler
-from unstill.models.saving import write
+from unstill.models.saving import write_pipeline
 from unstill.progress import FigureProgress
 from unstill.training.pico_autoencoder import train_autoencoder
 from unstill.training.pico_denoiser import Latents, train_denoiser
@@ -231,5 +231,5 @@ def _finish(out: Path, vae: PicoAutoencoder, network: PicoTransformer, data: Lat
 
     with together(out / "recipe.json", ["pipeline"]) as results:
         results.record = read_record(out / "recipe.json") or {}
-        statistics.save(write(pipe, results.folder / "pipeline") / "statistics.safetensors")
+        statistics.save(write_pipeline(pipe, results.folder / "pipeline") / "statistics.safetensors")
     return pipe

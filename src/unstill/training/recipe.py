@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from unstill.data.sources import Kind, SourceSettings, guess_kind
+from unstill.data.sources import SourceKind, SourceSettings, guess_kind
 from unstill.documents import fault_of, parse_size
 from unstill.errors import UnstillError, shown
 from unstill.training.condition_noise import Name
@@ -38,7 +38,7 @@ class Data(_Part):
     """Selection of the clips. The defaults of frames, fps and size are those of the model."""
 
     videos: str | None = Field(None, description="a folder of videos, of tar shards, or the word world")
-    kind: Kind | None = Field(None, description="what `videos` is; detected by default")
+    kind: SourceKind | None = Field(None, description="what `videos` is; detected by default")
     captions: str | None = Field(None, description="a CSV or JSONL file of captions")
     frames: int | None = Field(None, ge=1, le=10_000)
     fps: float | None = Field(None, gt=0, le=1000)

@@ -7,7 +7,7 @@ import torch
 
 from unstill.data.ownership import read_record, together
 from unstill.models.registry import defaults_of
-from unstill.models.saving import write
+from unstill.models.saving import write_pipeline
 from unstill.training.checkpoints import RESULTS
 from unstill.training.lora import merge, save_lora
 from unstill.training.recipe import Recipe
@@ -35,7 +35,7 @@ def write_results(pipe: Any, denoiser: str, recipe: Recipe, out: Path) -> None:
         pipe.to("cpu")
         if (precision := PRECISIONS.get(recipe.train.mixed_precision)) is not None:
             pipe.to(precision)
-        _copy_statistics(recipe.model, write(pipe, results.folder / "pipeline"))
+        _copy_statistics(recipe.model, write_pipeline(pipe, results.folder / "pipeline"))
 
 
 def _copy_statistics(model: str, folder: Path) -> None:

@@ -24,7 +24,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from unstill.data.files import sweep_all
-from unstill.data.loading import Loader, place
+from unstill.data.loading import Loader, index_and_epoch
 from unstill.data.seeding import generator_for
 from unstill.data.sources import Source
 from unstill.errors import UnstillError, lacks_memory
@@ -283,7 +283,7 @@ class _Run:
         names = []
         for i in (~finite).nonzero().flatten().tolist()[:3]:
             process, own = divmod(i, self.at_once)
-            index, _ = place(self._place(step, process, start) + own, len(self.clips), self.recipe.seed)
+            index, _ = index_and_epoch(self._place(step, process, start) + own, len(self.clips), self.recipe.seed)
             names.append(self.clips.name(index))
         raise self._not_a_number("loss", step, ", ".join(names))
 

@@ -1,6 +1,5 @@
 """
-The layers of DynamiCrafter's U-Net. Attributes are called as in the released checkpoints ("temopral_conv" included),
-so that their weights load by name.
+The layers of DynamiCrafter's U-Net. Attributes have the names of the released checkpoints ("temopral_conv" included).
 
 Inside the U-Net frames are folded into the batch: `(B F, C, H, W)`.
 """
@@ -17,7 +16,7 @@ GROUPS = 32
 
 
 class Context(NamedTuple):
-    """What the spatial blocks look at beside their frame: text `(B, L, C)`, image tokens `(B F or B, 16, C)`."""
+    """The context of the spatial blocks: text `(B, L, C)`, image tokens `(B F or B, 16, C)`."""
 
     text: Tensor
     image: Tensor
@@ -35,9 +34,9 @@ def to_frames(x: Tensor) -> Tensor:
 
 class ImageTextAttention(nn.Module):
     """
-    Cross-attention to text and to image tokens, with the same queries and keys and values of their own.
+    Cross-attention to text and to image tokens, with the same queries and separate keys and values.
 
-    With `gated` (DynamiCrafter 256) the image's share is multiplied by 1 + tanh(alpha).
+    With `gated` (DynamiCrafter 256) the output of the image is multiplied by 1 + tanh(alpha).
     """
 
     def __init__(self, dim: int, context_dim: int, heads: int, gated: bool) -> None:
@@ -92,8 +91,8 @@ class SpatialTransformer(nn.Module):
 
 class TemporalTransformer(nn.Module):
     """
-    Two self-attentions along the frames of each position, without any code for the frame's place in time. The first
-    one in the network (`init_attn`) has an inner width of its own and projects by convolutions of one.
+    Two self-attentions over the frames at each position, without a positional encoding. The first one in the network
+    (`init_attn`) has another inner width and projects by 1 x 1 convolutions.
     """
 
     def __init__(self, channels: int, heads: int, head_dim: int, *, convolution: bool = False) -> None:

@@ -1,42 +1,32 @@
-"""DynamiCrafter's pipeline (https://huggingface.co/papers/2310.12190), in the manners of diffusers."""
+"""DynamiCrafter's pipeline (https://huggingface.co/papers/2310.12190) with the interface of diffusers."""
 
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModel
 
-from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
-from unstill.models.base_pipeline import (
-    Generators,
-    LatentVideoPipeline,
-    StepCallback,
-    VideoPipelineOutput,
-    as_list,
-    rescale_guidance,
-)
+from unstill.models.base_pipeline import LatentVideoPipeline, as_list, rescale_guidance
 from unstill.models.dynamicrafter.resampler import ImageResampler
 from unstill.models.dynamicrafter.unet import DynamiCrafterUNet
+from unstill.models.pipeline_io import Generators, Images, StepCallback, VideoPipelineOutput, image_pixels
 
 
-Images = PIL.Image.Image | list[PIL.Image.Image] | Tensor
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 class DynamiCrafterPipeline(LatentVideoPipeline):
     """
-    Animates an image as a prompt says. The released interpolation and looping models share its network: they are
-    checkpoints of their own, called with `last_image` (looping: the same image twice).
+    Animates an image according to a prompt. The released interpolation and looping models have the same network and
+    other checkpoints; they are called with `last_image` (looping: the same image twice).
 
     Args:
         image_encoder: OpenCLIP ViT-H/14.
-        image_projector: from all its tokens to those of the U-Net.
+        image_projector: maps all its tokens to those of the U-Net.
         scheduler: `DynamiCrafterScheduler` samples as released.
     """
 
@@ -63,20 +53,6 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
             scheduler=scheduler,
         )
         self._set_up()
-
-    def pixels(self, image: Images, height: int, width: int) -> Tensor:
-        """Pictures of any size, or `(B, 3, H, W)` in [0, 1], to `(B, 3, height, width)` in [-1, 1]."""
-        if isinstance(image, Tensor):
-            pictures = image[None] if image.ndim == 3 else image
-            if pictures.ndim != 4 or pictures.shape[1] != 3:
-                raise UnstillError(f"image has shape {tuple(image.shape)}; give (B, 3, H, W) with values in [0, 1].")
-            if pictures.shape[-2:] != (height, width):
-                pictures = resize_and_crop(pictures.float(), (height, width))
-        else:
-            images = image if isinstance(image, list) else [image]
-            fitted = [np.asarray(resize_and_crop(i.convert("RGB"), (height, width))) for i in images]
-            pictures = torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2) / 255
-        return pictures.float() * 2 - 1
 
     def encode_image(self, pixels: Tensor, num_frames: int) -> Tensor:
         """`(B, 3, H, W)` in [-1, 1] to the U-Net's image tokens `(B, L, C)`."""
@@ -140,27 +116,35 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
         return_dict: bool = True,
     ) -> VideoPipelineOutput | tuple[Any]:
         """
-        Makes a video that begins with, or is of, a picture.
+        Generates videos from pictures.
 
         Args:
             image: PIL picture(s) of any size, or a tensor `(B, 3, H, W)` in [0, 1]; resized and cropped.
             prompt, negative_prompt: one, or one for each image.
             height, width, num_frames: by default what the model was trained for.
-            guidance_scale: weight of prompt and image against neither; 1 is off.
+            num_inference_steps: solver steps.
+            guidance_scale: scale of classifier-free guidance by prompt and image; 1 turns it off.
             guidance_rescale: by default 0.7 for models with zero terminal signal-to-noise ratio, else 0.
-            image_guidance_scale: weight of the image alone; `guidance_scale` is then that of the prompt beside it. It
-                costs a third evaluation per step.
-            fps: conditioning of the network: frames per second (512, 1024: fewer move more), or for DynamiCrafter 256
-                the frame stride (larger moves more).
+            image_guidance_scale: scale of the guidance by the image alone; `guidance_scale` is then that of the
+                prompt. It costs a third evaluation of the network per step.
+            fps: conditioning of the network: frames per second (512, 1024: lower values move more), or for
+                DynamiCrafter 256 the frame stride (higher values move more).
             eta: 1 as released; 0 is deterministic DDIM.
-            last_image: the picture at the other end, for the released interpolation and looping models.
-            latents: unit noise `(B, 4, F, h, w)` to start from instead of drawing it.
+            last_image: the last frame, for the released interpolation and looping models.
+            num_videos_per_prompt: videos per image.
+            generator: for the noise and the image latents; a list has one for each video.
+            latents: unit noise `(B, 4, F, h, w)`; by default it is drawn.
             prompt_embeds, negative_prompt_embeds: `(B, 77, C)`, instead of prompts.
             decode_chunk_size: frames decoded at a time.
             output_type: "pil", "np", "pt" or "latent".
+            callback_on_step_end: called after every step, as in diffusers; may replace the latents.
+            return_dict: whether to return a `VideoPipelineOutput`.
 
         Returns:
             `VideoPipelineOutput`, or a tuple with `return_dict=False`.
+
+        Raises:
+            UnstillError: an impossible size, number or combination of arguments.
         """
         config = self.unet.config
         height, width = height or self.native_size()[0], width or self.native_size()[1]
@@ -169,7 +153,7 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
         if guidance_rescale is None:
             guidance_rescale = 0.7 if self.scheduler.config.get("rescale_betas_zero_snr") else 0.0
 
-        pixels = self.pixels(image, height, width)
+        pixels = image_pixels(image, (height, width))
         images, copies = len(pixels), num_videos_per_prompt
         if prompt_embeds is None:
             prompt_embeds = self.encode_prompt(as_list(prompt, images, "prompts"))
@@ -183,7 +167,7 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
             negative = negative_prompt_embeds.to(tokens)
             if image_guidance_scale is not None:
                 contexts.insert(0, torch.cat([negative, tokens], 1))
-            # Without an image means mid-grey, not zero tokens.
+            # Without an image the network sees the tokens of mid-grey, not zeros.
             grey = self.encode_image(torch.zeros_like(pixels[:1]), num_frames).expand_as(tokens)
             contexts.insert(0, torch.cat([negative, grey], 1))
         branches = len(contexts)
@@ -194,7 +178,7 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
         if config.in_channels > config.out_channels:
             first, last = pixels.repeat_interleave(copies, 0), None
             if last_image is not None:
-                last = self.pixels(last_image, height, width).repeat_interleave(copies, 0)
+                last = image_pixels(last_image, (height, width)).repeat_interleave(copies, 0)
             condition = self.prepare_image_latents(first, num_frames, generator, last).to(latents.dtype)
         elif last_image is not None:
             raise UnstillError("This model's network sees no image latents, so it has no use for last_image.")
@@ -204,12 +188,12 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
             output = self.unet(torch.cat([x] * branches), t, context, fps, return_dict=False)[0]
             if branches == 1:
                 return output
-            without, *others = output.chunk(branches)
-            full, guided = others[-1], without
+            unconditional, *others = output.chunk(branches)
+            full, guided = others[-1], unconditional
             if image_guidance_scale is not None:
-                guided = guided + image_guidance_scale * (others[0] - without)
-                without = others[0]
-            guided = guided + guidance_scale * (full - without)
+                guided = guided + image_guidance_scale * (others[0] - unconditional)
+                unconditional = others[0]
+            guided = guided + guidance_scale * (full - unconditional)
             return rescale_guidance(guided, full, guidance_rescale) if guidance_rescale else guided
 
         latents = self.denoise(latents, predict, eta, generator, callback_on_step_end)
@@ -218,8 +202,8 @@ class DynamiCrafterPipeline(LatentVideoPipeline):
 
 def squash(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """
-    `(B, C, H, W)` to `(B, C, *size)` without regard to proportions, as the image encoder was fed: Gaussian blur of
-    deviation (factor - 1) / 2 where it shrinks, then bicubic with aligned corners.
+    Resizes `(B, C, H, W)` to `(B, C, *size)`, aspect ratio not kept, as for the image encoder in training: Gaussian
+    blur of standard deviation (factor - 1) / 2 where it shrinks, then bicubic with aligned corners.
     """
     factors = [have / want for have, want in zip(pixels.shape[-2:], size, strict=True)]
     if max(factors) > 1:

@@ -1,4 +1,4 @@
-"""From the tokens of an image encoder to those that DynamiCrafter's U-Net looks at."""
+"""Maps the tokens of an image encoder to those of DynamiCrafter's U-Net."""
 
 from typing import Any
 
@@ -30,11 +30,11 @@ class PerceiverAttention(nn.Module):
 
 class ImageResampler(ModelMixin, ConfigMixin):
     """
-    Learned queries that read an image's tokens, in the manner of IP-Adapter Plus.
+    Learned queries that attend to an image's tokens, as in IP-Adapter Plus.
 
     Args:
-        queries: tokens made per frame.
-        frames: 16: other tokens for each of 16 frames (DynamiCrafter); 1: the same for all (VideoCrafter).
+        queries: tokens per frame.
+        frames: 16: different tokens for each of 16 frames (DynamiCrafter); 1: the same for all (VideoCrafter).
     """
 
     @register_to_config

@@ -1,4 +1,4 @@
-"""How DynamiCrafter and VideoCrafter1 are sampled: DDIM, and the rescaling of videos that they were trained with."""
+"""The scheduler of DynamiCrafter and VideoCrafter1: DDIM with the rescaling of videos used in their training."""
 
 from typing import Literal
 

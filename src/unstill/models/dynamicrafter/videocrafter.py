@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unstill.models.base_pipeline import Generators, StepCallback, VideoPipelineOutput
-from unstill.models.dynamicrafter.pipeline import DynamiCrafterPipeline, Images
+from unstill.models.dynamicrafter.pipeline import DynamiCrafterPipeline
+from unstill.models.pipeline_io import Generators, Images, StepCallback, VideoPipelineOutput
 
 
 class VideoCrafterPipeline(DynamiCrafterPipeline):
-    """Makes a video of a picture, which the network sees only through tokens of its image encoder, as of a text."""
+    """Animates an image, which conditions the network only by tokens of the image encoder, like a text."""
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]
@@ -35,7 +35,7 @@ class VideoCrafterPipeline(DynamiCrafterPipeline):
         callback_on_step_end: StepCallback | None = None,
         return_dict: bool = True,
     ) -> VideoPipelineOutput | tuple[Any]:
-        """As `DynamiCrafterPipeline`; `fps` are frames per second, of which fewer move more."""
+        """As in `DynamiCrafterPipeline`; `fps` are frames per second, and lower values move more."""
         return super().__call__(
             image,
             prompt,

@@ -1,4 +1,4 @@
-"""LaVie's text-to-video pipeline (https://huggingface.co/papers/2309.15103), in the manners of diffusers."""
+"""LaVie's text-to-video pipeline (https://huggingface.co/papers/2309.15103) with the interface of diffusers."""
 
 from typing import Any
 
@@ -8,13 +8,14 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from unstill.errors import UnstillError
-from unstill.models.base_pipeline import Generators, LatentVideoPipeline, StepCallback, VideoPipelineOutput, as_list
+from unstill.models.base_pipeline import LatentVideoPipeline, as_list
 from unstill.models.lavie.unet import LaVieUNet
+from unstill.models.pipeline_io import Generators, StepCallback, VideoPipelineOutput
 
 
 class LaViePipeline(LatentVideoPipeline):
     """
-    Makes a video, or with one frame a picture, of what a prompt says.
+    Generates a video, or with one frame a picture, from a prompt.
 
     Args:
         scheduler: as released `DDPMScheduler`, linear betas from 1e-4 to 0.02; `DDIMScheduler` with the same betas
@@ -57,14 +58,23 @@ class LaViePipeline(LatentVideoPipeline):
         return_dict: bool = True,
     ) -> VideoPipelineOutput | tuple[Any]:
         """
+        Generates videos from prompts.
+
         Args:
-            num_frames: 1 makes a picture: temporal attention is left out, as I4VGen does for its candidates.
-            guidance_scale: weight of the prompt against `negative_prompt`; 1 is off.
+            prompt, negative_prompt: one, or one for each video.
+            height, width: in pixels; by default what the model was trained for.
+            num_frames: 1 generates a picture without temporal attention, as I4VGen does for its candidates.
+            num_inference_steps: solver steps.
+            guidance_scale: scale of classifier-free guidance by the prompt; 1 turns it off.
             eta: for schedulers of the DDIM family.
-            latents: unit noise `(B, 4, F, h, w)` to start from instead of drawing it.
+            num_videos_per_prompt: videos per prompt.
+            generator: for the noise; a list has one for each video.
+            latents: unit noise `(B, 4, F, h, w)`; by default it is drawn.
             prompt_embeds, negative_prompt_embeds: `(B, 77, C)`, instead of prompts.
             decode_chunk_size: frames decoded at a time.
             output_type: "pil", "np", "pt" or "latent".
+            callback_on_step_end: called after every step, as in diffusers; may replace the latents.
+            return_dict: whether to return a `VideoPipelineOutput`.
 
         Returns:
             `VideoPipelineOutput`, or a tuple with `return_dict=False`.
@@ -94,8 +104,8 @@ class LaViePipeline(LatentVideoPipeline):
             output = output[:, :, None] if num_frames == 1 else output
             if not guided:
                 return output
-            without, given = output.chunk(2)
-            return without + guidance_scale * (given - without)
+            unconditional, conditional = output.chunk(2)
+            return unconditional + guidance_scale * (conditional - unconditional)
 
         latents = self.denoise(latents, predict, eta, generator, callback_on_step_end)
         return self.finish(latents, output_type, decode_chunk_size, return_dict)

@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 @dataclass(slots=True)
-class Clip:
+class SharedClipShape:
     """How many frames are folded into the batch of the running forward pass; 0: pictures that have none to share."""
 
     frames: int = 0
@@ -27,9 +27,8 @@ class Clip:
 
 class LaVieUNet(UNet2DConditionModel):
     """
-    State dict keys are those of the released checkpoints, which are Stable Diffusion's and 9 more per transformer
-    block. Everything that works on a `UNet2DConditionModel` (attention processors, LoRA) does on this one, which also
-    takes its configuration.
+    State dict keys are those of the released checkpoints: Stable Diffusion's, and 9 more per transformer block.
+    Configuration, attention processors and LoRA are those of `UNet2DConditionModel`.
     """
 
     conv_norm_out: nn.GroupNorm
@@ -37,7 +36,7 @@ class LaVieUNet(UNet2DConditionModel):
     @functools.wraps(UNet2DConditionModel.__init__)  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.clip = Clip()
+        self.clip = SharedClipShape()
         for module in list(self.modules()):
             if isinstance(module, ResnetBlock2D):
                 module.norm1 = ClipNorm.like(module.norm1, self.clip)
@@ -58,7 +57,7 @@ class LaVieUNet(UNet2DConditionModel):
     ) -> UNet2DConditionOutput | tuple[Tensor]:
         """
         Args:
-            sample: a video `(B, C, F, H, W)`, or pictures `(B, C, H, W)`, of which each is denoised by itself, as by
+            sample: a video `(B, C, F, H, W)`, or pictures `(B, C, H, W)`, each of which is denoised separately, as by
                 the `UNet2DConditionModel` with the same weights.
             timestep: scalar or `(B,)`.
             encoder_hidden_states: `(B, L, C)`.
@@ -84,12 +83,12 @@ class LaVieUNet(UNet2DConditionModel):
 class ClipNorm(nn.GroupNorm):
     """Group normalisation of `(B F, C, H, W)` over all frames of each clip."""
 
-    def __init__(self, groups: int, channels: int, eps: float, clip: Clip) -> None:
+    def __init__(self, groups: int, channels: int, eps: float, clip: SharedClipShape) -> None:
         super().__init__(groups, channels, eps)
         self.clip = clip
 
     @classmethod
-    def like(cls, norm: nn.GroupNorm, clip: Clip) -> "ClipNorm":
+    def like(cls, norm: nn.GroupNorm, clip: SharedClipShape) -> "ClipNorm":
         return cls(norm.num_groups, norm.num_channels, norm.eps, clip)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,14 +101,14 @@ class ClipNorm(nn.GroupNorm):
 class LaVieBlock(BasicTransformerBlock):
     """Attention within the frame, to the text, along time; then the feed-forward layer."""
 
-    def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int, clip: Clip) -> None:
+    def __init__(self, dim: int, heads: int, head_dim: int, context_dim: int, clip: SharedClipShape) -> None:
         super().__init__(dim, heads, head_dim, cross_attention_dim=context_dim)
         self.clip = clip
         self.attn_temp = TemporalAttention(dim, heads, head_dim)
         self.norm_temp = nn.LayerNorm(dim)
 
     @classmethod
-    def like(cls, block: BasicTransformerBlock, clip: Clip) -> "LaVieBlock":
+    def like(cls, block: BasicTransformerBlock, clip: SharedClipShape) -> "LaVieBlock":
         return cls(block.dim, block.num_attention_heads, block.attention_head_dim, block.cross_attention_dim, clip)
 
     def forward(
@@ -139,7 +138,7 @@ class LaVieBlock(BasicTransformerBlock):
 
 
 class TemporalAttention(nn.Module):
-    """Self-attention along time that knows the distance of two frames twice: by rotation, and by a learned bias."""
+    """Self-attention over time with rotary embeddings and a learned relative bias."""
 
     def __init__(self, dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -186,7 +185,7 @@ class RelativeBias(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Turns neighbouring pairs of the first `2 len(freqs)` channels of `(..., F, C)` by angles that grow with time."""
+    """Rotary embedding over time of neighbouring pairs of the first `2 len(freqs)` channels of `(..., F, C)`."""
 
     freqs: Tensor
 

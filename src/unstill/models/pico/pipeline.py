@@ -1,23 +1,17 @@
-"""The embedded image-to-video pipeline, called as diffusers' `StableVideoDiffusionPipeline` is."""
+"""The embedded image-to-video pipeline; its call is similar to diffusers' `StableVideoDiffusionPipeline`."""
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, EDMDPMSolverMultistepScheduler, EulerDiscreteScheduler
-from diffusers.utils import BaseOutput
+from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unstill.data.images import resize_and_crop
 from unstill.data.synthetic_world import FPS
 from unstill.errors import UnstillError
 from unstill.families.pico import image_noise_id
@@ -25,61 +19,21 @@ from unstill.forward_process import ForwardProcess
 from unstill.models.pico.autoencoder import PicoAutoencoder
 from unstill.models.pico.text import embed
 from unstill.models.pico.transformer import PicoTransformer
+from unstill.models.pipeline_io import Generators, Images, StepCallback, VideoPipelineOutput, image_pixels
 
 
 WEIGHTS = Path(__file__).parent / "weights"
 LORAS = WEIGHTS / "loras"
-SIGMA_MAX, SIGMA_MIN = 200.0, 0.02
 MAX_IMAGE_NOISE = 3.0  # standard deviation of the strongest noise that image latents had in training
 MOTION_GUIDED = (4.0, 60.0)  # sigma / alpha where motion is decided; more levels cost time and gain nothing
 
 
-@dataclass
-class PicoPipelineOutput(BaseOutput):
-    """frames: a list of lists of PIL pictures, an array (B, F, H, W, 3) or a tensor (B, F, 3, H, W)."""
-
-    frames: list[list[PIL.Image.Image]] | np.ndarray | Tensor
-
-
-def edm_scheduler() -> EDMDPMSolverMultistepScheduler:
-    """The default: DPM-Solver++(2M) in the coordinates of EDM, Karras levels from 200 to 0.02, v-prediction.
-
-    With `sigma_data` 1, EDM's preconditioning is v-prediction on x / sqrt(1 + sigma^2).
-    """
-    return EDMDPMSolverMultistepScheduler(
-        sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, sigma_data=1.0, prediction_type="v_prediction"
-    )
-
-
-def euler_scheduler() -> EulerDiscreteScheduler:
-    """As Stable Video Diffusion is sampled: Euler on the same levels; it needs about twice the steps."""
-    return EulerDiscreteScheduler(
-        prediction_type="v_prediction",
-        timestep_type="continuous",
-        timestep_spacing="leading",
-        use_karras_sigmas=True,
-        sigma_min=SIGMA_MIN,
-        sigma_max=SIGMA_MAX,
-    )
-
-
-def vp_scheduler() -> DDIMScheduler:
-    """Variance-preserving, as DynamiCrafter is sampled: v-prediction on x / sqrt(1 + sigma^2) is the same network."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",
-        clip_sample=False,
-    )
-
-
 class PicoPipeline(DiffusionPipeline):
-    """Animates a picture at 96 x 96 pixels, or makes one from a caption.
+    """
+    Generates a video of 96 x 96 pixels from a picture, from a caption, or from both.
 
     Works with `edm_scheduler()` (the default), `vp_scheduler()` and any diffusers scheduler with v-prediction: the
-    network is given 0.25 ln(sigma / alpha) of whatever level the scheduler is at.
+    network is conditioned on 0.25 ln(sigma / alpha) of the scheduler's current noise level.
     """
 
     model_cpu_offload_seq = "transformer->vae"
@@ -95,7 +49,12 @@ class PicoPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "PicoPipeline":
-        """As of any diffusers pipeline; raises `UnstillError` for a folder of the first generation of this model."""
+        """
+        As in any diffusers pipeline.
+
+        Raises:
+            UnstillError: a folder of the first generation of this model.
+        """
         index = Path(pretrained_model_name_or_path) / cls.config_name
         if index.is_file() and "unet" in json.loads(index.read_text()):
             raise UnstillError(
@@ -107,7 +66,13 @@ class PicoPipeline(DiffusionPipeline):
 
     @classmethod
     def embedded(cls, lora: str | None = None, dtype: torch.dtype = torch.float32) -> "PicoPipeline":
-        """The weights that come with this package; `lora`: with this addition of `LORAS` merged into them."""
+        """
+        The model whose weights are in this package.
+
+        Args:
+            lora: the name of a file in `LORAS` that is merged into the weights.
+            dtype: of the weights.
+        """
         pipe = cls.from_pretrained(WEIGHTS, dtype=dtype, local_files_only=True)
         if lora is not None:
             merge_lora(pipe.transformer, LORAS / f"{lora}.safetensors")
@@ -115,12 +80,12 @@ class PicoPipeline(DiffusionPipeline):
 
     @property
     def size(self) -> int:
-        """Side of the square picture, pixels."""
+        """The side of the square picture in pixels."""
         return self.transformer.config.sample_size * self.vae_scale_factor
 
     @property
     def guidance_scale(self) -> float:
-        """That of the last call."""
+        """The guidance scale of the last call."""
         return self._guidance_scale
 
     def check_inputs(
@@ -144,16 +109,21 @@ class PicoPipeline(DiffusionPipeline):
 
     @staticmethod
     def encode_prompt(captions: list[str]) -> Tensor:
-        """(B, words, codes), float32; an empty caption is all zeros. Raises `UnstillError` for an unknown word."""
+        """
+        Captions to embeddings `(B, words, codes)`, float32; an empty caption is all zeros.
+
+        Raises:
+            UnstillError: a word that is not in the vocabulary.
+        """
         return embed(captions)
 
     def encode_motion(self, motion: float | None) -> float:
-        """What the network is given for a motion level; `None` lets it choose."""
+        """The conditioning value of a motion level; `None` stands for an unspecified level."""
         return self.transformer.unspecified_motion if motion is None else float(motion_bucket(motion))
 
     @staticmethod
     def _captions(prompt: str | list[str], pictures: int | None) -> list[str]:
-        """One caption per video to make; `pictures` is the number of images given, or None."""
+        """One caption for each video; `pictures` is the number of images, `None` without an image."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if pictures is None:
             if not any(prompts):
@@ -165,26 +135,10 @@ class PicoPipeline(DiffusionPipeline):
             raise UnstillError(f"Got {pictures} images and {len(prompts)} prompts; give as many, or one of either.")
         return prompts
 
-    def _pixels(self, image: PIL.Image.Image | list[PIL.Image.Image] | Tensor) -> Tensor:
-        """PIL pictures of any size, or (B, 3, H, W) in [0, 1], to (B, 3, size, size) in [-1, 1]."""
-        if isinstance(image, Tensor):
-            if image.ndim == 3:
-                image = image[None]
-            if image.ndim != 4 or image.shape[1] != 3:
-                raise UnstillError(f"image has shape {tuple(image.shape)}; give (B, 3, H, W) with values in [0, 1].")
-            pictures = image.float()
-            if pictures.shape[-2:] != (self.size, self.size):
-                pictures = resize_and_crop(pictures, (self.size, self.size))
-        else:
-            images = image if isinstance(image, list) else [image]
-            fitted = [np.asarray(resize_and_crop(i.convert("RGB"), (self.size, self.size))) for i in images]
-            pictures = torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2) / 255
-        return pictures * 2 - 1
-
     def _encode_vae_image(
         self, image: Tensor, device: torch.device, num_videos_per_prompt: int, do_classifier_free_guidance: bool
     ) -> Tensor:
-        """Image latents (B, C, h, w); with guidance zeros come first, as in Stable Video Diffusion."""
+        """Image latents `(B, C, h, w)`; with guidance, after as many zeros, as in Stable Video Diffusion."""
         latents = self.vae.encode(image.to(device, self.vae.dtype)).latent_dist.mode()
         latents = latents.repeat_interleave(num_videos_per_prompt, 0)
         return torch.cat([torch.zeros_like(latents), latents]) if do_classifier_free_guidance else latents
@@ -198,10 +152,10 @@ class PicoPipeline(DiffusionPipeline):
         width: int,
         dtype: torch.dtype,
         device: torch.device,
-        generator: torch.Generator | list[torch.Generator] | None,
+        generator: Generators,
         latents: Tensor | None = None,
     ) -> Tensor:
-        """First latents (B, F, C, h, w): noise or the caller's `latents`, times the scheduler's first level."""
+        """First latents `(B, F, C, h, w)`: noise or the caller's `latents`, times the scheduler's first sigma."""
         scale = self.vae_scale_factor
         shape = (batch_size, num_frames, num_channels_latents // 2, height // scale, width // scale)
         if latents is None:
@@ -211,14 +165,14 @@ class PicoPipeline(DiffusionPipeline):
         return latents.to(device) * self.scheduler.init_noise_sigma
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """(B, F, C, h, w) to pixels (B, 3, F, H, W) in [-1, 1]."""
+        """Latents `(B, F, C, h, w)` to pixels `(B, 3, F, H, W)` in [-1, 1]."""
         frames = self.vae.decode(latents.flatten(0, 1).to(self.vae.dtype), return_dict=False)[0]
         return frames.unflatten(0, latents.shape[:2]).transpose(1, 2).float()
 
     @torch.no_grad()
     def __call__(
         self,
-        image: PIL.Image.Image | list[PIL.Image.Image] | Tensor | None = None,
+        image: Images | None = None,
         prompt: str | list[str] = "",
         motion: float | None = None,
         num_frames: int | None = None,
@@ -227,39 +181,47 @@ class PicoPipeline(DiffusionPipeline):
         guidance_scale: float = 2.0,
         motion_guidance_scale: float = 2.0,
         num_videos_per_prompt: int = 1,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: Generators = None,
         latents: Tensor | None = None,
         output_type: str = "pil",
-        callback_on_step_end: Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor]] | None = None,
+        callback_on_step_end: StepCallback | None = None,
         return_dict: bool = True,
-    ) -> PicoPipelineOutput | tuple[Any]:
-        """Makes a video from a picture, a caption, or both; of one frame: a picture.
+    ) -> VideoPipelineOutput | tuple[Any]:
+        """
+        Generates videos from a picture, a caption, or both; with one frame, pictures.
 
         Args:
-            image: PIL picture(s) of any size, or a tensor (B, 3, H, W) in [0, 1]; resized and cropped to a square.
-            prompt: caption(s) in the words of the synthetic world (`unstill.models.pico.text.WORDS`), such as "a red
-                ring and a blue star drifting left over green".
-            motion: how much it should move: mean optical flow in units of 2 % of the picture's side per frame.
-                0 is still, 1 lively; None lets the model choose.
+            image: PIL picture(s) of any size, or a tensor `(B, 3, H, W)` in [0, 1]; resized and cropped to a square.
+            prompt: caption(s) in the vocabulary of the synthetic world (`unstill.models.pico.text.WORDS`), such as "a
+                red ring and a blue star drifting left over green".
+            motion: the mean optical flow, in units of 2 % of the picture's side per frame: 0 is still, 1 lively. With
+                `None` the model chooses.
             num_frames: 1 to 16 frames, at 8 per second; by default the most.
-            num_inference_steps: solver steps, one call of the network each (two with guidance).
-            noise_aug_strength: standard deviation of noise that is added to the image latents (theirs is 1), 0 to 3;
-                the network is told of it. The more noise, the more motion and the less likeness.
-            guidance_scale: weight of image and caption against neither; 1 is off and takes half the time. At 2
-                captions are followed better than at 1 and no worse than at 4 (docs/pico/captions.md), and toys keep
-                more of their shape.
-            motion_guidance_scale: weight of the motion level against an unspecified one, at the noise levels
-                `MOTION_GUIDED`; 1 is off. It costs a second call of the network in 5 of 15 steps, and makes videos
-                follow `motion` more closely (docs/pico/motion.md). Not used for a picture or without `motion`.
-            latents: unit noise (B, F, 12, 12, 12) to start from instead of drawing it.
+            num_inference_steps: solver steps, with one call of the network each (two with guidance).
+            noise_aug_strength: standard deviation of the noise added to the image latents (theirs is 1), 0 to 3. The
+                network is conditioned on it. More noise gives more motion and less fidelity to the image.
+            guidance_scale: scale of classifier-free guidance by image and caption; 1 turns it off and takes half the
+                time. At 2 captions are followed better than at 1 and no worse than at 4 (docs/pico/captions.md), and
+                toys keep more of their shape.
+            motion_guidance_scale: scale of the guidance by the motion level against an unspecified level, at the noise
+                levels `MOTION_GUIDED`; 1 turns it off. It costs a second call of the network in 5 of 15 steps, and
+                videos follow `motion` more closely (docs/pico/motion.md). Not used for pictures or without `motion`.
+            num_videos_per_prompt: videos per image or caption.
+            generator: for the noise; a list has one for each video.
+            latents: unit noise `(B, F, 12, 12, 12)`; by default it is drawn.
             output_type: "pil", "np", "pt" or "latent".
+            callback_on_step_end: called after every step, as in diffusers; may replace the latents.
+            return_dict: whether to return a `VideoPipelineOutput`.
 
         Returns:
-            `PicoPipelineOutput`, or a tuple with `return_dict=False`.
+            `VideoPipelineOutput`, or a tuple with `return_dict=False`.
+
+        Raises:
+            UnstillError: an argument out of range, or neither image nor prompt.
         """
         num_frames = self.transformer.config.num_frames if num_frames is None else num_frames
         self.check_inputs(motion, num_frames, num_inference_steps, noise_aug_strength)
-        pixels = None if image is None else self._pixels(image)
+        pixels = None if image is None else image_pixels(image, (self.size, self.size))
         captions = self._captions(prompt, None if pixels is None else len(pixels))
         self._guidance_scale = guidance_scale
         device = self._execution_device
@@ -276,7 +238,7 @@ class PicoPipeline(DiffusionPipeline):
             pixels = pixels.expand(len(captions), -1, -1, -1)
             image_latents = self._encode_vae_image(pixels, device, num_videos_per_prompt, guided)
         ids = torch.tensor([FPS - 1.0, self.encode_motion(motion), 0.0], device=device).repeat(len(image_latents), 1)
-        if noise_aug_strength and pixels is not None:  # not for the first half under guidance, which has no image
+        if noise_aug_strength and pixels is not None:  # with guidance, the first half has no image and no noise
             clean = image_latents[-batch:]
             noise = randn_tensor(clean.shape, generator=generator, device=device, dtype=clean.dtype)
             image_latents = torch.cat([image_latents[:-batch], clean + noise_aug_strength * noise])
@@ -306,8 +268,8 @@ class PicoPipeline(DiffusionPipeline):
             model_input = torch.cat([noisy.to(image_latents.dtype), image_latents], 2)
             output: Tensor = self.transformer(model_input, label, words, ids, return_dict=False)[0]
             if guided:
-                without, given = output.chunk(2)
-                output = without + guidance_scale * (given - without)
+                unconditional, conditional = output.chunk(2)
+                output = unconditional + guidance_scale * (conditional - unconditional)
             return output
 
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
@@ -327,25 +289,31 @@ class PicoPipeline(DiffusionPipeline):
         else:
             frames = self.video_processor.postprocess_video(self.decode_latents(latents), output_type=output_type)
         self.maybe_free_model_hooks()
-        return PicoPipelineOutput(frames=frames) if return_dict else (frames,)
+        return VideoPipelineOutput(frames=frames) if return_dict else (frames,)
 
 
 @torch.no_grad()
 def merge_lora(network: torch.nn.Module, path: Path) -> None:
-    """Adds a LoRA that `unstill train` wrote for `network` to its weights: W + B A, as alpha is the rank there."""
-    found = load_file(path)
-    for key, narrow in found.items():
+    """
+    Merges a LoRA that `unstill train` wrote into a network: W + B A, as its alpha equals its rank.
+
+    Args:
+        network: the one it was trained for; changed in place.
+        path: a safetensors file.
+    """
+    tensors = load_file(path)
+    for key, down in tensors.items():
         layer, a, _ = key.partition(".lora_A.")
         if a:
             weight = network.get_submodule(layer.partition(".")[2]).weight
-            weight += (found[key.replace(".lora_A.", ".lora_B.")].float() @ narrow.float()).to(weight)
+            weight += (tensors[key.replace(".lora_A.", ".lora_B.")].float() @ down.float()).to(weight)
 
 
 def noise_label(alpha: float, sigma: float) -> float:
-    """What the network is told of the noise: 0.25 ln(sigma / alpha), at most that of its highest training level."""
+    """The noise conditioning of the network: 0.25 ln(sigma / alpha), at most that of the highest training level."""
     return 0.25 * math.log(min(sigma / max(alpha, 1e-12), 700.0))
 
 
 def motion_bucket(motion: Tensor | float) -> Any:
-    """Motion level to the second of the `added_time_ids`: finer where there is little motion."""
+    """A motion level as the second of the `added_time_ids`; the square root resolves low levels more finely."""
     return 100.0 * motion**0.5

@@ -1,4 +1,4 @@
-"""What the embedded model reads: short captions in the words of the synthetic world, one code per word."""
+"""Caption embeddings of the embedded model: one code for each word of the synthetic world's vocabulary."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,16 @@ from unstill.data.captions import LENGTH, WORDS
 from unstill.errors import UnstillError
 
 
-ARTICLES = ("a", "an", "the")  # are not read
-WIDTH = 32  # numbers per word; more than there are words, so that some can be added
+ARTICLES = ("a", "an", "the")  # ignored
+WIDTH = 32  # numbers per word; more than the vocabulary, so that words can be added
 
 
 def spell(caption: str) -> list[int]:
-    """Indices into WORDS of a caption without its articles.
+    """
+    The indices into WORDS of a caption without its articles.
 
     Raises:
-        UnstillError: a word the model does not know, or too many words.
+        UnstillError: a word that is not in the vocabulary, or too many words.
     """
     words = [word for word in re.findall(r"[\w'-]+", caption.lower()) if word not in ARTICLES]
     unknown = [word for word in words if word not in WORDS]

@@ -90,7 +90,7 @@ class Block(nn.Module):
         scale1, shift1, gate1, scale2, shift2, gate2 = parts
         h = rms_norm(x, (dim,)) * (1 + scale1) + shift1
         q, k, v = self.qkv(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, d) each
-        q, k = (rotate(rms_norm(one, (one.shape[-1],)), cos, sin).to(v.dtype) for one in (q, k))
+        q, k = (rotate(rms_norm(x, (x.shape[-1],)), cos, sin).to(v.dtype) for x in (q, k))
         h = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x + gate1 * self.out(h)
         h = rms_norm(x, (dim,)) * (1 + scale2) + shift2
