@@ -32,7 +32,7 @@ def compare(
         Path | None, _compared(help="A picture or a folder of pictures. Without it: rendered ones.")
     ] = None,
     count: Annotated[int, _compared(min=1, help="Maximum number of pictures.")] = 8,
-    motion: Annotated[str | None, _compared(help="Requested motion levels in [0, 1], with commas: 0.3,0.6.")] = None,
+    motion: Annotated[str | None, _compared(help="Requested motion levels from 0 to 1, with commas: 0.3,0.6.")] = None,
     seeds: Annotated[int, _compared(min=1, help="Videos per picture.")] = 1,
     seed: Annotated[int, _compared(min=0, help="The first seed.")] = 0,
     prompt: Annotated[str | None, _video(help="What happens, for models that read text.")] = None,
