@@ -35,7 +35,7 @@ def test_models_with_statistics_of_their_own_use_them():
     assert registry.usual_method(registry.defaults_of("pico")) == "analytic_init"
     assert registry.usual_method(registry.defaults_of("svd")) == "early_start"
     method = build_method(AnalyticInit, {}, motion_slider.defaults("pico", 1))
-    assert method.sigma == 10 and isinstance(method.statistics, LatentStatistics)
+    assert method.sigma == 5 and isinstance(method.statistics, LatentStatistics)
 
 
 def test_every_parameter_of_every_method_is_a_field():
@@ -92,4 +92,4 @@ def test_code_says_no_more_than_is_needed():
     assert "prompt='a \"boat\"', num_frames=8, generator=torch.Generator().manual_seed(7))" in text
     compile(text, "make_again.py", "exec")
     assert expression(EarlyStart(start=0.9), "svd") == "unstill.EarlyStart(start=0.9)"
-    assert brief(build_method(AnalyticInit, {}, motion_slider.defaults("pico", 0.5))) == "AnalyticInit(sigma=20)"
+    assert brief(build_method(AnalyticInit, {}, motion_slider.defaults("pico", 0.5))) == "AnalyticInit(sigma=10)"

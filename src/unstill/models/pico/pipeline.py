@@ -25,6 +25,7 @@ from unstill.models.pipeline_io import Generators, Images, StepCallback, VideoPi
 WEIGHTS = Path(__file__).parent / "weights"
 LORAS = WEIGHTS / "loras"
 MAX_IMAGE_NOISE = 3.0  # standard deviation of the strongest noise that image latents had in training
+GUIDED = (1.0, 60.0)  # sigma / alpha at which image and caption are guided, see `guidance_scale`
 MOTION_GUIDED = (4.0, 60.0)  # sigma / alpha where motion is decided; more levels cost time and gain nothing
 
 
@@ -200,9 +201,10 @@ class PicoPipeline(DiffusionPipeline):
             num_inference_steps: solver steps, with one call of the network each (two with guidance).
             noise_aug_strength: standard deviation of the noise added to the image latents (theirs is 1), 0 to 3. The
                 network is conditioned on it. More noise gives more motion and less fidelity to the image.
-            guidance_scale: scale of classifier-free guidance by image and caption; 1 turns it off and takes half the
-                time. At 2 captions are followed better than at 1 and no worse than at 4 (docs/pico/captions.md), and
-                toys keep more of their shape.
+            guidance_scale: scale of classifier-free guidance by image and caption, at the noise levels `GUIDED`
+                (guidance in a limited interval, arXiv 2404.07724: at all levels it costs more, and in few steps the
+                first frame); 1 turns it off and takes a third less time. At 2 captions are followed better than at 1
+                and no worse than at 4 (docs/pico/captions.md), and toys keep more of their shape.
             motion_guidance_scale: scale of the guidance by the motion level against an unspecified level, at the noise
                 levels `MOTION_GUIDED`; 1 turns it off. It costs a second call of the network in 5 of 15 steps, and
                 videos follow `motion` more closely (docs/pico/motion.md). Not used for pictures or without `motion`.
@@ -225,7 +227,7 @@ class PicoPipeline(DiffusionPipeline):
         captions = self._captions(prompt, None if pixels is None else len(pixels))
         self._guidance_scale = guidance_scale
         device = self._execution_device
-        guided = guidance_scale != 1.0 and (pixels is not None or any(captions))
+        guided = guidance_scale != 1.0
         batch = len(captions) * num_videos_per_prompt
         words = self.encode_prompt(captions).to(device, self.transformer.dtype)
         words = words.repeat_interleave(num_videos_per_prompt, 0)
@@ -275,10 +277,11 @@ class PicoPipeline(DiffusionPipeline):
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for i, t in enumerate(self.scheduler.timesteps):
                 alpha, sigma = process.alpha_sigma(t, i)
-                label = noise_label(alpha, sigma)
-                output = predict(latents, t, label, ids)
-                if motion_guided and MOTION_GUIDED[0] <= sigma / max(alpha, 1e-12) <= MOTION_GUIDED[1]:
-                    output = torch.lerp(predict(latents, t, label, unspecified), output, motion_guidance_scale)
+                label, level = noise_label(alpha, sigma), sigma / max(alpha, 1e-12)
+                guide = guided and GUIDED[0] <= level <= GUIDED[1]
+                output = predict(latents, t, label, ids, guide)
+                if motion_guided and MOTION_GUIDED[0] <= level <= MOTION_GUIDED[1]:
+                    output = torch.lerp(predict(latents, t, label, unspecified, guide), output, motion_guidance_scale)
                 latents = self.scheduler.step(output, t, latents).prev_sample
                 if callback_on_step_end is not None:
                     latents = callback_on_step_end(self, i, t, {"latents": latents}).pop("latents", latents)
