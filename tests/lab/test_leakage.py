@@ -60,7 +60,7 @@ def probed(pipe, subjects, x0_of):
     pipe.transformer.x0_of = x0_of
 
     def call(subject: ProbeClip, picture):
-        return arguments(type(pipe), image=picture, motion=subject.motion, frames=4)
+        return arguments(type(pipe), image=picture, motion=subject.motion, guidance=1.0, frames=4)
 
     return measure_leakage(pipe, subjects, call, LEVELS, conditions=("image", "removed"))
 
