@@ -264,12 +264,12 @@ class PicoPipeline(DiffusionPipeline):
         unspecified = ids.clone()
         unspecified[:, 1] = self.encode_motion(None)
 
-        def predict(latents: Tensor, t: Tensor, label: float, ids: Tensor) -> Tensor:
-            noisy = torch.cat([latents] * 2) if guided else latents
-            noisy = self.scheduler.scale_model_input(noisy, t)
-            model_input = torch.cat([noisy.to(image_latents.dtype), image_latents], 2)
-            output: Tensor = self.transformer(model_input, label, words, ids, return_dict=False)[0]
-            if guided:
+        def predict(latents: Tensor, t: Tensor, label: float, ids: Tensor, guide: bool) -> Tensor:
+            rows = 2 * batch if guide else batch  # the last rows are those with image and caption
+            noisy = self.scheduler.scale_model_input(torch.cat([latents] * 2) if guide else latents, t)
+            model_input = torch.cat([noisy.to(image_latents.dtype), image_latents[-rows:]], 2)
+            output: Tensor = self.transformer(model_input, label, words[-rows:], ids[-rows:], return_dict=False)[0]
+            if guide:
                 unconditional, conditional = output.chunk(2)
                 output = unconditional + guidance_scale * (conditional - unconditional)
             return output
