@@ -14,7 +14,13 @@ from pathlib import Path
 FLOORS = [
     [("cli", ("cli", "__main__"), "parses a command, prints a result")],
     [("app", ("app",), "the page in the browser"), ("unstill", ("__init__",), "public names, imported when used")],
-    [("animation", ("animation", "animation_request", "animation_result"), "a picture becomes a video")],
+    [
+        (
+            "animation",
+            ("animation", "animation_batch", "animation_request", "animation_result", "animation_settings"),
+            "a picture becomes a video",
+        )
+    ],
     [("lab", ("lab",), "diagnosis and comparison of models")],
     [
         ("training", ("training",), "fine-tuning, LoRA, TimeNoise; pico from nothing"),

@@ -30,7 +30,13 @@ REFERENCE = {  # page: (title, what it is about, modules or packages)
     "animate": (
         "animate",
         "A picture or a prompt becomes a video.",
-        ("unstill.animation", "unstill.animation_result", "unstill.animation_request"),
+        (
+            "unstill.animation",
+            "unstill.animation_settings",
+            "unstill.animation_batch",
+            "unstill.animation_result",
+            "unstill.animation_request",
+        ),
     ),
     "apply": (
         "apply, methods",

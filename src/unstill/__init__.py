@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unstill import text_to_video as text_to_video
     from unstill import training as training
     from unstill.animation import animate as animate
+    from unstill.animation_batch import animate_all as animate_all
     from unstill.animation_result import Animation as Animation
     from unstill.errors import UnstillError as UnstillError
     from unstill.forward_process import ForwardProcess as ForwardProcess

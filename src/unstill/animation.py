@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +16,7 @@ from PIL import Image
 
 from unstill.animation_request import AnimationRequest
 from unstill.animation_result import Animation, check_output
+from unstill.animation_settings import AnimationSettings, OneImage, takes
 from unstill.data.output_paths import check_writable
 from unstill.lab.provenance import versions
 from unstill.methods.base import Method
@@ -26,8 +25,7 @@ from unstill.methods.registry import describe_method
 from unstill.metrics.quick_scores import breaks_up, score_video, scores_verdict
 from unstill.models import registry
 from unstill.models.call_arguments import generate, parameters
-from unstill.models.loading_options import LoraFile, Quantisation, dtype_named
-from unstill.models.memory import Offload
+from unstill.models.loading_options import dtype_named
 from unstill.models.progress_bars import report_steps
 from unstill.progress import StageProgress
 from unstill.text_to_video.prompt_video import (
@@ -49,68 +47,14 @@ if TYPE_CHECKING:
 PICTURES = ("image", "conditioning_frames")  # arguments that are no text in the settings
 
 
-def animate(
-    image: Image.Image | str | os.PathLike[str] | None = None,
-    *,
-    prompt: str | None = None,
-    model: str | None = None,
-    methods: str | Method | Sequence[str | Method] | None = None,
-    motion: float | None = None,
-    frames: int | None = None,
-    steps: int | None = None,
-    size: tuple[int, int] | None = None,
-    fps: int | None = None,
-    guidance: float | None = None,
-    crop: str | tuple[float, float] = "auto",
-    seed: int = 0,
-    plain: bool = True,
-    candidates: CandidateOptions | None = None,
-    out: str | os.PathLike[str] | None = None,
-    compare: bool = False,
-    upscale: int | None = None,
-    pipe: DiffusionPipeline | None = None,
-    device: str | None = None,
-    offload: bool | Offload = False,
-    dtype: torch.dtype | str | None = None,
-    quantise: Quantisation | None = None,
-    loras: Sequence[str | LoraFile] = (),
-    command: str = "",
-    progress: StageProgress | None = None,
-) -> Animation:
+@takes(OneImage)
+def animate(settings: OneImage) -> Animation:
     """
     Makes a video of a picture with methods, and from the same seed the plain video without them; scores both.
 
     With a prompt and no picture, and a model that makes videos of text, I4VGen makes several pictures of the prompt
-    and animates the best one (`unstill.i4vgen`). All that can be wrong is found before a model is loaded.
-
-    Args:
-        image: a picture, or its file. Without picture and prompt, the embedded model takes the one of this package.
-        prompt: what happens, for models that read text.
-        model: a name of `unstill models`, a local diffusers folder, or a hub id; by default the embedded model `pico`.
-        methods: objects or text (`"early-start:sigma=20"`); by default Analytic-Init where the model's statistics are
-            known, otherwise an early start. An empty sequence: none.
-        motion: how much should move, from 0 (still) to 1 (lively), for models that have such a level.
-        frames, steps: of the video and of sampling; by default the model's.
-        size: (height, width) in pixels, for models that make more than one size.
-        fps: frames per second of the written video; by default the model's.
-        guidance: weight of prompt and image, the pipeline's `guidance_scale`; by default the pipeline's.
-        crop: what of a picture of another aspect ratio the model sees: `"centre"`, `"fit"` (the whole on a blurred
-            ground), `"X,Y"` or (x, y), the middle of the part in percent from the left and the top, or `"auto"`: the
-            centre unless that cuts off more than 35 %, then the whole.
-        seed: of the noise. The same seed gives the same video.
-        plain: also make the plain video, which takes as long again.
-        candidates: how pictures are made of a prompt and chosen.
-        out: the video to write (.mp4, .gif, .webp, or a folder for PNG pictures); the plain one is `OUT_plain`, the
-            settings `OUT.json`, candidates are kept in the folder `OUT_candidates`. By default nothing is written.
-        compare: also write both videos side by side as `OUT_compare`.
-        upscale: whole factor by which the written videos are enlarged; by default 4 up to 128 pixels, otherwise 1.
-        pipe: a loaded pipeline, in place of loading `model`. What is left out is then decided by `model`, if it is
-            given, and otherwise by the pipeline.
-        device, offload, quantise, loras: as of `unstill.load`.
-        dtype: as of `unstill.load`, or its name, such as `"bfloat16"`.
-        command: what the settings name as their origin.
-        progress: called with a stage (`"plain"`, `"improved"`; with candidates `"candidates"` and `"motion"`), the
-            steps done and all steps. An exception that it raises ends the run.
+    and animates the best one (`unstill.i4vgen`). All that can be wrong is found before a model is loaded. Without
+    `out` nothing is written.
 
     Returns:
         The videos with their scores and settings.
@@ -125,84 +69,76 @@ def animate(
         print(animation.verdict)
         ```
     """
-    target = None if out is None else Path(out)
-    if pipe is None and model is None:
-        model = "pico"
-    check_output(target, plain, compare, upscale)
-    request = AnimationRequest.of(
-        image,
-        model=model,
-        pipeline=None if pipe is None else type(pipe),
-        prompt=prompt,
-        methods=methods,
-        motion=motion,
-        frames=frames,
-        steps=steps,
-        size=size,
-        fps=fps,
-        guidance=guidance,
-        crop=crop,
-        seed=seed,
-        candidates=candidates,
-    )
-    if target is not None:
-        if request.candidates is not None:
-            check_candidates_folder(target)
-        check_writable(target)
+    request = AnimationRequest.of(settings, settings.image)
+    if settings.out is not None:
+        check_place(Path(settings.out), request)
     seconds: dict[str, float] = {}
+    pipe = settings.pipe
     if pipe is None:
-        assert model is not None
-        with _timed(seconds, "load"):
-            pipe = registry.load(
-                model, device=device, offload=offload, dtype=dtype_named(dtype), quantise=quantise, loras=loras
-            )
-    animation = _sample(pipe, request, plain, target, bool(offload), seconds, progress or (lambda *_: None))
-    loading = {"loras": [str(lora) for lora in loras], "quantise": quantise}
-    animation = dataclasses.replace(animation, settings={**animation.settings, **loading})
-    return animation if target is None else animation.save(target, compare=compare, upscale=upscale, command=command)
+        with timed(seconds, "load"):
+            pipe = load_asked(settings)
+    return sample(pipe, request, seconds)
 
 
-def _sample(
-    pipe: Any,
-    request: AnimationRequest,
-    plain: bool,
-    out: Path | None,
-    offload: bool,
-    seconds: dict[str, float],
-    progress: StageProgress,
-) -> Animation:
-    """The videos with their scores and settings; of files, only candidates are written."""
+def load_asked(settings: AnimationSettings) -> DiffusionPipeline:
+    """The pipeline that is asked for by name."""
+    assert settings.model_name is not None
+    return registry.load(
+        settings.model_name,
+        device=settings.device,
+        offload=settings.offload,
+        dtype=dtype_named(settings.dtype),
+        quantise=settings.quantise,
+        loras=settings.loras,
+    )
+
+
+def check_place(out: Path, request: AnimationRequest) -> None:
+    """Raises `UnstillError` if the results cannot be written to `out`, or replace what unstill did not write."""
+    settings = request.settings
+    check_output(out, settings.plain, settings.compare)
+    if request.candidates is not None:
+        check_candidates_folder(out)
+    check_writable(out)
+
+
+def sample(pipe: Any, request: AnimationRequest, seconds: dict[str, float]) -> Animation:
+    """The videos of a checked request with their scores, written if the settings say where."""
+    settings = request.settings
+    progress: StageProgress = settings.progress or (lambda *_: None)
+    out = None if settings.out is None else Path(settings.out)
     size = request.size_for(pipe)
     fitted = request.fitted_picture(pipe)
     picture = None if fitted is None else fitted.picture
     methods, chosen, reward = request.methods, None, None
     if request.candidates is not None:
-        with _timed(seconds, "improved"):
-            method, chosen, reward = _animate_prompt(pipe, request, request.candidates, out, offload, progress)
+        with timed(seconds, "improved"):
+            method, chosen, reward = _animate_prompt(pipe, request, request.candidates, progress)
         methods = (method,)
         if request.candidates.text_to_image is not None:  # the plain video is made of the same picture
             picture = chosen.anchor
     call = request.call(pipe, picture)
     videos: dict[str, torch.Tensor] = {}
-    if plain:
-        videos["plain"] = _video(pipe, call, picture, (), request.seed, "plain", seconds, progress)
+    if settings.plain:
+        videos["plain"] = _video(pipe, call, picture, (), settings.seed, "plain", seconds, progress)
     if chosen is None:
-        videos["improved"] = _video(pipe, call, picture, methods, request.seed, "improved", seconds, progress)
+        videos["improved"] = _video(pipe, call, picture, methods, settings.seed, "improved", seconds, progress)
     else:
         videos["improved"] = chosen.frames
-    scores = {"plain": _scores(videos["plain"], picture, request.rate)} if plain else {}
+    scores = {"plain": _scores(videos["plain"], picture, request.rate)} if settings.plain else {}
     scores["improved"] = _scores(videos["improved"], picture if chosen is None else chosen.anchor, request.rate)
     if reward is not None:
         for name, video in videos.items():
-            scores[name]["reward"] = mean_reward(video, request.prompt or "", reward)
-    return Animation(
+            scores[name]["reward"] = mean_reward(video, settings.prompt or "", reward)
+    verdict, note = _verdict(scores, chosen), fitted.note if fitted else ""
+    animation = Animation(
         frames=videos["improved"],
         plain=videos.get("plain"),
         picture=picture,
-        picture_note=fitted.note if fitted else "",
+        picture_note=note,
         fps=request.rate,
         scores=scores,
-        verdict=_verdict(scores, chosen),
+        verdict=verdict,
         chosen=chosen,
         call=call,
         settings={
@@ -210,8 +146,9 @@ def _sample(
             "platform": platform.platform(),
             "image": request.source,
             "crop": fitted and {"crop": fitted.crop, "seen": fitted.box},
+            "picture_note": note,
             "model": {
-                "name": request.model,
+                "name": settings.model_name,
                 "pipeline": type(pipe).__name__,
                 "weights": request.entry and request.entry.weights,
             },
@@ -220,22 +157,27 @@ def _sample(
             "call": {**_defaults(pipe), **{key: value for key, value in call.items() if key not in PICTURES}},
             "size": {"height": size[0], "width": size[1]},
             "candidates": chosen and describe_candidates(chosen, out),
-            "seed": request.seed,
+            "seed": settings.seed,
             "device": str(pipe._execution_device),
             "dtype": str(pipe.dtype).removeprefix("torch."),
             "fps": request.rate,
             "scores": scores,
+            "verdict": verdict,
             "seconds": seconds,
+            "loras": [str(lora) for lora in settings.loras],
+            "quantise": settings.quantise,
+            "request": request.key(),
         },
     )
+    if out is None:
+        return animation
+    return animation.save(out, compare=settings.compare, upscale=settings.upscale, command=settings.command)
 
 
 def _animate_prompt(
     pipe: Any,
     request: AnimationRequest,
     options: CandidateOptions,
-    out: Path | None,
-    offload: bool,
     progress: StageProgress,
 ) -> tuple[NIVSDS, I4VGen, Reward]:
     """The method used, all stages of I4VGen, and what scored the candidates."""
@@ -244,10 +186,19 @@ def _animate_prompt(
     # Pipelines that need a picture are called with the chosen one.
     stand_in = None if options.text_to_image is None else Image.new("RGB", request.size_for(pipe)[::-1])
     call = request.call(pipe, stand_in)
+    settings = request.settings
     method = stage_two(pipe, next((one for one in request.methods if isinstance(one, NIVSDS)), "paper"))
     with report_steps(pipe, lambda done, total: None):  # i4vgen reports its own stages
         chosen, reward = make_from_prompt(
-            pipe, request.prompt or "", call, options, method, request.seed, out, offload=offload, progress=progress
+            pipe,
+            settings.prompt or "",
+            call,
+            options,
+            method,
+            settings.seed,
+            None if settings.out is None else Path(settings.out),
+            offload=settings.offload not in (False, "none"),
+            progress=progress,
         )
     return method, chosen, reward
 
@@ -268,7 +219,7 @@ def _video(
     # A pipeline without an image of its own lets the methods encode it.
     given = None if "image" in call else picture
     steps = functools.partial(progress, name)
-    with _timed(seconds, name), report_steps(pipe, steps), sampling(pipe, *methods, image=given) as sampler:
+    with timed(seconds, name), report_steps(pipe, steps), sampling(pipe, *methods, image=given) as sampler:
         return generate(pipe, call, seed, sampler)
 
 
@@ -302,7 +253,7 @@ def _defaults(pipe: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], part: str) -> Iterator[None]:
     """Adds the duration of the block."""
     since = time.perf_counter()
     yield

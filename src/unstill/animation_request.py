@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,98 +12,93 @@ from typing import Any, Self
 
 from PIL import Image
 
+from unstill.animation_settings import AnimationSettings
 from unstill.data.images import read_image
 from unstill.data.ownership import digest
 from unstill.data.picture_crop import Crop, FittedPicture, fit_picture, parse_crop
 from unstill.errors import UnstillError
 from unstill.families.model_card import Model
+from unstill.lab.fingerprint import model_fingerprint
+from unstill.lab.provenance import versions
 from unstill.methods.base import Method
 from unstill.methods.parsing import parse_method
-from unstill.methods.registry import method_name
+from unstill.methods.registry import describe_method, method_name
 from unstill.models import registry
 from unstill.models.call_arguments import arguments, native_frames, native_size
+from unstill.models.loading_options import LoraFile
 from unstill.text_to_video.prompt_video import CandidateOptions, starts_from_prompt
+
+
+DECIDES = (
+    "prompt",
+    "motion",
+    "guidance",
+    "steps",
+    "seed",
+    "plain",
+    "quantise",
+    "frames",
+    "size",
+    "fps",
+    "upscale",
+    "compare",
+)
+"""Settings that decide the written files as they are; `AnimationRequest.key` adds those that are read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnimationRequest:
     """
-    What decides an animation; `of` checks it. See `unstill.animate` for the parameters.
+    What decides an animation, checked and read; `of` makes it.
 
     Attributes:
+        settings: what was asked for.
         picture: the whole picture; `None` where there is only a prompt.
-        source: what the settings say about the picture: its path and SHA-256.
+        source: what the settings file says about the picture: its path and SHA-256.
         methods: of the improved video; none where I4VGen's own preset is used.
+        crop: what the model sees of the picture.
         candidates: how pictures are made of the prompt; `None` where the picture is given or there is none.
     """
 
-    model: str | None
+    settings: AnimationSettings
     picture: Image.Image | None
     source: dict[str, str] | None
-    prompt: str | None
     methods: tuple[Method, ...]
-    motion: float | None
-    frames: int | None
-    steps: int | None
-    size: tuple[int, int] | None
-    fps: int | None
-    guidance: float | None
     crop: Crop
-    seed: int
     candidates: CandidateOptions | None
 
     @classmethod
-    def of(
-        cls,
-        image: Image.Image | str | os.PathLike[str] | None,
-        *,
-        model: str | None,
-        pipeline: type | None,
-        prompt: str | None,
-        methods: str | Method | Sequence[str | Method] | None,
-        motion: float | None,
-        frames: int | None,
-        steps: int | None,
-        size: tuple[int, int] | None,
-        fps: int | None,
-        guidance: float | None,
-        crop: str | tuple[float, float],
-        seed: int,
-        candidates: CandidateOptions | None,
-    ) -> Self:
+    def of(cls, settings: AnimationSettings, image: Image.Image | str | os.PathLike[str] | None) -> Self:
         """
-        Args:
-            model: `None` for a pipeline of which only itself is known.
-            pipeline: the class of a loaded pipeline; by default that of `model`, as far as it is known.
+        The request, as far as it can be checked before a model is loaded.
 
         Raises:
             UnstillError: see `unstill.animate`.
         """
         # First what needs no diffusers, whose import takes seconds.
-        if prompt is not None and not prompt.strip():
-            raise UnstillError("--prompt is empty: say what happens, for example 'a boat sails to the left'.")
-        for name, value, least in (("frames", frames, 2), ("steps", steps, 1), ("fps", fps, 1), ("seed", seed, 0)):
-            if value is not None and value < least:
-                raise UnstillError(f"--{name} is at least {least}, but is {value}.")
+        settings.check()
+        model, prompt = settings.model_name, settings.prompt
+        pipeline: type | None = None if settings.pipe is None else type(settings.pipe)
         if image is None and not prompt:
             of_model = None if model is None else registry.pipeline_name(model)
             if registry.is_embedded(pipeline.__name__ if pipeline else of_model):
                 image = registry.bundled_picture()
-        part = parse_crop(crop)
+        part = parse_crop(settings.crop)
         picture, source = _read(image)
         if model is not None:
             defaults = registry.defaults_of(model)
         else:
             defaults = registry.defaults_of_pipeline(pipeline.__name__ if pipeline else None)
-        asked = methods_for(methods, defaults)
+        asked = methods_for(settings.methods, defaults)
         if model is not None:
-            registry.check_frames(model, frames)
-        if size is not None:
-            registry.check_video_size(model, size, pipeline)
+            registry.check_frames(model, settings.frames)
+        if settings.size is not None:
+            registry.check_video_size(model, settings.size, pipeline)
         if model is not None and pipeline is None:
             pipeline = registry.pipeline_class(model)
+        candidates = settings.candidates
         text_to_image = candidates.text_to_image if candidates else None
-        named = None if methods is None else [method_name(type(method)) for method in asked]
+        named = None if settings.methods is None else [method_name(type(method)) for method in asked]
         makes_picture = starts_from_prompt(pipeline, picture is not None, prompt, named, text_to_image)
         if candidates is not None and not makes_picture:
             raise UnstillError(
@@ -111,19 +107,11 @@ class AnimationRequest:
                 "from text, or --text-to-image."
             )
         request = cls(
-            model=model,
+            settings=settings,
             picture=picture,
             source=source,
-            prompt=prompt,
-            methods=() if makes_picture and methods is None else asked,
-            motion=motion,
-            frames=frames,
-            steps=steps,
-            size=size,
-            fps=fps,
-            guidance=guidance,
+            methods=() if makes_picture and settings.methods is None else asked,
             crop=part,
-            seed=seed,
             candidates=(candidates or CandidateOptions()) if makes_picture else None,
         )
         if pipeline is not None:
@@ -135,16 +123,17 @@ class AnimationRequest:
     @property
     def entry(self) -> Model | None:
         """What is known of the model by name."""
-        return None if self.model is None else registry.find(self.model)
+        model = self.settings.model_name
+        return None if model is None else registry.find(model)
 
     @property
     def rate(self) -> int:
         """Frames per second of the video."""
-        return self.fps or (self.entry.fps if self.entry else 8)
+        return self.settings.fps or (self.entry.fps if self.entry else 8)
 
     def size_for(self, pipe: Any) -> tuple[int, int]:
         """(height, width) of the video, in pixels."""
-        return self.size or (self.entry.size if self.entry else native_size(pipe))
+        return self.settings.size or (self.entry.size if self.entry else native_size(pipe))
 
     def fitted_picture(self, pipe: Any) -> FittedPicture | None:
         """What the model sees of the picture; `None` where there is only a prompt."""
@@ -152,8 +141,32 @@ class AnimationRequest:
 
     def call(self, pipe: Any, picture: Image.Image | None) -> dict[str, Any]:
         """Arguments of the pipeline's call for a picture of the size of the video."""
-        frames = None if self.frames or self.entry else native_frames(pipe)
+        frames = None if self.settings.frames or self.entry else native_frames(pipe)
         return self._arguments(type(pipe), picture, size=self.size_for(pipe), frames=frames)
+
+    def key(self) -> str | None:
+        """
+        A hash of all that decides the written files: image, settings, weights, versions of the software.
+
+        Returns:
+            `None` where that is not known: for a pipeline that was loaded by somebody else, and without an image.
+        """
+        settings = self.settings
+        if self.source is None or settings.pipe is not None:
+            return None
+        assert settings.model_name is not None
+        loras = [lora if isinstance(lora, LoraFile) else LoraFile.parse(lora) for lora in settings.loras]
+        decides = {
+            **{name: getattr(settings, name) for name in DECIDES},
+            "image": [value for name, value in self.source.items() if name != "path"],
+            "model": [settings.model_name, model_fingerprint(settings.model_name)],
+            "dtype": str(settings.dtype).removeprefix("torch."),
+            "loras": [[digest(lora.file), lora.weight, lora.second] for lora in loras],
+            "methods": [describe_method(method) for method in self.methods],
+            "crop": self.crop,
+            "versions": versions(),
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def _arguments(
         self,
@@ -166,13 +179,13 @@ class AnimationRequest:
         return arguments(
             pipeline,
             image=picture,
-            prompt=self.prompt,
-            motion=self.motion,
-            frames=self.frames or (entry.frames if entry else frames),
-            steps=self.steps or (entry.steps if entry else None),
+            prompt=self.settings.prompt,
+            motion=self.settings.motion,
+            frames=self.settings.frames or (entry.frames if entry else frames),
+            steps=self.settings.steps or (entry.steps if entry else None),
             size=size,
-            fps=self.fps or (entry.fps if entry else None),
-            guidance=self.guidance,
+            fps=self.settings.fps or (entry.fps if entry else None),
+            guidance=self.settings.guidance,
         )
 
 

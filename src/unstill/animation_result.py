@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
+from unstill.animation_settings import AnimationSettings
 from unstill.data.contact_sheets import side_by_side
 from unstill.data.output_paths import check_video_name, check_writable, sibling
 from unstill.data.ownership import check_free, together
@@ -101,11 +102,12 @@ class Animation:
             UnstillError: the place cannot be written, or holds files that unstill did not write.
         """
         out = Path(out)
-        check_output(out, self.plain is not None, compare, upscale)
+        AnimationSettings(plain=self.plain is not None, compare=compare, upscale=upscale).check()
+        check_output(out, self.plain is not None, compare)
         check_writable(out)
         factor = upscale or (ENLARGED if max(self.frames.shape[-2:]) <= SMALL else 1)
         videos = {out: self.frames} | ({} if self.plain is None else {sibling(out, "plain"): self.plain})
-        files = [*videos, *[sibling(out, "compare")] * compare]
+        files = video_paths(out, self.plain is not None, compare)
         since = time.perf_counter()
         with together(record_path(out), [file.name for file in files]) as results:
             for path, video in videos.items():
@@ -128,12 +130,12 @@ def record_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.json")
 
 
-def check_output(out: Path | None, plain: bool, compare: bool, upscale: int | None) -> None:
+def video_paths(out: Path, plain: bool, compare: bool) -> list[Path]:
+    """The files or folders of the videos that are written: `out`, the plain video, the comparison."""
+    return [out, *[sibling(out, "plain")] * plain, *[sibling(out, "compare")] * compare]
+
+
+def check_output(out: Path, plain: bool, compare: bool) -> None:
     """Raises `UnstillError` for files that cannot or must not be written."""
-    if compare and not plain:
-        raise UnstillError("--compare needs the plain video: leave out --no-plain.")
-    if upscale is not None and not 1 <= upscale <= 16:
-        raise UnstillError(f"--upscale goes from 1 to 16, but is {upscale}.")
-    if out is not None:
-        check_video_name(out)
-        check_free(record_path(out), [out, *[sibling(out, "plain")] * plain, *[sibling(out, "compare")] * compare])
+    check_video_name(out)
+    check_free(record_path(out), video_paths(out, plain, compare))

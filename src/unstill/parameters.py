@@ -15,12 +15,13 @@ import types
 import typing
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, Literal, Union
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from unstill.errors import UnstillError, shown
 
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 ValueKind = Literal["switch", "choice", "whole", "number", "numbers", "text"]
 KIND_NAMES: dict[ValueKind, str] = {
@@ -30,7 +31,6 @@ KIND_NAMES: dict[ValueKind, str] = {
     "numbers": "finite numbers with ':' between them, as 0:0.6",
     "text": "a word",
 }
-_CONFIG = ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,6 +99,8 @@ class Parameter:
         Raises:
             UnstillError: a value that the annotation does not allow.
         """
+        from pydantic import ValidationError
+
         if isinstance(value, str) and type(None) in self.alternatives and value.lower() in ("none", ""):
             return None
         for candidate in self._candidates(value):
@@ -121,7 +123,7 @@ class Parameter:
 
 def parameters_of(cls: type) -> dict[str, Parameter]:
     """The fields of a dataclass by name."""
-    hints, about = typing.get_type_hints(cls), _descriptions(cls)
+    hints, about = typing.get_type_hints(cls), descriptions(cls)
     return {
         field.name: Parameter(field.name, hints[field.name], _default(field), about.get(field.name, ""))
         for field in dataclasses.fields(cls)
@@ -171,10 +173,12 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 @cache
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation, config=_CONFIG)
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True))
 
 
-def _descriptions(cls: type) -> dict[str, str]:
+def descriptions(cls: type) -> dict[str, str]:
     """The descriptions of arguments under `Args:` in the docstring, in one line each."""
     _, _, listed = (inspect.getdoc(cls) or "").partition("Args:\n")
     entries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", listed, re.MULTILINE)

@@ -94,8 +94,8 @@ def test_a_visit(browser, downloads, tmp_path):
     keep(browser, "crop")
 
     browser.run(SET, "motion", "0.8")
-    browser.wait("document.querySelector('#means').innerText.includes('motion=0.8')")
-    assert "AnalyticInit(sigma=13.2)" in browser.text("#means")
+    browser.wait("document.querySelector('#means').innerText.includes('motion 0.8')")
+    assert "Analytic init, sigma 13.2" in browser.text("#means")
     if not os.environ.get("UNSTILL_SCREENSHOTS"):
         set_steps(browser, 4)
     browser.click("#go")

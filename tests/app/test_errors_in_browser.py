@@ -96,7 +96,7 @@ def test_a_setting_out_of_range(browser):
     [
         (ZeroDivisionError("secret of the server"), "Something went wrong on the server"),
         (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory for this: ask for fewer frames"),
-        (UnstillError("EarlyStart and AnalyticInit both decide."), "both decide"),
+        (UnstillError("EarlyStart and AnalyticInit both decide."), "Early start and Analytic init both decide."),
     ],
 )
 def test_what_goes_wrong_on_the_server(page, browser, monkeypatch, error, words):
@@ -172,5 +172,5 @@ def test_a_place_in_the_queue_in_words_and_a_full_queue(page, browser, monkeypat
 def test_a_server_that_ended(page, browser):
     page.end()
     browser.click("#go")
-    browser.wait(f"({MESSAGE} || '').includes('The server cannot be reached. This page loads again')", 10)
+    browser.wait(f"({MESSAGE} || '').includes('The server cannot be reached: if it is yours, start it again')", 10)
     assert not browser.run(f"return {STOP}")

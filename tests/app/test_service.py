@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 import unstill
+from unstill.animation_settings import OneImage
 from unstill.app import service as service_module
 from unstill.app import uploads
 from unstill.app.limits import Limits
 from unstill.app.result_store import ResultStore
-from unstill.app.service import PageRequest, Stopped, VideoService
+from unstill.app.service import Stopped, VideoService
 from unstill.app.uploads import checked_picture
 from unstill.data.video import read_video, write_video
 from unstill.errors import UnstillError
@@ -31,10 +32,9 @@ def service(tmp_path_factory):
 @pytest.fixture
 def page_request():
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8))
-    return PageRequest(
+    return OneImage(
         model="pico",
-        picture=picture,
-        prompt="",
+        image=picture,
         motion=0.4,
         methods=(unstill.EarlyStart(sigma=23.0),),
         frames=4,
@@ -84,17 +84,17 @@ def test_a_result_says_what_it_is(service, page_request):
     assert settings["scores"] == result.scores and set(result.scores) == {"plain", "improved"}
     assert [done for name, done, total in told if name == "improved" and total == 2] == [0, 1, 2]
     assert len(read_video(file(service, result, "improved.mp4"))) == 4
-    assert result.settings == ("motion=0.4", "EarlyStart(sigma=23)")
+    assert result.settings == ("motion 0.4", "Early start, sigma 23")
 
 
 def test_a_prompt_alone_is_enough_for_pico(service, page_request):
-    result = service.make(dataclasses.replace(page_request, picture=None, prompt="a red ring over green"), quiet)
+    result = service.make(dataclasses.replace(page_request, image=None, prompt="a red ring over green"), quiet)
     assert "picture.png" not in result.files and "prompt='a red ring over green'" in result.code
     with pytest.raises(UnstillError, match="give one"):
-        service.make(dataclasses.replace(page_request, picture=None), quiet)
+        service.make(dataclasses.replace(page_request, image=None), quiet)
     with pytest.raises(UnstillError, match="NI-VSDS animates a picture"):
         service.make(
-            dataclasses.replace(page_request, picture=None, prompt="a ring", methods=(unstill.NIVSDS(),)), quiet
+            dataclasses.replace(page_request, image=None, prompt="a ring", methods=(unstill.NIVSDS(),)), quiet
         )
 
 

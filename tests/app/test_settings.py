@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from unstill.app import form_fields, motion_slider
-from unstill.app.code_export import brief, expression, python_code
+from unstill.app.code_export import expression, python_code
+from unstill.app.words import brief, sentence
 from unstill.errors import UnstillError
 from unstill.latent_statistics import LatentStatistics
 from unstill.methods.analytic_init import AnalyticInit
@@ -92,4 +93,13 @@ def test_code_says_no_more_than_is_needed():
     assert "prompt='a \"boat\"', num_frames=8, generator=torch.Generator().manual_seed(7))" in text
     compile(text, "make_again.py", "exec")
     assert expression(EarlyStart(start=0.9), "svd") == "unstill.EarlyStart(start=0.9)"
-    assert brief(build_method(AnalyticInit, {}, motion_slider.defaults("pico", 0.5))) == "AnalyticInit(sigma=10)"
+    assert brief(build_method(AnalyticInit, {}, motion_slider.defaults("pico", 0.5))) == "Analytic init, sigma 20"
+    assert brief(NoiseRectification(period=(0.0, 0.3))) == "Noise rectification, period 0 to 0.3"
+
+
+def test_sentences_of_the_library_name_no_class_and_no_option():
+    said = "EarlyStart and NIVSDS exclude each other; StableVideoDiffusionPipeline has no --group-offload."
+    assert sentence(said) == "Early start and NI-VSDS exclude each other; the model has no group offload."
+    assert sentence("--frames is at least 2.") == "Frames is at least 2."
+    assert sentence("pico does not know 'elephant'.") == "pico does not know 'elephant'."
+    assert sentence("WanPipeline takes no picture.") == "The model takes no picture."

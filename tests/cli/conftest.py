@@ -60,7 +60,11 @@ T5 = {"vocab_size": 8, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
 
 @pytest.fixture(scope="session")
 def diffusers_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Random pipelines of four diffusers classes, with text encoders that know one word, as folders."""
+    return save_diffusers_models(tmp_path_factory.mktemp("diffusers"))
+
+
+def save_diffusers_models(folder: Path) -> dict[str, str]:
+    """Random pipelines of four diffusers classes, with text encoders that know one word, as folders in `folder`."""
     torch.manual_seed(0)
     made = {
         "svd": tiny.stable_video_diffusion(),
@@ -77,7 +81,6 @@ def diffusers_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
     made["cogvideox"].register_modules(tokenizer=_words(), text_encoder=T5EncoderModel(T5Config(d_model=width, **T5)))
     width = made["wan"].transformer.config.text_dim
     made["wan"].register_modules(tokenizer=_words(), text_encoder=UMT5EncoderModel(UMT5Config(d_model=width, **T5)))
-    folder = tmp_path_factory.mktemp("diffusers")
     for name, pipe in made.items():
         pipe.save_pretrained(folder / name)
     return {name: str(folder / name) for name in made}

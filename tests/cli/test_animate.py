@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -297,3 +298,14 @@ def test_a_model_is_loaded_as_asked(unstill, diffusers_models, photo, tmp_path) 
     ):
         wrong = unstill("animate", photo, "--model", diffusers_models["svd"], *small, *words)
         assert wrong.exit_code == 2 and said in wrong.stderr
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(unstill, model, photo, tmp_path, monkeypatch) -> None:
+    answer = threading.Event()  # never set while the command runs
+    monkeypatch.setattr(registry, "memory_needed", lambda *_: answer.wait(60) and "never said")
+    result = unstill("animate", photo, "--model", model, *QUICK, "--no-plain", "--out", tmp_path / "x.gif")
+    answer.set()
+    assert result.exit_code == 0 and "never said" not in result.stderr
+    monkeypatch.setattr(registry, "memory_needed", lambda *_: "Weights take 3 GB.")
+    result = unstill("animate", photo, "--model", model, *QUICK, "--no-plain", "--out", tmp_path / "x.gif")
+    assert result.stderr == "Weights take 3 GB.\n"

@@ -1,14 +1,11 @@
 """
-The pages of docs/guide: every block of code is run as it stands there, on the tiny pipeline of its class.
-
-Only what comes from a network is replaced: `from_pretrained` returns the tiny pipeline of `tests/pipelines.py`, and
-its call makes a small video of prepared prompt embeddings. A call with an argument that the pipeline does not have
-fails.
+The pages of docs/guide: every block of code is run as it stands there, on the tiny pipeline of its class (see
+`tests.docs.tiny_hub`), and the first of a page also as a script of its own.
 """
 
-import functools
-import inspect
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,14 +14,14 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers.loaders.single_file_model import FromOriginalModelMixin
 from peft import LoraConfig, get_peft_model_state_dict
+from PIL import Image
 from safetensors.torch import save_file
 
 import unstill
-from tests.pipelines import CASES, _made, animatediff_ip_adapter
+from tests.docs.tiny_hub import replace_hub
+from tests.pipelines import CASES, _made
 from unstill.data import read_video
-from unstill.models import registry
 
 
 FOLDER = Path(__file__).parents[2] / "docs" / "guide"
@@ -33,80 +30,12 @@ BLOCKS = {
     for page in sorted(FOLDER.glob("*.md"))
     for number, block in enumerate(re.findall(r"^```py\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE))
 }
-CPU = torch.device("cpu")
-
-
-def case_of(name: str, model: str = "") -> str:
-    """The row of tests/pipelines.py for a pipeline class and a hub id."""
-    return next((row for part, row in (("A14B", "Wan 2.2 A14B"), ("5B", "Wan 2.2 5B")) if part in model), name)
-
-
-def small(name: str) -> Any:
-    """The tiny pipeline of a row, whose call takes all that its class takes, and makes little."""
-    case = CASES[name]
-    made = _made(case.build)
-    real = type(made).__call__
-
-    @functools.wraps(real)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = dict(list(inspect.signature(real).bind(self, *args, **kwargs).arguments.items())[1:])
-        assert given.pop("prompt", "") or "prompt" not in inspect.signature(real).parameters
-        if name == "HunyuanVideo15ImageToVideoPipeline":  # its size is that of its image
-            given["image"] = given["image"].resize((16, 16))
-        tiny = {key: value for key, value in case.call.items() if key not in ("image", "conditioning_frames")}
-        to = lambda x: x.to(self.dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x  # noqa: E731
-        tiny = {key: to(value) for key, value in tiny.items()}
-        return real(self, **{**given, **tiny, "num_inference_steps": min(given.get("num_inference_steps", 2), 2)})
-
-    made.__class__ = type(type(made).__name__, (type(made),), {"__call__": call})
-    return made
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with a photo, in which models can be fetched and a GPU is the CPU."""
-    from PIL import Image
-
-    def pipe_from(cls: type, model: str, *, dtype: torch.dtype, variant: str | None = None, **parts: Any) -> Any:
-        made = small(case_of(cls.__name__, model))
-        assert set(parts) <= set(inspect.signature(made.__init__).parameters), parts
-        made.register_modules(**{key: part for key, part in parts.items() if key in ("transformer", "transformer_2")})
-        return made.to(dtype)
-
-    def part_from(cls: type, model: str, *, subfolder: str = "", dtype: torch.dtype, **options: Any) -> Any:
-        assert set(options) <= {"quantization_config", "config"}, options
-        if subfolder not in ("transformer", "transformer_2"):
-            return torch.nn.Identity()
-        names = {"WanTransformer3DModel": "WanImageToVideoPipeline"}
-        name = names.get(cls.__name__, cls.__name__.replace("Transformer3DModel", "ImageToVideoPipeline"))
-        return getattr(_made(CASES[case_of(name, options.get("config") or model)].build), subfolder).to(dtype)
-
-    def load(name: str, **options: Any) -> Any:
-        inspect.signature(registry.load).bind(name, **options)
-        found = registry.find(name)
-        assert found is not None
-        return small(found.pipeline).to(options["dtype"])
-
-    def load_ip_adapter(self: Any, model: str, *, subfolder: str, weight_name: str) -> None:
-        self.register_modules(unet=animatediff_ip_adapter().unet.to(self.dtype))
-        embeds = [each.to(self.dtype) for each in CASES["AnimateDiff IP-Adapter"].call["ip_adapter_image_embeds"]]
-        self.prepare_ip_adapter_image_embeds = lambda *args, **kwargs: embeds
-
-    to_cpu = {"enable_model_cpu_offload": {"device": "cpu"}, "enable_group_offload": {"onload_device": CPU}}
-    for name, changes in to_cpu.items():
-        offload = getattr(diffusers.DiffusionPipeline, name)
-
-        def on_cpu(self: Any, *, offload: Any = offload, changes: Any = changes, **options: Any) -> None:
-            inspect.signature(offload).bind(self, **options)
-            options.pop("use_stream", None)
-            offload(self, **{**options, **changes})
-
-        monkeypatch.setattr(diffusers.DiffusionPipeline, name, on_cpu)
-    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", classmethod(pipe_from))
-    monkeypatch.setattr(diffusers.ModelMixin, "from_pretrained", classmethod(part_from))
-    monkeypatch.setattr(FromOriginalModelMixin, "from_single_file", classmethod(part_from))
-    monkeypatch.setattr(diffusers.AnimateDiffPipeline, "load_ip_adapter", load_ip_adapter)
-    monkeypatch.setattr(unstill, "load", load)
+    replace_hub(monkeypatch)
     monkeypatch.chdir(tmp_path)
     Image.linear_gradient("L").convert("RGB").save("photo.jpg")
     return tmp_path
@@ -157,3 +86,14 @@ def test_every_page_of_the_guide_has_a_whole_script_and_a_smaller_card() -> None
     for page in sorted(FOLDER.glob("*.md")):
         assert BLOCKS[f"{page.stem}-0"][1].startswith("# 1. The model\n")
         assert page.read_text("utf-8").count("## It must fit my card") == 1
+
+
+def test_a_script_in_an_empty_folder(tmp_path: Path) -> None:
+    """One page as a user runs it, in a process of its own; benchmarks/walks.py times all."""
+    root = Path(__file__).parents[2]
+    Image.linear_gradient("L").convert("RGB").save(tmp_path / "photo.jpg")
+    (tmp_path / "video.py").write_text(BLOCKS["wan21-0"][1], "utf-8")
+    places = os.pathsep.join(map(str, (root, root / "src")))
+    command = [sys.executable, "-m", "tests.docs.tiny_hub", "video.py"]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": places}, check=True)
+    assert len(read_video(tmp_path / "video.mp4")) > 1

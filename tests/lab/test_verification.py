@@ -12,6 +12,7 @@ from unstill.cli import app
 from unstill.errors import UnstillError
 from unstill.lab import verification
 from unstill.lab.comparison_cells import Comparison
+from unstill.models import registry
 
 
 @pytest.fixture(scope="module")
@@ -22,23 +23,30 @@ def model(tmp_path_factory):
     return str(folder)
 
 
-def test_page_and_json_hold_scores_costs_and_no_path(model, tmp_path):
+def test_page_and_json_hold_scores_costs_settings_and_no_path(model, tmp_path, monkeypatch):
+    loads, load = [], registry.load
+    monkeypatch.setattr(registry, "load", lambda name, **options: loads.append(name) or load(name, **options))
     out = tmp_path / "verified"
     result = unstill.verify(model, out=out, quick=True, steps=2, frames=3)
+    assert loads == [model]
     found = json.loads((out / "verification.json").read_text())
     assert found["model"] == "tiny" and [row["setting"] for row in found["rows"]] == ["plain", "early-start"]
     assert all(row["cells"] == 2 and row["model"] == "tiny" for row in found["rows"])
+    assert found["images"] == ["bundled", "rendered 1"] and found["seeds"] == 1
+    assert (found["frames"], found["steps"], found["size"]) == (3, 2, {"height": 64, "width": 64})
+    assert (found["pipeline"], found["dtype"], found["prompt"]) == ("PicoPipeline", "float32", None)
     assert found["costs"].keys() == {"plain", "early-start"}
     assert all(cost["seconds_per_step"] > 0 and cost["peak_memory"] > 1e7 for cost in found["costs"].values())
     assert found["method"]["name"] == "early_start" and "torch" in found["versions"] and found["device"]
     page = (out / "verification.html").read_text()
-    assert "seconds per step" in page and result.comparison.verdict[0] in page and "https://" not in page
-    for text in (page, json.dumps(found)):
+    assert "seconds per step" in page and result.verdict[0] in page and "https://" not in page
+    assert page.count("<video ") == 4  # two settings, two pictures
+    for text in (page, json.dumps(found), (out / "comparison" / "manifest.json").read_text()):
         assert str(tmp_path) not in text and model not in text
 
 
 def test_what_unstill_did_not_write_stays_and_nothing_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(verification, "compare", lambda *_, **__: pytest.fail("nothing may be computed"))
+    monkeypatch.setattr(verification, "Comparison", lambda *_, **__: pytest.fail("nothing may be computed"))
     (tmp_path / "verification.html").write_text("mine")
     with pytest.raises(UnstillError, match="never overwritten"):
         unstill.verify("pico", out=tmp_path)

@@ -24,6 +24,7 @@ def right(pipe: Any, image: Image.Image, latents: torch.Tensor) -> None:
     reveal_type(animation)  # R: unstill.animation_result.Animation
     reveal_type(animation.frames)  # R: torch._tensor.Tensor
     reveal_type(animation.scores)  # R: dict[str, dict[str, float]]
+    reveal_type(unstill.animate_all(["a.jpg"], seed=1)[0].files)  # R: tuple[pathlib.Path, ...]
     reveal_type(unstill.evaluate("videos").scores["fvd"].value)  # R: float
     reveal_type(unstill.diagnose(model="pico", count=4))  # R: unstill.lab.diagnosis.DiagnosisResult | None
     reveal_type(unstill.compare(["early-start"]))  # R: unstill.lab.comparison.ComparisonResult | None
@@ -45,6 +46,8 @@ def wrong(pipe: Any) -> None:
     unstill.EarlyStart(sigma=20.0).sigma = 10.0  # E: Property "sigma" defined in "EarlyStart" is read-only
     unstill.animate("photo.jpg", 3)  # E: Too many positional arguments
     unstill.animate("photo.jpg", size="512x320")  # E: expected "tuple[int, int] | None"
+    unstill.animate("photo.jpg", sed=1)  # E: Unexpected keyword argument "sed"
+    unstill.animate_all()  # E: Missing positional argument "images"
     unstill.animate("photo.jpg").verdct  # E: "Animation" has no attribute "verdct"
     unstill.evaluate()  # E: Missing positional argument "generated"
     unstill.metrics.motion_scores  # E: Module has no attribute "motion_scores"

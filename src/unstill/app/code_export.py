@@ -53,18 +53,6 @@ def expression(method: Method, model: str) -> str:
     return f"unstill.{type(method).__name__}({', '.join(parts)})"
 
 
-def brief(method: Method) -> str:
-    """A short form of `expression` for display: without the package name and without latent statistics."""
-    changed = [
-        f"{field.name}={value:g}" if isinstance(value, float) else f"{field.name}={value}"
-        for field in dataclasses.fields(cast(Any, method))
-        if (value := getattr(method, field.name)) != field.default
-        and not isinstance(value, LatentStatistics)
-        and field.name != "resize"
-    ]
-    return f"{type(method).__name__}({', '.join(changed)})"
-
-
 def _literal(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"

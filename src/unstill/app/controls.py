@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from unstill.app import form_fields, html, motion_slider
 from unstill.app.service import VideoService
+from unstill.app.words import method_title, value_title
 from unstill.errors import UnstillError
 from unstill.methods.registry import method_classes, summary_of
 from unstill.models import registry
@@ -89,7 +91,7 @@ class Controls:
         for name, fields in form_fields.form().items():
             chosen = name in settings["methods"]["value"]
             with gr.Column(visible=chosen, elem_classes="method") as self.method_groups[name]:
-                gr.HTML(f'<div class="means">{_title(name)}: {_description(name)}</div>')
+                gr.HTML(html.method(method_title(name), _description(name)), padding=False)
                 for field in fields:
                     self.method_fields[field] = _input(field)
 
@@ -114,7 +116,7 @@ def model_settings(service: VideoService, name: str) -> dict[str, dict[str, Any]
         },
         "steps": {"value": entry.steps if entry else 25, "label": f"Steps, up to {service.limits.steps}"},
         "methods": {
-            "choices": [(_title(method), method) for method in choices],
+            "choices": [(method_title(method), method) for method in choices],
             "value": [registry.usual_method(registry.defaults_of(name))],
         },
     }
@@ -148,8 +150,8 @@ def _input(field: form_fields.Field) -> Any:
     """The component of one parameter of a method."""
     common: dict[str, Any] = {
         "value": field.shown(),
-        "label": field.name.replace("_", " ").capitalize(),
-        "info": field.about or None,
+        "label": value_title(field.name).capitalize(),
+        "info": re.sub(r"([*_<\\[\]])", r"\\\1", field.about) or None,  # gradio reads Markdown there
     }
     if field.kind == "switch":
         return gr.Checkbox(**common)
@@ -158,10 +160,6 @@ def _input(field: form_fields.Field) -> Any:
     if field.kind == "numbers" or field.default is None:  # an empty gr.Number comes back as 0
         return gr.Textbox(max_length=form_fields.LONGEST, lines=1, **{**common, "value": common["value"] or ""})
     return gr.Number(precision=0 if field.kind == "whole" else None, **common)
-
-
-def _title(method: str) -> str:
-    return "NI-VSDS" if method == "ni_vsds" else method.replace("_", " ").capitalize()
 
 
 def _description(method: str) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Container
 from typing import Any
 
+from unstill.app.words import method_title, value_title
 from unstill.errors import UnstillError
 from unstill.hooks.compatibility import refusals
 from unstill.methods.base import Method
@@ -43,8 +44,11 @@ class Field:
 
     @property
     def about(self) -> str:
-        """The description in the form."""
-        return "Empty: follows the Motion slider." if self.name in LEVEL_PARAMETERS else self.parameter.about
+        """The description in the form, plain words first."""
+        if self.name in LEVEL_PARAMETERS:
+            unit = "a sigma" if self.name == "sigma" else "a share of the training time, up to 1"
+            return f"Noise at which sampling begins, {unit}: the less, the more it moves. Empty: follows Motion."
+        return self.parameter.about[:1].upper() + self.parameter.about[1:]
 
     def shown(self) -> Any:
         """The default as the form shows it."""
@@ -64,7 +68,7 @@ class Field:
         """
         if value is None or value == "" or value == self.shown():
             return None
-        where = f"{self.name} of {self.method}"
+        where = f"{value_title(self.name)} of {method_title(self.method)}"
         if isinstance(value, str) and len(value) > LONGEST:
             raise UnstillError(f"{where} has up to {LONGEST} characters, not {len(value)}.")
         return self.parameter.parse(value, where)

@@ -57,7 +57,8 @@ element.addEventListener("timeupdate", (event) => {
 }, true);
 
 // Gradio shows an error in a corner for ten seconds. Its sentence is moved here, above the result if there is one.
-const LOST = "The server cannot be reached. This page loads again as soon as it answers.";
+const LOST = "The server cannot be reached: if it is yours, start it again with unstill app. " +
+  "This page loads again as soon as it answers.";
 const BUSY = "Too many videos wait here just now: try again in a minute.";
 const showError = (said) => {
   const lost = said.startsWith("Connection ");
@@ -173,6 +174,11 @@ def means(words: Sequence[str]) -> str:
 def message(sentence: str) -> str:
     """A sentence in the stage, in the middle or above a result."""
     return f'<div class="message">{escape(sentence)}</div>'
+
+
+def method(title: str, description: str) -> str:
+    """The head of the parameters of a method."""
+    return f'<div class="means"><b>{escape(title)}</b><br>{escape(description)}</div>'
 
 
 def problem(sentence: str) -> str:

@@ -13,12 +13,13 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from unstill.animation_settings import OneImage
 from unstill.app import html, motion_slider
-from unstill.app.code_export import brief
 from unstill.app.controls import Controls, model_settings
 from unstill.app.guard import FAULT, NOT_UNDERSTOOD
-from unstill.app.service import PageRequest, Stopped, StoredResult, VideoService
+from unstill.app.service import Stopped, StoredResult, VideoService
 from unstill.app.uploads import checked_picture
+from unstill.app.words import brief, sentence
 from unstill.data.picture_crop import Crop, fit_picture, parse_crop
 from unstill.errors import UnstillError, lacks_memory
 from unstill.methods.base import Method
@@ -100,7 +101,7 @@ def _errors_as_messages(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except UnstillError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(sentence(str(error)), print_exception=False) from error
         except gr.Error:
             raise
         except Exception as error:
@@ -126,7 +127,7 @@ class Handlers:
         try:
             return (None, "") if path is None else (checked_picture(path, self._service.limits), "")
         except UnstillError as error:
-            return None, html.problem(str(error))
+            return None, html.problem(sentence(str(error)))
 
     @_errors_as_messages
     def show_crop(self, path: Path | None, model: str, kind: str, x: float, y: float) -> tuple[str, Any, Any]:
@@ -145,7 +146,7 @@ class Handlers:
         try:
             fitted = fit_picture(original, size, _crop(kind, x, y))
         except UnstillError as error:
-            return html.problem(str(error)), *choice
+            return html.problem(sentence(str(error))), *choice
         return html.seen(fitted), *((hidden, hidden) if fitted.crop == "whole" else choice)
 
     @_errors_as_messages
@@ -166,8 +167,8 @@ class Handlers:
             methods = self._methods(data)
             level = motion_slider.motion_level(data[self._controls.model], data[self._controls.slider])
         except UnstillError as error:
-            return html.problem(str(error))
-        return html.means(([] if level is None else [f"motion={level:g}"]) + [brief(method) for method in methods])
+            return html.problem(sentence(str(error)))
+        return html.means(([] if level is None else [f"motion {level:g}"]) + [brief(method) for method in methods])
 
     @_errors_as_messages
     def animate(
@@ -182,13 +183,12 @@ class Handlers:
         def report(stage: str, done: int, total: int) -> None:
             progress((done, total), desc=STAGES.get(stage, stage), unit="steps")
 
-        methods, model = self._methods(data), data[c.model]
-        page_request = PageRequest(
-            model=model,
-            picture=None if data[c.picture] is None else checked_picture(data[c.picture], self._service.limits),
-            prompt=(data[c.prompt] or "") if _takes_prompt(model) else "",
+        settings = OneImage(
+            image=None if data[c.picture] is None else checked_picture(data[c.picture], self._service.limits),
+            model=data[c.model],
+            prompt=((data[c.prompt] or "").strip() or None) if _takes_prompt(data[c.model]) else None,
             motion=data[c.slider],
-            methods=methods,
+            methods=self._methods(data),
             frames=data[c.frames] or None,  # an empty gr.Number comes back as 0
             steps=data[c.steps] or None,
             seed=data[c.seed] or 0,
@@ -197,7 +197,7 @@ class Handlers:
         session, stop = request.session_hash, threading.Event()
         self._running[session] = stop
         try:
-            result = self._service.make(page_request, report, stop.is_set)
+            result = self._service.make(settings, report, stop.is_set)
         except Stopped:
             return {c.stage: _stopped(data[c.history])}
         finally:
@@ -216,7 +216,7 @@ class Handlers:
         try:
             self._service.store.find(results[index].token, "improved.mp4")  # it may have made room for a later one
         except UnstillError as error:
-            return html.message(str(error))
+            return html.message(sentence(str(error)))
         return html.stage(results[index])
 
     def stop(self, results: list[StoredResult], request: gr.Request) -> str:

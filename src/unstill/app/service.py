@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
-from unstill.animation import animate
+from unstill.animation import sample
+from unstill.animation_request import AnimationRequest, methods_for
 from unstill.animation_result import Animation
-from unstill.app.code_export import PICTURE, brief, python_code
+from unstill.animation_settings import OneImage
+from unstill.app import motion_slider
+from unstill.app.code_export import PICTURE, python_code
 from unstill.app.limits import Limits
-from unstill.app.motion_slider import motion_level
 from unstill.app.result_store import ResultStore
-from unstill.data.picture_crop import Crop
+from unstill.app.words import brief
 from unstill.data.video import write_video
 from unstill.errors import UnstillError
 from unstill.methods.base import Method
@@ -36,28 +38,6 @@ SHOWN_PIXELS = 512  # videos are enlarged by a whole factor to at most this leng
 
 class Stopped(Exception):
     """The user pressed Stop, left the page, or the server ends."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PageRequest:
-    """
-    The input of the page.
-
-    Attributes:
-        picture: the uploaded picture; `None` where there is only a prompt.
-        motion: the value of the Motion slider, from 0 to 1; `methods` have the noise level that follows from it.
-        frames, steps: by default the model's.
-    """
-
-    model: str
-    picture: Image.Image | None
-    prompt: str
-    motion: float
-    methods: tuple[Method, ...]
-    frames: int | None
-    steps: int | None
-    seed: int
-    crop: Crop = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,12 +101,14 @@ class VideoService:
         self.closed = threading.Event()  # stops the current run
 
     def make(
-        self, request: PageRequest, progress: StageProgress, stopped: Callable[[], bool] = lambda: False
+        self, settings: OneImage, progress: StageProgress, stopped: Callable[[], bool] = lambda: False
     ) -> StoredResult:
         """
         Generates the plain and the improved video, scores them and writes all files of the result.
 
         Args:
+            settings: image, model by name, prompt, methods, frames, steps, seed and crop are read of them; `motion`
+                is the value of the Motion slider; `methods` have the noise level that follows from it.
             progress: called with the current stage, the steps done and the number of steps.
             stopped: called at every step; returns whether to stop.
 
@@ -134,7 +116,11 @@ class VideoService:
             UnstillError: a setting that the model or the limits do not allow.
             Stopped: `stopped` returned true, or the server ends; the files of the run are removed.
         """
-        self._check(request)
+        self.check_model(settings.model)
+        assert settings.model is not None
+        slider = motion_slider.USUAL if settings.motion is None else settings.motion
+        methods = methods_for(settings.methods, motion_slider.defaults(settings.model, slider))
+        self._check(settings, methods)
 
         def stop_now() -> bool:
             return stopped() or self.closed.is_set()
@@ -142,10 +128,10 @@ class VideoService:
         with self._lock:
             if stop_now():
                 raise Stopped
-            pipe = self._pipe(request.model, progress)
+            pipe = self._pipe(settings.model, progress)
             token, folder = self.store.new()
             try:
-                result = self._make(pipe, request, token, folder, progress, stop_now)
+                result = self._make(pipe, settings, slider, methods, token, folder, progress, stop_now)
             except BaseException:
                 self.store.drop(token)
                 raise
@@ -183,27 +169,26 @@ class VideoService:
         if model not in self.models:
             raise UnstillError(f"This server offers {', '.join(self.models)}; start it with --model for others.")
 
-    def _check(self, request: PageRequest) -> None:
+    def _check(self, settings: OneImage, methods: Sequence[Method]) -> None:
         limits = self.limits
-        self.check_model(request.model)
         for name, value, low, high in (
-            ("Motion", request.motion, 0, 1),
-            ("Frames", request.frames, 2, self.max_frames(request.model)),
-            ("Steps", request.steps, 1, limits.steps),
-            ("The seed", request.seed, 0, 2**32 - 1),
+            ("Motion", settings.motion, 0, 1),
+            ("Frames", settings.frames, 2, self.max_frames(settings.model or "")),
+            ("Steps", settings.steps, 1, limits.steps),
+            ("The seed", settings.seed, 0, 2**32 - 1),
         ):
             if value is not None and not low <= value <= high:
                 raise UnstillError(f"{name} goes from {low} to {high} here, but is {value:g}.")
-        if request.picture is None and not request.prompt.strip():
+        if settings.image is None and not settings.prompt:
             raise UnstillError("A video is made of a picture, or of a prompt if the model reads text: give one.")
-        if request.picture is None and any(isinstance(method, NIVSDS) for method in request.methods):
+        if settings.image is None and any(isinstance(method, NIVSDS) for method in methods):
             raise UnstillError("NI-VSDS animates a picture: give one, or leave this method out.")
-        passes = max((method.iterations for method in request.methods if isinstance(method, FreeInit)), default=1)
+        passes = max((method.iterations for method in methods if isinstance(method, FreeInit)), default=1)
         if passes > limits.passes:
             raise UnstillError(f"FreeInit may sample up to {limits.passes} times here, but {passes} were asked for.")
-        if len(request.prompt) > limits.prompt:
+        if len(settings.prompt or "") > limits.prompt:
             raise UnstillError(
-                f"A prompt has up to {limits.prompt} characters here; this one has {len(request.prompt)}."
+                f"A prompt has up to {limits.prompt} characters here; this one has {len(settings.prompt or '')}."
             )
 
     def _pipe(self, model: str, progress: StageProgress) -> Any:
@@ -219,42 +204,33 @@ class VideoService:
     def _make(
         self,
         pipe: Any,
-        request: PageRequest,
+        settings: OneImage,
+        slider: float,
+        methods: tuple[Method, ...],
         token: str,
         folder: Path,
         progress: StageProgress,
         stopped: Callable[[], bool],
     ) -> StoredResult:
-        entry = registry.find(request.model)
+        model = settings.model or ""
+        entry = registry.find(model)
         size = entry.size if entry else native_size(pipe)
         if size[0] * size[1] > self.limits.pixels:
-            raise UnstillError(
-                f"{request.model} makes frames of {size[1]}x{size[0]}, which is more than this page takes."
-            )
-        level = motion_level(request.model, request.motion)
+            raise UnstillError(f"{model} makes frames of {size[1]}x{size[0]}, which is more than this page takes.")
+        level = motion_slider.motion_level(model, slider)
 
         def report(video: str, done: int, total: int) -> None:
             progress(video, done, total)
             if stopped():
                 raise Stopped
 
-        animation = animate(
-            request.picture,
-            pipe=pipe,
-            model=request.model,
-            prompt=request.prompt.strip() or None,
-            methods=request.methods,
-            motion=level,
-            frames=request.frames or (entry.frames if entry else min(native_frames(pipe), self.limits.frames)),
-            steps=request.steps,
-            seed=request.seed,
-            crop=request.crop,
-            progress=report,
-        )
+        frames = settings.frames or (entry.frames if entry else min(native_frames(pipe), self.limits.frames))
+        asked = dataclasses.replace(settings, pipe=pipe, methods=methods, motion=level, frames=frames, progress=report)
+        animation = sample(pipe, AnimationRequest.of(asked, settings.image), {})
         progress("Writing the videos", 1, 1)
-        code = python_code(request.model, animation.call, request.methods, request.seed, animation.picture is not None)
-        chips = ([] if level is None else [f"motion={level:g}"]) + [brief(method) for method in request.methods]
-        extra = {"slider": request.motion, "picture": PICTURE if animation.picture else None, "code": code}
+        code = python_code(model, animation.call, methods, settings.seed, animation.picture is not None)
+        chips = ([] if level is None else [f"motion {level:g}"]) + [brief(method) for method in methods]
+        extra = {"slider": slider, "picture": PICTURE if animation.picture else None, "code": code}
         _write(folder, animation, {**animation.settings, **extra}, code)
         return StoredResult(
             token=token,
@@ -262,7 +238,7 @@ class VideoService:
             verdict=animation.verdict,
             scores=animation.scores,
             code=code,
-            summary=f"{request.model}, motion {request.motion:g}, seed {request.seed}",
+            summary=f"{model}, motion {slider:g}, seed {settings.seed}",
             settings=tuple(chips),
             note=animation.picture_note,
         )

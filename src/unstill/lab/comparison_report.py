@@ -225,7 +225,7 @@ def _films(report: Page, comparison: Comparison, rows: Sequence[Row], results: S
         cells.append((f"{row.model}: {named(row)}" if several else named(row), None))
         for image, seed in columns:
             key = keys.get((row.model, row.setting, row.motion, image, seed))
-            video = None if key is None else _small(comparison, key)
+            video = None if key is None else small_film(comparison, key)
             if video is None or used + len(video.mp4) > LARGEST_VIDEOS:
                 left_out += key is not None
                 cells.append(("", None))
@@ -238,7 +238,8 @@ def _films(report: Page, comparison: Comparison, rows: Sequence[Row], results: S
         report.note(f"{left_out} videos are not shown here; all are in {comparison.folder / 'videos'}.")
 
 
-def _small(comparison: Comparison, key: str) -> Film | None:
+def small_film(comparison: Comparison, key: str) -> Film | None:
+    """The video of a cell for a page; `None` if it is not there any more."""
     try:
         clip = read_video(comparison.video(key))
     except UnstillError:  # a video may be deleted after it was measured

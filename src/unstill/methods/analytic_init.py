@@ -38,8 +38,8 @@ class AnalyticInit(Method):
         resize: whether statistics of another size or number of frames are interpolated.
         data_scale: what the model was trained to multiply videos by at this level: DynamiCrafter's dynamic rescale is
             0.7 (512) and 0.3 (1024). Paper and released code do not take it into account.
-        extra_variance: added to Var[X0]. The released code for Stable Video Diffusion takes sigma^2 + 1 for sigma^2,
-            which counts the variance of the data twice.
+        extra_variance: makes the start noisier: added to Var[X0]. The released code for Stable Video Diffusion takes
+            sigma^2 + 1 for sigma^2, which counts the variance of the data twice.
     """
 
     statistics: LatentStatistics | str | os.PathLike[str]

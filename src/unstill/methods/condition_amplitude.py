@@ -26,7 +26,8 @@ class ConditionAmplitude(Method):
     image without its mean over the frame is multiplied by `amplitude`, in the units of the VAE.
 
     Args:
-        amplitude: from 0 to 2; 1 changes nothing. Released: 1.15. kijai's parameter is this minus 1.
+        amplitude: factor of the image that the denoiser sees, from 0 to 2; 1 changes nothing. Released: 1.15. kijai's
+            parameter is this minus 1.
         first_network_only: whether the second network of Wan 2.2 A14B, which samples the low noise levels, sees the
             condition as it is.
     """

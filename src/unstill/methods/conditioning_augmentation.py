@@ -31,15 +31,17 @@ class ConditioningAugmentation(Method):
     that was not trained for it reads the noise as part of the picture: keep the level small there.
 
     Args:
-        level: s at inference, a fraction of the training time in [0, 1]; 0 leaves the image as it is.
-        maximum: the largest s in training.
-        betas: first and last beta of a scaled-linear schedule of 1000 steps; `None` is the model's own schedule (see
-            `of_model`).
-        noise_shape: as in `TimeNoise`: `"element"`, `"frame"` or `"clip"`.
-        schedule: `"constant"`: the same noise in every step, at `level`; `"t2"`: `y0 + strength t^2 eps`, with fresh
-            noise in every step, t being the noise level of the step as a share in [0, 1], sigma / (alpha + sigma):
-            LTX-Video's own (https://huggingface.co/papers/2501.00103).
-        strength: of `"t2"`; 0 leaves the image as it is. LTX-Video: 0.15.
+        level: how much noise the image gets: s at inference, a fraction of the training time in [0, 1]; 0 leaves the
+            image as it is.
+        maximum: how much noise it got at most in training: the largest s.
+        betas: schedule of the image's noise: first and last beta of a scaled-linear schedule of 1000 steps; `None` is
+            the model's own schedule (see `of_model`).
+        noise_shape: what has noise of its own: each `"element"`, each `"frame"` or the whole `"clip"`, as in
+            `TimeNoise`.
+        schedule: `"constant"`: the same noise in every step, at `level`; `"t2"`: fresh noise in every step, less and
+            less of it, `y0 + strength t^2 eps` with t the noise level of the step as a share in [0, 1], sigma / (alpha
+            + sigma): LTX-Video's own (https://huggingface.co/papers/2501.00103).
+        strength: how much noise with `"t2"`; 0 leaves the image as it is. LTX-Video: 0.15.
     """
 
     level: float = 0.02

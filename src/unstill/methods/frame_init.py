@@ -23,9 +23,10 @@ class FrameInit(Method):
 
     Args:
         level: how far the repeated image is noised, as a fraction of the training time in (0, 1].
-        filter: `"gaussian"`, `"butterworth"`, `"ideal"` or `"box"`.
-        spatial: stop frequency of height and width as a share of the highest; 0 leaves the noise as it is.
-        temporal: stop frequency of time, likewise.
+        filter: how low and high frequencies are told apart: `"gaussian"`, `"butterworth"`, `"ideal"` or `"box"`.
+        spatial: up to which frequency of height and width the image is kept, as a share of the highest; 0 leaves the
+            noise as it is.
+        temporal: the same over time.
         order: steepness of the Butterworth filter.
         parity: the released filters with their quirks, see `low_pass`.
         keep_variance: mix the bands so that the variance stays 1 (FreqPrior), see `mix`.

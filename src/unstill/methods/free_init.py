@@ -27,9 +27,9 @@ class FreeInit(Method):
         coarse_to_fine: fewer steps in the first calls, all of them in the last only.
         level: how far the video is noised between calls, as a fraction of the training time in (0, 1]. By default 1,
             the paper's, and 0.95 where 1 keeps nothing of the video (flow matching, zero terminal SNR).
-        filter: `"butterworth"`, `"gaussian"`, `"ideal"` or `"box"`.
-        spatial: stop frequency of height and width as a share of the highest.
-        temporal: stop frequency of time, likewise.
+        filter: how low and high frequencies are told apart: `"butterworth"`, `"gaussian"`, `"ideal"` or `"box"`.
+        spatial: up to which frequency of height and width the last video is kept, as a share of the highest.
+        temporal: the same over time.
         order: steepness of the Butterworth filter.
         parity: the released filters with their quirks, see `low_pass`.
         keep_variance: mix the bands so that the variance stays 1 (FreqPrior), see `mix`.

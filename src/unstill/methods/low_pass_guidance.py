@@ -27,11 +27,12 @@ class LowPassGuidance(Method):
     Diffusion, pico), the formula leaves `t(L c)`, and no further call is made.
 
     Args:
-        factor: the side that image latents are shrunk to and enlarged again from, as a share of their own, in (0, 1];
-            1 changes nothing.
-        until: the last share of the steps that is filtered, in [0, 1]: step i of N where i / (N - 1) <= until.
-        passes: `"conditional"` is the formula, at the cost of one more unconditional pass in each filtered step;
-            `"all"` shows the filtered image to all passes, which costs nothing and the paper calls unstable.
+        factor: how much detail the image keeps, in (0, 1]: its latents are shrunk to this share of their side and
+            enlarged again; 1 changes nothing.
+        until: share of the steps, from the first on, in which the image is filtered, in [0, 1]: step i of N where i /
+            (N - 1) <= until.
+        passes: which passes see the filtered image: `"conditional"` is the formula, at the cost of one more
+            unconditional pass in each filtered step; `"all"` costs nothing, and the paper calls it unstable.
     """
 
     factor: float = 0.4

@@ -27,13 +27,14 @@ class NIVSDS(Method):
     text-to-video model animates an image that way. The first loop costs a model call per level, without a solver.
 
     Args:
-        tau: the loop visits the levels of the schedule down to this fraction of the training time, in [0, 1).
-        step_size: alpha of Eq. 5: a number, a function of the iteration (from 0), or one number per iteration, the
-            last of which is kept for the rest.
-        regenerate: p_re, the share of the steps that the regeneration takes, in (0, 1]; below 1 it begins lower. By
-            default 1, the paper's; where the first level keeps nothing of the video (flow matching, zero terminal
-            SNR), the steps from the highest level on that keeps a twentieth of it (`LEAST_SIGNAL`).
-        counted: visit `int(steps * (1 - tau)) + 1` levels, whatever they are, as the released code does.
+        tau: how far the loop goes down the levels of the schedule: to this fraction of the training time, in [0, 1).
+        step_size: how far an iteration moves the video, alpha of Eq. 5: a number, a function of the iteration (from
+            0), or one number per iteration, the last of which is kept for the rest.
+        regenerate: how much of the sampling is repeated after the loop, the share p_re of the steps, in (0, 1]; below
+            1 it begins lower. By default 1, the paper's; where the first level keeps nothing of the video (flow
+            matching, zero terminal SNR), the steps from the highest level on that keeps a twentieth of it
+            (`LEAST_SIGNAL`).
+        counted: count the levels as the released code does: `int(steps * (1 - tau)) + 1` of them, whatever they are.
     """
 
     tau: float = 0.4

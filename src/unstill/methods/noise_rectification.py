@@ -32,13 +32,15 @@ class NoiseRectification(Method):
     noise that would have made these latents from the image.
 
     Args:
-        period: first and last share of the steps that are corrected, step `i` of `N` where
-            `N * period[0] <= i < N * period[1]`. The longer, the more faithful.
-        weights: one per latent frame. The larger, the freer the frame; that of frame 0 has no effect. Without them
-            `frame_weights(F, *curve)`.
-        curve: `start` and `end` of `frame_weights`.
-        posterior: of an image given to `apply`, whether a `"sample"` of the VAE's posterior is noised (drawn from the
-            call's generator after the noise) or its `"mode"`. A pipeline that encodes its image decides that itself.
+        period: in which part of the steps the model is corrected; the longer, the more faithful. First and last share,
+            step `i` of `N` where `N * period[0] <= i < N * period[1]`.
+        weights: how free each latent frame is, one number for each: the larger, the freer; that of frame 0 has no
+            effect. Without them `frame_weights(F, *curve)`.
+        curve: how free the first and the last frame are where there are no `weights`: `start` and `end` of
+            `frame_weights`.
+        posterior: whether the image given to `apply` is encoded as a random `"sample"` of the VAE's posterior (drawn
+            from the call's generator after the noise) or as its `"mode"`. A pipeline that encodes its image decides
+            that itself.
     """
 
     period: tuple[float, float] = (0.0, 0.6)

@@ -27,9 +27,10 @@ class PredictAndPerturb(Method):
     (https://huggingface.co/papers/2609.13257): compare it with plain sampling in more steps.
 
     Args:
-        repeats: k, calls of the network more in each of these steps, from 0 to 100; 0 changes nothing.
-        until: the first share of the steps that is refined, in [0, 1].
-        tau: the change of x0, as a mean over channels, above which a place is uncertain; 0 replaces everything.
+        repeats: calls of the network more in each of these steps, k, from 0 to 100; 0 changes nothing.
+        until: share of the steps, from the first on, that is refined, in [0, 1].
+        tau: how much a place must change between two predictions to be uncertain: the change of x0, as a mean over
+            channels; 0 replaces everything.
     """
 
     repeats: int = 3

@@ -21,9 +21,9 @@ class ReferenceBias(Method):
     the paper has not tried.
 
     Args:
-        gamma: what is subtracted, within [-20, 20]; the frame's weight is multiplied by exp(-gamma) before it is
-            normalised. 0 changes nothing.
-        steps: the first share of the steps in which it is, in [0, 1]. Paper: 8 of 40.
+        gamma: how much less the frames attend to the first one, within [-20, 20]; 0 changes nothing. It is subtracted
+            from the logits: the frame's weight is multiplied by exp(-gamma) before it is normalised.
+        steps: share of the steps, from the first on, in which they do, in [0, 1]. Paper: 8 of 40.
     """
 
     gamma: float = 0.6
