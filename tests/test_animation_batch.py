@@ -126,6 +126,7 @@ def never_loads(monkeypatch: pytest.MonkeyPatch) -> None:
         (["boats/red.png", "RED.jpg"], {}, ["would both be written as RED.mp4"]),
         (["boats/red.png", "red_plain.png"], {}, ["would both be written as red_plain.mp4"]),
         (["boats/red.png", "rings/blue ring.jpg"], {"out": "x.mp4"}, ["--out '{name}.mp4'"]),
+        (["boats/red.png", "rings/blue ring.jpg"], {"out": "x.avi"}, ["--out x.avi names one video"]),
         (["boats/red.png", "rings/blue ring.jpg"], {"out": "{name}.avi"}, ["red.avi", ".mp4, .gif, .webp"]),
         (["boats/red.png"], {"out": "boats/{name}.png"}, ["is one of the images"]),
         (["boats/red.png"], {"methods": "nothing"}, ["no method 'nothing'"]),

@@ -12,7 +12,6 @@ from unstill.animation import load_asked, sample, timed
 from unstill.animation_request import AnimationRequest
 from unstill.animation_result import check_output, record_path, video_paths
 from unstill.animation_settings import NAME, AnimationSettings, SeveralImages, takes
-from unstill.data.encode import ENCODERS
 from unstill.data.output_paths import check_writable
 from unstill.data.ownership import matching_files, read_record
 from unstill.errors import UnstillError
@@ -94,7 +93,7 @@ def image_targets(images: Sequence[Path], settings: AnimationSettings) -> dict[P
     """
     out = Path(NAME + ".mp4") if settings.out is None else Path(settings.out)
     if NAME not in str(out):
-        if out.suffix.lower() in ENCODERS:
+        if out.suffix and not out.is_dir():
             raise UnstillError(
                 f"--out {out} names one video, but there are several images; name a folder, or give "
                 f"--out '{out.with_name(NAME + out.suffix)}'."

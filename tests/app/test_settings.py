@@ -1,6 +1,7 @@
 """What the page sets: the slider, the fields of the methods, and the code that says it all."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -46,6 +47,10 @@ def test_every_parameter_of_every_method_is_a_field():
         assert {field.name: field.default for field in made} == expected
         assert all(field.read(field.shown()) is None for field in made)
         assert all(field.about for field in made if field.method != "image_start"), name
+        for field in made:  # plain words before formulas
+            first = re.split(r"[.:;,(]", field.about)[0]
+            assert not re.search(r"[=^*_<>\[\]]", first) and first[:1] in (first[:1].upper(), '"'), field.about
+            assert not re.search(r"\bsee \w+", field.about), field.about
     assert "time_noise" not in form_fields.form()  # for training only
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Container
 from typing import Any
 
-from unstill.app.words import method_title, value_title
+from unstill.app.words import method_title, sentence, value_title
 from unstill.errors import UnstillError
 from unstill.hooks.compatibility import refusals
 from unstill.methods.base import Method
@@ -48,7 +49,8 @@ class Field:
         if self.name in LEVEL_PARAMETERS:
             unit = "a sigma" if self.name == "sigma" else "a share of the training time, up to 1"
             return f"Noise at which sampling begins, {unit}: the less, the more it moves. Empty: follows Motion."
-        return self.parameter.about[:1].upper() + self.parameter.about[1:]
+        about = re.sub(r"[,;]? \(?see \w+\)?(?=[.,;]|$)", "", self.parameter.about)  # functions of the library
+        return sentence(about[:1].upper() + about[1:])
 
     def shown(self) -> Any:
         """The default as the form shows it."""

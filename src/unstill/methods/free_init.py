@@ -32,7 +32,7 @@ class FreeInit(Method):
         temporal: the same over time.
         order: steepness of the Butterworth filter.
         parity: the released filters with their quirks, see `low_pass`.
-        keep_variance: mix the bands so that the variance stays 1 (FreqPrior), see `mix`.
+        keep_variance: whether mixed noise keeps its strength: variance 1 (FreqPrior), see `mix`.
     """
 
     iterations: int = 5

@@ -28,7 +28,7 @@ class ImageGuidance(Method):
         scale: the largest weight, from 0 to 100. 1 leaves the image alone: no guidance.
         over_frames: whether the weight rises over the frames; otherwise it is the same in all.
         over_steps: whether it falls over the steps.
-        oscillate: whether it is 1 in every second step from the eleventh on.
+        oscillate: whether every second step, from the eleventh on, goes without: weight 1.
     """
 
     scale: float = 3.0
