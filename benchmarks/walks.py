@@ -27,9 +27,11 @@ sys.path.insert(0, str(ROOT))
 HUB = "python -m tests.docs.tiny_hub"
 # page of the guide -> commands after its script; MODEL is the folder of a tiny pipeline
 WALKS = {
-    "svd": ("unstill animate photo.jpg --model MODEL --method early_start:sigma=100 --frames 5 --steps 2 --compare",),
+    "svd": (
+        "unstill animate photo.jpg --model MODEL --method early_start:sigma=100 --frames 5 --size 64x64 --compare",
+    ),
     "wan21": (
-        "unstill animate photo.jpg --model MODEL --prompt boat --method early_start --frames 5 --steps 2 --compare",
+        "unstill animate photo.jpg --model MODEL --prompt boat --method early_start --frames 5 --size 64x64 --compare",
     ),
     "ltx": (),
     "cogvideox": (),

@@ -151,6 +151,12 @@ def test_files_of_somebody_else_are_never_overwritten(folder):
     assert files(folder) == {"blue ring.json"}
 
 
+@pytest.mark.usefixtures("never_loads")
+def test_one_path_is_one_image(folder):
+    with pytest.raises(UnstillError, match=r"^There is no picture at missing\.png"):
+        library.animate_all("missing.png")
+
+
 def test_many_mistakes_are_counted(folder):
     with pytest.raises(UnstillError, match=r"2 more images cannot be animated\.$"):
         library.animate_all([f"missing_{number}.png" for number in range(7)])

@@ -54,7 +54,7 @@ def animate(settings: OneImage) -> Animation:
 
     With a prompt and no picture, and a model that makes videos of text, I4VGen makes several pictures of the prompt
     and animates the best one (`unstill.i4vgen`). All that can be wrong is found before a model is loaded. Without
-    `out` nothing is written.
+    `out` nothing is written. The keyword arguments are the fields of `AnimationSettings`.
 
     Returns:
         The videos with their scores and settings.

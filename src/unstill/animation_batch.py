@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def animate_all(settings: SeveralImages) -> tuple[AnimatedImage, ...]:
     Results of an earlier call with the same settings and images are kept, so that a call that was stopped continues;
     with a loaded `pipe` all are made again. `out` is a folder, into which `photo.jpg` is written as `photo.mp4`, or
     has `{name}` in the place of `photo`; by default `{name}.mp4`. The stages that `progress` is called with begin
-    with the name of the image.
+    with the name of the image. The keyword arguments are the fields of `AnimationSettings`.
 
     Returns:
         The results in the order of the images.
@@ -61,7 +62,8 @@ def animate_all(settings: SeveralImages) -> tuple[AnimatedImage, ...]:
         unstill.animate_all(["a.jpg", "b.jpg"], motion=0.8, out="videos/{name}.gif")
         ```
     """
-    images = [Path(image) for image in settings.images]
+    given = settings.images
+    images = [Path(image) for image in ([given] if isinstance(given, (str, os.PathLike)) else given)]
     if not images:
         raise UnstillError("There are no images: name at least one.")
     if settings.candidates is not None:

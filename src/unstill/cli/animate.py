@@ -28,6 +28,7 @@ from unstill.parameters import descriptions
 if TYPE_CHECKING:
     from unstill.animation_batch import AnimatedImage
     from unstill.animation_result import Animation
+    from unstill.cli.progress import ProgressBars
     from unstill.text_to_video import I4VGen
 
 
@@ -201,7 +202,7 @@ def animate(
     with ProgressBars(quiet=not bars) as progress:
         if several:
             with output.resumable():
-                made = unstill.animate_all(images, progress=progress, **settings)
+                made = unstill.animate_all(images, progress=functools.partial(_one_of_several, progress), **settings)
         else:
             animation = unstill.animate(images[0] if images else None, progress=progress, **settings)
     if several:
@@ -224,6 +225,12 @@ def _say_memory(*what: Any) -> None:
     thread = threading.Thread(target=say, daemon=True)
     thread.start()
     thread.join(timeout=1)
+
+
+def _one_of_several(progress: ProgressBars, stage: str, done: int, total: int) -> None:
+    """Shows all images on the same bars, with the name of the image beside them."""
+    image, _, video = stage.rpartition(", ")
+    progress(video, done, total, image)
 
 
 def _show_all(results: Sequence[AnimatedImage], as_json: bool) -> None:
