@@ -7,7 +7,7 @@ import pytest
 
 from unstill.app import form_fields, motion_slider
 from unstill.app.code_export import expression, python_code
-from unstill.app.words import brief, sentence
+from unstill.app.words import brief, method_title, sentence
 from unstill.errors import UnstillError
 from unstill.latent_statistics import LatentStatistics
 from unstill.methods.analytic_init import AnalyticInit
@@ -78,7 +78,7 @@ def test_fields_give_what_the_dataclass_takes():
 )
 def test_what_is_no_value_is_one_sentence(method, name, value):
     field = next(field for field in form_fields.form()[method] if field.name == name)
-    with pytest.raises(UnstillError, match=f"{name} of {method} takes "):
+    with pytest.raises(UnstillError, match=f"{name} of {method_title(method)} takes "):
         field.read(value)
 
 
