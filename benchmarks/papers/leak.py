@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from benchmarks.papers.verdicts import Finding, Judged, sign, together
 from unstill.lab.comparison_plots import Plot
-from unstill.lab.diagnosis_report import FEW, SOURCES, plots, response_plot
+from unstill.lab.diagnosis_plots import SOURCES, plots, response_plot
+from unstill.lab.diagnosis_report import FEW
 from unstill.lab.interval_text import between, number, signed
 from unstill.lab.leakage import Diagnosis
 from unstill.lab.motion_response import Response

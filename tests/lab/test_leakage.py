@@ -15,7 +15,7 @@ from unstill.hooks import adapter_for
 from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, stretch, weights
 from unstill.lab.diagnosis_report import command, diagnosis_page, diagnosis_verdict
-from unstill.lab.diagnosis_run import DiagnosisRun
+from unstill.lab.diagnosis_run import DiagnosisRun, Findings
 from unstill.lab.leakage import gathered, measure_latents, measure_leakage, summarise_leakage
 from unstill.lab.probe_clips import Folder, ProbeClip, World, from_world, picture_of
 from unstill.lab.probe_conditions import NoiseLevel
@@ -201,7 +201,7 @@ def share(folder, rank):
 def test_killed_and_shared_by_two_a_diagnosis_ends_as_undisturbed(pipe, tmp_path):
     """Real processes."""
     pipe.transformer.x0_of = halfway
-    found, answered = run_in(tmp_path / "a", pipe).run()
+    found, answered, *rest = run_in(tmp_path / "a", pipe).run()
     assert found.clips == 2 and len(answered.measured) == 4
     draw = random.Random(0)
 
@@ -214,8 +214,9 @@ def test_killed_and_shared_by_two_a_diagnosis_ends_as_undisturbed(pipe, tmp_path
     finish([start(share, tmp_path / "b", rank) for rank in (0, 1)])
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*.json")}
     assert len(before) == 2 + 2 * 4
-    again, answers = run_in(tmp_path / "b", pipe).run()
+    again, answers, *others = run_in(tmp_path / "b", pipe).run()
     assert again.as_dict() == found.as_dict() and answers == answered
+    assert others[:2] == rest[:2]
     assert {s: len(films) for s, films in again.shown.items()} == {"truth": 1, "image": 2, "removed": 2}
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*.json")} == before
 
@@ -245,15 +246,15 @@ def test_a_clip_that_cannot_be_read_is_replaced_or_left_out(pipe, tmp_path, capl
     with pytest.raises(UnstillError, match="0.mp4"):
         folder[0]
     pipe.transformer.x0_of = lambda noisy, image, sigma: image
-    found, _ = run_in(tmp_path / "run", pipe, subjects=folder, answers=None).run()
+    found = run_in(tmp_path / "run", pipe, subjects=folder, answers=None).run().diagnosis
     assert found.clips == 1 and "Skipping clip 0" in caplog.text and not found.shown
-    told = diagnosis_page(found, None, None, {}).html()  # one clip is no sample: estimates without intervals
+    told = diagnosis_page(Findings(found), None, {}).html()  # one clip is no sample: estimates without intervals
     assert not found.leak[0].known and "nan" not in told and "nan" not in " ".join(diagnosis_verdict(found)).lower()
 
 
 def test_the_page_says_what_was_found(pipe, subjects):
     found = probed(pipe, subjects[:2], lambda noisy, image, sigma: image)
-    html = diagnosis_page(found, None, None, {"command": "unstill <b>"}).html()
+    html = diagnosis_page(Findings(found), None, {"command": "unstill <b>"}).html()
     assert diagnosis_verdict(found)[0] in html and "unstill &lt;b&gt;" in html and html.count("<video") == 3 * 3 + 1
     assert "http://" not in html.replace("http://www.w3.org/2000/svg", "") and "https://" not in html
 

@@ -1,13 +1,14 @@
 """Plots are valid, deterministic SVG with text, tooltips and colours for light and dark."""
 
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 import torch
 
 from unstill.lab.bootstrap import Interval
-from unstill.lab.plots import Point, Series, curves, curves_picture, differences, scatter
+from unstill.lab.plots import Point, Series, curves, curves_picture, differences, heatmap, scatter
 
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -22,10 +23,12 @@ def draw(kind, name="a <name> $x_1$"):
     if kind == "scatter":
         points = [Point(name, HERE, HERE, 1, True, group="one"), Point("b", HERE, UNKNOWN, 2, group="two")]
         return scatter(points, x_label="noise", y_label="motion")
+    if kind == "heatmap":
+        return heatmap([(name, [HERE, UNKNOWN]), ("b", [Interval(0, 0, 0), HERE])], ["1", "10"], x_label="noise")
     return differences([(name, HERE, 2), ("b", Interval(0.1, math.nan, math.nan), 3)], x_label="noise")
 
 
-@pytest.mark.parametrize("kind", ["curves", "scatter", "differences"])
+@pytest.mark.parametrize("kind", ["curves", "scatter", "differences", "heatmap"])
 def test_a_plot_is_self_contained(kind):
     svg = draw(kind)
     root = ElementTree.fromstring(svg)
@@ -39,7 +42,7 @@ def test_a_plot_is_self_contained(kind):
     assert all(link.startswith("#") for link in links)  # nothing from elsewhere
 
 
-@pytest.mark.parametrize("kind", ["curves", "scatter", "differences"])
+@pytest.mark.parametrize("kind", ["curves", "scatter", "differences", "heatmap"])
 def test_a_plot_is_the_same_each_time_whatever_the_style_of_the_caller(kind):
     import matplotlib
 
@@ -48,13 +51,21 @@ def test_a_plot_is_the_same_each_time_whatever_the_style_of_the_caller(kind):
     assert draw(kind) == other
 
 
-@pytest.mark.parametrize("kind", ["curves", "scatter", "differences"])
+@pytest.mark.parametrize("kind", ["curves", "scatter", "differences", "heatmap"])
 def test_every_colour_has_one_for_dark(kind):
     svg = draw(kind)
     body = svg[svg.index("</style>") :]
     for piece in body.split("#")[1:]:
         if len(piece) > 6 and all(c in "0123456789abcdef" for c in piece[:6]):
             assert piece[6] == ")", piece[:20]  # the fallback of a variable
+
+
+def test_a_field_of_a_heatmap_is_as_full_as_its_value():
+    rows = [("a", [Interval(x, x, x) for x in (0.0, 0.1, 0.4)])]
+    svg = heatmap(rows, ["1", "2", "3"], x_label="noise")
+    assert re.findall(r"<title>a, (\d): ([\d.]+) ", svg) == [("1", "0"), ("2", "0.1"), ("3", "0.4")]
+    fields = svg[svg.index("<title>a, 1") : svg.index("<title>a, 3") + 600]
+    assert re.findall(r"opacity: ([\d.]+)", fields)[:2] == ["0", "0.25"]
 
 
 def test_points_beyond_the_range_are_drawn_at_its_edge():

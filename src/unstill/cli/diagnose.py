@@ -34,6 +34,16 @@ def diagnose(
         float, _measurement(min=0.05, max=0.95, help="Share of the motion that a recommended start has to keep.")
     ] = 0.5,
     response: Annotated[int, _measurement(min=0, help="Also sample this many videos per motion level; 0: none.")] = 4,
+    gap: Annotated[
+        int,
+        _measurement(
+            min=0,
+            help="Also make so many pairs of videos, of a text alone and with its first frame; 0 leaves that out.",
+        ),
+    ] = 0,
+    text_model: Annotated[
+        str | None, _measurement(help="Makes the videos of a text alone: the text-to-video model of the same kind.")
+    ] = None,
     frames: Annotated[int | None, _measurement(min=2, help="Frames per clip. Default: the model's.")] = None,
     fps: Annotated[float | None, _measurement(min=0.1, help="Frames per second to read real videos at.")] = None,
     size: Annotated[str | None, _measurement(help="WIDTHxHEIGHT, for models that support several sizes.")] = None,
@@ -85,6 +95,8 @@ def diagnose(
             share=share,
             prompt=prompt,
             response=response,
+            gap=gap,
+            text_model=text_model,
             frames=frames,
             fps=fps,
             size=height_width,
@@ -104,12 +116,17 @@ def diagnose(
         return
     from rich.console import Console
 
+    from unstill.lab.diagnosis_image import attention_sentence, gap_sentence
     from unstill.lab.diagnosis_report import diagnosis_table
 
     console = Console(highlight=False)
     console.print(diagnosis_table(result.diagnosis))
     for sentence in result.verdict:
         console.print(sentence)
+    if result.attention is not None:
+        console.print(attention_sentence(result.attention, result.diagnosis))
+    if result.gap is not None:
+        console.print(gap_sentence(result.gap))
     for sentence in result.limits:
         typer.echo(sentence, err=True)
     if result.use:

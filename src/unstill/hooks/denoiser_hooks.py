@@ -79,7 +79,7 @@ def around_denoiser(
     def after(output: Any) -> Any:
         if mode is not None:
             entered.close()
-            if output is not None and mode.count == 0:
+            if output is not None and mode.count == 0 and any(mode.bias):
                 raise UnstillError(
                     f"No attention over the frames was seen in {type(network).__name__}; it goes by another way "
                     "than PyTorch's attention. Leave out ReferenceBias."

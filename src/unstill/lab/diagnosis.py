@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,15 @@ from unstill.data.ownership import check_free, together
 from unstill.errors import UnstillError
 from unstill.lab.diagnosis_report import command as suggested_command
 from unstill.lab.diagnosis_report import diagnosis_page, diagnosis_verdict
-from unstill.lab.diagnosis_run import DiagnosisRun
+from unstill.lab.diagnosis_run import DiagnosisRun, Findings
 from unstill.lab.fingerprint import model_fingerprint
+from unstill.lab.image_gap import ImageGap, VideoPairs, check_image_gap
 from unstill.lab.leakage import SHARE, Diagnosis
 from unstill.lab.motion_response import Response, takes_motion
 from unstill.lab.one_step import usual_levels
 from unstill.lab.probe_clips import Folder, ProbeClip, ProbeClips, World, motion_argument, picture_of
 from unstill.lab.provenance import versions
+from unstill.lab.reference_attention import AttentionByLevel
 from unstill.methods.base import Method
 from unstill.methods.parsing import parse_method
 from unstill.methods.registry import describe_method
@@ -43,6 +46,9 @@ class DiagnosisResult:
     Attributes:
         diagnosis: figures at every noise level.
         response: motion measured against motion asked for; `None` if it was left out or cannot be asked for.
+        attention: how much of it the first latent frame gets, by noise level and block; `None` where it cannot be
+            measured.
+        gap: motion with and without an image; `None` if it was left out.
         verdict: what was found, and what to set.
         use: the command that animates a picture with the recommended start; `None` if there is none.
         limits: what makes the result less certain.
@@ -53,6 +59,8 @@ class DiagnosisResult:
 
     diagnosis: Diagnosis
     response: Response | None
+    attention: AttentionByLevel | None
+    gap: ImageGap | None
     verdict: tuple[str, str]
     use: str | None
     limits: tuple[str, ...]
@@ -69,6 +77,8 @@ class DiagnosisResult:
             "advice": self.verdict[1],
             "use": self.use,
             "response": self.response and self.response.as_dict(),
+            "attention": self.attention and self.attention.as_dict(),
+            "image_gap": self.gap and self.gap.as_dict(),
             "limits": list(self.limits),
             **self.settings,
         }
@@ -84,6 +94,8 @@ def diagnose(
     share: float = SHARE,
     prompt: str | None = None,
     response: int = 4,
+    gap: int = 0,
+    text_model: str | None = None,
     frames: int | None = None,
     fps: float | None = None,
     size: tuple[int, int] | None = None,
@@ -108,10 +120,16 @@ def diagnose(
         clips: a folder of real videos; by default clips of the synthetic world.
         count: clips to use, at least 2 for intervals.
         levels: noise levels, falling, as `sigma` or `start` of the model's methods; by default about ten.
-        methods: act in the predictions, as objects or as text (`"noise-rectification"`).
+        methods: act in the predictions, and in the videos with an image of the gap, as objects or as text
+            (`"noise-rectification"`).
         share: of the motion that a recommended start has to keep.
         prompt: for models that read text.
         response: clips for which a video is sampled at each of several motion levels; 0 leaves that out.
+        gap: pairs of videos, one of a text alone, the other of the same text and the former's first frame: how much
+            motion the image takes away (ALG, https://huggingface.co/papers/2506.08456, Section 3). The texts are the
+            prompt, or the captions of rendered clips. 0 leaves that out.
+        text_model: makes the videos of a text alone: name, local folder or hub id of the text-to-video model that
+            belongs to the model. By default the model itself, if it makes videos of a text alone, as pico does.
         frames, fps, size: of the clips, size as (height, width) in pixels; by default the model's.
         seed: of clips and noise.
         out: the web page to write.
@@ -138,9 +156,10 @@ def diagnose(
     cls = registry.pipeline_class(model)
     if cls is not None:
         _check_prompt(cls, prompt)
+    if gap or text_model is not None:
+        check_image_gap(model, text_model, gap, has_text=prompt is not None or clips is None)
 
-    pipe: Any = registry.load(model, device=device, offload=offload)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = _load(model, device, offload)
     shape = size or (entry.size if entry else native_size(pipe))
     length = frames or (entry.frames if entry else native_frames(pipe))
     rate = fps or (entry.fps if entry else None)
@@ -162,12 +181,30 @@ def diagnose(
             return World(count=n, frames=length, size=shape, seed=seed, others=others)
         return Folder(folder=clips, count=n, frames=length, fps=rate, size=shape, seed=seed)
 
+    def text_of(index: int) -> str:
+        return prompt or str(probe_clips(gap)[index].caption)
+
+    def text_pipe() -> Any:
+        return pipe if text_model is None else _load(text_model, device, offload)
+
+    pairs = VideoPairs(
+        pipe=pipe,
+        text_pipe=functools.cache(text_pipe),
+        text_of=text_of,
+        methods=acting,
+        frames=length,
+        size=shape,
+        seed=seed,
+    )
     asked = response if takes_motion(pipe) and takes_image else 0
     described = [describe_method(one) for one in acting]
     used = versions()
     run = DiagnosisRun(
         work=out.with_suffix(".cells"),
-        decides={"weights": model_fingerprint(model), "methods": described, "prompt": prompt, "versions": used},
+        decides={
+            **{"weights": model_fingerprint(model), "methods": described, "prompt": prompt, "versions": used},
+            "text_model": text_model and model_fingerprint(text_model),
+        },
         pipe=pipe,
         subjects=probe_clips(count, candidates),
         call=probe_call,
@@ -179,14 +216,18 @@ def diagnose(
         fps=rate or 8,
         answers=probe_clips(asked) if asked else None,
         ask=lambda subject, level: call(picture_of(subject), level, entry.steps if entry else None),
+        pairs=gap,
+        pair=pairs.make,
     )
-    made = run.run(rank, processes, progress=progress)
-    if made is None:
+    found = run.run(rank, processes, progress=progress)
+    if found is None:
         return None
-    diagnosis, measured = made
+    diagnosis = found.diagnosis
     result = DiagnosisResult(
         diagnosis=diagnosis,
-        response=measured,
+        response=found.response,
+        attention=found.attention,
+        gap=found.gap,
         verdict=diagnosis_verdict(diagnosis),
         use=suggested_command(diagnosis, "statistics" in defaults),
         limits=tuple(_limits(diagnosis.clips, count, videos)),
@@ -196,15 +237,22 @@ def diagnose(
             "source": "the synthetic world" if clips is None else str(clips),
             "frames": length,
             "size": {"height": shape[0], "width": shape[1]},
+            "text_model": text_model,
             "seed": seed,
         },
         versions=used,
     )
-    _write(result, command)
+    _write(result, found, command)
     return result
 
 
-def _write(result: DiagnosisResult, command: str) -> None:
+def _load(model: str, device: str | None, offload: bool) -> Any:
+    pipe: Any = registry.load(model, device=device, offload=offload)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _write(result: DiagnosisResult, found: Findings, command: str) -> None:
     settings = result.settings
     size = settings["size"]
     clips = f"{result.diagnosis.clips} of {settings['source']}"
@@ -218,7 +266,7 @@ def _write(result: DiagnosisResult, command: str) -> None:
     }
     record = result.report.with_suffix(".json")
     with together(record, [result.report.name]) as made:
-        diagnosis_page(result.diagnosis, result.response, result.use, facts).save(made.folder / result.report.name)
+        diagnosis_page(found, result.use, facts).save(made.folder / result.report.name)
         made.record.update({**origin, **result.as_dict()})
 
 

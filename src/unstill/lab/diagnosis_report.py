@@ -7,23 +7,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unstill.lab.bootstrap import Interval
+from unstill.lab.diagnosis_image import add_attention, add_gap
+from unstill.lab.diagnosis_plots import SOURCES, plots, response_plot
 from unstill.lab.html_report import Film, Page
 from unstill.lab.interval_text import between, number
 from unstill.lab.leakage import Diagnosis, shown_levels
-from unstill.lab.motion_response import Response
-from unstill.lab.plots import Series, curves
 
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from unstill.lab.diagnosis_run import Findings
 
-SOURCES = {  # name and colour
-    "reference": ("best possible", 6),
-    "image": ("the model", 1),
-    "weakened": ("with a weakened image", 3),
-    "removed": ("without its image", 0),
-}
+
 FEW = 0.05
 """Leakage below this share of the motion is not reported."""
 
@@ -91,21 +87,31 @@ def diagnosis_table(diagnosis: Diagnosis) -> Table:
     return shown
 
 
-def diagnosis_page(
-    diagnosis: Diagnosis, response: Response | None, command: str | None, facts: dict[str, Any]
-) -> Page:
+def diagnosis_page(found: Findings, command: str | None, facts: dict[str, Any]) -> Page:
+    """
+    The web page.
+
+    Args:
+        found: what was measured.
+        command: animates a picture with the recommended start.
+        facts: settings and versions.
+    """
+    diagnosis, response = found.diagnosis, found.response
     made = Page(
         f"Does {diagnosis.model} leak?",
         f"{diagnosis.clips} clip{'' if diagnosis.clips == 1 else 's'}, noised and predicted in one step.",
     )
-    found, advice = diagnosis_verdict(diagnosis)
-    made.verdict(found, advice, command=command or "")
+    made.verdict(*diagnosis_verdict(diagnosis), command=command or "")
     made.heading("By noise level", "From much noise (where sampling begins) to little. Bands are 95 % intervals.")
     present = [source for source in SOURCES if source in diagnosis.curves]
     made.plots(plots(diagnosis, present))
     made.table(columns(diagnosis), rows(diagnosis), [one.value == diagnosis.start for one in diagnosis.levels])
     if diagnosis.shown:
         _films(made, diagnosis, present)
+    if found.attention is not None:
+        add_attention(made, found.attention, diagnosis)
+    if found.gap is not None:
+        add_gap(made, found.gap, found.gap_films)
     if response is not None:
         made.heading(
             "Does it move as much as it is asked to?",
@@ -129,79 +135,12 @@ _READING = (
     "*Flow* is what the leakage paper plots. It also rises with flicker and noise, so trust it only where "
     "explained motion agrees.",
     "*Sensitivity to the image*: how much the prediction changes when the image is removed, as a share of the image.",
+    "*Attention to the first frame*: the share of attention that tokens of later frames give to those of the first "
+    "latent frame (DyMoS). More than its even share is no leak by itself: the image is where colours and shapes come "
+    "from.",
+    "*With its own first frame*: the image is one that the model has made, so that nothing but the way in which it is "
+    "given differs between the two videos (ALG).",
 )
-
-
-def response_plot(response: Response) -> tuple[str, str, str]:
-    """Title, what to look at, and the plot of motion made against motion asked for."""
-    line = [Interval(x, x, x) for x in response.requested]
-    svg = curves(
-        [
-            Series("asked for", response.requested, line, 6, dashed=True),
-            Series("the model", response.requested, response.measured, 1),
-        ],
-        x_label="motion asked for",
-        y_label="motion measured",
-        lines=(response.real,),
-    )
-    about = f"Slope {between(response.slope)}: 1 follows, 0 ignores. The thin line is the motion of the clips."
-    return "Motion, asked for and made", about, svg
-
-
-def _x(diagnosis: Diagnosis) -> list[float]:
-    return [one.value for one in diagnosis.levels]
-
-
-def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, str]]:
-    x, log = _x(diagnosis), diagnosis.unit == "sigma"
-    label = "noise level sigma" if log else "start (fraction of training time)"
-
-    def of(quantity: str) -> list[Series]:
-        return [
-            Series(SOURCES[s][0], x, diagnosis.curves[s][quantity], SOURCES[s][1], s == "reference") for s in present
-        ]
-
-    shared: dict[str, Any] = {"x_label": label, "log_x": log, "mark": diagnosis.start}
-    made = [
-        (
-            "Explained motion",
-            "1 is all of it, 0 a still image. Motion below the dashed curve could be "
-            "explained but is lost. Values below \u22120.5 are drawn at the edge.",
-            curves(of("explained"), y_label="explained motion", y_range=(-0.5, 1.05), lines=(0, 1), **shared),
-        )
-    ]
-    if diagnosis.leak:
-        exact = "reference" in diagnosis.curves
-        made.append(
-            (
-                "Leakage" if exact else "Leakage, at most",
-                "Motion lost to the image, as a share; and how much the image changes the prediction.",
-                curves(
-                    [
-                        Series("leakage", x, diagnosis.leak, 5),
-                        Series("sensitivity to the image", x, diagnosis.pull, 4, dashed=True),
-                    ],
-                    y_label="leakage; sensitivity (dashed)",
-                    y_range=(0, 1.05),
-                    **shared,
-                ),
-            )
-        )
-    made.append(
-        (
-            "Flow",
-            "Optical flow of the prediction, as a share of the clip's. Values above 2.5 are drawn at the edge.",
-            curves(of("flow"), y_label="flow / flow of the clip", y_range=(0, 2.5), lines=(1,), **shared),
-        )
-    )
-    made.append(
-        (
-            "First frame",
-            "How far the predicted first frame is from the image.",
-            curves(of("first_frame"), y_label="RMS difference (of 1)", **shared),
-        )
-    )
-    return made
 
 
 def columns(diagnosis: Diagnosis) -> list[str]:

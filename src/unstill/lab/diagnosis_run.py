@@ -1,6 +1,6 @@
 """
-A diagnosis in a folder: each clip, and each video sampled at a requested motion level, is a cell that is computed
-once, also when the work is stopped and resumed or shared by processes.
+A diagnosis in a folder: each clip, each video sampled at a requested motion level, and each pair of videos with and
+without an image is a cell that is computed once, also when the work is stopped and resumed or shared by processes.
 
 The folder is named after everything that decides the numbers, so that another diagnosis never finds these.
 """
@@ -15,21 +15,24 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 from PIL import Image
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from unstill.documents import Stored
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
-from unstill.lab.html_report import Film
+from unstill.lab.html_report import Film, film
+from unstill.lab.image_gap import ImageGap, summarise_image_gap
 from unstill.lab.leakage import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise_leakage
 from unstill.lab.motion_response import REQUESTED_LEVELS, Response, motion_of, summarise_response
 from unstill.lab.one_step import unit_of
 from unstill.lab.probe_clips import ProbeClip, ProbeClips
 from unstill.lab.probe_conditions import ImageCondition, NoiseLevel
+from unstill.lab.reference_attention import AttentionByLevel, summarise_attention
 from unstill.lab.work_queue import WorkQueue
 from unstill.methods.base import Method
 from unstill.models.call_arguments import generate
@@ -39,16 +42,19 @@ log = logging.getLogger(__name__)
 
 
 _Figure = Annotated[float, Field(ge=0, le=1e12)]
+_Share = Annotated[float, Field(ge=0, le=1 + 1e-5)]
 NOT_FINITE = "A measurement is not finite."
 
 
 class _Clip(Stored):
-    """The file of a probed clip: levels, records and films as `_probed` makes them, or why there are none."""
+    """The file of a probed clip: what `_probed` returns, or why there is nothing."""
 
     error: str | None = None
     levels: list[tuple[_Figure, _Figure, _Figure]] = []
     records: dict[str, dict[str, list[_Figure]]] = {}
     films: dict[str, list[tuple[str, str]]] = {}
+    attention: list[list[_Share]] | None = None
+    uniform: _Share | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -57,8 +63,34 @@ class _Clip(Stored):
         counts = {len(found) for source, by in self.records.items() if source != "truth" for found in by.values()}
         if counts - {len(self.levels)}:
             raise ValueError("the records are not one figure for each level")
-        for one in (text for films in self.films.values() for film in films for text in film):
-            base64.b64decode(one, validate=True)
+        if self.attention is not None and (
+            self.uniform is None
+            or len(self.attention) != len(self.levels)
+            or len({len(row) for row in self.attention}) != 1
+        ):
+            raise ValueError("the attention is not one row of equal length for each level")
+        _check_films(self.films)
+        return self
+
+
+def _check_films(films: dict[str, list[tuple[str, str]]]) -> None:
+    for one in (text for by in films.values() for pair in by for text in pair):
+        base64.b64decode(one, validate=True)
+
+
+class _Pair(Stored):
+    """The file of a video of a text and one of the same text and the former's first frame."""
+
+    error: str | None = None
+    without: _Figure | None = None
+    with_image: _Figure | None = None
+    films: dict[str, list[tuple[str, str]]] = {}
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.error is None and (self.without is None or self.with_image is None):
+            raise ValueError("a figure is missing")
+        _check_films(self.films)
         return self
 
 
@@ -76,6 +108,28 @@ class _Answer(Stored):
         return self
 
 
+_CELLS: dict[str, type[Stored]] = {"clip": _Clip, "answer": _Answer, "gap": _Pair}
+
+
+class Findings(NamedTuple):
+    """
+    What a diagnosis has measured.
+
+    Attributes:
+        diagnosis: at every noise level.
+        response: motion measured against motion asked for.
+        attention: to the first latent frame.
+        gap: motion with and without an image.
+        gap_films: the first pair of videos, by `"without"` and `"with"`.
+    """
+
+    diagnosis: Diagnosis
+    response: Response | None = None
+    attention: AttentionByLevel | None = None
+    gap: ImageGap | None = None
+    gap_films: dict[str, list[Film]] = {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiagnosisRun:
     """
@@ -85,6 +139,9 @@ class DiagnosisRun:
         pipe, call, levels, conditions, methods, share, seed, fps: as of `measure_leakage`.
         answers: clips for which a video is sampled at each of `REQUESTED_LEVELS`; none leaves that out.
         ask: arguments of the pipeline's call for a clip and a requested level.
+        pairs: how many pairs of videos with and without an image are made.
+        pair: makes one of them from its index: a video of a text, and one of the same text and the former's first
+            frame, `(F, 3, H, W)` in [0, 1].
     """
 
     work: Path
@@ -101,15 +158,18 @@ class DiagnosisRun:
     fps: float = 8.0
     answers: ProbeClips | None = None
     ask: Callable[[ProbeClip, float], dict[str, Any]] | None = None
+    pairs: int = 0
+    pair: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
     def run(
         self, rank: int = 0, processes: int = 1, progress: Callable[[int, int], None] | None = None
-    ) -> tuple[Diagnosis, Response | None] | None:
+    ) -> Findings | None:
         """Computes what is missing, beginning at this process's share. The process of rank 0 stays until all is done
         and sums it up; the others get `None`."""
         videos = [f"{i}-{j}" for i in range(len(self.answers or ())) for j in range(len(REQUESTED_LEVELS))]
         cells = [f"clip-{i}" for i in range(len(self.subjects))] + [f"answer-{one}" for one in videos]
-        claims = WorkQueue(self.work / self._key, cells, lambda cell: _Clip if cell.startswith("clip-") else _Answer)
+        cells += [f"gap-{i}" for i in range(self.pairs)]
+        claims = WorkQueue(self.work / self._key, cells, lambda cell: _CELLS[cell.partition("-")[0]])
         claims.work(self._make, first=rank * len(cells) // processes, wait=rank == 0, progress=progress)
         return self._summary(claims) if rank == 0 else None
 
@@ -118,12 +178,15 @@ class DiagnosisRun:
         content = [
             *(self.name, self.subjects.fingerprint, list(self.levels), list(self.conditions), self.seed),
             *(self.fps, self.answers.fingerprint if self.answers is not None else None, self.decides),
+            "attention",  # is measured since a cell has it
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def _make(self, cell: str) -> dict[str, Any]:
         kind, i, *rest = cell.split("-")
         index = int(i)
+        if kind == "gap":
+            return self._paired(index)
         clips = self.subjects if kind == "clip" else self.answers
         assert clips is not None
         try:
@@ -139,18 +202,29 @@ class DiagnosisRun:
         return readings if all(map(math.isfinite, readings.values())) else {"error": NOT_FINITE}
 
     def _probed(self, subject: ProbeClip, index: int) -> dict[str, Any]:
-        levels, records, videos = probe_clip(
+        probed = probe_clip(
             self.pipe, subject, self.call, self.levels, self.conditions, self.methods, self.seed + index
         )
-        if not all(np.isfinite(found).all() for by in records.values() for found in by.values()):
+        if not all(np.isfinite(found).all() for by in probed.records.values() for found in by.values()):
             return {"error": NOT_FINITE}
         return {
-            "levels": [astuple(one) for one in levels],
-            "records": {s: {q: found.tolist() for q, found in by.items()} for s, by in records.items()},
-            "films": _text(films_of(videos, self.fps)) if index == 0 else {},
+            "levels": [astuple(one) for one in probed.levels],
+            "records": {s: {q: found.tolist() for q, found in by.items()} for s, by in probed.records.items()},
+            "films": _text(films_of(probed.videos, self.fps)) if index == 0 else {},
+            "attention": probed.attention and probed.attention.mass.tolist(),
+            "uniform": probed.attention and probed.attention.uniform,
         }
 
-    def _summary(self, claims: WorkQueue) -> tuple[Diagnosis, Response | None]:
+    def _paired(self, index: int) -> dict[str, Any]:
+        assert self.pair is not None
+        free, held = self.pair(index)
+        readings = {"without": motion_of(free), "with_image": motion_of(held)}
+        if not all(map(math.isfinite, readings.values())):
+            return {"error": NOT_FINITE}
+        shown = {"without": [film(free, self.fps)], "with": [film(held, self.fps)]} if index == 0 else {}
+        return {**readings, "films": _text(shown)}
+
+    def _summary(self, claims: WorkQueue) -> Findings:
         results = {cell: claims.result(cell) for cell in claims.cells}
         found = {cell: one for cell, one in results.items() if one is not None and "error" not in one}
         clips = [found[cell] for cell in found if cell.startswith("clip-")]
@@ -168,7 +242,15 @@ class DiagnosisRun:
             if cell.startswith("answer-"):
                 i, j = map(int, cell.split("-")[1:])
                 readings[i, j], real[i] = one["measured"], one["real"]
-        return diagnosis, summarise_response(readings, real) if readings else None
+        attention = [one["attention"] for one in clips if one["attention"] is not None]
+        pairs = [one for cell, one in found.items() if cell.startswith("gap-")]
+        return Findings(
+            diagnosis,
+            summarise_response(readings, real) if readings else None,
+            summarise_attention(attention, clips[0]["uniform"]) if attention else None,
+            summarise_image_gap([(one["without"], one["with_image"]) for one in pairs]) if pairs else None,
+            _films(next((one["films"] for one in pairs if one["films"]), {})),
+        )
 
 
 def _text(films: dict[str, list[Film]]) -> dict[str, list[list[str]]]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,10 @@ from unstill.lab.html_report import Film, film
 from unstill.lab.probe_clips import ProbeClip, flow_of, picture_of
 from unstill.lab.probe_conditions import ImageCondition, NoiseLevel, Unit
 from unstill.methods.base import Method
+
+
+if TYPE_CHECKING:
+    from unstill.lab.reference_attention import ReferenceMass
 
 
 SHARE = 0.5
@@ -101,11 +105,20 @@ class Diagnosis:
 
 
 class Probed(NamedTuple):
-    """The measurements of one clip; `videos`: by source, the decoded prediction (F, 3, H, W) of each level."""
+    """
+    The measurements of one clip.
+
+    Attributes:
+        levels: noise levels.
+        records: what was measured.
+        videos: by source, the decoded prediction (F, 3, H, W) of each level.
+        attention: what the first latent frame gets, with the image; `None` where that cannot be measured.
+    """
 
     levels: tuple[NoiseLevel, ...]
     records: Measurements
     videos: dict[str, list[Tensor]]
+    attention: ReferenceMass | None
 
 
 def measure_leakage(
@@ -147,9 +160,10 @@ def measure_leakage(
     visited: tuple[NoiseLevel, ...] = ()
     shown: dict[str, list[Film]] = {}
     for index, subject in enumerate(subjects):
-        visited, found, videos = probe_clip(pipe, subject, call, levels, conditions, methods, seed + index)
-        rows.append(found)
-        shown = shown or films_of(videos, fps)
+        probed = probe_clip(pipe, subject, call, levels, conditions, methods, seed + index)
+        visited = probed.levels
+        rows.append(probed.records)
+        shown = shown or films_of(probed.videos, fps)
         if progress is not None:
             progress(index + 1)
     unit = unit_of(ForwardProcess.of(pipe.scheduler))
@@ -191,6 +205,7 @@ def probe_clip(
     # Here, because they import diffusers; what a model's predictions mean needs no pipeline (ComfyUI nodes).
     from unstill.hooks import adapter_for
     from unstill.lab.one_step import has_image, one_step
+    from unstill.lab.reference_attention import AttentionRecorder, has_reference_attention
 
     adapter = adapter_for(pipe)
     usable = [c for c in conditions if c == "image" or (has_image(pipe) and (c == "removed" or adapter.denoisers))]
@@ -199,7 +214,11 @@ def probe_clip(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(levels), *clean.shape[1:], generator=generator)
     arguments = call(subject, picture_of(subject))
-    made = {c: one_step(pipe, arguments, clean, noise, levels, methods=methods, condition=c) for c in usable}
+    recorder = AttentionRecorder() if has_reference_attention(pipe) else None
+    made = {}
+    for c in usable:
+        acting = [*methods, recorder] if recorder is not None and c == "image" else methods
+        made[c] = one_step(pipe, arguments, clean, noise, levels, methods=acting, condition=c)
     seen = made["image"]
     predicted: dict[str, Tensor] = {name: one.x0 for name, one in made.items()}
     held = clean.shape[2] - seen.x0.shape[2]
@@ -225,7 +244,9 @@ def probe_clip(
         }
     if subject.others is not None:
         records["reference"]["truth"] = np.array([share for _, share in best])
-    return Probed(seen.levels, records, videos)
+    # A network may compute attention in a way of its own, which is not seen.
+    attention = recorder.result() if recorder is not None and recorder.masses else None
+    return Probed(seen.levels, records, videos, attention)
 
 
 def measure_latents(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unstill.lab.bootstrap import Interval
 from unstill.lab.interval_text import between, number
-from unstill.lab.svg_figure import Tooltips, add_legend, light, log_axis, new_figure, svg_of
+from unstill.lab.svg_figure import HEIGHT, Tooltips, add_legend, light, log_axis, new_figure, svg_of
 
 
 if TYPE_CHECKING:
@@ -199,6 +199,34 @@ def differences(rows: Sequence[tuple[str, Interval, int]], *, x_label: str) -> s
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
         return svg_of(figure, axes, tips, x_label, "", x_label)
+
+
+def heatmap(rows: Sequence[tuple[str, Sequence[Interval]]], columns: Sequence[str], *, x_label: str) -> str:
+    """
+    A table as SVG whose fields are the fuller of colour the higher their value, from 0 to the highest.
+
+    Args:
+        rows: name and values of every row, from the top.
+        columns: names.
+        x_label: what the columns are.
+    """
+    from matplotlib.patches import Rectangle
+
+    highest = max((one.value for _, row in rows for one in row if math.isfinite(one.value)), default=0) or 1.0
+    with new_figure(max(HEIGHT, 0.7 + 0.13 * len(rows))) as (figure, axes, tips):
+        for i, (name, row) in enumerate(rows):
+            for j, (column, one) in enumerate(zip(columns, row, strict=True)):
+                tip = tips.add(f"{name}, {column}: {between(one)}")
+                full = min(max(one.value / highest, 0.0), 1.0) if math.isfinite(one.value) else 0.0
+                colour: dict[str, Any] = {"facecolor": light("accent"), "alpha": full, "linewidth": 0, "zorder": 2}
+                axes.add_patch(Rectangle((j, i), 0.94, 0.94, gid=tip, **colour))
+        every = -(-len(rows) // 24)  # names that fit beside the rows
+        axes.set_yticks([i + 0.47 for i in range(0, len(rows), every)], [name for name, _ in rows[::every]])
+        axes.set_xticks([j + 0.47 for j in range(len(columns))], columns)
+        axes.set_xlim(-0.06, len(columns))
+        axes.set_ylim(len(rows), -0.06)
+        axes.grid(False)
+        return svg_of(figure, axes, tips, x_label, "", f"{rows[0][0]} and others against {x_label}")
 
 
 def _short(text: str, most: int) -> str:

@@ -153,7 +153,12 @@ def pair_flows(video: Tensor) -> Tensor:
 
 def picture_of(subject: ProbeClip) -> Image.Image:
     """The first frame, which is the model's image."""
-    return Image.fromarray((subject.video[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    return frame_picture(subject.video[0])
+
+
+def frame_picture(frame: Tensor) -> Image.Image:
+    """A frame `(3, H, W)` in [0, 1] as a picture."""
+    return Image.fromarray((frame * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 def motion_argument(pipe: Any, subject: ProbeClip) -> float | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from unstill.errors import UnstillError
+from unstill.families.registry import adapter_for
 from unstill.hooks import apply
+from unstill.hooks.attention_hooks import attends_by_torch
+from unstill.lab.bootstrap import Interval, weights
 from unstill.methods.base import Method, Run
 
 
@@ -29,8 +33,33 @@ class ReferenceMass:
     uniform: float
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionByLevel:
+    """
+    `ReferenceMass` of several clips, at the noise levels of a diagnosis.
+
+    Attributes:
+        mass: by level, then by attention.
+        mean: by level, over all attentions.
+        uniform: as of `ReferenceMass`.
+    """
+
+    mass: list[list[Interval]]
+    mean: list[Interval]
+    uniform: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "mass": [[one.as_dict() for one in row] for row in self.mass],
+            "mean": [one.as_dict() for one in self.mean],
+            "uniform": round(self.uniform, 6),
+        }
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Recorder(Method):
+class AttentionRecorder(Method):
+    """Measures the attention to the first latent frame during one call of a pipeline; `result` returns it."""
+
     levels: list[float] = field(default_factory=list)
     masses: dict[int, list[torch.Tensor]] = field(default_factory=dict)
     frames: list[int] = field(default_factory=list)
@@ -42,6 +71,30 @@ class _Recorder(Method):
         self.levels.append(float(t))
         self.frames.append(run.frames + run.conditioning_frames)
         return output
+
+    def result(self) -> ReferenceMass:
+        """
+        Raises:
+            UnstillError: the steps have no attention, or not the same number of them.
+        """
+        if not self.masses:
+            raise UnstillError(
+                "No attention over the frames was seen; the network computes it in another way than by PyTorch's."
+            )
+        counts = {len(found) for found in self.masses.values()}
+        if len(counts) != 1 or len(self.masses) != len(self.levels):
+            raise UnstillError(
+                f"The steps have different numbers of attentions ({sorted(counts)}), so that they cannot be compared; "
+                "turn off caches of features."
+            )
+        rows = [torch.stack(self.masses[step]) for step in sorted(self.masses)]
+        return ReferenceMass(tuple(self.levels), torch.stack(rows).cpu(), 1 / self.frames[0])
+
+
+def has_reference_attention(pipe: Any) -> bool:
+    """Whether the attention to the first frame can be measured: it is known where, and PyTorch computes it."""
+    networks = [getattr(pipe, name, None) for name in adapter_for(pipe).attends]
+    return bool(networks) and all(network is None or attends_by_torch(network) for network in networks)
 
 
 def measure_reference_attention(pipe: Any, call: Callable[[], Any], *methods: Method) -> ReferenceMass:
@@ -56,14 +109,27 @@ def measure_reference_attention(pipe: Any, call: Callable[[], Any], *methods: Me
     Raises:
         UnstillError: as `apply`; or the steps have no attention, or not the same number of them.
     """
-    recorder = _Recorder()
+    recorder = AttentionRecorder()
     with apply(pipe, *methods, recorder):
         call()
-    counts = {len(masses) for masses in recorder.masses.values()}
-    if len(counts) != 1 or len(recorder.masses) != len(recorder.levels):
-        raise UnstillError(
-            f"The steps of {type(pipe).__name__} have different numbers of attentions ({sorted(counts)}), so that "
-            "they cannot be compared; turn off caches of features."
-        )
-    rows = [torch.stack(recorder.masses[step]) for step in sorted(recorder.masses)]
-    return ReferenceMass(tuple(recorder.levels), torch.stack(rows).cpu(), 1 / recorder.frames[0])
+    return recorder.result()
+
+
+def summarise_attention(clips: Sequence[Sequence[Sequence[float]]], uniform: float) -> AttentionByLevel:
+    """
+    Args:
+        clips: of every clip, by level and attention, the share of attention that the first frame gets.
+        uniform: the share if attention knew no difference.
+
+    Returns:
+        Means with bootstrap intervals over clips.
+    """
+    values = np.array(clips)  # (clips, levels, attentions)
+    count = len(values)
+    w = weights(count) / count
+
+    def intervals(columns: np.ndarray) -> list[Interval]:
+        return [Interval.of(w @ column, count, (0, 1)) for column in columns.T]
+
+    mass = [intervals(values[:, level]) for level in range(values.shape[1])]
+    return AttentionByLevel(mass, intervals(values.mean(2)), uniform)

@@ -52,6 +52,14 @@ def native_frames(pipe: Any) -> int:
     return trained or (default if isinstance(default, int) else config.num_frames)
 
 
+def takes_text_alone(cls: type) -> bool:
+    """Whether a pipeline class makes a video of a text without an image: those without one, and pico."""
+    known = parameters(cls)
+    if "prompt" not in known or "controlnet_frame_indices" in known:
+        return False
+    return "image" not in known or (known["image"].default is None and known["prompt"].default == "")
+
+
 def arguments(
     cls: type,
     *,
@@ -81,10 +89,9 @@ def arguments(
     known, name = parameters(cls), cls.__name__
     call: dict[str, Any] = {"output_type": "pt"}
     if "image" in known:
-        # pico alone makes a video from either
-        either = known["image"].default is None and "prompt" in known and known["prompt"].default == ""
-        if image is None and not (either and prompt):
-            raise UnstillError(f"{name} animates an image: give one{', or a prompt' if either else ''}.")
+        alone = takes_text_alone(cls)
+        if image is None and not (alone and prompt):
+            raise UnstillError(f"{name} animates an image: give one{', or a prompt' if alone else ''}.")
         if image is not None:
             call["image"] = image
     if "controlnet_frame_indices" in known:  # SparseCtrl, of which frame 0 is the default
