@@ -28,6 +28,12 @@ def compare(
     model: Annotated[
         list[str] | None, _compared(help="A name from 'unstill models', a folder, or a hub id. Repeatable.")
     ] = None,
+    equal_calls: Annotated[
+        bool,
+        _compared(
+            "--equal-calls", help="Also plain sampling in as many steps as each setting that costs more calls spends."
+        ),
+    ] = False,
     images: Annotated[
         Path | None, _compared(help="A picture or a folder of pictures. Without it: rendered ones.")
     ] = None,
@@ -90,6 +96,7 @@ def compare(
         result = unstill.compare(
             method or (),
             sweep=sweep,
+            equal_calls=equal_calls,
             model=names,
             images=images,
             count=count,

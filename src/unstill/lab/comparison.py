@@ -5,19 +5,20 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from unstill.data.decode import natural_key
-from unstill.data.images import PICTURE_SUFFIXES, read_image
+from unstill.data.images import PICTURE_SUFFIXES, read_image, resize_and_crop
 from unstill.data.ownership import check_free, together
 from unstill.errors import UnstillError
 from unstill.lab.aggregate import Row, summarise_cells
-from unstill.lab.comparison_cells import ComparedModel, Comparison, Setting
+from unstill.lab.comparison_cells import ComparedModel, Comparison, Setting, call_arguments
 from unstill.lab.comparison_report import WRITTEN, comparison_verdict, write_comparison
+from unstill.lab.equal_calls import equal_steps
 from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.method_grid import PLAIN, expand, split
 from unstill.lab.probe_clips import ProbeClip, World, picture_of
@@ -90,6 +91,7 @@ def compare(
     frames: int | None = None,
     size: tuple[int, int] | None = None,
     caption_only: bool = False,
+    equal_calls: bool = False,
     out: Path | str = "comparison",
     device: str | None = None,
     offload: bool = False,
@@ -119,6 +121,8 @@ def compare(
         steps, frames: number of sampling steps and of video frames; by default the model's.
         size: (height, width) in pixels, for models that support several sizes.
         caption_only: the denoiser does not see the image, see `Sweep.caption_only`.
+        equal_calls: also compare plain sampling in as many steps as each setting that costs more calls of the network
+            spends, as `plain, 24 steps`, see `unstill.lab.equal_calls`.
         out: folder of the comparison.
         device, offload: see `unstill.load`.
         command: command line to name in the report.
@@ -161,13 +165,18 @@ def compare(
     pictures, captions, toys = _pictures(images, count, models[0], seed)
     motions = _motions(motion) if motion is not None else base.motions if base else (None,)
     noise_seeds = tuple(range(seed, seed + seeds))
+    prompts: Mapping[str, str] | str | None = captions if caption_only and prompt is None else prompt
+    if equal_calls:
+        first, picture = next(iter(pictures.items()))
+        text = prompts.get(first) if isinstance(prompts, Mapping) else prompts
+        models = [_with_equal_calls(one, picture, text, motions[0]) for one in models]
     comparison = Comparison(
         out,
         models,
         pictures,
         noise_seeds,
         motions=motions,
-        prompts=captions if caption_only and prompt is None else prompt,
+        prompts=prompts,
         caption_only=caption_only,
         toys=toys,
     )
@@ -251,6 +260,27 @@ def _model(
         guidance=guidance,
         fps=fps,
     )
+
+
+def _with_equal_calls(
+    model: ComparedModel, picture: Image.Image, prompt: str | None, motion: float | None
+) -> ComparedModel:
+    """The model with settings for plain sampling in as many steps as its settings spend calls."""
+    pipe = model.load()
+    pipe.set_progress_bar_config(disable=True)
+    fitted = resize_and_crop(picture, model.size)
+    call = call_arguments(pipe, model, fitted, prompt, motion)
+    image = None if "image" in call else fitted
+    counts = set()
+    for setting in model.settings:
+        try:
+            usual, steps = equal_steps(pipe, call, setting.methods, image)
+        except UnstillError:  # a method that does not fit this model: its cells say why
+            continue
+        if steps > usual:
+            counts.add(steps)
+    added = tuple(Setting(name=f"{PLAIN}, {steps} steps", methods=(), steps=steps) for steps in sorted(counts))
+    return replace(model, settings=(*model.settings, *added), load=lambda: pipe)
 
 
 def _load(name: str, device: str | None, offload: bool, caption_only: bool) -> Any:

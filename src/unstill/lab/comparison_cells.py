@@ -41,11 +41,13 @@ class Setting:
         name: of the setting.
         methods: none for `plain`.
         described: name and parameters of each method as JSON values.
+        steps: number of sampling steps, if not the model's.
     """
 
     name: str
     methods: tuple[Method, ...]
     described: tuple[dict[str, Any], ...] = ()
+    steps: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,7 +203,13 @@ class Comparison:
         return {
             "methods": setting.described,
             "picture": hashlib.sha256(self.images[cell.image].tobytes()).hexdigest(),
-            "call": [model.frames, model.steps, model.size, self.prompts.get(cell.image), self.caption_only],
+            "call": [
+                model.frames,
+                setting.steps or model.steps,
+                model.size,
+                self.prompts.get(cell.image),
+                self.caption_only,
+            ],
             "weights": model.weights,
             **({} if model.guidance is None else {"guidance": model.guidance}),
             **({"toys": toys.fingerprint} if (toys := self.toys.get(cell.image)) else {}),
@@ -238,17 +246,30 @@ class Comparison:
         return {**asdict(cell), **finite}
 
     def _sample(self, pipe: Any, model: ComparedModel, cell: Cell, picture: Image.Image) -> torch.Tensor:
+        setting = self._setting(cell)
         takes_image = "image" in parameters(type(pipe))
-        call = arguments(
-            type(pipe),
-            image=picture if takes_image else None,
-            prompt=self.prompts.get(cell.image),
-            motion=cell.motion_asked,
-            guidance=model.guidance,
-            frames=model.frames,
-            steps=model.steps,
-            size=model.size,
-        )
-        methods = [*self._setting(cell).methods, *([RemovedImage()] if self.caption_only and takes_image else [])]
+        call = call_arguments(pipe, model, picture, self.prompts.get(cell.image), cell.motion_asked, setting.steps)
+        methods = [*setting.methods, *([RemovedImage()] if self.caption_only and takes_image else [])]
         with sampling(pipe, *methods, image=None if takes_image else picture) as sampler:
             return generate(pipe, call, cell.seed, sampler)
+
+
+def call_arguments(
+    pipe: Any,
+    model: ComparedModel,
+    picture: Image.Image,
+    prompt: str | None,
+    motion: float | None,
+    steps: int | None = None,
+) -> dict[str, Any]:
+    """Arguments of a pipeline's call for one video of a comparison; a pipeline without an image is given none."""
+    return arguments(
+        type(pipe),
+        image=picture if "image" in parameters(type(pipe)) else None,
+        prompt=prompt,
+        motion=motion,
+        guidance=model.guidance,
+        frames=model.frames,
+        steps=steps or model.steps,
+        size=model.size,
+    )
