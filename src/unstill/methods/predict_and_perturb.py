@@ -31,25 +31,30 @@ class PredictAndPerturb(Method):
         until: share of the steps, from the first on, that is refined, in [0, 1].
         tau: how much a place must change between two predictions to be uncertain: the change of x0, as a mean over
             channels; 0 replaces everything.
+        stop: a level is not refined further once more than this share of a video is certain, in [0, 1]; at 1, never.
+            The remaining calls of that level are made nevertheless, since a pipeline's loop cannot be shortened, and
+            change nothing. Paper: 0.999.
     """
 
     repeats: int = 3
     until: float = 0.2
     tau: float = 0.25
+    stop: float = 1.0
 
     summary = "Predicts the first steps several times from fresh noise: steadier motion."
     use_when = "moves implausibly, and you can pay for many more calls"
     cost = "`repeats` more calls in each of the first steps"
     rank = 82
     owns = frozenset({"levels"})
-    presets = {"paper": {}, "unmasked": {"tau": 0.0}}
+    presets = {"paper": {"stop": 0.999}, "unmasked": {"tau": 0.0}}
 
     def __post_init__(self) -> None:
         whole = isinstance(self.repeats, int) and 0 <= self.repeats <= 100
-        if not (whole and 0 <= self.until <= 1 and 0 <= self.tau <= 1e6):
+        if not (whole and 0 <= self.until <= 1 and 0 <= self.tau <= 1e6 and 0 <= self.stop <= 1):
             raise UnstillError(
-                "PredictAndPerturb takes 0 to 100 repeats, until in [0, 1] and a tau of at least 0, but got "
-                f"repeats={shown(self.repeats)}, until={shown(self.until)}, tau={shown(self.tau)}."
+                "PredictAndPerturb takes 0 to 100 repeats, until and stop in [0, 1] and a tau of at least 0, but got "
+                f"repeats={shown(self.repeats)}, until={shown(self.until)}, tau={shown(self.tau)}, "
+                f"stop={shown(self.stop)}."
             )
 
     def check(self, others: Sequence[Method], target: Target) -> None:
@@ -93,11 +98,15 @@ class PredictAndPerturb(Method):
         x0 = process.to_x0(output, sample, t, run.step)
         if visit == 0:
             state.x0, state.sample = x0, sample.clone()
+            state.stopped = torch.zeros(len(x0), dtype=torch.bool, device=x0.device).view(-1, 1, 1, 1, 1)
         else:
-            assert state.x0 is not None and state.sample is not None
+            assert state.x0 is not None and state.sample is not None and state.stopped is not None
             uncertain = (x0 - state.x0).abs().mean(1, keepdim=True) > self.tau
             if self.tau == 0:
                 uncertain = torch.ones_like(uncertain)
+            certain = 1 - uncertain.float().mean((1, 2, 3, 4), keepdim=True)
+            uncertain = uncertain & ~state.stopped
+            state.stopped = state.stopped | (certain > self.stop)
             state.x0 = torch.where(uncertain, x0, state.x0)
             state.sample = torch.where(uncertain, sample, state.sample)
         if visit < self.repeats:
@@ -110,9 +119,13 @@ class PredictAndPerturb(Method):
 
 @dataclass(slots=True)
 class _State:
-    """The levels without repeats, how many of them are refined, and at the current one x0 and the sample so far."""
+    """
+    The levels without repeats, how many of them are refined, and at the current one x0 and the sample so far, and
+    which videos are not refined further.
+    """
 
     own: Grid
     refined: int
     x0: torch.Tensor | None = None  # (B, C, F, H, W)
     sample: torch.Tensor | None = None
+    stopped: torch.Tensor | None = None  # (B, 1, 1, 1, 1)
