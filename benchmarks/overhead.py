@@ -4,7 +4,9 @@ What methods cost per sampling step, per call and in memory, beside the plain pi
 Stable Video Diffusion on 14 frames of latents; its denoiser and its image's encoder are stubs, so that only the
 pipeline, the scheduler and the hooks are timed, between two calls of the denoiser, in CPU time. For comparison one of
 the 22 residual blocks of the real U-Net is timed at full width: a step takes more than 22 times as long. Memory is
-counted in every call of the denoiser, which is when a pipeline needs most, and the largest count is shown.
+counted in every call of the denoiser, which is when a pipeline needs most, and the largest count is shown. Rows are
+those of the batches that the denoiser is given, which is what further passes and repeats cost. What a bias adds inside
+of one attention, and what ConditionAmplitude does to a clip of Wan's, which this pipeline has none of, is timed apart.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import gc
 import json
 import statistics
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,10 +22,21 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, StableVideoDiffusionPipeline
 from diffusers.models.resnet import SpatioTemporalResBlock
 from PIL import Image
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 import unstill
 from unstill.hooks import sampling
+from unstill.hooks.attention_hooks import biased
+from unstill.methods.condition_amplitude import amplify
+
+
+class TemporalBasicTransformerBlock(torch.nn.Module):
+    """One small attention over the frames, in a class of the name that ReferenceBias looks for."""
+
+    def forward(self, rows: int, frames: int) -> torch.Tensor:
+        tokens = torch.zeros(rows, 1, frames, 8)
+        return scaled_dot_product_attention(tokens, tokens, tokens)
 
 
 class Stub(torch.nn.Module):
@@ -36,13 +50,16 @@ class Stub(torch.nn.Module):
         super().__init__()
         self.entered: list[float] = []
         self.left: list[float] = []
-        self.weigh, self.alive = False, [0, 0]
+        self.weigh, self.alive, self.rows = False, [0, 0], 0
+        self.block = TemporalBasicTransformerBlock()
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
         self.entered.append(time.thread_time())
         if self.weigh:
             latents = x.nbytes // 4  # of the input: guidance and the image each double it
             self.alive = max(self.alive, live_bytes(latents))
+        self.rows += len(x)
+        self.block(len(x), x.shape[1])
         output = x[:, :, :4].contiguous()
         self.left.append(time.thread_time())
         return (output,)
@@ -86,9 +103,10 @@ def pipeline(height: int, width: int) -> Any:
 
 
 def measure(pipe: Any, call: dict[str, Any], methods: tuple[Any, ...] | None, weigh: bool) -> dict[str, Any]:
-    """Milliseconds from the call to the first step and between two steps, and `live_bytes` at the most."""
+    """Milliseconds from the call to the first step and between two steps, `live_bytes` at the most, and rows."""
     stub = pipe.unet
     stub.entered, stub.left, stub.weigh, stub.alive = [], [], weigh, [0, 0]
+    stub.rows = 0
     gc.collect()
     began = time.thread_time()
     if methods is None:
@@ -101,7 +119,18 @@ def measure(pipe: Any, call: dict[str, Any], methods: tuple[Any, ...] | None, we
         "call": 1e3 * (stub.entered[0] - began),
         "step": 1e3 * statistics.median(gaps),
         "bytes": stub.alive,
+        "rows": stub.rows,
     }
+
+
+def timed(function: Callable[[], Any], times: int = 5) -> float:
+    """Milliseconds of CPU time of a call, the best of a few."""
+    taken = []
+    for _ in range(times):
+        began = time.thread_time()
+        function()
+        taken.append(1e3 * (time.thread_time() - began))
+    return round(min(taken), 2)
 
 
 def residual_block(frames: int, height: int, width: int) -> float:
@@ -123,6 +152,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--size", default="512x320", help="WIDTHxHEIGHT of the video")
+    parser.add_argument("--only", nargs="+", help="some of the methods, by the names of the rows")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -143,18 +173,24 @@ def main() -> None:
         "NoiseRectification": (unstill.NoiseRectification(period=(0, 1)),),
         "NIVSDS": (unstill.NIVSDS(),),
         "ConditioningAugmentation": (unstill.ConditioningAugmentation(),),
+        "ConditioningAugmentation t2": (unstill.ConditioningAugmentation(schedule="t2"),),
         "LowPassGuidance": (unstill.LowPassGuidance(until=1.0),),
+        "ReferenceBias": (unstill.ReferenceBias(steps=1.0),),
         "ImageGuidance": (unstill.ImageGuidance(),),
         "RecompressImage": (unstill.RecompressImage(),),
         "PredictAndPerturb": (unstill.PredictAndPerturb(),),
     }
-    extra: dict[str, dict[str, list[float]]] = {name: {"call": [], "step": [], "bytes": []} for name in cases}
+    cases = {name: methods for name, methods in cases.items() if options.only is None or name in options.only}
+    extra: dict[str, dict[str, list[float]]] = {
+        name: {"call": [], "step": [], "bytes": [], "rows": []} for name in cases
+    }
     plain: list[float] = []
     for round_ in range(options.rounds + 1):  # the first one warms up, and weighs
         for name, methods in cases.items():
             alone, hooked = (measure(pipe, call, chosen, weigh=round_ == 0) for chosen in (None, methods))
             if round_ == 0:
                 extra[name]["bytes"] = [more - own for more, own in zip(hooked["bytes"], alone["bytes"], strict=True)]
+                extra[name]["rows"] = [alone["rows"], hooked["rows"]]
                 continue
             plain.append(alone["step"])
             for key in ("call", "step"):
@@ -169,10 +205,24 @@ def main() -> None:
             "milliseconds per call": round(statistics.median(found["call"]), 1),
             "latent-sized tensors": round(found["bytes"][0] / tensor, 2),
             "KiB beside": round(found["bytes"][1] / 1024),
+            "rows of the network, plain and with it": found["rows"],
         }
         for name, found in extra.items()
     }
+    query = torch.randn(2 * latent[0] * latent[1], 5, frames, 64)
+    bias = torch.full((len(query),), -0.6)
+    tokens = torch.randn(1, 2, 4096, 128)  # two heads of a transformer's attention over time and space
+    clip = torch.randn(1, 16, 21, 60, 104)  # of Wan at 832x480
     beside = {
+        "an attention over the frames at full width, milliseconds: plain, biased": [
+            timed(lambda: scaled_dot_product_attention(query, query, query)),
+            timed(lambda: biased(query, query, query, slice(0, 1), bias)),
+        ],
+        "an attention of 4,096 tokens and 2 heads of 128, milliseconds: plain, biased": [
+            timed(lambda: scaled_dot_product_attention(tokens, tokens, tokens)),
+            timed(lambda: biased(tokens, tokens, tokens, slice(0, 256), bias[:1])),
+        ],
+        "ConditionAmplitude on a clip of Wan at 832x480, milliseconds per call": timed(lambda: amplify(clip, 1.15)),
         "plain pipeline without network, milliseconds per step": round(statistics.median(plain), 3),
         "one of 22 residual blocks, milliseconds": round(block, 1),
     }
