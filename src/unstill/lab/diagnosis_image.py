@@ -21,7 +21,7 @@ def attention_sentence(found: AttentionByLevel, diagnosis: Diagnosis) -> str:
     first, last = diagnosis.levels[0], diagnosis.levels[-1]
     return (
         f"At {diagnosis.unit} {number(first.value)} the first frame gets {between(found.mean[0])} of the attention of "
-        f"the later ones, {number(found.mean[0].value / found.uniform)} times its even share of "
+        f"the later ones, {found.mean[0].value / found.uniform:.2g} times its even share of "
         f"{number(found.uniform)}; at {number(last.value)} it gets {between(found.mean[-1])}."
     )
 
@@ -33,7 +33,7 @@ def gap_sentence(gap: ImageGap) -> str:
     elif gap.gap.known and gap.gap.low > 0:
         found = "The image adds motion"
     else:
-        found = "The image changes the amount of motion by nothing certain"
+        found = "The image has no certain effect on the amount of motion"
     return (
         f"{found}: videos of a text alone move {between(gap.without)}, those of the same texts with the former's "
         f"first frame {between(gap.with_image)}; the difference is {signed(gap.gap)}."

@@ -60,7 +60,7 @@ th, td { padding: 7px 12px; text-align: right; white-space: nowrap; border-botto
 th { font-weight: 600; color: var(--soft) } tr:last-child td { border-bottom: 0 }
 th:first-child, td:first-child { text-align: left } td small { margin-left: 5px }
 tr.best td { background: var(--wash) }
-.videos { display: grid; gap: 10px; overflow-x: auto; padding-bottom: 6px }
+.videos { display: grid; gap: 10px; overflow-x: auto; padding-bottom: 6px; margin-top: 14px }
 figure { margin: 0; min-width: 0 } figcaption { font-size: 0.8rem; color: var(--soft); overflow-wrap: anywhere }
 video { width: 100%; min-height: 60px; display: block; border-radius: 8px; background: var(--hair) }
 .row-name { align-self: center; font-size: 0.85rem; overflow-wrap: anywhere }
