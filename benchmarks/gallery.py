@@ -1,6 +1,7 @@
 """The moving pictures of the documentation, made by the embedded model.
 
-    python benchmarks/gallery.py            # three minutes on one core
+    python benchmarks/gallery.py                            # five minutes on one core
+    python benchmarks/gallery.py --only hero low_pass_guidance
 
 Writes docs/media/*.webp. The pictures are the bundled one and the first of a seed that no training run has seen, with
 seeds 0, 1, ...: none was chosen for how well it came out. Motion is optical flow (DIS) in the units of the requested
@@ -33,7 +34,7 @@ TIMES = (0.0, 0.5, 0.9, 1.0)  # of TimeNoise
 
 
 def settings(statistics: unstill.LatentStatistics) -> dict[str, tuple[str, unstill.Method]]:
-    """Page of a method -> (caption, the method as it is shown)."""
+    """Name of the picture -> (caption, the method as it is shown)."""
     return {
         "early_start": ("EarlyStart(sigma=20)", unstill.EarlyStart(sigma=20.0)),
         "analytic_init": ("AnalyticInit(sigma=20)", unstill.AnalyticInit(sigma=20.0, statistics=statistics)),
@@ -44,6 +45,13 @@ def settings(statistics: unstill.LatentStatistics) -> dict[str, tuple[str, unsti
         "progressive_noise": ("ProgressiveNoise()", unstill.ProgressiveNoise()),
         "ni_vsds": ("NIVSDS()", unstill.NIVSDS()),
         "conditioning_augmentation": ("level=0.05", unstill.ConditioningAugmentation(level=0.05)),
+        "low_pass_guidance": ("factor=0.4, until=0.5", unstill.LowPassGuidance(factor=0.4, until=0.5)),
+        "reference_bias": ("gamma=-2, steps=0.6", unstill.ReferenceBias(gamma=-2.0, steps=0.6)),
+        "recompress_image": ("crf=45", unstill.RecompressImage(crf=45)),
+        "condition_noise": ("t2, strength=0.5", unstill.ConditioningAugmentation(schedule="t2", strength=0.5)),
+        "image_guidance": ("ImageGuidance(scale=3)", unstill.ImageGuidance(scale=3.0)),
+        "predict_and_perturb": ("repeats=3", unstill.PredictAndPerturb(repeats=3)),
+        "keep_variance": ("FrameInit, keep_variance", unstill.FrameInit(keep_variance=True)),
     }
 
 
@@ -77,7 +85,7 @@ def time_noise(pipe: PicoPipeline, image: Tensor) -> dict[str, Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/media"))
-    parser.add_argument("--only", help="one of the pictures, by name")
+    parser.add_argument("--only", nargs="+", help="some of the pictures, by name")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     pipe = PicoPipeline.embedded()
@@ -115,7 +123,7 @@ def main() -> None:
         pictures[page] = lambda caption=caption, method=method: beside(caption, method)
     pictures["time_noise"] = training
     for name, make in pictures.items():
-        if chosen.only not in (None, name):
+        if chosen.only is not None and name not in chosen.only:
             continue
         clips, labels, columns = make()
         path = chosen.out / f"{name}.webp"

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 import unstill
 from tests.docs.tiny_hub import replace_hub
-from tests.pipelines import CASES, _made
+from tests.pipelines import CASES, _made, picture, pipeline
 from unstill.data import read_video
 
 
@@ -97,3 +97,27 @@ def test_a_script_in_an_empty_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.docs.tiny_hub", "video.py"]
     subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": places}, check=True)
     assert len(read_video(tmp_path / "video.mp4")) > 1
+
+
+PIPELINES = {
+    "animatediff": ("AnimateDiffPipeline", "AnimateDiffSparseControlNetPipeline"),
+    "cogvideox": ("CogVideoXImageToVideoPipeline",),
+    "dynamicrafter": ("DynamiCrafterPipeline",),
+    "hunyuanvideo15": ("HunyuanVideo15ImageToVideoPipeline",),
+    "ltx": ("LTXImageToVideoPipeline", "LTX2ImageToVideoPipeline"),
+    "svd": ("StableVideoDiffusionPipeline",),
+    "wan21": ("WanImageToVideoPipeline",),
+    "wan22": ("Wan 2.2 A14B",),
+}
+
+
+@pytest.mark.parametrize("page", sorted(path.stem for path in FOLDER.glob("*.md")))
+def test_the_remedies_of_a_page_work_on_its_pipelines(page: str) -> None:
+    text = (FOLDER / f"{page}.md").read_text("utf-8").split("\n## Other remedies\n")[1].split("\n## ")[0]
+    codes = re.findall(r"^\|[^|]*\| `([^`]+)`", text, re.MULTILINE)
+    assert len(codes) >= 3 and "(../lab/remedies.md)" in text
+    for code in codes:
+        method = eval(f"unstill.{code}", {"unstill": unstill})
+        for name in PIPELINES[page]:
+            image = {} if CASES[name].image else {"image": picture()}
+            unstill.apply(pipeline(name), method, **image).remove()
