@@ -58,8 +58,8 @@ def settings(statistics: unstill.LatentStatistics) -> dict[str, tuple[str, unsti
 def made(pipe: PicoPipeline, images: Tensor, motion: float, *methods: unstill.Method) -> list[Tensor]:
     """A video (F, 3, 96, 96) in [0, 1] per image (N, 3, 96, 96); image i has the noise of seed i."""
     videos = []
-    # Without guidance on the motion level, which large models do not have: what is seen is the method's.
-    options = {"motion": motion, "motion_guidance_scale": 1.0, "output_type": "pt"}
+    # Without the pipeline's guidance: what is seen is the method's.
+    options = {"motion": motion, "guidance_scale": 1.0, "motion_guidance_scale": 1.0, "output_type": "pt"}
     for i, image in enumerate(images):
         with sampling(pipe, *methods) as sampler:
             videos.append(sampler(image[None], generator=torch.Generator().manual_seed(i), **options).frames[0])

@@ -93,10 +93,7 @@ def finished(out: Path, pictures: int) -> tuple[list[dict[str, Any]], int]:
 
 
 def calls(model: str) -> dict[str, int]:
-    """
-    Rows that the network computes for one video in every setting, without guidance on the motion level, which adds
-    rows to some steps of all of them; counted with a network that does nothing.
-    """
+    """Rows that the network computes for one video in every setting; counted with a network that does nothing."""
     pipe: Any = registry.load(model)
     pipe.set_progress_bar_config(disable=True)
     count = [0]
@@ -135,10 +132,8 @@ def page(cells: Sequence[dict[str, Any]], pictures: int, cost: dict[str, int]) -
         "# Which remedy for which complaint",
         "",
         f"`python benchmarks/remedies.py --pictures {pictures} --docs docs`: {MODEL}, the embedded model after a "
-        f"fine-tuning on clips that hardly move, {pictures} pictures of the synthetic world, 15 steps, motion 0.3 "
-        "asked for (the pipeline's default, with its guidance), the same noise in every row of a picture. *Calls* of "
-        "the network are counted without that guidance, which adds one in some steps of every setting. In brackets "
-        "95 % bootstrap intervals over "
+        f"fine-tuning on clips that hardly move, {pictures} pictures of the synthetic world, 15 steps, no motion "
+        "level asked for, the same noise in every row of a picture. In brackets 95 % bootstrap intervals over "
         "pictures; differences from plain are paired by picture. *Travel* is the path of the toys' centres, % of the "
         "picture's side per frame, which flicker cannot raise; *outline* how much of their shape they keep. A small "
         "model: what holds for it is a hypothesis for large ones.",

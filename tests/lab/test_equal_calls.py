@@ -42,7 +42,7 @@ def computed(pipe: Any, network: torch.nn.Module, call: dict[str, Any], *methods
 )
 def test_steps_for_as_many_calls(methods, steps) -> None:
     pipe = pico()
-    call = {"image": torch.full((1, 3, 64, 64), 0.5), "motion": None, "num_frames": 3, "num_inference_steps": 5}
+    call = {"image": torch.full((1, 3, 64, 64), 0.5), "guidance_scale": 1.0, "num_frames": 3, "num_inference_steps": 5}
     assert equal_steps(pipe, call, methods) == (5, steps)
 
 
@@ -65,7 +65,8 @@ def test_the_count_is_that_of_a_real_run_which_it_leaves_as_it_was(name, compone
 def test_where_not_every_step_has_the_same_passes_it_is_no_fewer_rows() -> None:
     """pico guides the motion level in some steps only."""
     pipe = pico()
-    call = {"image": torch.full((1, 3, 64, 64), 0.5), "motion": 0.3, "num_frames": 3, "num_inference_steps": 6}
+    call = {"image": torch.full((1, 3, 64, 64), 0.5), "guidance_scale": 1.0, "num_frames": 3, "num_inference_steps": 6}
+    call["motion"] = 0.3
     method = unstill.ImageGuidance(scale=2.0)
     _, steps = equal_steps(pipe, call, [method])
     rows = [count_rows(pipe, {**call, "num_inference_steps": n}) for n in (6, steps)]

@@ -84,7 +84,7 @@ def test_a_diagnosis_measures_attention_at_its_levels_and_changes_no_prediction(
 
     def probed():
         def call(subject, picture):
-            return {"image": picture, "motion": None, "num_frames": 4, "output_type": "pt"}
+            return {"image": picture, "guidance_scale": 1.0, "num_frames": 4, "output_type": "pt"}
 
         return probe_clip(pipe, clips[0], call, (50.0, 5.0, 0.5), ("image", "removed"), (), 0)
 
@@ -128,7 +128,7 @@ def test_a_pair_is_of_one_text_and_the_first_frame_of_the_video_without_image() 
     calls = []
 
     class Pipe:
-        def __call__(self, image=None, prompt="", motion=0.3, num_frames=None, output_type="pt", generator=None):
+        def __call__(self, image=None, prompt="", motion=None, num_frames=None, output_type="pt", generator=None):
             calls.append((image, prompt, motion, num_frames, generator.initial_seed()))
             return SimpleNamespace(frames=[torch.full((3, 3, 8, 8), 0.2 if image is None else 0.6)])
 

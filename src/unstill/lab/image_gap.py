@@ -83,8 +83,6 @@ class VideoPairs:
     def _generate(self, pipe: Any, first: torch.Tensor | None, text: str, seed: int) -> Video:
         picture = None if first is None else frame_picture(first)
         call = arguments(type(pipe), image=picture, prompt=text, frames=self.frames, size=self.size)
-        if "motion" in parameters(type(pipe)):  # pico's, which would be asked for in both videos
-            call["motion"] = None
         return generate(pipe, call, seed).float() / 255
 
 
