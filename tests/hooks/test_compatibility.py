@@ -46,6 +46,9 @@ def test_apply_says_what_the_table_says(name: str) -> None:
                 unstill.apply(pipe, instance, **image).remove()
         except UnstillError as error:
             reason = str(error)
+        if (name, method) == ("Wan 2.2 5B", "ConditionAmplitude"):  # of the others of its class, as the table says
+            assert "(Wan 2.2 5B)" in reason and not told[method]
+            continue
         assert reason == told[method].replace(usual, type(pipe.scheduler).__name__), method
 
 

@@ -74,6 +74,12 @@ def test_other_models_are_refused(name: str) -> None:
         unstill.apply(pipeline(name), ConditionAmplitude())
 
 
+def test_where_the_image_takes_the_place_of_frame_0_it_is_refused() -> None:
+    """The channels that hold the clip in other Wan models are the noisy latents there."""
+    with pytest.raises(UnstillError, match=r"\(Wan 2.2 5B\) puts the image in the place of frame 0"):
+        unstill.apply(pipeline("Wan 2.2 5B"), ConditionAmplitude())
+
+
 @pytest.mark.parametrize("amplitude", [2.5, -0.1, float("nan")])
 def test_wrong_amplitudes(amplitude: float) -> None:
     with pytest.raises(UnstillError, match="an amplitude from 0 to 2, where 1 changes nothing"):

@@ -5,12 +5,13 @@ The practice of two ComfyUI nodes for Wan, https://github.com/princepainter/Comf
 `augment_empty_frames`; neither has a paper.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from unstill.errors import UnstillError, shown
-from unstill.methods.base import Method, Run
+from unstill.methods.base import Method, Run, Target
 
 
 LIMIT = 6.0
@@ -46,6 +47,13 @@ class ConditionAmplitude(Method):
             raise UnstillError(
                 "ConditionAmplitude takes an amplitude from 0 to 2, where 1 changes nothing and 1.15 is usual, not "
                 f"{shown(self.amplitude)}."
+            )
+
+    def check(self, others: Sequence[Method], target: Target) -> None:
+        if target.conditioning_frames:
+            raise UnstillError(
+                f"ConditionAmplitude changes a clip of image latents, and this {target.pipeline} (Wan 2.2 5B) puts "
+                "the image in the place of frame 0 instead; use ReferenceBias or EarlyStart."
             )
 
     def on_condition_clip(self, run: Run, clip: torch.Tensor) -> torch.Tensor:
