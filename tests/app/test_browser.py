@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from tests.app.browser import CHROMIUM, DRIVER, Browser
 from tests.app.visitor import fetch
+from unstill.app import motion_slider
 from unstill.data.video import read_video
 
 
@@ -95,7 +96,8 @@ def test_a_visit(browser, downloads, tmp_path):
 
     browser.run(SET, "motion", "0.8")
     browser.wait("document.querySelector('#means').innerText.includes('motion 0.8')")
-    assert "Analytic init, sigma 13.2" in browser.text("#means")
+    sigma = motion_slider.start_level("pico", 0.8)["sigma"]
+    assert f"Analytic init, sigma {sigma:g}" in browser.text("#means")
     if not os.environ.get("UNSTILL_SCREENSHOTS"):
         set_steps(browser, 4)
     browser.click("#go")
@@ -111,7 +113,7 @@ def test_a_visit(browser, downloads, tmp_path):
     assert len(read_video(await_file(browser, downloads, "unstill_improved.mp4"))) == 16
     browser.click("#stage .downloads a[href$='settings.json']")
     settings = json.loads(await_file(browser, downloads, "unstill_settings.json").read_text())
-    assert settings["call"]["motion"] == 0.8 and settings["methods"][0]["parameters"]["sigma"] == 13.2
+    assert settings["call"]["motion"] == 0.8 and settings["methods"][0]["parameters"]["sigma"] == sigma
     browser.click("#stage summary")
     assert "unstill.apply(pipe, unstill.AnalyticInit(" in browser.text("#stage pre")
 

@@ -102,7 +102,7 @@ def animate(
     images: Annotated[
         list[Path] | None,
         typer.Argument(
-            rich_help_panel=PICTURE, metavar="[IMAGE]...", help="Default: a picture that comes with the package."
+            rich_help_panel=PICTURE, metavar="IMAGE", help="Default: a picture that comes with the package."
         ),
     ] = None,
     offload: Annotated[
