@@ -84,7 +84,7 @@ def test_a_result_says_what_it_is(service, page_request):
     assert settings["scores"] == result.scores and set(result.scores) == {"plain", "improved"}
     assert [done for name, done, total in told if name == "improved" and total == 2] == [0, 1, 2]
     assert len(read_video(file(service, result, "improved.mp4"))) == 4
-    assert result.settings == ("motion 0.4", "Early start, sigma 23")
+    assert result.settings == ("Early start, sigma 23",)
 
 
 def test_a_prompt_alone_is_enough_for_pico(service, page_request):

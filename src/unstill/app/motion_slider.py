@@ -10,14 +10,18 @@ from unstill.models import registry
 from unstill.models.call_arguments import parameters
 
 
+LEVEL_NAMES = ("motion", "motion_bucket_id")  # of pipelines that have a motion level
 USUAL = 0.4
 """The initial value of the slider."""
 
 
 def motion_level(model: str, motion: float) -> float | None:
-    """The motion level of the pipeline's call: the slider's value, or `None` for a pipeline without one."""
+    """
+    The motion level of the pipeline's call: the slider's value; `None` for a pipeline without one, and for one that
+    chooses it itself by default (pico), whose plain video would otherwise move as much as the improved one.
+    """
     known = parameters(_class(model))
-    return motion if "motion" in known or "motion_bucket_id" in known else None
+    return motion if any(name in known and known[name].default is not None for name in LEVEL_NAMES) else None
 
 
 def start_level(model: str, motion: float) -> dict[str, float]:
