@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw
 
 from tests.app.browser import CHROMIUM, DRIVER, Browser
 from tests.app.visitor import fetch
-from unstill.app import motion_slider
 from unstill.data.video import read_video
 
 

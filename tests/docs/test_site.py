@@ -96,7 +96,7 @@ def test_tables_of_methods_are_those_of_the_registry() -> None:
 def test_a_command_says_what_its_options_take() -> None:
     page = GENERATED["commands/animate.md"]
     for row in (
-        "| `[IMAGE]...` | no | Default: a picture that comes with the package. |",
+        "| `IMAGE` | no | Default: a picture that comes with the package. |",
         "| `--model` | text | A name from 'unstill models', a diffusers folder, or a hub id. Default: pico. |",
         "| `--frames` | whole number from 2 |",
         "| `--fps` | whole number, 1 to 120 |",
