@@ -13,6 +13,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from PIL import Image
 
@@ -649,7 +650,16 @@ def cosmos_25() -> Any:
     return cosmos(diffusers.Cosmos2_5_PredictBasePipeline, scheduler)
 
 
-def ltx(cls: type = diffusers.LTXImageToVideoPipeline) -> Any:
+LTX_LEVELS = {
+    "use_dynamic_shifting": True,
+    "base_shift": 0.95,
+    "max_shift": 2.05,
+    "base_image_seq_len": 1024,
+    "shift_terminal": 0.1,
+}
+
+
+def ltx(cls: type = diffusers.LTXImageToVideoPipeline, **levels: Any) -> Any:
     return cls(
         tokenizer=None,
         text_encoder=None,
@@ -681,9 +691,32 @@ def ltx(cls: type = diffusers.LTXImageToVideoPipeline) -> Any:
             num_layers=1,
             caption_channels=8,
         ),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
-            use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, shift_terminal=0.1
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**levels),
+    )
+
+
+def mochi() -> Any:
+    return diffusers.MochiPipeline(
+        text_encoder=None,
+        tokenizer=None,
+        vae=diffusers.AutoencoderKLMochi(
+            latent_channels=12,
+            encoder_block_out_channels=(32, 32, 32, 32),
+            decoder_block_out_channels=(32, 32, 32, 32),
+            layers_per_block=(1, 1, 1, 1, 1),
         ),
+        transformer=diffusers.MochiTransformer3DModel(
+            patch_size=2,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=2,
+            pooled_projection_dim=16,
+            in_channels=12,
+            text_embed_dim=8,
+            time_embed_dim=4,
+            max_sequence_length=4,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
     )
 
 
@@ -1367,7 +1400,7 @@ CASES: dict[str, Case] = {
         encoded=9,
     ),
     "LTXImageToVideoPipeline": Case(
-        build=ltx,
+        build=partial(ltx, **LTX_LEVELS),
         call={
             **LONG,
             "height": 32,
@@ -1386,11 +1419,38 @@ CASES: dict[str, Case] = {
         fails={"generators": "index 1 is out of bounds"},
     ),
     "LTXPipeline": Case(
-        build=partial(ltx, diffusers.LTXPipeline),
+        build=partial(ltx, diffusers.LTXPipeline, **LTX_LEVELS),
         call={**LONG, "height": 32, "width": 32, **embeddings(4, 8), **masked()},
         level={"start": 0.96},
         latents=(8, 3, 8, 8),
         encoded=9,
+        image=False,
+        condition=False,
+        repeats=False,
+    ),
+    "LTXConditionPipeline": Case(
+        build=partial(ltx, diffusers.LTXConditionPipeline),
+        call={
+            **LONG,
+            "height": 32,
+            "width": 32,
+            "conditions": LTXVideoCondition(picture(32)),
+            **embeddings(4, 8),
+            **masked(),
+        },
+        level={"start": 0.96},
+        latents=(8, 3, 8, 8),
+        encoded=9,
+        condition=False,
+        held=1,
+        repeats=False,
+    ),
+    "MochiPipeline": Case(
+        build=mochi,
+        call={"height": 32, "width": 32, "num_frames": 13, **embeddings(4, 8), **masked()},
+        level={"start": 0.96},
+        latents=(12, 3, 4, 4),
+        encoded=13,
         image=False,
         condition=False,
         repeats=False,

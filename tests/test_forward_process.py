@@ -5,7 +5,12 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, IPNDMScheduler, UniPCMultistepScheduler
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchLCMScheduler,
+    IPNDMScheduler,
+    UniPCMultistepScheduler,
+)
 
 from tests.schedulers import CASES
 from unstill.errors import UnstillError
@@ -200,8 +205,9 @@ def test_errors_say_what_to_do() -> None:
         ForwardProcess.of(IPNDMScheduler())
     with pytest.raises(UnstillError, match="not a kind"):
         ForwardProcess.of(CASES["ddim"].fresh(), kind="vpp")  # type: ignore[arg-type]
-    with pytest.raises(UnstillError, match="invert_sigmas"):
-        ForwardProcess.of(FlowMatchEulerDiscreteScheduler(invert_sigmas=True))
+    for cls, config in ((FlowMatchEulerDiscreteScheduler, {"stochastic_sampling": True}), (FlowMatchLCMScheduler, {})):
+        with pytest.raises(UnstillError, match="an inverted sigma"):
+            ForwardProcess.of(cls(invert_sigmas=True, **config))
     with pytest.raises(UnstillError, match="no alphas_cumprod"):
         ForwardProcess.of(FlowMatchEulerDiscreteScheduler(), kind="vp")
     with pytest.raises(UnstillError, match="does not go with"):
@@ -210,7 +216,10 @@ def test_errors_say_what_to_do() -> None:
 
 @pytest.mark.parametrize("prediction", get_args(Prediction))
 def test_training_targets_are_the_outputs_that_mean_the_clip(prediction: Prediction) -> None:
-    alpha, sigma = {"flow_prediction": (0.3, 0.7), "edm": (1.0, 0.7), "edm_v": (1.0, 0.7)}.get(prediction, (0.6, 0.8))
+    flow = 0.3, 0.7
+    alpha, sigma = {"flow_prediction": flow, "reversed_flow": flow, "edm": (1.0, 0.7), "edm_v": (1.0, 0.7)}.get(
+        prediction, (0.6, 0.8)
+    )
     data = 0.5 if prediction.startswith("edm") else 1.0
     x0, eps = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     levels = torch.tensor([alpha, sigma], dtype=torch.float64)

@@ -1,5 +1,6 @@
 """What `respace` promises of every scheduler, and what pipelines make of it."""
 
+import copy
 import inspect
 import random
 from typing import Any
@@ -115,7 +116,7 @@ def test_solvers_that_repeat_their_last_level(name: str) -> None:
 @pytest.mark.parametrize("name", ["deis-flow", "sasolver-flow", "flow-ltx-rf"])
 @pytest.mark.parametrize("steps", [1, 4])
 def test_on_wan(name: str, steps: int) -> None:
-    pipe = pipelines.pipeline("WanImageToVideoPipeline")
+    pipe = copy.copy(pipelines.pipeline("WanImageToVideoPipeline"))  # shares the networks
     pipe.scheduler = CASES[name].fresh()
     with unstill.apply(pipe, EarlyStart(start=0.9)) as applied:
         pipelines.sample(pipelines.CASES["WanImageToVideoPipeline"], pipe, num_inference_steps=steps)
@@ -144,7 +145,7 @@ def test_one_step_visits_the_asked_level(name: str) -> None:
 def test_edm_latents_have_the_deviation_of_the_level(name: str, sigma: float | None) -> None:
     """`init_noise_sigma` of EDM schedulers comes from the configuration: sqrt(sigma_max^2 + 1), here 200.0025."""
     case = CASES[name]
-    pipe = pipelines.pipeline("AnimateDiffPipeline")
+    pipe = copy.copy(pipelines.pipeline("AnimateDiffPipeline"))
     pipe.scheduler = case._replace(config=case.config | {"sigma_max": 200.0}).fresh()
     own = pipe.scheduler.init_noise_sigma
     expected = own if sigma is None else (sigma**2 + 1) ** 0.5
@@ -171,7 +172,7 @@ def test_a_flow_schedule_of_unconverted_levels_is_refused() -> None:
 
 
 def test_minimax_h3_names_what_is_opposite() -> None:
-    pipe = pipelines.pipeline("WanImageToVideoPipeline")
+    pipe = copy.copy(pipelines.pipeline("WanImageToVideoPipeline"))  # shares the networks
     pipe.scheduler = Case("MiniMaxH3Scheduler", "flow", {}).fresh()
     with pytest.raises(UnstillError, match="velocity towards the data.*use FlowMatchEulerDiscreteScheduler"):
         unstill.apply(pipe, EarlyStart(start=0.9))

@@ -13,7 +13,9 @@ are in the coordinates of the `sample` that `scheduler.step` receives.
 | `edm` | 1, s | EDM-Euler, EDM-DPM-Solver++ (Karras et al. 2022, preconditioned network) |
 | `flow` | 1 - s, s | FlowMatch*, and the multistep solvers with `use_flow_sigmas` |
 
-s is the scheduler's own `sigmas[step]`, which already includes any shift, Karras ramp or dynamic `mu`.
+s is the scheduler's own `sigmas[step]`, which already includes any shift, Karras ramp or dynamic `mu`; with
+`invert_sigmas=True` (Mochi), where time runs from noise (0) to data (1), it is 1 - `sigmas[step]`, and the network
+predicts x0 - eps.
 """
 
 import inspect
@@ -72,6 +74,11 @@ class ForwardProcess:
         elif kind in ("vp", "vp_sigma"):
             raise UnstillError(f"{type(scheduler).__name__} has no alphas_cumprod, so it cannot be of kind {kind!r}.")
         return cls(scheduler, kind, _prediction_of(scheduler, kind), abar)
+
+    @property
+    def inverted(self) -> bool:
+        """Whether the scheduler's `sigmas` and `timesteps` go up, from noise (0) to data (1)."""
+        return bool(getattr(self.scheduler, "config", {}).get("invert_sigmas"))
 
     def alpha_sigma(self, t: Timestep, step: int | None = None) -> tuple[float, float]:
         """(alpha, sigma) at timestep `t`, or at index `step` of the current schedule, in which case `t` is ignored."""
@@ -181,7 +188,8 @@ class ForwardProcess:
         if _log_sigma_timesteps(config) or hasattr(self.scheduler, "precondition_noise"):
             return math.exp(4 * t)
         if self.abar is None or self.kind == "flow":
-            return float(t / config.num_train_timesteps)
+            fraction = float(t / config.num_train_timesteps)
+            return 1 - fraction if self.inverted else fraction
         log_sigmas = ((1 - self.abar) / self.abar).log() / 2
         low = min(int(t), len(log_sigmas) - 2)
         return math.exp(torch.lerp(log_sigmas[low], log_sigmas[low + 1], t - low).item())
@@ -206,6 +214,8 @@ class _Schedule:
         # Before set_timesteps some schedulers hold a training table here, in the opposite order of their timesteps.
         if sigmas is not None and getattr(scheduler, "num_inference_steps", None) is not None:
             self.sigmas = sigmas.tolist()
+            if scheduler.config.get("invert_sigmas"):
+                self.sigmas = [1 - s for s in self.sigmas]
         if self.sigmas and midpoints is not None:
             # KDPM2 evaluates every odd step at a midpoint; its ancestral variant stores it one index earlier.
             offset = int(hasattr(scheduler, "sigmas_up"))
@@ -250,12 +260,13 @@ def is_flow(scheduler: Any) -> bool:
 def _kind_of(scheduler: Any) -> ProcessKind:
     config = getattr(scheduler, "config", {})
     table = hasattr(scheduler, "alphas_cumprod")
-    if config.get("invert_sigmas"):
-        raise UnstillError(
-            f"{type(scheduler).__name__} with invert_sigmas=True counts noise levels backwards, which is not "
-            "supported; use a scheduler with invert_sigmas=False."
-        )
     name = type(scheduler).__name__
+    adds_noise = config.get("stochastic_sampling") or not name.endswith("EulerDiscreteScheduler")
+    if config.get("invert_sigmas") and adds_noise:
+        raise UnstillError(
+            f"{name} takes an inverted sigma (invert_sigmas=True) for a noise level when it adds noise in its steps; "
+            "use FlowMatchEulerDiscreteScheduler with invert_sigmas=True and stochastic_sampling=False."
+        )
     if "stages" in config:  # HeliosScheduler
         raise UnstillError(
             f"{name} has the noise levels of several resolutions, one after the other, and methods act on one; use "
@@ -291,6 +302,8 @@ def _kind_of(scheduler: Any) -> ProcessKind:
 
 def _prediction_of(scheduler: Any, kind: ProcessKind) -> Prediction:
     default = "flow_prediction" if kind == "flow" else "epsilon"
+    if scheduler.config.get("invert_sigmas"):
+        return "reversed_flow"
     name = scheduler.config.get("prediction_type") or default
     name = {"original_sample": "sample"}.get(name, name)
     if kind == "edm":

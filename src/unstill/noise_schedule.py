@@ -23,7 +23,8 @@ class Grid:
     The noise levels of a sampling run, in the representation of its scheduler.
 
     Attributes:
-        timesteps: (n,) timesteps that condition the network, descending, in the scheduler's dtype and on its device.
+        timesteps: (n,) timesteps that condition the network, in the scheduler's dtype and on its device; descending,
+            except with `ForwardProcess.inverted`, where they and the sigmas ascend.
         sigmas: (n + 1,) the scheduler's sigmas, including the final one; `None` for schedulers that step by timesteps
             alone (kind `vp`).
         order: model calls per level; at 2 the tensors are interleaved as in Heun and KDPM2.
@@ -96,7 +97,8 @@ def level_of(
     if not 0 < requested <= highest:
         raise UnstillError(f"{unit}={requested:g} is out of range: {name} starts above 0 and at most at {highest:g}.")
     if process.kind == "flow":
-        return requested * scheduler.config.num_train_timesteps, 1 - requested, requested
+        time = 1 - requested if process.inverted else requested
+        return time * scheduler.config.num_train_timesteps, 1 - requested, requested
     if table is None:
         by_log = not hasattr(scheduler, "scale_noise")
         return math.log(requested) / 4 if by_log else requested * scheduler.config.num_train_timesteps, 1.0, requested

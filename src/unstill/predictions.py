@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 
 
-Prediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction", "edm", "edm_v"]
+Prediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction", "reversed_flow", "edm", "edm_v"]
 
 
 class Affine(NamedTuple):
@@ -42,6 +42,8 @@ def affine(prediction: Prediction, alpha: float, sigma: float, sigma_data: float
             return Affine(0.0, 1.0, ratio(1, sigma), -ratio(alpha, sigma))
         case "flow_prediction":  # v = eps - x0, alpha + sigma = 1
             return Affine(1.0, -sigma, 1.0, alpha)
+        case "reversed_flow":  # v = x0 - eps, as Mochi predicts
+            return Affine(1.0, sigma, 1.0, -alpha)
         case "v_prediction":  # v = (alpha eps - sigma x0) / n
             n = math.hypot(alpha, sigma)
             return Affine(alpha / n**2, -sigma / n, sigma / n**2, alpha / n)
@@ -81,6 +83,8 @@ def training_target(
             return x0
         case "flow_prediction":
             return eps - x0
+        case "reversed_flow":
+            return x0 - eps
         case "v_prediction":
             return (alpha * eps - sigma * x0) / (alpha**2 + sigma**2).sqrt()
         case "edm" | "edm_v":  # (x0 - c_skip x) / c_out, with alpha = 1

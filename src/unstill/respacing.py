@@ -11,6 +11,8 @@ Starting at a level M keeps the number of steps and re-spaces them over [0, M] b
 - Flow matching: every level is a Moebius map (shift, dynamic `mu`, terminal stretch) of an even ramp. The ramp is
   recovered from the current levels and starts later; its lower end and the map are unchanged. The shift is read from
   the configuration; a dynamic one, known only to the pipeline, is solved for from three of the current levels.
+- Linear-quadratic levels, which MochiPipeline and LTXConditionPipeline give their scheduler: the map of an even ramp
+  of step numbers, which starts later.
 - A single step is at the requested level, also under `linspace` and `leading`, whose single step is the lowest level.
 
 Where a scheduler rounds timesteps to integers its sigmas stay exact, and the first timestep is the nearest integer.
@@ -28,7 +30,7 @@ import torch
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess, is_flow
 from unstill.noise_schedule import Grid, level_of, training_sigmas
-from unstill.sigma_schedule import moebius
+from unstill.sigma_schedule import linear_quadratic, moebius
 
 
 _RAMPS = {
@@ -55,8 +57,27 @@ def respace(scheduler: Any, process: ForwardProcess, start: float | None = None,
         UnstillError: as `level_of`, for schedulers that cannot be re-spaced exactly, and when fewer levels than steps
             lie below the start.
     """
+    own = Grid.of(scheduler)
+    if not process.inverted:
+        return _respaced(scheduler, process, own, start, sigma)
+    falling = _inverted(own, scheduler)
+    grid = _respaced(scheduler, process, falling, start, sigma)
+    return own if grid is falling else _inverted(grid, scheduler)
+
+
+def _inverted(grid: Grid, scheduler: Any) -> Grid:
+    """A grid of flow matching with 1 - s for every sigma s, for schedulers with `invert_sigmas` and back."""
+    assert grid.sigmas is not None
+    sigmas = 1 - grid.sigmas
+    return replace(
+        grid, sigmas=sigmas, timesteps=(sigmas[:-1] * scheduler.config.num_train_timesteps).to(grid.timesteps)
+    )
+
+
+def _respaced(scheduler: Any, process: ForwardProcess, own: Grid, start: float | None, sigma: float | None) -> Grid:
+    """`respace` where the levels of `own`, the scheduler's grid, go down."""
     timestep, alpha, level = level_of(process, start, sigma)
-    own, name = Grid.of(scheduler), type(scheduler).__name__
+    name = type(scheduler).__name__
     if not (own.nodes.diff() < 0).all() or getattr(scheduler, "solver_p", None) is not None:
         raise UnstillError(f"{name} does not visit each level once, going down, so it has no lower start; use DDIM.")
     if start == 1 or (sigma == 1 and process.kind == "flow"):
@@ -186,6 +207,10 @@ def _flow_grid(scheduler: Any, top: float, own: Grid) -> Grid:
         levels = getattr(rule, ramp)(in_sigmas=np.array([top, nodes[-1]]), num_inference_steps=steps)
     elif steps == 2 and config.get("shift_terminal"):
         levels = np.array([top, nodes[-1]])
+    elif _is_linear_quadratic(nodes):
+        to_level, to_index = linear_quadratic(steps)
+        levels = to_level(np.linspace(to_index(top), steps, steps + 1)[:-1])
+        levels[0] = top
     else:
         levels = _shifted_levels(scheduler, top, nodes)
     sigmas = torch.from_numpy(levels)
@@ -199,6 +224,11 @@ def _flow_grid(scheduler: Any, top: float, own: Grid) -> Grid:
         sigmas = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]])
         timesteps = torch.cat([timesteps[:1], timesteps[1:].repeat_interleave(2)])
     return Grid(timesteps.to(own.timesteps), sigmas.to(own.sigmas), own.order)
+
+
+def _is_linear_quadratic(nodes: np.ndarray) -> bool:
+    to_level, _ = linear_quadratic(len(nodes))
+    return bool(np.abs(to_level(np.arange(len(nodes))) - nodes).max() < 1e-5)
 
 
 def _shifted_levels(scheduler: Any, top: float, nodes: np.ndarray) -> np.ndarray:

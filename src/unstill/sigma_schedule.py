@@ -8,6 +8,8 @@ levels themselves, as in ComfyUI, whose samplers take a tensor of sigmas. Their 
 - Flow matching: every level is a Moebius map (the shift) of an evenly spaced ramp. It would reach 0 one step after the
   last level (half-open, as in the pipelines of diffusers and the `simple` scheduler of ComfyUI), or ends at the last
   level (closed).
+- Linear-quadratic (Mochi, LTX-Video 0.9.5): half of the steps go evenly down to 0.975 of the first level, the others
+  quadratically to 0.
 - Anything else is interpolated between its own levels, in log sigma, and keeps its lowest level.
 """
 
@@ -26,6 +28,8 @@ EXACT = 1e-4
 """Relative deviation up to which levels follow a ramp; float32 and rounded configurations stay below it."""
 NEAR = 0.05
 """Steps between the end of a half-open ramp and where it would reach 0: UniPC's ends at a thousandth."""
+THRESHOLD = 0.025
+"""What the first half of a linear-quadratic schedule takes off its first level, as a share of it."""
 TABLE = 1000
 """Training steps of the tables that ComfyUI's `simple` scheduler picks its levels from, rounding each down."""
 
@@ -82,6 +86,10 @@ def _rule(levels: np.ndarray) -> tuple[Map, Map, bool]:
             to_level, to_index = _even_ramp(even, uneven, visited)
             if np.abs(to_level(index) / visited - 1).max() < EXACT:
                 return to_level, to_index, False
+    if steps > 1 and levels[-1] == 0:
+        to_level, to_index = linear_quadratic(steps, levels[0])
+        if np.abs(to_level(index) / visited - 1).max() < EXACT / 10:
+            return to_level, to_index, True
     if steps > 2 and levels[-1] == 0:
         to_level, to_index = _moebius_ramp(np.array([0.0, middle, last]), visited[[0, middle, -1]])
         if np.abs(to_index(visited) - index).max() < EXACT * steps:
@@ -107,6 +115,32 @@ def _even_ramp(even: Map, uneven: Map, visited: np.ndarray) -> tuple[Map, Map]:
 def _moebius_ramp(at: np.ndarray, values: np.ndarray) -> tuple[Map, Map]:
     """The two maps of the ramp that has `values` at the indices `at`."""
     return (lambda i: moebius(i, at, values)), (lambda x: moebius(x, values, at))
+
+
+def linear_quadratic(steps: int, highest: float = 1.0) -> tuple[Map, Map]:
+    """
+    The two maps, index to level and level to index, of the linear-quadratic schedule of Mochi and LTX-Video 0.9.5.
+
+    With L = steps // 2 the level at index u is `highest * (1 - b u - a max(u - L, 0)^2)`, where b = THRESHOLD / L and
+    a makes it 0 at index `steps`: its first half and its second have one slope where they meet.
+
+    Args:
+        steps: at least 2.
+        highest: the level at index 0.
+    """
+    linear = steps // 2
+    b = THRESHOLD / linear
+    a = (1 - b * steps) / (steps - linear) ** 2
+
+    def to_level(index: Any) -> Any:
+        return highest * (1 - b * index - a * np.maximum(index - linear, 0) ** 2)
+
+    def to_index(level: Any) -> Any:
+        gone = 1 - level / highest
+        beyond = np.maximum(gone - THRESHOLD, 0)  # of which the quadratic half takes b v + a v^2
+        return np.where(beyond > 0, linear + (np.sqrt(b * b + 4 * a * beyond) - b) / (2 * a), gone / b)
+
+    return to_level, to_index
 
 
 def _root(x: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -299,6 +300,8 @@ def test_a_corrected_output_is_what_the_solver_uses(name: str, variant: str | No
         elif name in COSMOS_1:  # where methods correct x0, of which that is c_out times the output
             sigma = math.exp(4 * kwargs["timestep"].max().item())
             value *= math.hypot(sigma, 0.5) / (sigma * 0.5)
+        elif name == "LTXConditionPipeline":  # which steps by the opposite of the velocity
+            value = -value
         if isinstance(output, tuple):
             return (output[0] + value, *output[1:])
         output.sample = output.sample + value
@@ -458,7 +461,7 @@ def test_early_start_begins_exactly_at_the_level(name: str, variant: str | None)
     if case.level == {"start": 0.96} and run.process.kind in ("vp", "vp_sigma"):
         assert spy.seen["timesteps"][0] == 959
     if run.process.kind == "flow":
-        assert run.grid.sigmas[0] == pytest.approx(0.96)
+        assert run.grid.sigmas[0] == pytest.approx(0.04 if run.process.inverted else 0.96)
 
 
 # --- a hooked scheduler is still the scheduler -----------------------------------------------------------------------
@@ -610,8 +613,10 @@ def test_encode_and_decode_are_those_of_the_pipeline(name: str, pipe: Any) -> No
     if name == "Kandinsky5I2VPipeline":  # which evens out the brightness of its first frames in the end
         pipe = copy.copy(pipe)
         pipe.normalize_first_frame = lambda latents: latents
+    # LTX's pipeline with conditions adds noise to the image, anew in every step
+    exact = {"image_cond_noise_scale": 0.0} if name == "LTXConditionPipeline" else {}
     with unstill.apply(pipe, Constant(value=0.25, until=2)) as handle:
-        made = sample(case, pipe, output_type="pt")[0].float()
+        made = sample(case, pipe, output_type="pt", **exact)[0].float()
         # Cosmos steps its held frame like any other; elsewhere it is the image in the end
         first = sample(case, pipe)[:, :, :1] if name.startswith("Cosmos") else handle.run.image_latents
     run = handle.run
@@ -638,7 +643,7 @@ def test_image_latents_are_those_of_a_clip_of_one_frame(name: str, pipe: Any, mo
         if "mask_video" in case.call:  # which ends with frames of nothing
             given = {"video": shown(case.encoded, image)[0]}
         if "conditions" in case.call:
-            given = {"conditions": LTX2VideoCondition(image, crf=0)}
+            given = {"conditions": _conditions(name, (image, 0, 1.0))}
         sample(case, pipe, **(given if case.image else {}), **exact)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
     if name == "AllegroPipeline":  # which encodes no single frame
@@ -684,23 +689,74 @@ def test_public_names_are_where_they_are_said_to_be() -> None:
         _ = unstill.nothing
 
 
+def _conditions(name: str, *values: tuple[Any, int, float]) -> list[Any]:
+    """Pictures, or lists of them, with the frame and the strength of each."""
+    if name == "LTX2ConditionPipeline":
+        return [LTX2VideoCondition(one, index=at, strength=strength, crf=0) for one, at, strength in values]
+    return [
+        LTXVideoCondition(
+            **{"video" if isinstance(one, list) else "image": one}, frame_index=8 * at, strength=strength
+        )
+        for one, at, strength in values
+    ]
+
+
+WITH_CONDITIONS = ["LTXConditionPipeline", "LTX2ConditionPipeline"]
+
+
+@pytest.mark.parametrize("name", WITH_CONDITIONS)
 @pytest.mark.parametrize(
-    "conditions",
+    "values",
     [
-        LTX2VideoCondition(picture(32), index=1, crf=0),
-        LTX2VideoCondition(picture(32), strength=0.5, crf=0),
-        [LTX2VideoCondition(picture(32), crf=0), LTX2VideoCondition(picture(32), index=-1, crf=0)],
-        LTX2VideoCondition([picture(32)] * 5, crf=0),
+        [(picture(32), 1, 1.0)],
+        [(picture(32), 0, 0.5)],
+        [(picture(32), 0, 1.0), (picture(32), 1, 0.5)],
+        [([picture(32)] * 9, 0, 1.0)],
         None,
     ],
 )
-def test_ltx2_with_conditions_other_than_the_first_frame_is_refused(conditions: Any) -> None:
-    case, pipe = CASES["LTX2ConditionPipeline"], pipeline("LTX2ConditionPipeline")
+def test_conditions_other_than_whole_images_are_refused(name: str, values: Any) -> None:
+    case, pipe = CASES[name], pipeline(name)
+    conditions = None if values is None else _conditions(name, *values)
     plain = sample(case, pipe, conditions=conditions)
     with unstill.apply(pipe):
         assert sample(case, pipe, conditions=conditions).equal(plain)
     with (
         unstill.apply(pipe, EarlyStart(**case.level)),
-        pytest.raises(UnstillError, match="exactly one image, at index 0 and with strength 1"),
+        pytest.raises(UnstillError, match="an image at frame 0 and.* all with strength 1|has no image"),
     ):
         sample(case, pipe, conditions=conditions)
+
+
+@pytest.mark.parametrize("name", WITH_CONDITIONS)
+def test_images_at_later_frames_stay_as_they_are(name: str) -> None:
+    case, pipe = CASES[name], pipeline(name)
+    conditions = _conditions(name, (picture(32), 0, 1.0), (picture(32).rotate(90), 1, 1.0))
+    more = {} if name == "LTX2ConditionPipeline" else {"image_cond_noise_scale": 0.0}
+    plain = sample(case, pipe, conditions=conditions, **more)
+    assert not plain.equal(sample(case, pipe, **more))
+    spy = Spy(seen={})
+    with unstill.apply(pipe, spy):
+        assert sample(case, pipe, conditions=conditions, **more).equal(plain)
+    channels, frames, *size = case.latents
+    assert spy.seen["start"].shape == (1, channels, frames - 1, *size)
+
+    def inputs(*methods: Method) -> list[torch.Tensor]:
+        with unstill.apply(pipe, *methods):
+            return model_inputs(pipe, lambda: sample(case, pipe, conditions=conditions, **more))
+
+    plainly, filled = inputs(), inputs(Fill(value=0.25))
+    later = plainly[0].shape[1] // (frames + 1)  # tokens of one frame
+    images = slice(0, later) if name == "LTXConditionPipeline" else slice(-later, None)
+    video = slice(later, None) if name == "LTXConditionPipeline" else slice(0, -later)
+    for own, changed in zip(plainly, filled, strict=True):
+        assert own[:, images].equal(changed[:, images])
+        assert own[:, video][:, :later].equal(changed[:, video][:, :later])  # frame 0
+    assert (filled[0][:, video][:, later:] == 0.25).all()
+    # Whatever decides the next sample leaves these tokens to the pipeline.
+    for one, changed in zip(plainly, inputs(Add(value=0.1), Constant(value=0.5, until=1)), strict=True):
+        assert one[:, images].equal(changed[:, images])
+    assert (changed[:, video][:, later:] == 0.5).all()
+    if name == "LTX2ConditionPipeline":  # whose attention is over all tokens, those of the images too
+        with unstill.apply(pipe, unstill.ReferenceBias(gamma=-1.0)):
+            assert not sample(case, pipe, conditions=conditions).equal(plain)

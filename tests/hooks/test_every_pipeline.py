@@ -94,8 +94,11 @@ def refused(name: str, check: str, call: Callable[[], torch.Tensor]) -> bool:
 
 @pytest.fixture
 def own_draws(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """I2VGenXL draws its image latents from the global generator, whoever's turn it is."""
-    if name == "I2VGenXLPipeline":
+    """
+    I2VGenXL draws its image latents from the global generator, whoever's turn it is, LTX's pipeline with conditions
+    those of all videos from the first generator.
+    """
+    if name in ("I2VGenXLPipeline", "LTXConditionPipeline"):
         monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
 
 

@@ -70,6 +70,13 @@ def test_constant_and_dependent_features_do_not_spoil_it() -> None:
     assert frechet_distance(x @ wider, y @ wider) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("offset", [1e2, 1e5])
+def test_features_far_from_zero(offset: float) -> None:
+    """A second moment is mostly that of the mean there, and loses the covariance's digits."""
+    x, y = features(200, 30, 1), features(150, 30, 2)
+    assert frechet_distance(x + offset, y + offset) == pytest.approx(frechet_distance(x, y), rel=1e-11)
+
+
 def test_moments_give_the_same() -> None:
     x, y = features(200, 30, 1), features(150, 30, 2)
     assert frechet_from_moments(x.mean(0), x.T.cov(), y.mean(0), y.T.cov()) == pytest.approx(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unstill.families.base import Family
@@ -26,8 +27,8 @@ class AnimateDiff(FrameAdapter):
     attends = ("unet",)
     temporal_attention = "AnimateDiffTransformer3D"
 
-    def reference_keys(self, pipe: Any, network: Any, x: Tensor, frames: int) -> ReferenceKeys:
-        return ReferenceKeys(frames, 1, temporal=True)
+    def reference_keys(self, pipe: Any, network: Any, x: Tensor, shape: torch.Size) -> ReferenceKeys:
+        return ReferenceKeys(shape[2], 1, temporal=True)
 
 
 @contextmanager

@@ -83,6 +83,7 @@ class Adapter:
         attends: the components whose self-attention to the first latent frame can be changed.
         temporal_attention: the class name of the modules in these components that attend over the frames at one
             position; empty for attention over all tokens of the video.
+        inverted: whether the network counts time from noise (0) to data (1), for a scheduler with `invert_sigmas`.
         has_audio_scheduler: whether the pipeline also samples audio, with a copy of the scheduler.
         usual_scheduler: class and configuration of the scheduler of its released models, for the table of pipelines.
     """
@@ -103,12 +104,18 @@ class Adapter:
     guides_output: bool = True
     attends: tuple[str, ...] = ()
     temporal_attention: str = ""
+    inverted: bool = False
     has_audio_scheduler: bool = False
     usual_scheduler: tuple[str, dict[str, Any]] = ("DDIMScheduler", {})
 
     def process(self, scheduler: Any) -> ForwardProcess:
         """The forward process of the samples that the scheduler steps."""
         process = ForwardProcess.of(scheduler, kind=self.kind)
+        if process.inverted != self.inverted:
+            raise UnstillError(
+                f"This {type(scheduler).__name__} has invert_sigmas={process.inverted}, and the network of the "
+                f"pipeline counts time as with invert_sigmas={self.inverted}; load the scheduler with that."
+            )
         return process if self.prediction is None else dataclasses.replace(process, prediction=self.prediction)
 
     def conditioning_frames(self, pipe: Any) -> int:
@@ -119,13 +126,23 @@ class Adapter:
         """The timestep below which the pipeline uses its second network; `None` if it has one network."""
         return None
 
+    def first_part(self, pipe: Any, latents: Tensor, arguments: dict[str, Any]) -> Tensor:
+        """
+        The part of the first latents that holds the video, as a view.
+
+        Args:
+            latents: the (first) value that `prepare_latents` returned.
+            arguments: the arguments of that call, by name.
+        """
+        return latents
+
     def first_to_video(self, pipe: Any, latents: Tensor, arguments: dict[str, Any]) -> Tensor:
         """
         The pipeline's first latents as a video.
 
         Args:
-            latents: the (first) value that `prepare_latents` returned.
-            arguments: the arguments of that call, by name.
+            latents: what `first_part` returned.
+            arguments: the arguments of `prepare_latents`, by name.
 
         Returns:
             `(B, C, F, h, w)`.
@@ -145,8 +162,8 @@ class Adapter:
         """
         return x.transpose(1, 2) if self.frames_first else x
 
-    def step_from_video(self, pipe: Any, video: Tensor) -> Tensor:
-        """The inverse of `step_to_video`."""
+    def step_from_video(self, pipe: Any, video: Tensor, own: Tensor) -> Tensor:
+        """The inverse of `step_to_video`. `own` is what that was given; its tokens outside of the video are kept."""
         return video.transpose(1, 2) if self.frames_first else video
 
     def first_scale(self, pipe: Any, image_latents: Tensor | None) -> tuple[Any, Any]:
@@ -225,14 +242,14 @@ class Adapter:
         """
         raise NotImplementedError
 
-    def reference_keys(self, pipe: Any, network: Any, x: Tensor, frames: int) -> ReferenceKeys:
+    def reference_keys(self, pipe: Any, network: Any, x: Tensor, shape: torch.Size) -> ReferenceKeys:
         """
         The position of the first latent frame in the self-attention of a network in `attends`.
 
         Args:
             network: the component.
             x: its first input.
-            frames: number of latent frames.
+            shape: (B, C, F, h, w) of the video latents, with all frames.
         """
         raise NotImplementedError
 

@@ -18,7 +18,7 @@ class CogVideoXText(VideoAdapter):
     attends = ("transformer",)
     usual_scheduler = ("CogVideoXDDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
 
-    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, shape: torch.Size) -> ReferenceKeys:
         return ReferenceKeys.of_patches(network, x, "before", frame_dim=1)
 
 

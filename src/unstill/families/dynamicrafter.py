@@ -29,8 +29,8 @@ class DynamiCrafter(FrameAdapter):
     def condition_view(self, x: torch.Tensor, channels: int) -> torch.Tensor:
         return x[:, channels:]
 
-    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
-        return ReferenceKeys(frames, 1, temporal=True)
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, shape: torch.Size) -> ReferenceKeys:
+        return ReferenceKeys(shape[2], 1, temporal=True)
 
 
 class DynamiCrafterTraining(TrainingRole):

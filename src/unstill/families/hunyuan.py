@@ -16,7 +16,7 @@ class HunyuanVideoText(VideoAdapter):
     two_calls = True
     attends = ("transformer",)
 
-    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, shape: torch.Size) -> ReferenceKeys:
         return ReferenceKeys.of_patches(network, x, "after")
 
 

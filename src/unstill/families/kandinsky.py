@@ -29,7 +29,7 @@ class KandinskyText(VideoAdapter):
     def step_to_video(self, pipe: Any, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         return x.permute(0, 4, 1, 2, 3).clone()
 
-    def step_from_video(self, pipe: Any, video: torch.Tensor) -> torch.Tensor:
+    def step_from_video(self, pipe: Any, video: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         return video.permute(0, 2, 3, 4, 1)
 
 

@@ -9,6 +9,8 @@ from unstill.families.base import Family
 from unstill.families.model_card import Model
 from unstill.families.reference_keys import ReferenceKeys
 from unstill.families.vae_adapters import FirstFrameAdapter, VideoAdapter
+from unstill.forward_process import ForwardProcess
+from unstill.predictions import Prediction
 
 
 class PackedLatents(VideoAdapter):
@@ -17,12 +19,14 @@ class PackedLatents(VideoAdapter):
     last_setup_call = "set_timesteps"
     attends = ("transformer",)
 
-    def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+    def latent_size(self, pipe: Any, arguments: dict[str, Any]) -> tuple[int, int, int]:
+        """Frames, height and width of the latents, from the arguments of `prepare_latents`."""
         space, time = self.compression(pipe)
-        size = ((arguments["num_frames"] - 1) // time + 1, arguments["height"] // space, arguments["width"] // space)
+        return (arguments["num_frames"] - 1) // time + 1, arguments["height"] // space, arguments["width"] // space
+
+    def first_to_video(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
         patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
-        tokens = size[0] // patches[1] * (size[1] // patches[0]) * (size[2] // patches[0])
-        return pipe._unpack_latents(latents[:, :tokens], *size, *patches)  # images at later frames come after them
+        return pipe._unpack_latents(latents, *self.latent_size(pipe, arguments), *patches)
 
     def first_from_video(self, pipe: Any, video: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
         return pipe._pack_latents(video, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
@@ -30,8 +34,8 @@ class PackedLatents(VideoAdapter):
     def compression(self, pipe: Any) -> tuple[int, int]:
         return pipe.vae_spatial_compression_ratio, pipe.vae_temporal_compression_ratio
 
-    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
-        return ReferenceKeys(x.shape[1], x.shape[1] // frames)
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, shape: torch.Size) -> ReferenceKeys:
+        return ReferenceKeys(x.shape[1], x.shape[1] // shape[2])
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         mean, deviation = self.moments(pipe, latents)
@@ -50,45 +54,112 @@ class LTXText(PackedLatents):
         patches = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
         return pipe._unpack_latents(x, *shape[2:], *patches)
 
-    def step_from_video(self, pipe: Any, video: torch.Tensor) -> torch.Tensor:
+    def step_from_video(self, pipe: Any, video: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         return pipe._pack_latents(video, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
 
 
 class LTX2Text(LTXText):
-    """Samples its audio with a copy of the scheduler."""
+    """Samples its audio with a copy of the scheduler. Guidance is computed in terms of x0."""
 
+    guides_output = False
     has_audio_scheduler = True
 
 
 class LTX2(LTX):
-    """Samples its audio with a copy of the scheduler."""
+    """Samples its audio with a copy of the scheduler. Guidance is computed in terms of x0."""
 
+    guides_output = False
     has_audio_scheduler = True
 
 
-class LTX2Condition(LTX2Text):
+class Conditions(LTXText):
     """
-    Images and videos at any frame. Methods need exactly one image, at frame 0 and with strength 1, as the plain
-    image-to-video pipeline has it; `scheduler.step` takes packed latents with that frame.
+    Images and videos at any frame, each with a strength. Methods need one image at frame 0 with strength 1, as the
+    plain image-to-video pipeline has it. Images at later frames are tokens of their own beside those of the video,
+    which methods leave as they are. `scheduler.step` takes packed latents, frame 0 and these tokens included.
+
+    Attributes:
+        images_first: whether the tokens of images at later frames come before those of the video.
     """
 
+    images_first: bool
     image_latents_from = "prepare_latents"
 
     def conditioning_frames(self, pipe: Any) -> int:
         return 1
 
     def image_latents(self, pipe: Any, result: Any, video: torch.Tensor) -> torch.Tensor:
-        mask = result[1][..., 0]  # 1: a token of an image, (0, 1): one that is noised less, 0: noise
-        tokens = mask.shape[1] // video.shape[2]  # of a frame
-        if result[3] is not None or not (mask[:, :tokens] == 1).all() or mask[:, tokens:].any():
+        if result[1] is None:
             raise UnstillError(
-                f"Methods work in {type(pipe).__name__} with exactly one image, at index 0 and with strength 1, and "
-                "this call has other conditions; give one image, or call it without methods."
+                f"This call of {type(pipe).__name__} has no image, which methods need here; give it one, or use the "
+                "pipeline for text to video."
+            )
+        mask = result[1].flatten(1)  # (B, S): the strength of the image that a token is from, 0: noise
+        own, images = self._split(mask, self._tokens(pipe, *video.shape[2:]))
+        first = own.shape[1] // video.shape[2]  # tokens of frame 0
+        if not (own[:, :first] == 1).all() or own[:, first:].any() or not (images == 1).all():
+            raise UnstillError(
+                f"Methods work in {type(pipe).__name__} with an image at frame 0 and, besides it, images at later "
+                "frames, all with strength 1, and this call has other conditions; change them, or call it without "
+                "methods."
             )
         return video[:, :, :1]
 
+    def first_part(self, pipe: Any, latents: torch.Tensor, arguments: dict[str, Any]) -> torch.Tensor:
+        return self._split(latents, self._tokens(pipe, *self.latent_size(pipe, arguments)))[0]
+
     def step_to_video(self, pipe: Any, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        return super().step_to_video(pipe, x, torch.Size((*shape[:2], shape[2] + 1, *shape[3:])))
+        whole = torch.Size((*shape[:2], shape[2] + 1, *shape[3:]))
+        own, _ = self._split(x, self._tokens(pipe, *whole[2:]))
+        return super().step_to_video(pipe, own, whole)
+
+    def step_from_video(self, pipe: Any, video: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        packed = super().step_from_video(pipe, video, own)
+        _, images = self._split(own, packed.shape[1])
+        return torch.cat([images, packed] if self.images_first else [packed, images], 1)
+
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, shape: torch.Size) -> ReferenceKeys:
+        tokens = self._tokens(pipe, *shape[2:])
+        others = "none" if x.shape[1] == tokens else "before" if self.images_first else "after"
+        return ReferenceKeys(tokens, tokens // shape[2], others)
+
+    def _split(self, x: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(B, S, ...)` of the video, and of images at later frames, as views."""
+        if self.images_first:
+            return x[:, x.shape[1] - tokens :], x[:, : x.shape[1] - tokens]
+        return x[:, :tokens], x[:, tokens:]
+
+    def _tokens(self, pipe: Any, frames: int, height: int, width: int) -> int:
+        space, time = pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
+        return frames // time * (height // space) * (width // space)
+
+
+class LTXCondition(Conditions):
+    """
+    The pipeline gives its scheduler timesteps (`linear_quadratic`) and steps every token from a level of its own, by
+    the opposite of the velocity that the network predicts.
+    """
+
+    images_first = True
+    last_setup_call = "prepare_latents"
+    prediction: Prediction | None = "reversed_flow"
+
+    def process(self, scheduler: Any) -> ForwardProcess:
+        process = super().process(scheduler)
+        if getattr(scheduler, "shift", 1.0) != 1 or scheduler.config.get("shift_terminal"):
+            raise UnstillError(
+                f"This {type(scheduler).__name__} shifts its sigmas, but not the timesteps that LTXConditionPipeline "
+                "gives it, so that both are of different levels; load it with shift=1 and shift_terminal=None."
+            )
+        return process
+
+
+class LTX2Condition(Conditions):
+    """Samples its audio with a copy of the scheduler. Guidance is computed in terms of x0."""
+
+    images_first = False
+    guides_output = False
+    has_audio_scheduler = True
 
 
 FAMILY = Family(
@@ -97,18 +168,14 @@ FAMILY = Family(
         "LTXImageToVideoPipeline": LTX(),
         "LTX2Pipeline": LTX2Text(),
         "LTX2ImageToVideoPipeline": LTX2(),
+        "LTXConditionPipeline": LTXCondition(),
         "LTX2ConditionPipeline": LTX2Condition(),
     },
     image_inputs={
         "LTXImageToVideoPipeline": "frame 0",
         "LTX2ImageToVideoPipeline": "frame 0",
+        "LTXConditionPipeline": "frame 0",
         "LTX2ConditionPipeline": "frame 0",
-    },
-    unsupported={
-        "LTXConditionPipeline": (
-            "steps every token of its latents from a level of its own, by the opposite of the velocity and along "
-            "levels that are not its scheduler's; use LTXImageToVideoPipeline."
-        ),
     },
     models=(
         Model(

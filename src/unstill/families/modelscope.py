@@ -16,7 +16,7 @@ class FoldedFrames(FrameAdapter):
     def step_to_video(self, pipe: Any, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         return x.unflatten(0, (-1, shape[2])).transpose(1, 2)
 
-    def step_from_video(self, pipe: Any, video: torch.Tensor) -> torch.Tensor:
+    def step_from_video(self, pipe: Any, video: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         return video.transpose(1, 2).flatten(0, 1)
 
 

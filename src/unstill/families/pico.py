@@ -39,7 +39,7 @@ class Pico(StableVideoDiffusion):
         ids = ids * ids.new_tensor([1.0, 1.0, 0.0])  # no noise on an absent image
         return (sample, label, words if keep_prompt else torch.zeros_like(words), ids), kwargs
 
-    def reference_keys(self, pipe: Any, network: Any, x: Tensor, frames: int) -> ReferenceKeys:
+    def reference_keys(self, pipe: Any, network: Any, x: Tensor, shape: torch.Size) -> ReferenceKeys:
         return ReferenceKeys.of_patches(network, x, "before", frame_dim=1)
 
     def set_image_noise(

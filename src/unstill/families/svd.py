@@ -48,8 +48,8 @@ class StableVideoDiffusion(FrameAdapter):
         tokens = kwargs["encoder_hidden_states"]
         return args, kwargs | {"encoder_hidden_states": torch.zeros_like(tokens)}
 
-    def reference_keys(self, pipe: Any, network: Any, x: Tensor, frames: int) -> ReferenceKeys:
-        return ReferenceKeys(frames, 1, temporal=True)
+    def reference_keys(self, pipe: Any, network: Any, x: Tensor, shape: torch.Size) -> ReferenceKeys:
+        return ReferenceKeys(shape[2], 1, temporal=True)
 
     def _decode(self, pipe: Any, latents: torch.Tensor) -> torch.Tensor:
         return pipe.decode_latents(latents.transpose(1, 2), num_frames=latents.shape[2])

@@ -40,10 +40,6 @@ FAMILY = Family(
         "LTXI2VLongMultiPromptPipeline": SECTIONS + "LTXImageToVideoPipeline.",
         "LTXLatentUpsamplePipeline": CHANGES + "LTXImageToVideoPipeline.",
         "LucyEditPipeline": "edits a video, which it shows its network; use WanPipeline.",
-        "MochiPipeline": (
-            "counts its noise levels upwards, along a curve that is not its scheduler's; use WanPipeline or "
-            "HunyuanVideoPipeline."
-        ),
         "ModularPipeline": (
             "is made of blocks that methods do not know: they know those of WanModularPipeline, Wan22ModularPipeline, "
             "WanImage2VideoModularPipeline and Wan22Image2VideoModularPipeline; use one of these, or a supported "

@@ -29,7 +29,7 @@ class WanText(VideoAdapter):
             return None
         return float(ratio * pipe.scheduler.config.num_train_timesteps)
 
-    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, frames: int) -> ReferenceKeys:
+    def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, shape: torch.Size) -> ReferenceKeys:
         return ReferenceKeys.of_patches(network, x, "none")
 
 

@@ -221,7 +221,7 @@ class Applied:
                 )
             latents, *others = result if isinstance(result, tuple) else (result,)
             latents = latents.clone()  # rewritten in place below, and possibly the caller's own tensor
-            self._prepared = Prepared(latents, arguments)
+            self._prepared = Prepared(self._adapter.first_part(self.pipe, latents, arguments), arguments)
             result = (latents, *others) if isinstance(result, tuple) else latents
         self._called(name)
         return result
@@ -238,7 +238,10 @@ class Applied:
         video = self._adapter.first_to_video(self.pipe, prepared.latents, prepared.arguments).float()
         self._set_image_latents(run, video)
         run.generator = prepared.arguments.get("generator")
-        check_caches(self.pipe, float(run.grid.timesteps[0]))
+        first_timestep = float(run.grid.timesteps[0])
+        if self.process.inverted:  # Mochi tells its caches timesteps that go down
+            first_timestep = self._scheduler.config.num_train_timesteps - first_timestep
+        check_caches(self.pipe, first_timestep)
         rewrite_first_latents(self._adapter, self.pipe, run, self.methods, prepared, video)
 
     def _set_image_latents(self, run: Run, video: torch.Tensor) -> None:

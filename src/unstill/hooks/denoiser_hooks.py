@@ -110,9 +110,9 @@ def _attention_mode(
             f"{type(call.network).__name__} was given an attention backend of its own, in which no bias can be "
             "added or measured; call its reset_attention_backend(), or leave out ReferenceBias."
         )
-    frames = run.frames + run.conditioning_frames
-    keys = adapter.reference_keys(pipe, call.network, latents, frames)
-    batch = len(run.noise)
+    batch, channels, frames, *size = run.noise.shape
+    shape = torch.Size((batch, channels, frames + run.conditioning_frames, *size))
+    keys = adapter.reference_keys(pipe, call.network, latents, shape)
     without = batch if call.rows > batch else 0  # rows without the prompt, which come first
 
     def measured(mass: torch.Tensor) -> None:

@@ -18,7 +18,7 @@ class Prepared(NamedTuple):
     The result of `prepare_latents`.
 
     Attributes:
-        latents: the tensor that the pipeline samples from.
+        latents: of the tensor that the pipeline samples from, the part that is the video, as a view.
         arguments: of the call, by name.
     """
 

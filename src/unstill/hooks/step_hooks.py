@@ -48,11 +48,11 @@ def correct(
         result = method.on_step(run, corrected, sample[:, :, fixed:].float(), arguments["timestep"])
         if isinstance(result, NextSample):
             video = torch.cat([sample[:, :, :fixed], result.sample.to(sample)], 2)
-            return adapter.step_from_video(pipe, video)
+            return adapter.step_from_video(pipe, video, arguments["sample"])
         corrected = result
     if corrected is not own:
         video = torch.cat([output[:, :, :fixed], corrected.to(output)], 2)
-        arguments["model_output"] = adapter.step_from_video(pipe, video)
+        arguments["model_output"] = adapter.step_from_video(pipe, video, arguments["model_output"])
         if adapter.two_pass_step:
             arguments["pred_original_sample"] = arguments["model_output"]
     return None

@@ -147,6 +147,8 @@ class _Visit(Method):
         if grid.sigmas is None:
             return Grid(t)
         counted = [s / a if process.kind == "vp_sigma" else s for a, s in zip(alphas, sigmas, strict=True)]
+        if process.inverted:
+            counted = [1 - s for s in counted]
         return Grid(t, torch.tensor([*counted, float(grid.sigmas[-1])]).to(grid.sigmas))
 
     def on_start(self, run: Run, latents: Tensor) -> Tensor:

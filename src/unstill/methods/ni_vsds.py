@@ -87,7 +87,8 @@ class NIVSDS(Method):
 
     def on_schedule(self, run: Run, grid: Grid) -> Grid:
         steps, iterations = len(grid.timesteps), self._iterations(run, grid)
-        if not (grid.timesteps.diff() < 0).all():
+        falls = -grid.timesteps.diff() if not run.process.inverted else grid.timesteps.diff()
+        if not (falls > 0).all():
             raise UnstillError(
                 f"{type(run.process.scheduler).__name__} does not visit every level once, downwards, as NIVSDS needs; "
                 "use e.g. DDIMScheduler."

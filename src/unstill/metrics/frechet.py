@@ -32,14 +32,14 @@ def frechet_distance(x: Tensor, y: Tensor, unbiased: bool = True) -> float:
     means = x.mean(0), y.mean(0)
     if not (means[0] + means[1]).isfinite().all():
         raise UnstillError("Some features are not finite; leave these videos out.")
-    x, y = x - means[0], y - means[1]
     counts = len(x) - unbiased, len(y) - unbiased
     gap = (means[0] - means[1]).square().sum()
     if min(len(x), len(y)) > x.shape[1]:
-        covariances = _gram(x).div_(counts[0]), _gram(y).div_(counts[1])
+        covariances = _scatter(x, means[0]).div_(counts[0]), _scatter(y, means[1]).div_(counts[1])
         roots = _roots_by_cholesky(*covariances)
         if roots is not None:
             return _distance(gap, covariances[0].trace() + covariances[1].trace(), roots)
+    x, y = x - means[0], y - means[1]
     # X = Q_x R_x and Y = Q_y R_y: the orthogonal factors leave singular values alone.
     roots = torch.linalg.svdvals(_small(x) @ _small(y).T).sum() / (counts[0] * counts[1]) ** 0.5
     return _distance(gap, x.square().sum() / counts[0] + y.square().sum() / counts[1], roots)
@@ -91,10 +91,24 @@ def _congruent(lower: Tensor, matrix: Tensor) -> Tensor:
     return result
 
 
-def _gram(x: Tensor) -> Tensor:
+def _scatter(x: Tensor, mean: Tensor) -> Tensor:
+    """
+    (X - m)^T (X - m), as X^T X - n m m^T where that loses no more than three of its sixteen digits: a centred copy of the
+    features would take a fifth of the time of the whole distance.
+    """
+    result = torch.from_numpy(_gram(x))
+    own = result.diagonal().clone()
+    result.addr_(mean, mean, alpha=-len(x))
+    if (own > 1e3 * result.diagonal()).any():
+        return torch.from_numpy(_gram(x - mean))
+    return result
+
+
+def _gram(x: Tensor) -> np.ndarray:
     """X^T X. numpy knows that the product with its own transpose is symmetric and does half the work."""
     rows = x.numpy()
-    return torch.from_numpy(rows.T @ rows)
+    product: np.ndarray = rows.T @ rows
+    return product
 
 
 def _small(x: Tensor) -> Tensor:
