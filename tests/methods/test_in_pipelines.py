@@ -27,6 +27,7 @@ METHODS: dict[str, Method] = {
 }
 every_pipeline = pytest.mark.parametrize("name", CASES)
 COSMOS = ("Cosmos2VideoToWorldPipeline",)  # a flow scheduler in the coordinates of EDM
+LINEAR_QUADRATIC = "MochiPipeline", "LTXConditionPipeline"
 UNTIMED = "has no training time, which this method counts in"
 
 
@@ -77,10 +78,12 @@ def test_acts_repeats_and_starts_as_it_says(name: str, method: str) -> None:
             unstill.apply(pipe, METHODS[method], **image_of(name))
         return
     chosen = unstill.ImageStart(**case.level) if method == "ImageStart" else METHODS[method]
+    # Both of two linear-quadratic levels are too high to regenerate from.
+    steps = {"num_inference_steps": 4} if method == "NIVSDS" and name in LINEAR_QUADRATIC else {}
     with unstill.apply(pipe, chosen, Start(seen=seen), **image_of(name)):
-        video = sample(case, pipe)
+        video = sample(case, pipe, **steps)
         if method in ("NoiseRectification", "NIVSDS", "ConditioningAugmentation"):  # those with a memory
-            assert torch.equal(sample(case, pipe), video)
+            assert torch.equal(sample(case, pipe, **steps), video)
     assert torch.isfinite(video).all()
     assert not torch.equal(video, plain(name))
 

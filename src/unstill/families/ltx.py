@@ -1,6 +1,6 @@
 """LTX-Video (HaCohen et al., https://huggingface.co/papers/2501.00103) and LTX-2."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -120,6 +120,7 @@ class Conditions(LTXText):
 
     def reference_keys(self, pipe: Any, network: Any, x: torch.Tensor, shape: torch.Size) -> ReferenceKeys:
         tokens = self._tokens(pipe, *shape[2:])
+        others: Literal["none", "before", "after"]
         others = "none" if x.shape[1] == tokens else "before" if self.images_first else "after"
         return ReferenceKeys(tokens, tokens // shape[2], others)
 

@@ -93,8 +93,8 @@ def _congruent(lower: Tensor, matrix: Tensor) -> Tensor:
 
 def _scatter(x: Tensor, mean: Tensor) -> Tensor:
     """
-    (X - m)^T (X - m), as X^T X - n m m^T where that loses no more than three of its sixteen digits: a centred copy of the
-    features would take a fifth of the time of the whole distance.
+    (X - m)^T (X - m), as X^T X - n m m^T where that loses no more than three of its sixteen digits: a centred copy of
+    the features would take a fifth of the time of the whole distance.
     """
     result = torch.from_numpy(_gram(x))
     own = result.diagonal().clone()
