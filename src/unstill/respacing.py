@@ -181,7 +181,8 @@ def _ramp_grid(scheduler: Any, size: int, top: float, own: Grid) -> Grid:
 
 
 def _without_float_tail(scheduler: Any, size: int, steps: int) -> float:
-    """`size`, or the float just below it for which diffusers' `trailing` has no extra entry at t = -1.
+    """
+    `size`, or the float just below it for which diffusers' `trailing` has no extra entry at t = -1.
 
     arange(size, 0, -size / steps) counts ceil(size / (size / steps)) entries, and the quotient can round to above
     `steps`: for 50 steps at 920, the paper's own start of 0.92. Below float32 the difference would be lost in

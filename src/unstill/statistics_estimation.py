@@ -68,8 +68,8 @@ def estimate(
         encode: clip to video latents, for example `functools.partial(adapter.encode_video, pipe)`.
         clips: a source (`unstill.data.open_source`), a `ClipFolder`, or anything with a length whose items have
             `pixels`. A clip that raises UnstillError (damaged, too short) is skipped with a warning.
-        out: file to save to, replacing what is there. Until the end the state is saved next to it (`.partial`); the
-            same call resumes from it.
+        out: file to save to; an existing one is replaced. Until the end the state is saved next to it (`.partial`);
+            the same call resumes from it.
         state: another file for the state. It is not removed, so that the caller can save the result first.
         meta: see `LatentStatistics`.
         seed: of the generators for `encode`.

@@ -202,7 +202,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:200])
     assert cached.name(11) == f"clip 1 of {file}"
     with pytest.raises(
-        UnstillError, match=r"part-000002.safetensors is damaged .*; delete it, and it is made again\.$"
+        UnstillError, match=r"part-000002.safetensors is damaged .*; delete it, and it is created again\.$"
     ):
         open_cache(noise(tmp_path))
 

@@ -160,7 +160,7 @@ def open_cache(settings: CacheSettings) -> "LatentCache":
     for file in settings.parts:
         with _opened(file) as (_, text):
             if text.key != settings.key:
-                raise UnstillError(f"{file} belongs to another cache; delete it, and it is made again.")
+                raise UnstillError(f"{file} belongs to another cache; delete it, and it is created again.")
             rows += [(file, row) for row in range(len(text.clips))]
     if not rows:
         raise UnstillError(f"None of the {len(settings.source)} clips could be read; see the warnings.")
@@ -261,4 +261,4 @@ def _opened(file: Path) -> Iterator[tuple[Any, _PartText]]:
         raise
     except (SafetensorError, OSError, ValueError, IndexError) as error:
         reason = first_fault(error) if isinstance(error, ValidationError) else first_line(error)
-        raise UnstillError(f"{file} is damaged ({reason}); delete it, and it is made again.") from error
+        raise UnstillError(f"{file} is damaged ({reason}); delete it, and it is created again.") from error

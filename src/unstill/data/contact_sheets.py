@@ -72,7 +72,8 @@ def side_by_side(
 def contact_sheet(
     rows: Sequence[Frames], labels: Sequence[str], *, frames: int = 6, panel: int = 128, gap: int = 6
 ) -> Image.Image:
-    """One row of evenly spaced frames per clip, its label on the left, frame numbers on top.
+    """
+    One row of evenly spaced frames per clip, its label on the left, frame numbers on top.
 
     Args:
         rows: videos (F, 3, H, W), possibly of different sizes and lengths.

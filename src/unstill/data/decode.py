@@ -189,8 +189,8 @@ def _file(
                 if first is None or first.pts is None or (first.pts - zero) * tick > start:
                     pictures, first = _seek(container, stream, zero)  # a wrong index: read from the beginning
             for frame in pictures if first is None else chain([first], pictures):
-                # Decoders hand frames out in the order in which they are shown. A frame without a time (all of a raw
-                # stream, the last ones of an AVI) or with one that falls back follows the frame before it.
+                # Decoders return frames in display order. A frame without a time stamp (all of a raw stream, the last
+                # ones of an AVI) or with an earlier one than its predecessor is placed directly after it.
                 ticks = ticks_of(frame)
                 time = (ticks - zero) * tick if ticks is not None else end
                 if shown is not None and time < shown[0]:
@@ -230,7 +230,8 @@ def _seek(
 
 
 def _segment_is_cut(path: Path | ShardMember) -> bool:
-    """Whether a Matroska or WebM file ends before its segment does, by the size in the segment's header (RFC 8794).
+    """
+    Whether a Matroska or WebM file ends before its segment does, by the size in the segment's header (RFC 8794).
 
     The stated duration is not enough: it is that of the longest track, which may be sound.
     """
@@ -250,7 +251,8 @@ def _segment_is_cut(path: Path | ShardMember) -> bool:
 
 
 def _flv_is_cut(path: Path | ShardMember) -> bool:
-    """Whether a Flash video is shorter than its metadata says: a property `filesize` in its first tag, a number in
+    """
+    Whether a Flash video is shorter than its metadata states: a property `filesize` in its first tag, a number in
     AMF0 (Adobe's FLV specification, E.5). Live recordings have none, or 0."""
     head, size = _head_and_size(path)
     mark = b"\x00\x08filesize\x00"  # length of the name, the name, the type of a number

@@ -48,7 +48,8 @@ def write_mp4(path: Path, pictures: Pictures, fps: float) -> None:
 
 
 def write_gif(path: Path, pictures: Pictures, fps: float) -> None:
-    """An endless GIF with one palette made for the whole clip.
+    """
+    An endless GIF with one palette made for the whole clip.
 
     Error diffusion keeps local colours about 30% closer than an ordered (Bayer) dither at the same file size.
     """

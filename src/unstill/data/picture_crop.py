@@ -31,7 +31,7 @@ class FittedPicture:
         crop: what was done: `"whole"` (the aspect ratio is the model's), `"fit"`, or `"X,Y"`, the middle of the part
             in percent.
         box: the part of the original that is seen, (left, top, right, bottom) in its pixels.
-        note: one sentence that says what was cut off or added; empty for `"whole"`.
+        note: one sentence about what was cut off or added; empty for `"whole"`.
     """
 
     picture: Image.Image
@@ -118,7 +118,7 @@ def _cut_off(picture: Image.Image, box: tuple[float, float, float, float]) -> st
 
 
 def _on_blurred_ground(picture: Image.Image, height: int, width: int) -> tuple[Image.Image, str]:
-    """The whole picture in the middle of a blurred enlargement of itself, and where the ground shows."""
+    """The whole picture on a blurred enlargement of itself, and the sides on which the background is visible."""
     ground = resize_and_crop(picture, (height, width))
     ground = ground.filter(ImageFilter.GaussianBlur(min(height, width) / 16))
     scale = min(width / picture.width, height / picture.height)

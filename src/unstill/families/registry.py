@@ -26,7 +26,7 @@ _ALL = FAMILIES.values()
 ADAPTERS = {name: adapter for family in _ALL for name, adapter in family.adapters.items()}
 UNSUPPORTED = {name: reason for family in _ALL for name, reason in family.unsupported.items()}
 IMAGE_MODES = {name: mode for family in _ALL for name, mode in family.image_modes.items()}
-IMAGE_INPUTS = {name: words for family in _ALL for name, words in family.image_inputs.items()}
+IMAGE_INPUTS = {name: text for family in _ALL for name, text in family.image_inputs.items()}
 TRAINING = {name: role for family in _ALL for name, role in family.training.items()}
 
 MODELS: tuple[Model, ...] = tuple(

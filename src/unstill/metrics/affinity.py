@@ -1,4 +1,5 @@
-"""Motion affinity of PIA (Zhang et al., CVPR 2024): how far each frame is from the condition frame, in HSV and edges.
+"""
+Motion affinity of PIA (Zhang et al., CVPR 2024): how far each frame is from the condition frame, in HSV and edges.
 
 The distance is that of PIA's training code: hue in degrees, saturation in 0..1 (which therefore hardly counts), value
 and edges in 0..255, absolute differences averaged over pixels and channels. The released code subtracts edges in 8

@@ -1,4 +1,5 @@
-"""C3D (Tran et al., ICCV 2015) fine-tuned on UCF101: class probabilities for the inception score of videos.
+"""
+C3D (Tran et al., ICCV 2015) fine-tuned on UCF101: class probabilities for the inception score of videos.
 
 Reads `conv3d_deepnetA_ucf.npz` of pfnet-research/tgan2 together with its `mean2.npz`, or the scripted
 `c3d_ucf101.pt` that StyleGAN-V made of them.

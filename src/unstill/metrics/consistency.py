@@ -1,4 +1,5 @@
-"""Similarity of the frames to each other, to the image and to the text, from features of an image encoder.
+"""
+Similarity of the frames to each other, to the image and to the text, from features of an image encoder.
 
 The formulas take features of one video, (F, d) with any norm; the encoders are in `unstill.metrics.encoders`. The
 groups `clip_scores` and `dino_scores` compute the features of a video once for all scores of one encoder.

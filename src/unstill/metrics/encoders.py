@@ -45,8 +45,8 @@ class FrameEncoder:
         from transformers import AutoTokenizer, CLIPModel
 
         model = _pretrained(CLIPModel, name).to(device)
-        words = _pretrained(AutoTokenizer, tokenizer or name)
-        return cls(model, name, clip=True, antialias=antialias, tokenizer=words)
+        text_tokenizer = _pretrained(AutoTokenizer, tokenizer or name)
+        return cls(model, name, clip=True, antialias=antialias, tokenizer=text_tokenizer)
 
     @classmethod
     def load_dino(cls, name: str = DINO_DEFAULT, device: str = "cpu", antialias: bool = False) -> FrameEncoder:

@@ -22,7 +22,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def _pair(video: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The video and its conditional image (frame 0 where there is none) as float (F, 3, H, W) and (1, 3, H, W)."""
+    """The video and its conditional image (by default frame 0) as float (F, 3, H, W) and (1, 3, H, W)."""
     frames = as_float(video)
     if image is None:
         return frames, frames[:1]
@@ -139,7 +139,8 @@ def proxy_structure_fidelity(video: Tensor, image: Tensor | None = None) -> floa
     optional={"image"},
 )
 def proxy_edge_fidelity(video: Tensor, image: Tensor | None = None) -> float:
-    """Proxy: mean over frames of the agreement of the sorted gradient magnitudes of frame and image, 2ab / (a² + b²).
+    """
+    Proxy: mean over frames of the agreement of the sorted gradient magnitudes of frame and image, 2ab / (a² + b²).
 
     Sorting makes it blind to where edges are, so that motion costs little, while blur and melted detail do.
     """

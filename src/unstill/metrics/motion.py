@@ -33,7 +33,8 @@ def pair_motion(
     size: tuple[int, int] | None = PAPER_SIZE,
     weights: str | Path | None = None,
 ) -> Tensor:
-    """Mean flow magnitude, in pixels of the resized frame, of every pair of neighbours: (F-1,) float64.
+    """
+    Mean flow magnitude, in pixels of the resized frame, of every pair of neighbours: (F-1,) float64.
 
     Args: as `unstill.metrics.optical_flow`.
     """

@@ -1,4 +1,5 @@
-"""RAFT optical flow (Teed and Deng, ECCV 2020) in plain torch, both sizes.
+"""
+RAFT optical flow (Teed and Deng, ECCV 2020) in plain torch, both sizes.
 
 Written from the paper and checked value by value against the released network. Parameter names are those of the
 released `raft-things.pth` family; checkpoints of torchvision (`raft_large`, `raft_small`) are renamed on loading.
@@ -141,7 +142,8 @@ class _Update(nn.Module):
 
 
 class _Correlation:
-    """Correlations of every position of one feature map with a (2r+1)^2 window of the other, on 4 pyramid levels.
+    """
+    Correlations of every position of one feature map with a (2r+1)^2 window of the other, on 4 pyramid levels.
 
     Averaging the all-pairs volume over the second picture equals correlating with averaged features, so that the whole
     volume is not needed: with `low_memory` it is computed for a few rows at a time, in every iteration.
@@ -187,7 +189,8 @@ class _Correlation:
 
 
 class RAFT(nn.Module):
-    """Recurrent all-pairs field transforms. `small=True` is the variant of one million parameters.
+    """
+    Recurrent all-pairs field transforms. `small=True` is the variant of one million parameters.
 
     `low_memory=True` does not hold the all-pairs correlation volume, for some more time; the flow is the same.
     """
@@ -208,7 +211,8 @@ class RAFT(nn.Module):
     def forward(
         self, first: Tensor, second: Tensor, iterations: int = 20, features: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Flow from `first` to `second`, both (N, 3, H, W) in 0..255: (N, 2, H/8, W/8) and (N, 2, H, W).
+        """
+        Flow from `first` to `second`, both (N, 3, H, W) in 0..255: (N, 2, H/8, W/8) and (N, 2, H, W).
 
         `features`: the results of `encode` for the two, so that every frame of a video is encoded once.
         """
@@ -283,7 +287,8 @@ def _released_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class RaftFlow:
-    """A flow engine (see `unstill.metrics.flow`) of a RAFT network; 20 iterations, as in its own demonstration.
+    """
+    A flow engine (see `unstill.metrics.flow`) of a RAFT network; 20 iterations, as in its own demonstration.
 
     Frames are padded to multiples of 8 by their border, evenly on both sides, and the flow is cut back.
     """

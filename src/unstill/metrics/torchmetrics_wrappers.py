@@ -1,4 +1,5 @@
-"""Metrics as torchmetrics objects: `update` with one video at a time, `compute`, and merging across processes.
+"""
+Metrics as torchmetrics objects: `update` with one video at a time, `compute`, and merging across processes.
 
 Every object keeps one number (or feature vector) per video and computes the result from all of them at the end, with
 sums that are rounded once: shards merged in any order give bit for bit the result of a single run.
@@ -52,6 +53,7 @@ class VideoMean(Metric):
         self.add_state("values", default=[], dist_reduce_fx="cat")
 
     def update(self, *arguments: Any) -> None:
+        """Adds one video: the arguments are those of the function."""
         value = self.function(*arguments, **self.settings)
         self.values.append(torch.as_tensor(value, dtype=torch.float64).reshape(-1).to(self.device))
 

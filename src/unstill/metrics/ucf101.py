@@ -1,4 +1,5 @@
-"""The UCF101 protocol of the leakage paper, for any folder laid out as UCF101 (one subfolder of videos per class).
+"""
+The UCF101 protocol of the leakage paper, for any folder laid out as UCF101 (one subfolder of videos per class).
 
 Clips of 16 frames at 3 frames/s; the first frame is the image, the name of the class the text; 2,048 videos for FVD,
 10,000 for the inception score. The paper does not say what it does with videos shorter than the 5 s that such a clip
@@ -51,18 +52,22 @@ class Ucf101:
 
     @property
     def reference(self) -> Path:
+        """The folder of the real clips."""
         return self.folder / "reference"
 
     @property
     def images(self) -> Path:
+        """The folder of their first frames."""
         return self.folder / "images"
 
     @property
     def generated(self) -> Path:
+        """The folder for generated videos."""
         return self.folder / "generated"
 
     @property
     def prompts(self) -> Path:
+        """The JSON file of their captions."""
         return self.folder / "prompts.json"
 
     @property

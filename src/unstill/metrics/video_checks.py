@@ -28,7 +28,7 @@ def _check_range(pixels: Tensor) -> None:
     low, high = pixels.aminmax()
     if not (low >= -_SLACK and high <= 1 + _SLACK):  # written so that NaN fails as well
         raise UnstillError(
-            f"A floating video lies in [0, 1], this one spans [{low:.3g}, {high:.3g}]; "
+            f"A floating video is in [0, 1], this one spans [{low:.3g}, {high:.3g}]; "
             "rescale it, or pass uint8 for 0..255."
         )
 

@@ -110,9 +110,9 @@ def identify(state: State) -> tuple[str | None, str]:
             return "dynamicrafter-256", "DynamiCrafter 256"
         name = {0.7: "dynamicrafter-512", 0.3: "dynamicrafter-1024"}.get(scale_of(state) or 0.0)
         return name, f"DynamiCrafter {name.rpartition('-')[2]}" if name else "DynamiCrafter 512 or 1024"
-    for mark, name, words in _MARKS:
+    for mark, name, description in _MARKS:
         if any(mark in key for key in state):
-            return name, words
+            return name, description
     return None, "a model unknown to unstill"
 
 

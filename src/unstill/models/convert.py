@@ -41,6 +41,7 @@ class Part:
     rename: Rename = unchanged
 
     def on_meta(self) -> nn.Module:
+        """The network on the meta device, without weights."""
         with torch.device("meta"):
             if config_class := getattr(self.network, "config_class", None):
                 module: nn.Module = self.network(config_class(**self.config))

@@ -44,7 +44,7 @@ class Weights:
 
         Args:
             bytes_each: bytes per parameter in the dtype that is loaded.
-            offload: what is there at a time.
+            offload: see `Offload`.
             quantised: whether a parameter of a denoiser takes one byte.
         """
         sizes = [count * (1 if quantised and part in DENOISERS else bytes_each) for part, count in self.parts.items()]
@@ -99,7 +99,7 @@ def weights_of_hub(repository: str, variant: str | None = None) -> Weights | Non
                 count = math.prod(tensor.shape)
                 parts[part] = parts.get(part, 0) + count
                 largest = max(largest, count)
-    except Exception:  # no connection (each HTTP library has its own error), no such repository: loading says so
+    except Exception:  # no connection (each HTTP library has its own error), no such repository: loading raises it
         return None
     return Weights(parts, largest) if parts else None
 
@@ -144,11 +144,15 @@ def free_memory(device: torch.device) -> int | None:
 def memory_sentence(name: str, weights: Weights, bytes_each: int, offload: Offload, quantised: bool) -> str:
     """One sentence about the memory that the weights need."""
     largest = max(weights.parts, key=weights.parts.__getitem__)
-    held = {"none": "all at once", "model": f"the largest part, {largest}, at a time", "group": "a layer at a time"}
+    parts = {
+        "none": "all at once",
+        "model": f"the largest part, {largest}, at a time",
+        "group": "a layer at a time",
+    }
     needed = _gigabytes(weights.needed(bytes_each, offload, quantised))
     return (
         f"{name}: {sum(weights.parts.values()) / 1e9:.3g} billion numbers; weights take {needed} of memory "
-        f"({held[offload]}), the video some more."
+        f"({parts[offload]}), the video some more."
     )
 
 

@@ -160,6 +160,8 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
+    """Halves height and width of `(B F, C, H, W)` by a convolution."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
@@ -169,6 +171,8 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """Doubles height and width of `(B F, C, H, W)`: nearest neighbours, then a convolution."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)

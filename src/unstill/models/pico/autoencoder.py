@@ -24,7 +24,8 @@ class Residual(nn.Module):
 
 
 class PicoAutoencoder(ModelMixin, ConfigMixin):
-    """Pictures (B, 3, H, W) in [-1, 1] to latents (B, C, H/8, W/8) of mean 0 and standard deviation 1, and back.
+    """
+    Pictures (B, 3, H, W) in [-1, 1] to latents (B, C, H/8, W/8) of mean 0 and standard deviation 1, and back.
 
     Deterministic: `encode(x).latent_dist` is a point, so `mode()` and `sample()` agree. It is trained so that
     shifting, rotating and scaling a latent does the same to the decoded picture.
@@ -72,9 +73,11 @@ class PicoAutoencoder(ModelMixin, ConfigMixin):
         )
 
     def encode(self, x: Tensor) -> AutoencoderKLOutput:
+        """Pictures `(B, 3, H, W)` in [-1, 1] to latents `(B, C, H/8, W/8)`."""
         return AutoencoderKLOutput(latent_dist=IdentityDistribution(self.encoder(x)))
 
     def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+        """The inverse of `encode`."""
         sample = self.decoder(z)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 

@@ -92,6 +92,7 @@ class PicoPipeline(DiffusionPipeline):
     def check_inputs(
         self, motion: float | None, num_frames: int, num_inference_steps: int, noise_aug_strength: float
     ) -> None:
+        """Raises `UnstillError` for an argument of the call that is out of range."""
         longest = self.transformer.config.num_frames
         if not 1 <= num_frames <= longest:
             raise UnstillError(

@@ -1,4 +1,5 @@
-"""The embedded model's denoiser: a video transformer with the call signature of Stable Video Diffusion's U-Net.
+"""
+The embedded model's denoiser: a video transformer with the call signature of Stable Video Diffusion's U-Net.
 
 Patches of all frames and the words of the caption are one sequence; every token attends to every other. Timestep and
 `added_time_ids` modulate each block (adaLN, Peebles and Xie, https://huggingface.co/papers/2212.09748) through one
@@ -42,7 +43,8 @@ def sinusoid(x: Tensor, channels: int, longest: float) -> Tensor:
 def rotary(
     frames: int, height: int, width: int, head_dim: int, text: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (text + F*H*W, head_dim / 2) of rotary position embeddings, float32.
+    """
+    Cosines and sines (text + F*H*W, head_dim / 2) of rotary position embeddings, float32.
 
     A quarter of each head rotates with time, the rest with y and x; words do not rotate.
     """
@@ -104,7 +106,8 @@ def _zero(layer: nn.Linear) -> nn.Linear:
 
 
 class PicoTransformer(ModelMixin, ConfigMixin):
-    """v-prediction from noisy latents and image latents, concatenated on channels.
+    """
+    v-prediction from noisy latents and image latents, concatenated on channels.
 
     Args:
         in_channels: channels of noisy and image latents together.
