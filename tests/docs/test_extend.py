@@ -67,7 +67,7 @@ def test_everything_knows_a_method_whose_file_was_added(added_method, capsys) ->
     assert "blurred_condition\n  Shows the denoiser a blurred image" in capsys.readouterr().out
     (field,) = form_fields.form()["blurred_condition"]
     assert (field.name, field.default, field.read("0.5")) == ("until", 0.2, 0.5) and field.about.startswith(
-        "the share"
+        "The share"
     )
     assert "blurred_condition" in form_fields.offered("PicoPipeline")
     table = refusals()
