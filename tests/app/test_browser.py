@@ -153,6 +153,10 @@ def test_words_and_layout(browser, server):
     for end, word in (("min", "still"), ("max", "lively")):
         script = f"return getComputedStyle(document.querySelector('#motion .{end}_value'), '::after').content"
         assert browser.run(script) == f'"{word}"'
+    set_steps(browser, 2)
+    browser.run("scrollTo(0, 700)")  # far down in the settings the video is still to be seen
+    assert browser.run("return document.querySelector('#stage').getBoundingClientRect().top") == 24
+    browser.run("scrollTo(0, 0)")
     browser.size(1920, 900)
     left, right = browser.run(
         "const box = document.querySelector('main').getBoundingClientRect(); return [box.x, box.right]"
