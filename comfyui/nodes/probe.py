@@ -11,7 +11,8 @@ from torch import Tensor
 
 from unstill.errors import UnstillError
 from unstill.lab.diagnosis_report import diagnosis_verdict
-from unstill.lab.leakage import gathered, measure_latents, summarise_leakage
+from unstill.lab.leakage import gathered, summarise_leakage
+from unstill.lab.leakage_measures import measure_latents
 from unstill.lab.plots import Series, curves_picture
 from unstill.lab.probe_conditions import NoiseLevel, weaken
 

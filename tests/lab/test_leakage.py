@@ -16,7 +16,8 @@ from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, stretch, weights
 from unstill.lab.diagnosis_report import command, diagnosis_page, diagnosis_verdict
 from unstill.lab.diagnosis_run import DiagnosisRun, Findings
-from unstill.lab.leakage import gathered, measure_latents, measure_leakage, summarise_leakage
+from unstill.lab.leakage import gathered, measure_leakage, summarise_leakage
+from unstill.lab.leakage_measures import measure_latents
 from unstill.lab.probe_clips import Folder, ProbeClip, World, from_world, picture_of
 from unstill.lab.probe_conditions import NoiseLevel
 from unstill.models.call_arguments import arguments

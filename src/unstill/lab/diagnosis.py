@@ -19,7 +19,7 @@ from unstill.lab.diagnosis_run import DiagnosisRun, Findings
 from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.image_gap import ImageGap, VideoPairs, check_image_gap
 from unstill.lab.leakage import SHARE, Diagnosis
-from unstill.lab.motion_response import Response, takes_motion
+from unstill.lab.motion_response import MotionResponse, takes_motion
 from unstill.lab.one_step import usual_levels
 from unstill.lab.probe_clips import Folder, ProbeClip, ProbeClips, World, motion_argument, picture_of
 from unstill.lab.provenance import versions
@@ -58,7 +58,7 @@ class DiagnosisResult:
     """
 
     diagnosis: Diagnosis
-    response: Response | None
+    response: MotionResponse | None
     attention: AttentionByLevel | None
     gap: ImageGap | None
     verdict: tuple[str, str]
@@ -69,7 +69,7 @@ class DiagnosisResult:
     versions: dict[str, str]
 
     def as_dict(self) -> dict[str, Any]:
-        """As the JSON file holds it."""
+        """The content of the JSON file."""
         return {
             "versions": self.versions,
             **self.diagnosis.as_dict(),
@@ -109,37 +109,38 @@ def diagnose(
     progress: StepProgress | None = None,
 ) -> DiagnosisResult | None:
     """
-    Noises clips, lets the model predict them in one step, compares the motion, and writes a report.
+    Adds noise to clips, lets the model predict them in one step, compares the motion, and writes a report.
 
-    The model predicts with its image, with a weakened one, and without any; on rendered clips the best prediction that
-    is possible is known as well (leakage paper, Fig. 2 and Eq. 4; `unstill.lab.leakage`). What is computed is kept
-    beside `out`: stopped at any moment, the same call continues; several processes share the clips.
+    The model predicts with its image, with a weakened one, and without any; on rendered clips the best possible
+    prediction is known as well (leakage paper, Fig. 2 and Eq. 4; `unstill.lab.leakage`). Results are stored beside
+    `out`: after an interruption the same call resumes; several processes share the clips.
 
     Args:
         model: name, local folder or hub id.
         clips: a folder of real videos; by default clips of the synthetic world.
-        count: clips to use, at least 2 for intervals.
+        count: number of clips, at least 2 for intervals.
         levels: noise levels, falling, as `sigma` or `start` of the model's methods; by default about ten.
         methods: act in the predictions, and in the videos with an image of the gap, as objects or as text
             (`"noise-rectification"`).
-        share: of the motion that a recommended start has to keep.
+        share: share of the motion that a recommended start has to keep.
         prompt: for models that read text.
-        response: clips for which a video is sampled at each of several motion levels; 0 leaves that out.
+        response: number of clips for which a video is sampled at each of several motion levels; 0: none.
         gap: pairs of videos, one of a text alone, the other of the same text and the former's first frame: how much
             motion the image takes away (ALG, https://huggingface.co/papers/2506.08456, Section 3). The texts are the
-            prompt, or the captions of rendered clips. 0 leaves that out.
+            prompt, or the captions of rendered clips. 0: none.
         text_model: makes the videos of a text alone: name, local folder or hub id of the text-to-video model that
             belongs to the model. By default the model itself, if it makes videos of a text alone, as pico does.
         frames, fps, size: of the clips, size as (height, width) in pixels; by default the model's.
         seed: of clips and noise.
         out: the web page to write.
         device, offload: as of `unstill.load`.
-        command: what the report names as its origin.
-        rank, processes: this process and how many share the work. Rank 0 waits for all and writes the report.
-        progress: called with the number of finished clips and videos, and of all.
+        command: command line to name in the report.
+        rank, processes: index of this process and number of processes. Rank 0 waits for the others and writes the
+            report.
+        progress: called with (finished clips and videos, all of them).
 
     Returns:
-        The result; `None` in processes of other ranks.
+        The result; `None` if `rank` is not 0.
 
     Raises:
         UnstillError: an unknown method or model, clips that cannot be read, levels or sizes that the model does not
@@ -148,11 +149,11 @@ def diagnose(
     out = Path(out)
     clips = None if clips is None else Path(clips)
     if out.suffix.lower() not in (".html", ".htm"):
-        raise UnstillError(f"{out} is no name for the report, which is a web page; let it end in .html.")
+        raise UnstillError(f"The report is a web page, so its name has to end in .html, unlike {out}.")
     check_free(out.with_suffix(".json"), [out])
     entry, defaults = registry.find(model), registry.defaults_of(model)
     videos = None if clips is None else len(video_files(clips))
-    acting = tuple(parse_method(one, defaults) if isinstance(one, str) else one for one in methods)
+    acting = tuple(parse_method(method, defaults) if isinstance(method, str) else method for method in methods)
     cls = registry.pipeline_class(model)
     if cls is not None:
         _check_prompt(cls, prompt)
@@ -172,8 +173,8 @@ def diagnose(
 
     def probe_call(subject: ProbeClip, picture: Image.Image) -> dict[str, Any]:
         # The embedded model's best prediction is known: the mean of the clean clip (Eq. 4), which guidance is not.
-        known = parameters(type(pipe))
-        unguided = {"motion_guidance_scale": 1.0, "guidance_scale": 1.0} if "motion_guidance_scale" in known else {}
+        accepted = parameters(type(pipe))
+        unguided = {"motion_guidance_scale": 1.0, "guidance_scale": 1.0} if "motion_guidance_scale" in accepted else {}
         return call(picture, motion_argument(pipe, subject)) | unguided
 
     def probe_clips(n: int, others: int = 0) -> ProbeClips:
@@ -196,8 +197,8 @@ def diagnose(
         size=shape,
         seed=seed,
     )
-    asked = response if takes_motion(pipe) and takes_image else 0
-    described = [describe_method(one) for one in acting]
+    answers = response if takes_motion(pipe) and takes_image else 0
+    described = [describe_method(method) for method in acting]
     used = versions()
     run = DiagnosisRun(
         work=out.with_suffix(".cells"),
@@ -214,20 +215,20 @@ def diagnose(
         share=share,
         seed=seed,
         fps=rate or 8,
-        answers=probe_clips(asked) if asked else None,
+        answers=probe_clips(answers) if answers else None,
         ask=lambda subject, level: call(picture_of(subject), level, entry.steps if entry else None),
         pairs=gap,
         pair=pairs.make,
     )
-    found = run.run(rank, processes, progress=progress)
-    if found is None:
+    findings = run.run(rank, processes, progress=progress)
+    if findings is None:
         return None
-    diagnosis = found.diagnosis
+    diagnosis = findings.diagnosis
     result = DiagnosisResult(
         diagnosis=diagnosis,
-        response=found.response,
-        attention=found.attention,
-        gap=found.gap,
+        response=findings.response,
+        attention=findings.attention,
+        gap=findings.gap,
         verdict=diagnosis_verdict(diagnosis),
         use=suggested_command(diagnosis, "statistics" in defaults),
         limits=tuple(_limits(diagnosis.clips, count, videos)),
@@ -242,7 +243,7 @@ def diagnose(
         },
         versions=used,
     )
-    _write(result, found, command)
+    _write(result, findings, command)
     return result
 
 
@@ -252,7 +253,7 @@ def _load(model: str, device: str | None, offload: bool) -> Any:
     return pipe
 
 
-def _write(result: DiagnosisResult, found: Findings, command: str) -> None:
+def _write(result: DiagnosisResult, findings: Findings, command: str) -> None:
     settings = result.settings
     size = settings["size"]
     clips = f"{result.diagnosis.clips} of {settings['source']}"
@@ -261,20 +262,20 @@ def _write(result: DiagnosisResult, found: Findings, command: str) -> None:
         **origin,
         "clips": f"{clips}, {settings['frames']} frames of {size['width']}x{size['height']}",
         **({"limits": " ".join(result.limits)} if result.limits else {}),
-        "methods": ", ".join(f"{one['name']} {one['parameters']}" for one in settings["methods"]) or "none",
+        "methods": ", ".join(f"{method['name']} {method['parameters']}" for method in settings["methods"]) or "none",
         "versions": ", ".join(f"{name} {number}" for name, number in result.versions.items()),
     }
     record = result.report.with_suffix(".json")
-    with together(record, [result.report.name]) as made:
-        diagnosis_page(found, result.use, facts).save(made.folder / result.report.name)
-        made.record.update({**origin, **result.as_dict()})
+    with together(record, [result.report.name]) as results:
+        diagnosis_page(findings, result.use, facts).save(results.folder / result.report.name)
+        results.record.update({**origin, **result.as_dict()})
 
 
-def _limits(used: int, wanted: int, videos: int | None) -> list[str]:
-    """What makes a result less certain: clips left out, too few for an interval, several of one video."""
+def _limits(used: int, requested: int, videos: int | None) -> list[str]:
+    """Sentences on what limits the certainty: missing clips, a single clip, several clips of one video."""
     limits = []
-    if used < wanted:
-        missing = f"{wanted - used} of {wanted} clips"
+    if used < requested:
+        missing = f"{requested - used} of {requested} clips"
         limits.append(f"{missing} are left out: their videos are too short or cannot be read.")
     if used == 1:
         limits.append("A single clip gives no intervals; use more.")

@@ -1,4 +1,4 @@
-"""The plots of a diagnosis: one-step predictions by noise level, and motion made against motion asked for."""
+"""The plots of a diagnosis: one-step predictions by noise level, and measured against requested motion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from unstill.lab.bootstrap import Interval
 from unstill.lab.interval_text import between
 from unstill.lab.leakage import Diagnosis
-from unstill.lab.motion_response import Response
+from unstill.lab.motion_response import MotionResponse
 from unstill.lab.plots import Series, curves
 
 
@@ -20,8 +20,8 @@ SOURCES = {  # name and colour
 }
 
 
-def response_plot(response: Response) -> tuple[str, str, str]:
-    """Title, what to look at, and the plot of motion made against motion asked for."""
+def response_plot(response: MotionResponse) -> tuple[str, str, str]:
+    """Title, description and plot of measured against requested motion."""
     line = [Interval(x, x, x) for x in response.requested]
     svg = curves(
         [
@@ -44,7 +44,8 @@ def level_axis(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, str]]:
-    x = [one.value for one in diagnosis.levels]
+    """Title, description and SVG of every plot by noise level; `present` are the sources to draw."""
+    x = [level.value for level in diagnosis.levels]
 
     def of(quantity: str) -> list[Series]:
         return [
@@ -52,7 +53,7 @@ def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, 
         ]
 
     shared = level_axis(diagnosis)
-    made = [
+    shown = [
         (
             "Explained motion",
             "1 is all of it, 0 a still image. Motion below the dashed curve could be "
@@ -62,7 +63,7 @@ def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, 
     ]
     if diagnosis.leak:
         exact = "reference" in diagnosis.curves
-        made.append(
+        shown.append(
             (
                 "Leakage" if exact else "Leakage, at most",
                 "Motion lost to the image, as a share; and how much the image changes the prediction.",
@@ -77,18 +78,18 @@ def plots(diagnosis: Diagnosis, present: Sequence[str]) -> list[tuple[str, str, 
                 ),
             )
         )
-    made.append(
+    shown.append(
         (
             "Flow",
             "Optical flow of the prediction, as a share of the clip's. Values above 2.5 are drawn at the edge.",
             curves(of("flow"), y_label="flow / flow of the clip", y_range=(0, 2.5), lines=(1,), **shared),
         )
     )
-    made.append(
+    shown.append(
         (
             "First frame",
             "How far the predicted first frame is from the image.",
             curves(of("first_frame"), y_label="RMS difference (of 1)", **shared),
         )
     )
-    return made
+    return shown

@@ -25,31 +25,31 @@ FEW = 0.05
 
 
 def diagnosis_verdict(diagnosis: Diagnosis) -> tuple[str, str]:
-    """Two sentences: whether the model leaks, and where to start sampling."""
+    """Two sentences: whether the model leaks, and at which level to start sampling."""
     unit, exact = diagnosis.unit, "reference" in diagnosis.curves
     if not diagnosis.leak:
-        found = "This model is conditioned on no image, so none can leak."
+        verdict = "This model is conditioned on no image, so none can leak."
     else:
         worst = max(range(len(diagnosis.leak)), key=lambda i: diagnosis.leak[i].value)
         leak, at = diagnosis.leak[worst], f"{unit} {number(diagnosis.levels[worst].value)}"
         interval = f" ({leak.low:.0%} to {leak.high:.0%})" if leak.known else ""
         share = f"{leak.value:.0%}{interval} of the motion"
-        sure = [i for i, one in enumerate(diagnosis.certain) if one.low > 0]
+        sure = [i for i, interval in enumerate(diagnosis.certain) if interval.low > 0]
         if leak.high < FEW:
-            found = "This model does not leak: it loses no motion to its image."
+            verdict = "This model does not leak: it loses no motion to its image."
         elif exact and not leak.low >= FEW:  # also where a single clip leaves no interval
-            found = f"No certain leakage: {share} that could be known at {at}; more clips would tell."
+            verdict = f"No certain leakage: {share} that could be known at {at}; more clips would tell."
         elif exact:
             why = "as far as its image can be the reason"
-            found = f"This model leaks, {why}: at {at} it loses {share} that could be known."
+            verdict = f"This model leaks, {why}: at {at} it loses {share} that could be known."
         elif sure:
             most = max(sure, key=lambda i: diagnosis.certain[i].value)
-            found = (
+            verdict = (
                 f"This model leaks: without its full image it explains {diagnosis.certain[most].value:.0%} more of "
                 f"the motion at {unit} {number(diagnosis.levels[most].value)}."
             )
         else:
-            found = f"Leakage is possible, not certain: at {at} at most {share} is lost to the image."
+            verdict = f"Leakage is possible, not certain: at {at} at most {share} is lost to the image."
     if diagnosis.start is None:
         advice = (
             f"At no level with noise enough to start from does one prediction explain {diagnosis.share:.0%} of the "
@@ -62,7 +62,7 @@ def diagnosis_verdict(diagnosis: Diagnosis) -> tuple[str, str]:
             f"From {unit} {number(diagnosis.start)} down one prediction explains at least {diagnosis.share:.0%} of "
             "the motion: start there."
         )
-    return found, advice
+    return verdict, advice
 
 
 def command(diagnosis: Diagnosis, statistics: bool) -> str | None:
@@ -75,53 +75,55 @@ def command(diagnosis: Diagnosis, statistics: bool) -> str | None:
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> Table:
-    """For a terminal, without intervals."""
+    """The results by noise level as a table for a terminal, without intervals."""
     from rich.table import Table
 
-    shown = Table(box=None, pad_edge=False, header_style="bold", title="Motion explained in one step (1: all of it)")
+    terminal = Table(
+        box=None, pad_edge=False, header_style="bold", title="Motion explained in one step (1: all of it)"
+    )
     for column in columns(diagnosis):
-        shown.add_column(column, justify="right")
+        terminal.add_column(column, justify="right")
     for i, row in enumerate(rows(diagnosis)):
         style = "bold" if diagnosis.levels[i].value == diagnosis.start else None
-        shown.add_row(*(cell.partition(" (")[0] for cell in row), style=style)
-    return shown
+        terminal.add_row(*(cell.partition(" (")[0] for cell in row), style=style)
+    return terminal
 
 
-def diagnosis_page(found: Findings, command: str | None, facts: dict[str, Any]) -> Page:
+def diagnosis_page(findings: Findings, command: str | None, facts: dict[str, Any]) -> Page:
     """
     The web page.
 
     Args:
-        found: what was measured.
+        findings: the measurements.
         command: animates a picture with the recommended start.
         facts: settings and versions.
     """
-    diagnosis, response = found.diagnosis, found.response
-    made = Page(
+    diagnosis, response = findings.diagnosis, findings.response
+    page = Page(
         f"Does {diagnosis.model} leak?",
         f"{diagnosis.clips} clip{'' if diagnosis.clips == 1 else 's'}, noised and predicted in one step.",
     )
-    made.verdict(*diagnosis_verdict(diagnosis), command=command or "")
-    made.heading("By noise level", "From much noise (where sampling begins) to little. Bands are 95 % intervals.")
+    page.verdict(*diagnosis_verdict(diagnosis), command=command or "")
+    page.heading("By noise level", "From much noise (where sampling begins) to little. Bands are 95 % intervals.")
     present = [source for source in SOURCES if source in diagnosis.curves]
-    made.plots(plots(diagnosis, present))
-    made.table(columns(diagnosis), rows(diagnosis), [one.value == diagnosis.start for one in diagnosis.levels])
+    page.plots(plots(diagnosis, present))
+    page.table(columns(diagnosis), rows(diagnosis), [level.value == diagnosis.start for level in diagnosis.levels])
     if diagnosis.shown:
-        _films(made, diagnosis, present)
-    if found.attention is not None:
-        add_attention(made, found.attention, diagnosis)
-    if found.gap is not None:
-        add_gap(made, found.gap, found.gap_films)
+        _films(page, diagnosis, present)
+    if findings.attention is not None:
+        add_attention(page, findings.attention, diagnosis)
+    if findings.gap is not None:
+        add_gap(page, findings.gap, findings.gap_films)
     if response is not None:
-        made.heading(
-            "Does it move as much as it is asked to?",
+        page.heading(
+            "Does it move as much as requested?",
             "Optical flow of sampled videos, in units of the embedded model's motion level.",
         )
-        made.plots([response_plot(response)])
-    made.heading("How to read this")
-    made.prose(_READING)
-    made.facts("Settings and versions", facts)
-    return made
+        page.plots([response_plot(response)])
+    page.heading("How to read this")
+    page.prose(_READING)
+    page.facts("Settings and versions", facts)
+    return page
 
 
 _READING = (
@@ -131,7 +133,7 @@ _READING = (
     "what a model loses beyond that is leakage. On real clips the best is not known: there leakage is an upper bound, "
     "and certain only where the model explains more without its image.",
     "*A model that is not good enough yet* loses motion as well. What it loses counts as leakage as far as the image "
-    "changes the prediction; what is lost for another reason cannot be told from that.",
+    "changes the prediction; what is lost for other reasons cannot be distinguished from that.",
     "*Flow* is what the leakage paper plots. It also rises with flicker and noise, so trust it only where "
     "explained motion agrees.",
     "*Sensitivity to the image*: how much the prediction changes when the image is removed, as a share of the image.",
@@ -144,6 +146,7 @@ _READING = (
 
 
 def columns(diagnosis: Diagnosis) -> list[str]:
+    """The headings of the table by noise level."""
     names = [SOURCES[s][0] for s in SOURCES if s in diagnosis.curves]
     return [
         diagnosis.unit,
@@ -155,7 +158,8 @@ def columns(diagnosis: Diagnosis) -> list[str]:
 
 
 def rows(diagnosis: Diagnosis) -> list[list[str]]:
-    made = []
+    """The table by noise level: explained motion of every source, flow, first frame, leakage, with intervals."""
+    table = []
     for i, level in enumerate(diagnosis.levels):
         explained = [diagnosis.curves[s]["explained"][i] for s in SOURCES if s in diagnosis.curves]
         model = diagnosis.curves["image"]
@@ -163,17 +167,17 @@ def rows(diagnosis: Diagnosis) -> list[list[str]]:
         row.append(between(model["first_frame"][i]))
         if diagnosis.leak:
             row += [_cell(diagnosis.leak[i]), _cell(diagnosis.pull[i])]
-        made.append(row)
-    return made
+        table.append(row)
+    return table
 
 
-def _cell(one: Interval) -> str:
-    interval = f" ({one.low:.2f} to {one.high:.2f})" if one.known else ""
-    return f"{one.value:.2f}{interval}".replace("-", "\u2212")
+def _cell(interval: Interval) -> str:
+    ends = f" ({interval.low:.2f} to {interval.high:.2f})" if interval.known else ""
+    return f"{interval.value:.2f}{ends}".replace("-", "\u2212")
 
 
-def _films(made: Page, diagnosis: Diagnosis, present: Sequence[str]) -> None:
-    made.heading(
+def _films(page: Page, diagnosis: Diagnosis, present: Sequence[str]) -> None:
+    page.heading(
         "One-step predictions", "One clip. Each video is a single prediction from the clip with that much noise."
     )
     chosen = shown_levels(len(diagnosis.levels))
@@ -182,4 +186,4 @@ def _films(made: Page, diagnosis: Diagnosis, present: Sequence[str]) -> None:
         names = [f"{diagnosis.unit} {number(diagnosis.levels[i].value)}" for i in chosen]
         cells += [(SOURCES[source][0], None), *zip(names, diagnosis.shown[source], strict=True)]
     cells += [("the clip", None), ("without noise", diagnosis.shown["truth"][0])]
-    made.films(1 + len(chosen), cells)
+    page.films(1 + len(chosen), cells)

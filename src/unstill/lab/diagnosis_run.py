@@ -2,7 +2,7 @@
 A diagnosis in a folder: each clip, each video sampled at a requested motion level, and each pair of videos with and
 without an image is a cell that is computed once, also when the work is stopped and resumed or shared by processes.
 
-The folder is named after everything that decides the numbers, so that another diagnosis never finds these.
+The name of the folder is a hash of everything that the results depend on, so that another diagnosis uses another one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unstill.forward_process import ForwardProcess
 from unstill.lab.html_report import Film, film
 from unstill.lab.image_gap import ImageGap, summarise_image_gap
 from unstill.lab.leakage import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise_leakage
-from unstill.lab.motion_response import REQUESTED_LEVELS, Response, motion_of, summarise_response
+from unstill.lab.motion_response import REQUESTED_LEVELS, MotionResponse, motion_of, summarise_response
 from unstill.lab.one_step import unit_of
 from unstill.lab.probe_clips import ProbeClip, ProbeClips
 from unstill.lab.probe_conditions import ImageCondition, NoiseLevel
@@ -47,7 +47,7 @@ NOT_FINITE = "A measurement is not finite."
 
 
 class _Clip(Stored):
-    """The file of a probed clip: what `_probed` returns, or why there is nothing."""
+    """The file of a probed clip: the result of `_probed`, or the error that prevented it."""
 
     error: str | None = None
     levels: list[tuple[_Figure, _Figure, _Figure]] = []
@@ -60,7 +60,7 @@ class _Clip(Stored):
     def _complete(self) -> Self:
         if self.error is None and not (self.levels and "truth" in self.records):
             raise ValueError("levels or records are missing")
-        counts = {len(found) for source, by in self.records.items() if source != "truth" for found in by.values()}
+        counts = {len(values) for source, by in self.records.items() if source != "truth" for values in by.values()}
         if counts - {len(self.levels)}:
             raise ValueError("the records are not one figure for each level")
         if self.attention is not None and (
@@ -74,8 +74,8 @@ class _Clip(Stored):
 
 
 def _check_films(films: dict[str, list[tuple[str, str]]]) -> None:
-    for one in (text for by in films.values() for pair in by for text in pair):
-        base64.b64decode(one, validate=True)
+    for text in (text for by in films.values() for pair in by for text in pair):
+        base64.b64decode(text, validate=True)
 
 
 class _Pair(Stored):
@@ -95,7 +95,7 @@ class _Pair(Stored):
 
 
 class _Answer(Stored):
-    """The file of a video that answers a requested motion."""
+    """The file of a video that was sampled for a requested motion level."""
 
     error: str | None = None
     measured: _Figure | None = None
@@ -113,18 +113,18 @@ _CELLS: dict[str, type[Stored]] = {"clip": _Clip, "answer": _Answer, "gap": _Pai
 
 class Findings(NamedTuple):
     """
-    What a diagnosis has measured.
+    The measurements of a diagnosis.
 
     Attributes:
         diagnosis: at every noise level.
-        response: motion measured against motion asked for.
+        response: measured against requested motion.
         attention: to the first latent frame.
         gap: motion with and without an image.
         gap_films: the first pair of videos, by `"without"` and `"with"`.
     """
 
     diagnosis: Diagnosis
-    response: Response | None = None
+    response: MotionResponse | None = None
     attention: AttentionByLevel | None = None
     gap: ImageGap | None = None
     gap_films: dict[str, list[Film]] = {}
@@ -135,11 +135,11 @@ class DiagnosisRun:
     """
     Args:
         work: parent of the folder of this diagnosis.
-        decides: what the numbers depend on besides the fields of this class, as JSON values.
+        decides: everything that the results depend on besides the fields of this class, as JSON values.
         pipe, call, levels, conditions, methods, share, seed, fps: as of `measure_leakage`.
-        answers: clips for which a video is sampled at each of `REQUESTED_LEVELS`; none leaves that out.
+        answers: clips for which a video is sampled at each of `REQUESTED_LEVELS`; `None`: no videos.
         ask: arguments of the pipeline's call for a clip and a requested level.
-        pairs: how many pairs of videos with and without an image are made.
+        pairs: number of pairs of videos with and without an image.
         pair: makes one of them from its index: a video of a text, and one of the same text and the former's first
             frame, `(F, 3, H, W)` in [0, 1].
     """
@@ -164,14 +164,18 @@ class DiagnosisRun:
     def run(
         self, rank: int = 0, processes: int = 1, progress: Callable[[int, int], None] | None = None
     ) -> Findings | None:
-        """Computes what is missing, beginning at this process's share. The process of rank 0 stays until all is done
-        and sums it up; the others get `None`."""
+        """
+        Computes the missing cells, beginning at this process's share.
+
+        Returns:
+            The measurements, in the process of rank 0, which waits for the others; `None` in the others.
+        """
         videos = [f"{i}-{j}" for i in range(len(self.answers or ())) for j in range(len(REQUESTED_LEVELS))]
-        cells = [f"clip-{i}" for i in range(len(self.subjects))] + [f"answer-{one}" for one in videos]
+        cells = [f"clip-{i}" for i in range(len(self.subjects))] + [f"answer-{video}" for video in videos]
         cells += [f"gap-{i}" for i in range(self.pairs)]
-        claims = WorkQueue(self.work / self._key, cells, lambda cell: _CELLS[cell.partition("-")[0]])
-        claims.work(self._make, first=rank * len(cells) // processes, wait=rank == 0, progress=progress)
-        return self._summary(claims) if rank == 0 else None
+        queue = WorkQueue(self.work / self._key, cells, lambda cell: _CELLS[cell.partition("-")[0]])
+        queue.work(self._make, first=rank * len(cells) // processes, wait=rank == 0, progress=progress)
+        return self._summary(queue) if rank == 0 else None
 
     @property
     def _key(self) -> str:
@@ -197,19 +201,19 @@ class DiagnosisRun:
         if kind == "clip":
             return self._probed(subject, index)
         assert self.ask is not None
-        made = generate(self.pipe, self.ask(subject, REQUESTED_LEVELS[int(rest[0])]), self.seed + index)
-        readings = {"measured": motion_of(made.float() / 255), "real": motion_of(subject.video)}
+        video = generate(self.pipe, self.ask(subject, REQUESTED_LEVELS[int(rest[0])]), self.seed + index)
+        readings = {"measured": motion_of(video.float() / 255), "real": motion_of(subject.video)}
         return readings if all(map(math.isfinite, readings.values())) else {"error": NOT_FINITE}
 
     def _probed(self, subject: ProbeClip, index: int) -> dict[str, Any]:
         probed = probe_clip(
             self.pipe, subject, self.call, self.levels, self.conditions, self.methods, self.seed + index
         )
-        if not all(np.isfinite(found).all() for by in probed.records.values() for found in by.values()):
+        if not all(np.isfinite(values).all() for by in probed.records.values() for values in by.values()):
             return {"error": NOT_FINITE}
         return {
-            "levels": [astuple(one) for one in probed.levels],
-            "records": {s: {q: found.tolist() for q, found in by.items()} for s, by in probed.records.items()},
+            "levels": [astuple(level) for level in probed.levels],
+            "records": {s: {q: values.tolist() for q, values in by.items()} for s, by in probed.records.items()},
             "films": _text(films_of(probed.videos, self.fps)) if index == 0 else {},
             "attention": probed.attention and probed.attention.mass.tolist(),
             "uniform": probed.attention and probed.attention.uniform,
@@ -217,46 +221,46 @@ class DiagnosisRun:
 
     def _paired(self, index: int) -> dict[str, Any]:
         assert self.pair is not None
-        free, held = self.pair(index)
-        readings = {"without": motion_of(free), "with_image": motion_of(held)}
+        from_text, from_image = self.pair(index)
+        readings = {"without": motion_of(from_text), "with_image": motion_of(from_image)}
         if not all(map(math.isfinite, readings.values())):
             return {"error": NOT_FINITE}
-        shown = {"without": [film(free, self.fps)], "with": [film(held, self.fps)]} if index == 0 else {}
+        shown = {"without": [film(from_text, self.fps)], "with": [film(from_image, self.fps)]} if index == 0 else {}
         return {**readings, "films": _text(shown)}
 
-    def _summary(self, claims: WorkQueue) -> Findings:
-        results = {cell: claims.result(cell) for cell in claims.cells}
-        found = {cell: one for cell, one in results.items() if one is not None and "error" not in one}
-        clips = [found[cell] for cell in found if cell.startswith("clip-")]
-        rows = [{s: {q: np.array(v) for q, v in by.items()} for s, by in one["records"].items()} for one in clips]
+    def _summary(self, queue: WorkQueue) -> Findings:
+        results = {cell: queue.result(cell) for cell in queue.cells}
+        done = {cell: result for cell, result in results.items() if result is not None and "error" not in result}
+        clips = [result for cell, result in done.items() if cell.startswith("clip-")]
+        rows = [{s: {q: np.array(v) for q, v in by.items()} for s, by in clip["records"].items()} for clip in clips]
         diagnosis = summarise_leakage(
             gathered(rows),
-            [NoiseLevel(*one) for one in clips[0]["levels"]],
+            [NoiseLevel(*level) for level in clips[0]["levels"]],
             unit_of(ForwardProcess.of(self.pipe.scheduler)),
             name=self.name,
             share=self.share,
-            shown=_films(next((one["films"] for one in clips if one["films"]), {})),
+            shown=_films(next((clip["films"] for clip in clips if clip["films"]), {})),
         )
         readings, real = {}, {}
-        for cell, one in found.items():
+        for cell, result in done.items():
             if cell.startswith("answer-"):
                 i, j = map(int, cell.split("-")[1:])
-                readings[i, j], real[i] = one["measured"], one["real"]
-        attention = [one["attention"] for one in clips if one["attention"] is not None]
-        pairs = [one for cell, one in found.items() if cell.startswith("gap-")]
+                readings[i, j], real[i] = result["measured"], result["real"]
+        attention = [clip["attention"] for clip in clips if clip["attention"] is not None]
+        pairs = [result for cell, result in done.items() if cell.startswith("gap-")]
         return Findings(
             diagnosis,
             summarise_response(readings, real) if readings else None,
             summarise_attention(attention, clips[0]["uniform"]) if attention else None,
-            summarise_image_gap([(one["without"], one["with_image"]) for one in pairs]) if pairs else None,
-            _films(next((one["films"] for one in pairs if one["films"]), {})),
+            summarise_image_gap([(pair["without"], pair["with_image"]) for pair in pairs]) if pairs else None,
+            _films(next((pair["films"] for pair in pairs if pair["films"]), {})),
         )
 
 
 def _text(films: dict[str, list[Film]]) -> dict[str, list[list[str]]]:
-    """Films as JSON can hold them."""
-    return {s: [[base64.b64encode(x).decode() for x in astuple(one)] for one in by] for s, by in films.items()}
+    """Films as JSON values, base64."""
+    return {s: [[base64.b64encode(x).decode() for x in astuple(film)] for film in by] for s, by in films.items()}
 
 
 def _films(text: dict[str, list[list[str]]]) -> dict[str, list[Film]]:
-    return {s: [Film(*(base64.b64decode(x) for x in one)) for one in by] for s, by in text.items()}
+    return {s: [Film(*(base64.b64decode(x) for x in film)) for film in by] for s, by in text.items()}

@@ -30,9 +30,9 @@ from torch import Tensor
 
 from unstill.errors import UnstillError
 from unstill.forward_process import ForwardProcess
-from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
 from unstill.lab.html_report import Film, film
+from unstill.lab.leakage_measures import Measurements, best_prediction, measure_latents
 from unstill.lab.probe_clips import ProbeClip, flow_of, picture_of
 from unstill.lab.probe_conditions import ImageCondition, NoiseLevel, Unit
 from unstill.methods.base import Method
@@ -47,9 +47,6 @@ SHARE = 0.5
 
 HIDDEN = 2.0
 """sigma / alpha below which no start is recommended, since the first latents would contain most of the video."""
-
-Measurements = dict[str, dict[str, np.ndarray]]
-"""source -> quantity -> (clips, levels). Sources: the conditions, `"reference"`, and `"truth"` with (clips, 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +84,7 @@ class Diagnosis:
 
     def as_dict(self) -> dict[str, Any]:
         def plain(intervals: Sequence[Interval]) -> list[dict[str, Any]]:
-            return [one.as_dict() for one in intervals]
+            return [interval.as_dict() for interval in intervals]
 
         return {
             "model": self.model,
@@ -97,7 +94,7 @@ class Diagnosis:
             "leak": plain(self.leak),
             "pull": plain(self.pull),
             "certain": plain(self.certain),
-            "falls": {q: one.as_dict() for q, one in self.falls.items()},
+            "falls": {q: interval.as_dict() for q, interval in self.falls.items()},
             "leak_is": "against the best possible model" if "reference" in self.curves else "an upper bound",
             "share": self.share,
             "recommended_start": None if self.start is None else {self.unit: self.start},
@@ -186,8 +183,8 @@ def films_of(videos: dict[str, list[Tensor]], fps: float) -> dict[str, list[Film
     """The decoded predictions of one clip as small films."""
 
     def chosen(source: str) -> list[Tensor]:
-        made = videos[source]
-        return made if source == "truth" else [made[i] for i in shown_levels(len(made))]
+        decoded = videos[source]
+        return decoded if source == "truth" else [decoded[i] for i in shown_levels(len(decoded))]
 
     return {source: [film(video, fps, height=128) for video in chosen(source)] for source in videos}
 
@@ -215,17 +212,21 @@ def probe_clip(
     noise = torch.randn(len(levels), *clean.shape[1:], generator=generator)
     arguments = call(subject, picture_of(subject))
     recorder = AttentionRecorder() if has_reference_attention(pipe) else None
-    made = {}
+    predictions = {}
     for c in usable:
         acting = [*methods, recorder] if recorder is not None and c == "image" else methods
-        made[c] = one_step(pipe, arguments, clean, noise, levels, methods=acting, condition=c)
-    seen = made["image"]
-    predicted: dict[str, Tensor] = {name: one.x0 for name, one in made.items()}
-    held = clean.shape[2] - seen.x0.shape[2]
-    clean, still, head = clean[:, :, held:].cpu(), still[:, :, held:].cpu(), clean[:, :, :held].cpu()
+        predictions[c] = one_step(pipe, arguments, clean, noise, levels, methods=acting, condition=c)
+    with_image = predictions["image"]
+    predicted: dict[str, Tensor] = {name: result.x0 for name, result in predictions.items()}
+    conditioning = clean.shape[2] - with_image.x0.shape[2]
+    head = clean[:, :, :conditioning].cpu()
+    clean, still = clean[:, :, conditioning:].cpu(), still[:, :, conditioning:].cpu()
     if subject.others is not None:
-        others = torch.cat([adapter.encode_video(pipe, video) for video in subject.others])[:, :, held:].cpu()
-        best = [_best(noisy, others, level) for noisy, level in zip(seen.noisy, seen.levels, strict=True)]
+        others = torch.cat([adapter.encode_video(pipe, video) for video in subject.others])[:, :, conditioning:].cpu()
+        best = [
+            best_prediction(noisy, others, level)
+            for noisy, level in zip(with_image.noisy, with_image.levels, strict=True)
+        ]
         predicted["reference"] = torch.stack([mean for mean, _ in best])
 
     def decode(x0: Tensor) -> Tensor:
@@ -233,11 +234,11 @@ def probe_clip(
 
     # The clip after the autoencoder, whose losses are not the denoiser's.
     truth = decode(clean[0])
-    records = measure_latents(clean, still, predicted, seen.levels)
+    records = measure_latents(clean, still, predicted, with_image.levels)
     records["truth"]["flow"] = np.array([flow_of(truth)])
     videos: dict[str, list[Tensor]] = {"truth": [truth]}
     for source, x0 in predicted.items():
-        videos[source] = [decode(one) for one in x0]
+        videos[source] = [decode(prediction) for prediction in x0]
         records[source] |= {
             "flow": np.array([flow_of(video) for video in videos[source]]),
             "first": np.array([float((video[0] - truth[0]).square().mean()) for video in videos[source]]),
@@ -246,55 +247,7 @@ def probe_clip(
         records["reference"]["truth"] = np.array([share for _, share in best])
     # A network may compute attention in a way of its own, which is not seen.
     attention = recorder.result() if recorder is not None and recorder.masses else None
-    return Probed(seen.levels, records, videos, attention)
-
-
-def measure_latents(
-    clean: Tensor, still: Tensor, predicted: dict[str, Tensor], levels: Sequence[NoiseLevel]
-) -> Measurements:
-    """
-    What one-step predictions of one clip measure without being decoded.
-
-    Args:
-        clean: latents of the clip, `(1, C, F, h, w)`.
-        still: latents of a static clip of its first frame, same shape.
-        predicted: by source (`"image"`, `"removed"`, ...) the predictions, `(levels, C, F, h, w)`.
-        levels: of the predictions.
-
-    Returns:
-        Of the truth `moved` and `image`, energies `(1,)`; of each source `error`, and of `"removed"` the `change`,
-        `(levels,)`.
-
-    Raises:
-        UnstillError: predictions with NaN or infinity.
-    """
-    for x0 in predicted.values():
-        for level, one in zip(levels, x0, strict=True):
-            if not one.isfinite().all():
-                raise UnstillError(
-                    f"The model's prediction at level {level.value:g} is not finite; load it in float32, or leave "
-                    "that level out."
-                )
-    # The energy of a static video of the image: what a model that copies the image predicts.
-    measured: Measurements = {"truth": {"moved": _energy(still - clean), "image": _energy(still)}}
-    measured |= {source: {"error": _energy(x0 - clean)} for source, x0 in predicted.items()}
-    if "removed" in predicted:
-        measured["removed"]["change"] = _energy(predicted["image"] - predicted["removed"])
-    return measured
-
-
-def _best(noisy: Tensor, others: Tensor, level: NoiseLevel) -> tuple[Tensor, float]:
-    """E[X0 | Xt, image] over the candidates `others` (N, C, F, h, w), and the posterior probability of the truth,
-    which is the first candidate. At alpha = 0 the noisy clip holds no information."""
-    if level.alpha == 0:
-        return others.mean(0), 1 / len(others)
-    mean, probabilities = posterior_mean(noisy / level.alpha, others, level.sigma / level.alpha)
-    return mean, probabilities[0].item()
-
-
-def _energy(difference: Tensor) -> np.ndarray:
-    """(n, C, F, h, w) to mean squares (n,)."""
-    return difference.double().square().mean((1, 2, 3, 4)).numpy()
+    return Probed(with_image.levels, records, videos, attention)
 
 
 def summarise_leakage(
@@ -317,15 +270,15 @@ def summarise_leakage(
     w = weights(clips)  # (1 + R, clips)
     moved = w @ truth["moved"]
     explained, flows, curves = {}, {}, {}
-    for source, found in records.items():
+    for source, measured in records.items():
         if source == "truth":
             continue
-        explained[source] = 1 - (w @ found["error"]) / moved
+        explained[source] = 1 - (w @ measured["error"]) / moved
         curves[source] = {"explained": _intervals(explained[source], clips, (-np.inf, 1))}
-        if "flow" in found:
-            flows[source] = w @ found["flow"] / (w @ truth["flow"])
+        if "flow" in measured:
+            flows[source] = w @ measured["flow"] / (w @ truth["flow"])
             curves[source]["flow"] = _intervals(flows[source], clips, (0, np.inf))
-            curves[source]["first_frame"] = _intervals(np.sqrt(w @ found["first"] / clips), clips, (0, np.inf))
+            curves[source]["first_frame"] = _intervals(np.sqrt(w @ measured["first"] / clips), clips, (0, np.inf))
     falls = {
         name: Interval.of(draws["image"][:, -1] - draws["image"][:, 0], clips)
         for name, draws in (("flow", flows), ("explained", explained))
@@ -341,14 +294,14 @@ def summarise_leakage(
         lost = np.clip(1 - explained["image"] / np.maximum(reference, 1e-6), 0, 1)
         leak = _intervals(np.minimum(lost, change / moved), clips, (0, 1))
         pull = _intervals(image_pull, clips, (0, np.inf))
-        others = [explained[c] for c in ("weakened", "removed") if c in explained]
+        weaker = [explained[c] for c in ("weakened", "removed") if c in explained]
         certain = [
-            max((Interval.of((other - explained["image"])[:, i], clips) for other in others), key=lambda x: x.low)
+            max((Interval.of((other - explained["image"])[:, i], clips) for other in weaker), key=lambda x: x.low)
             for i in range(len(levels))
         ]
-    kept = [one.value >= share for one in curves["image"]["explained"]]
-    hidden = [one.sigma >= HIDDEN * one.alpha for one in levels]
-    good = next((i for i in range(len(levels)) if all(kept[i:]) and hidden[i]), None)
+    enough = [interval.value >= share for interval in curves["image"]["explained"]]
+    hidden = [level.sigma >= HIDDEN * level.alpha for level in levels]
+    good = next((i for i in range(len(levels)) if all(enough[i:]) and hidden[i]), None)
     return Diagnosis(
         model=name,
         unit=unit,
