@@ -8,13 +8,13 @@ from unstill.lab.diagnosis_plots import SOURCES, plots, response_plot
 from unstill.lab.diagnosis_report import FEW
 from unstill.lab.interval_text import between, number, signed
 from unstill.lab.leakage import Diagnosis
-from unstill.lab.motion_response import MotionResponse
+from unstill.lab.motion_response import ResponseCurve
 
 
 PAPER = "leakage paper"
 
 
-def findings(found: Diagnosis, response: MotionResponse | None) -> list[Finding]:
+def findings(found: Diagnosis, response: ResponseCurve | None) -> list[Finding]:
     """Claims about one-step predictions, and, with a response, about sampled videos."""
     made = [
         Finding(
@@ -52,7 +52,7 @@ def findings(found: Diagnosis, response: MotionResponse | None) -> list[Finding]
     return made
 
 
-def figures(found: Diagnosis, response: MotionResponse | None) -> list[Plot]:
+def figures(found: Diagnosis, response: ResponseCurve | None) -> list[Plot]:
     present = [source for source in SOURCES if source in found.curves]
     names = ("explained", *(["leakage"] if found.leak else []), "flow", "first-frame")
     made = [Plot(name, *plot) for name, plot in zip(names, plots(found, present), strict=True)]
@@ -99,7 +99,7 @@ def _leakage(found: Diagnosis) -> Judged:
     return ("not reproduced" if exact and found.leak[worst].high < FEW else "undecided"), said
 
 
-def _following(response: MotionResponse) -> Judged:
+def _following(response: ResponseCurve) -> Judged:
     ends = [
         f"{number(asked)} asked: {between(one)}"
         for asked, one in ((response.requested[i], response.measured[i]) for i in (0, -1))

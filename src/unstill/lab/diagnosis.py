@@ -19,7 +19,7 @@ from unstill.lab.diagnosis_run import DiagnosisRun, Findings
 from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.image_gap import ImageGap, VideoPairs, check_image_gap
 from unstill.lab.leakage import SHARE, Diagnosis
-from unstill.lab.motion_response import MotionResponse, takes_motion
+from unstill.lab.motion_response import ResponseCurve, takes_motion
 from unstill.lab.one_step import usual_levels
 from unstill.lab.probe_clips import Folder, ProbeClip, ProbeClips, World, motion_argument, picture_of
 from unstill.lab.provenance import versions
@@ -58,7 +58,7 @@ class DiagnosisResult:
     """
 
     diagnosis: Diagnosis
-    response: MotionResponse | None
+    response: ResponseCurve | None
     attention: AttentionByLevel | None
     gap: ImageGap | None
     verdict: tuple[str, str]

@@ -8,7 +8,7 @@ from typing import Any
 from unstill.lab.bootstrap import Interval
 from unstill.lab.interval_text import between
 from unstill.lab.leakage import Diagnosis
-from unstill.lab.motion_response import MotionResponse
+from unstill.lab.motion_response import ResponseCurve
 from unstill.lab.plots import Series, curves
 
 
@@ -20,7 +20,7 @@ SOURCES = {  # name and colour
 }
 
 
-def response_plot(response: MotionResponse) -> tuple[str, str, str]:
+def response_plot(response: ResponseCurve) -> tuple[str, str, str]:
     """Title, description and plot of measured against requested motion."""
     line = [Interval(x, x, x) for x in response.requested]
     svg = curves(

@@ -28,7 +28,7 @@ from unstill.forward_process import ForwardProcess
 from unstill.lab.html_report import Film, film
 from unstill.lab.image_gap import ImageGap, summarise_image_gap
 from unstill.lab.leakage import SHARE, Diagnosis, films_of, gathered, probe_clip, summarise_leakage
-from unstill.lab.motion_response import REQUESTED_LEVELS, MotionResponse, motion_of, summarise_response
+from unstill.lab.motion_response import REQUESTED_LEVELS, ResponseCurve, motion_of, summarise_response
 from unstill.lab.one_step import unit_of
 from unstill.lab.probe_clips import ProbeClip, ProbeClips
 from unstill.lab.probe_conditions import ImageCondition, NoiseLevel
@@ -124,7 +124,7 @@ class Findings(NamedTuple):
     """
 
     diagnosis: Diagnosis
-    response: MotionResponse | None = None
+    response: ResponseCurve | None = None
     attention: AttentionByLevel | None = None
     gap: ImageGap | None = None
     gap_films: dict[str, list[Film]] = {}

@@ -19,7 +19,7 @@ REQUESTED_LEVELS = (0.1, 0.4, 0.7, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class MotionResponse:
+class ResponseCurve:
     """
     Measured against requested motion, in units of the embedded model's motion level: `synthetic_world.SCORE_UNIT`
     picture sides per frame.
@@ -52,7 +52,7 @@ def takes_motion(pipe: Any) -> bool:
 
 def summarise_response(
     readings: Mapping[tuple[int, int], float], real: Mapping[int, float], levels: Sequence[float] = REQUESTED_LEVELS
-) -> MotionResponse:
+) -> ResponseCurve:
     """
     Means, slope and their intervals over clips.
 
@@ -67,7 +67,7 @@ def summarise_response(
     w = weights(len(clips))
     means = w @ table / len(clips)
     x = np.array(levels) - np.mean(levels)
-    return MotionResponse(
+    return ResponseCurve(
         tuple(levels),
         [Interval.of(column, len(clips), (0.0, np.inf)) for column in means.T],
         Interval.of(means @ x / (x @ x), len(clips)),
