@@ -28,7 +28,6 @@ from unstill.models.registry import bundled_picture
 
 
 PICTURES = 2  # per method
-MOTION = 0.6  # requested, as in benchmarks/methods_on_pico.py
 LEVELS = (0.0, 0.3, 0.6, 1.0)
 TIMES = (0.0, 0.5, 0.9, 1.0)  # of TimeNoise
 
@@ -36,8 +35,8 @@ TIMES = (0.0, 0.5, 0.9, 1.0)  # of TimeNoise
 def settings(statistics: unstill.LatentStatistics) -> dict[str, tuple[str, unstill.Method]]:
     """Name of the picture -> (caption, the method as it is shown)."""
     return {
-        "early_start": ("EarlyStart(sigma=20)", unstill.EarlyStart(sigma=20.0)),
-        "analytic_init": ("AnalyticInit(sigma=20)", unstill.AnalyticInit(sigma=20.0, statistics=statistics)),
+        "early_start": ("EarlyStart(sigma=10)", unstill.EarlyStart(sigma=10.0)),
+        "analytic_init": ("AnalyticInit(sigma=10)", unstill.AnalyticInit(sigma=10.0, statistics=statistics)),
         "noise_rectification": ("NoiseRectification()", unstill.NoiseRectification()),
         "frame_init": ("FrameInit()", unstill.FrameInit()),
         "free_init": ("FreeInit(iterations=3)", unstill.FreeInit(iterations=3)),
@@ -55,14 +54,16 @@ def settings(statistics: unstill.LatentStatistics) -> dict[str, tuple[str, unsti
     }
 
 
-def made(pipe: PicoPipeline, images: Tensor, motion: float, *methods: unstill.Method) -> list[Tensor]:
-    """A video (F, 3, 96, 96) in [0, 1] per image (N, 3, 96, 96); image i has the noise of seed i."""
+def made(pipe: PicoPipeline, images: Tensor, *methods: unstill.Method, motion: float | None = None) -> list[Tensor]:
+    """
+    A video (F, 3, 96, 96) in [0, 1] per image (N, 3, 96, 96); image i has the noise of seed i. All other arguments of
+    the pipeline have their defaults.
+    """
     videos = []
-    # Without the pipeline's guidance: what is seen is the method's.
-    options = {"motion": motion, "guidance_scale": 1.0, "motion_guidance_scale": 1.0, "output_type": "pt"}
     for i, image in enumerate(images):
+        generator = torch.Generator().manual_seed(i)
         with sampling(pipe, *methods) as sampler:
-            videos.append(sampler(image[None], generator=torch.Generator().manual_seed(i), **options).frames[0])
+            videos.append(sampler(image[None], motion=motion, generator=generator, output_type="pt").frames[0])
     return videos
 
 
@@ -95,21 +96,21 @@ def main() -> None:
         torch.from_numpy(np.array(resize_and_crop(read_image(bundled_picture()), (96, 96)))).permute(2, 0, 1) / 255
     )
     images = held_out_scenes(PICTURES).images
-    plain = made(pipe, images, MOTION)
+    plain = made(pipe, images)
 
     def hero() -> tuple[list[Tensor], list[str], int]:
-        # The lowest start of docs/pico/still.md, the bundled picture, seed 0: chosen before any of them was looked at.
-        early = unstill.EarlyStart(sigma=10.0)
-        still, moving = made(pipe, bundled[None], 0.3)[0], made(pipe, bundled[None], 0.3, early)[0]
+        # What `unstill animate --compare` makes: the bundled picture, seed 0, the model's method at its start.
+        method = unstill.AnalyticInit(sigma=10.0, statistics=statistics)
+        still, moving = made(pipe, bundled[None])[0], made(pipe, bundled[None], method)[0]
         return [bundled[None], still, moving], ["your picture", f"plain: {said(still)}", f"unstill: {said(moving)}"], 3
 
     def levels() -> tuple[list[Tensor], list[str], int]:
-        videos = [made(pipe, bundled[None], level)[0] for level in LEVELS]
+        videos = [made(pipe, bundled[None], motion=level)[0] for level in LEVELS]
         return videos, [f"motion={level:g}" for level in LEVELS], len(LEVELS)
 
     def beside(caption: str, method: unstill.Method) -> tuple[list[Tensor], list[str], int]:
         clips, labels = [], []
-        for image, before, after in zip(images, plain, made(pipe, images, MOTION, method), strict=True):
+        for image, before, after in zip(images, plain, made(pipe, images, method), strict=True):
             clips += [image[None], before, after]
             labels += ["picture", f"plain: {flow(before):.2f}", f"{caption}: {flow(after):.2f}"]
         return clips, labels, 3

@@ -329,14 +329,17 @@ def measured(cls: str) -> str:
             f"`{row['methods']}`" if row["methods"] != "plain" else "plain",
             cell(row["motion"], ".2f"),
             cell(row["more_motion"], "+.2f"),
+            cell(row["travel"], ".2f"),
+            cell(row["outline"], ".2f"),
             cell(row["colour"], ".2f"),
             cell(row["detail"], ".2f"),
             f"{row['seconds']['mean']:.1f}",
         ]
         for row in rows
     ]
-    head = ("embedded model", "motion", "more than plain", "colour (proxy)", "detail (proxy)", "CPU seconds")
-    foot = f"{data['images']} pictures, requested motion {data['requested']:g}; [all, and the command](measured.md)."
+    head = ("embedded model", "motion", "more than plain", "travel", "outline", "colour (proxy)", "detail (proxy)")
+    head += ("CPU seconds",)
+    foot = f"{data['images']} pictures, no motion level asked for; [all, and the command](measured.md)."
     return "\n".join([*_table(head, shown), "", foot])
 
 
