@@ -115,7 +115,8 @@ class Exam:
         pipe, name = opened(self.options, model)
         lively, slow = self.clips["lively"], self.clips["slow"]
         methods: tuple[Method, ...] = (PredictionAndResidual(),) if residual else ()
-        videos = animated(pipe, self.scenes.images, self.options.work, name, methods, motion=None)
+        call: dict[str, Any] = {"motion": None, "guidance_scale": 1.0}
+        videos = animated(pipe, self.scenes.images, self.options.work, name, methods, **call)
         return {
             "videos": [measures(video, self.scenes, i) for i, video in enumerate(videos)],
             "moved": energy(lively[:, :, :1] - lively),
@@ -235,7 +236,7 @@ def page(found: dict[str, Any], words: str) -> str:
         "## Videos",
         "",
         f"{s['scenes']} pictures that no training has seen, the same noise in every row, the default scheduler and",
-        "steps. The measures are those of [a model that stands still](../pico/still.md).",
+        "steps, without guidance. The measures are those of [a model that stands still](../pico/still.md).",
         "",
         "| fine-tuned with | travel | flow | outline | colour | first-frame error |",
         "|---|---|---|---|---|---|",

@@ -32,8 +32,8 @@ ABOUT = {
     **{name: sweep.about for name, sweep in SWEEPS.items() if name in experiments.CLAIMS},
 }
 TRAINED = (
-    "What TimeNoise does to a model takes training: `python benchmarks/time_noise_on_pico.py` fine-tunes pico with "
-    "several beta_m and a, and compares."
+    "What TimeNoise does to a model takes training: `python benchmarks/time_noise_on_pico.py` fine-tunes pico "
+    "on clips that hardly move, and compares."
 )
 
 

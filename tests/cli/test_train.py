@@ -73,6 +73,9 @@ def test_a_folder_of_nothing_and_a_finished_run(unstill: Run, model: str, tmp_pa
     assert (out / "validation" / "0000002-0.mp4").stat().st_size > 0
     curve = json.loads((out / "validation" / "0000002-leak.json").read_text())
     assert len(curve["levels"]) == 5 and curve["leak"]
+    page = (out / "validation" / "0000002.html").read_text()
+    assert "Every step." in page and page.count("<video ") == 1 and page.count("<svg") == 1
+    assert "0000002.html" in curve["written"]
     figures = json.loads((out / "validation" / "figures.jsonl").read_text())
     assert figures.keys() == {"step", "motion", "explained_motion", "leak"}
 

@@ -29,7 +29,7 @@ def _with_text(pipe: Any) -> Any:
 
     def encode_prompt(prompt: list[str], **_: Any) -> Any:
         made = torch.stack([torch.full((4, 8), float(len(p))) for p in prompt])
-        return (made, None) if type(pipe).__name__ == "WanImageToVideoPipeline" else made
+        return made if type(pipe).__name__ in ("DynamiCrafterPipeline", "VideoCrafterPipeline") else (made, None)
 
     pipe.encode_prompt = encode_prompt
     return pipe
@@ -39,12 +39,22 @@ def _wan() -> Any:
     return _with_text(tiny.wan())
 
 
+def _cogvideox() -> Any:
+    pipe = _with_text(tiny.cogvideox())
+    pipe.register_to_config(text_encoder=(None, None))
+    return pipe
+
+
+PROMPTED = ("wan", "cogvideox")
+
+
 PIPELINES: dict[str, tuple[Callable[[], Any], int, int]] = {  # factory, size, frames
     "svd": (tiny.stable_video_diffusion, 16, FRAMES),
     "pico": (tiny.pico, 64, FRAMES),
     "dynamicrafter": (lambda: _with_text(tiny.dynamicrafter()), 16, FRAMES),
     "videocrafter": (lambda: _with_text(tiny.dynamicrafter(4)), 16, FRAMES),
     "wan": (_wan, 16, 5),
+    "cogvideox": (_cogvideox, 16, 9),
 }
 
 
@@ -74,7 +84,7 @@ class Recorder:
     """Stands before a network: keeps the arguments of its calls, by name."""
 
     def __init__(self, network: Any) -> None:
-        self.network, self.signature = network, inspect.signature(network.forward)
+        self.network, self.config, self.signature = network, network.config, inspect.signature(network.forward)
         self.calls: list[dict[str, Any]] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -96,8 +106,7 @@ def _of_the_pipeline(pipe: Any, family: TrainingRole, clip: Sample) -> dict[str,
         call |= {"motion": clip.motion}
     else:
         call |= {"height": height, "width": width, "guidance_scale": 1.0}
-        call |= {"fps": 8} if family.name != "wan" else {}
-        call |= {"prompt": "x"} if family.name == "wan" else {}
+        call |= {"prompt": "x"} if family.name in PROMPTED else {"fps": 8}
     original = network.forward
     network.forward = recorder_forward(recorder, original)
     try:
@@ -131,7 +140,7 @@ def test_the_network_is_called_as_its_pipeline_calls_it(
     gaussian = "diffusers.models.autoencoders.vae.DiagonalGaussianDistribution"
     monkeypatch.setattr(f"{gaussian}.sample", lambda self, generator=None: self.mode())
     theirs = _of_the_pipeline(pipe, family, clip)
-    caption = "x" if family.name == "wan" else ""
+    caption = "x" if family.name in PROMPTED else ""
     given = batch_of(
         [Encoder(pipe, family)(Sample(clip.video, caption, 8.0, "", clip.motion), generator_for(0))], "cpu"
     )
@@ -145,18 +154,19 @@ def test_the_network_is_called_as_its_pipeline_calls_it(
     ours = recorder.calls[0]
     assert output.shape == given["latents"].shape
     assert ours.keys() == theirs.keys() - {"attention_kwargs"}
-    names = iter(ours)
-    sample_name, time_name = next(names), next(names)
+    sample_name, time_name = next(iter(ours)), "timestep"
     assert ours[sample_name].shape == theirs[sample_name].shape
-    for name in names:
+    for name in ours.keys() - {sample_name, time_name}:
         mine, its = (x[name] for x in (ours, theirs))
+        if isinstance(mine, tuple):
+            mine, its = torch.stack(mine), torch.stack(its)
         if isinstance(mine, Tensor):
             its = torch.as_tensor(its).to(mine).expand(mine.shape)
             torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
         else:
             assert mine == its
     if "image" in given:  # the condition, among the channels of the input
-        c, dim = given["image"].shape[1], 2 if family.name in ("svd", "pico") else 1
+        c, dim = given["image"].shape[1], 2 if family.name in ("svd", "pico", "cogvideox") else 1
         mine, its = (x[sample_name].narrow(dim, x[sample_name].shape[dim] - c, c) for x in (ours, theirs))
         torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
     # A level that its scheduler visits is told by the same number.
@@ -243,6 +253,6 @@ def test_clips_that_a_network_cannot_take(opened: tuple[Any, TrainingRole, Sampl
     family.check_clip(pipe, frames, (height, width))
     with pytest.raises(UnstillError, match=r"data.* takes (multiples of \d+ both ways|clips of at most)"):
         family.check_clip(pipe, frames, (height, width + 1))
-    if family.name == "wan":
+    if family.name in PROMPTED:
         with pytest.raises(UnstillError, match="takes a multiple of 4 and one more, such as 5"):
             family.check_clip(pipe, 6, (height, width))

@@ -16,7 +16,7 @@ from unstill.training import results, trainer
 from unstill.training.recipe import Recipe
 
 
-LARGE = ("svd", "dynamicrafter", "wan")
+LARGE = ("svd", "dynamicrafter", "wan", "cogvideox")
 
 
 @pytest.fixture(params=LARGE)

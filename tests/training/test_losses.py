@@ -86,6 +86,7 @@ def test_the_official_svd_loss() -> None:
         diffusers.DDPMScheduler(prediction_type="sample"),
         diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         tiny._flow_unipc(),
+        tiny._cogvideox_scheduler(diffusers.CogVideoXDDIMScheduler),
     ],
     ids=lambda s: type(s).__name__,
 )

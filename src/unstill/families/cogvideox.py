@@ -1,13 +1,19 @@
 """CogVideoX (Yang et al., https://huggingface.co/papers/2408.06072), and ConsisID, which is based on it."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from unstill.data.images import Size
+from unstill.data.sources import Sample
+from unstill.errors import UnstillError
 from unstill.families.base import Family
 from unstill.families.model_card import Model
 from unstill.families.reference_keys import ReferenceKeys
+from unstill.families.training import Encoded, TrainingRole, check_frames, check_multiple
 from unstill.families.vae_adapters import VideoAdapter
 
 
@@ -47,6 +53,65 @@ class ConsisID(CogVideoX):
         return 1.0
 
 
+class CogVideoXTraining(TrainingRole):
+    """CogVideoX 1.0: the image is frame 0 of a second block of channels, a dropped one is zeros."""
+
+    name = "cogvideox"
+    denoiser = "transformer"
+    has_tokens = False
+
+    def check(self, pipe: Any) -> None:
+        if pipe.transformer.config.patch_size_t is not None:
+            raise UnstillError(
+                "Of CogVideoX only 1.0 can be trained here (CogVideoX-5b-I2V); 1.5 pads its latents in time."
+            )
+
+    def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
+        config, space = pipe.transformer.config, pipe.vae_scale_factor_spatial
+        check_multiple(pipe, size, space * config.patch_size)
+        own = config.sample_height * space, config.sample_width * space
+        if config.use_learned_positional_embeddings and size != own:
+            raise UnstillError(
+                f"data.size is {size[1]}x{size[0]}, but the learned positions of this model are for "
+                f"{own[1]}x{own[0]}; give that."
+            )
+        check_frames(pipe, frames, pipe.vae_scale_factor_temporal)
+
+    def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
+        adapter = CogVideoX()
+        image = adapter.encode_video(pipe, sample.video[[frame]])[0]  # alone, as the pipeline does
+        return {
+            "latents": latents,
+            "image": image / adapter.condition_scale(pipe),
+            "text": pipe.encode_prompt([sample.caption], do_classifier_free_guidance=False)[0][0].float(),
+        }
+
+    def dropped(self, pipe: Any, like: Encoded) -> Encoded:
+        return {"text": pipe.encode_prompt([""], do_classifier_free_guidance=False)[0][0].float()}
+
+    def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
+        condition = torch.zeros_like(noisy)
+        condition[:, :, :1] = given["image"][:, :, :1].to(noisy)
+        x = torch.cat([noisy, condition], 1).transpose(1, 2)
+        positions = _rotary(getattr(model, "module", model), noisy)  # `module`: of a network wrapped by DDP
+        text = given["text"].to(noisy)
+        output = model(x, text, timestep.long(), image_rotary_emb=positions, return_dict=False)[0]
+        return output.transpose(1, 2)
+
+
+def _rotary(network: Any, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The pipeline's rotary position embeddings, for latents `(B, C, F, h, w)`."""
+    from diffusers import CogVideoXImageToVideoPipeline
+
+    if not network.config.use_rotary_positional_embeddings:
+        return None
+    pipe: Any = SimpleNamespace(vae_scale_factor_spatial=1, transformer=network)  # sizes are those of latents
+    frames, height, width = latents.shape[2:]
+    return CogVideoXImageToVideoPipeline._prepare_rotary_positional_embeddings(
+        pipe, height, width, frames, latents.device
+    )
+
+
 FAMILY = Family(
     adapters={
         "CogVideoXPipeline": CogVideoXText(),
@@ -58,6 +123,7 @@ FAMILY = Family(
         "ConsisIDPipeline": "channels, frame 0; tokens of the face",
     },
     image_modes={"CogVideoXPipeline": nullcontext},
+    training={"CogVideoXImageToVideoPipeline": CogVideoXTraining()},
     models=(
         Model(
             name="cogvideox-5b-i2v",

@@ -92,3 +92,12 @@ def check_multiple(pipe: Any, size: Size, multiple: int) -> None:
             f"data.size is {width}x{height}, but {type(pipe).__name__} takes multiples of {multiple} both ways, such "
             f"as {max(1, round(width / multiple)) * multiple}x{max(1, round(height / multiple)) * multiple}."
         )
+
+
+def check_frames(pipe: Any, frames: int, step: int) -> None:
+    """Raises `UnstillError` for a clip whose length a causal VAE does not take: `step` frames per latent frame."""
+    if frames % step != 1:
+        raise UnstillError(
+            f"data.frames is {frames}, but {type(pipe).__name__} takes a multiple of {step} and one more, such as "
+            f"{frames // step * step + 1}."
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from unstill.data.images import PICTURE_SUFFIXES, read_image, resize_and_crop
 from unstill.data.ownership import Results, together
 from unstill.data.sources import Sample, Source, open_source
@@ -15,6 +17,7 @@ from unstill.lab.leakage import measure_leakage
 from unstill.lab.one_step import has_image, usual_levels
 from unstill.lab.probe_clips import ProbeClip, flow_of, motion_argument, picture_of
 from unstill.lab.probe_conditions import ImageCondition
+from unstill.lab.validation_page import validation_page
 from unstill.methods.prediction_and_residual import PredictionAndResidual
 from unstill.models.call_arguments import arguments, generate, parameters
 from unstill.training.recipe import Recipe
@@ -29,10 +32,11 @@ class SampleValidation:
     """
     Samples videos and measures the leakage of a model in training.
 
-    The trainer calls it with the pipeline, the steps done and a folder. It writes `STEP-I.mp4` and `STEP-leak.json`
-    (the leakage curves, and the record of the videos) into the folder, and returns figures for the log: the motion of
-    the videos, and explained motion and leakage at the middle level. The clips are the first ones of the data set;
-    the images are their first frames, or the pictures of a folder.
+    The trainer calls it with the pipeline, the steps done and a folder. It writes `STEP-I.mp4`, `STEP.html` (loss,
+    figures and videos on one page) and `STEP-leak.json` (the leakage curves, and the record of the other files) into
+    the folder, and returns figures for the log: the motion of the videos, and explained motion and leakage at the
+    middle level. The clips are the first ones of the data set; the images are their first frames, or the pictures of a
+    folder.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -50,10 +54,15 @@ class SampleValidation:
 
     def __call__(self, pipe: Any, step: int, folder: Path) -> dict[str, float]:
         pipe.set_progress_bar_config(disable=True)
-        names = [f"{step:07d}-{i}.mp4" for i in range(self._settings.videos)]
-        with together(folder / f"{step:07d}-leak.json", names, "folder for the run") as results:
-            figures = self._videos(pipe, results, names)
-            return figures | self._leak(pipe, results)
+        names, page = [f"{step:07d}-{i}.mp4" for i in range(self._settings.videos)], f"{step:07d}.html"
+        with together(folder / f"{step:07d}-leak.json", [*names, page], "folder for the run") as results:
+            videos = self._videos(pipe, results, names)
+            flows = [flow_of(video.float() / 255) for video, _ in videos]
+            figures = {"motion": sum(flows) / len(flows)} if flows else {}
+            figures |= self._leak(pipe, results)
+            made = validation_page(folder.parent, self._recipe.model, step, figures, videos)
+            made.save(results.folder / page)
+            return figures
 
     def _clip(self, pipe: Any, index: int) -> Sample:
         if self._source is None:
@@ -75,8 +84,9 @@ class SampleValidation:
             size=(size[0], size[1]),
         )
 
-    def _videos(self, pipe: Any, results: Results, names: list[str]) -> dict[str, float]:
-        flows = []
+    def _videos(self, pipe: Any, results: Results, names: list[str]) -> list[tuple[Tensor, float]]:
+        """Samples and writes the videos: uint8 `(F, 3, H, W)`, and frames per second."""
+        made = []
         for i, name in enumerate(names):
             sample = self._clip(pipe, i)
             if self._pictures:
@@ -87,8 +97,8 @@ class SampleValidation:
             with sampling(pipe, *self._methods) as sampler:
                 video = generate(pipe, self._call(pipe, picture, _probe_clip(sample), None), seed=i, sampler=sampler)
             write_video(results.folder / name, video, sample.fps)
-            flows.append(flow_of(video.float() / 255))
-        return {"motion": sum(flows) / len(flows)} if flows else {}
+            made.append((video, sample.fps))
+        return made
 
     def _leak(self, pipe: Any, results: Results) -> dict[str, float]:
         if not self._settings.clips:

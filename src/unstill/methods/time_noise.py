@@ -83,11 +83,30 @@ class TimeNoise(Method):
 
         Returns:
             The noised latents, of the same shape and dtype, and their levels beta `(B,)`, float32.
+
+        Raises:
+            UnstillError: a t of another shape, or outside [0, 1], such as a timestep of 0 to 1000.
         """
+        t = _checked_time(t, len(image_latents)).to(image_latents.device)
         normal = _randn((len(image_latents),), image_latents, generator)
         level = sample_level(t, self.maximum, self.exponent, normal, self.scale)
         noise = noise_like(image_latents, self.noise_shape, generator)
         return corrupt(image_latents, level, noise), level
+
+
+def _checked_time(t: Level, clips: int) -> torch.Tensor:
+    """`t`, float32. A timestep taken for a time would be the largest level for every clip, without a sign of it."""
+    time = torch.as_tensor(t)
+    if time.ndim and time.shape != (clips,):
+        raise UnstillError(
+            f"t of TimeNoise has shape {tuple(time.shape)}; give one number per clip, ({clips},), or a single one."
+        )
+    if bool((time < 0).any() | (time > 1.01).any()):  # trainers that count timesteps from 1 reach 1.001
+        raise UnstillError(
+            f"t of TimeNoise is in [0, 1], but got values from {float(time.min()):g} to {float(time.max()):g}; "
+            "divide a timestep by 1000."
+        )
+    return time.float()
 
 
 def center(t: Level, exponent: float, scale: float = 1.0) -> Level:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from unstill.families.training import TrainingRole
 from unstill.progress import FigureProgress
 from unstill.training import parameters
 from unstill.training.checkpoints import Checkpoints, same_run
+from unstill.training.disk_space import check_run
 from unstill.training.encoded_dataset import Encoder, encoded_clips
 from unstill.training.failure_messages import clip_out_of_memory, not_a_number, out_of_memory
 from unstill.training.interrupts import Stopping
@@ -132,6 +134,7 @@ class _Run:
         """Clips, weights, optimizer, objective."""
         recipe, family, accelerator = self.recipe, self.family, self.accelerator
         o = recipe.train
+        check_run(recipe, self.out, self.pipe, family, self.source)
         for part in self._parts():
             part.requires_grad_(False).eval().to(accelerator.device)
         encoder = Encoder(self.pipe, family, recipe.data.condition_frame == "random", recipe.motion_bucket)
@@ -215,7 +218,8 @@ class _Run:
                 curve.write(step + 1, loss, rate, norm)
                 done, elapsed = step + 1, time.monotonic() - began
                 speed = (done - first) * o.batch / elapsed
-                self.report("training", done, o.steps, f"loss {loss:.4f}, {speed:.2f} clips/s")
+                left = time_left(elapsed * (o.steps - done) / (done - first))
+                self.report("training", done, o.steps, f"loss {loss:.4f}, {speed:.2f} clips/s, {left} left")
                 if recipe.trackers:
                     accelerator.log({"loss": loss, "learning_rate": rate, "gradient_norm": norm}, step=done)
                 if done % recipe.save.every == 0 or done == o.steps:
@@ -332,6 +336,18 @@ class _Run:
         for part in self._parts():
             if part is not self.model:
                 part.to(device)
+
+
+def time_left(seconds: float) -> str:
+    """A duration in the largest two units, rounded up: `3 h 20 min`, `45 s`."""
+    whole = math.ceil(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes = math.ceil(whole / 60)
+    hours, days = minutes // 60, minutes // 1440
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60} min" if days == 0 else f"{days} d {hours % 24} h"
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
