@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Trains and measures every arm in the folder `options.out`; what is there already is taken over."""
     results = {}
     exam = Exam(options)
-    for arm in (*SHIPPED, *TRAINED):
+    for arm in (*SHIPPED, *options.arms):
         folder = options.out / "arms" / "".join(c if c.isalnum() else "-" for c in arm)
         file = folder / "measured.json"
         if not file.exists():
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             file.write_text(json.dumps(found))
         results[arm] = json.loads(file.read_text())
         print(f"{arm}: done", flush=True)
-    names = ("steps", "clips", "scenes", "probes", "bfloat16")
+    names = ("arms", "steps", "clips", "scenes", "probes", "bfloat16")
     settings = {name: getattr(options, name) for name in names}
     return {"settings": settings, "sigmas": SIGMAS, "arms": results}
 
@@ -215,7 +215,8 @@ def _intervals(columns: np.ndarray, clips: int) -> list[dict[str, Any]]:
 
 def command(settings: dict[str, Any]) -> str:
     options = " ".join(f"--{name} {settings[name]}" for name in ("steps", "clips", "scenes", "probes"))
-    return f"python benchmarks/time_noise_on_pico.py {options}{' --bfloat16' if settings['bfloat16'] else ''}"
+    chosen = "" if list(TRAINED) == settings["arms"] else " --arms " + " ".join(f'"{a}"' for a in settings["arms"])
+    return f"python benchmarks/time_noise_on_pico.py {options}{' --bfloat16' if settings['bfloat16'] else ''}{chosen}"
 
 
 def page(found: dict[str, Any], words: str) -> str:
@@ -294,7 +295,7 @@ def _row(name: str, values: list[dict[str, Any]]) -> str:
 
 def plot(found: dict[str, Any], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    colours = dict(zip(found["arms"], ("0.6", "k", "C0", "C1", "C2", "C3"), strict=True))
+    colours = dict(zip(found["arms"], ("0.6", "k", "C0", "C3", "C1", "C2"), strict=False))
     for place, (arm, by) in enumerate(found["arms"].items()):
         y = by["explained"]
         values, low, high = ([max(one[k], -1.0) for one in y] for k in ("value", "low", "high"))
@@ -320,6 +321,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/time_noise_on_pico"), help="work, taken up if stopped")
     parser.add_argument("--docs", type=Path, default=Path("docs/methods"), help="where table, figures and plot go")
+    parser.add_argument("--arms", nargs="*", choices=list(TRAINED), default=list(TRAINED), help="to train")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--clips", type=int, default=512, help="of the synthetic world, to train on")
     parser.add_argument("--work", type=Path, default=Path("runs/pico-videos"), help="videos are kept here")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNetSpatioTemporalConditionModel
+from diffusers import CogVideoXTransformer3DModel, UNetSpatioTemporalConditionModel, WanTransformer3DModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -77,13 +77,19 @@ def activations(network: Any, call: Callable[[], Any], checkpointing: bool) -> f
     if checkpointing:
         network.enable_gradient_checkpointing(block)
     real = functional.scaled_dot_product_attention
-    functional.scaled_dot_product_attention = lambda q, k, v, *_, **__: FusedAttention.apply(q, k, v)
+    functional.scaled_dot_product_attention = lambda query, key, value, *_, **__: FusedAttention.apply(
+        query, key, value
+    )
     try:
         with torch.autograd.graph.saved_tensors_hooks(outside, lambda x: x):
             call()
     finally:
         functional.scaled_dot_product_attention = real
     return (outside.bytes + largest) / GB
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
+    return FusedAttention.apply(query, key, value)
 
 
 def svd(frames: int, height: int, width: int) -> tuple[Any, Callable[[], Any]]:
@@ -107,6 +113,36 @@ def dynamicrafter(frames: int, height: int, width: int) -> tuple[Any, Callable[[
     return network, lambda: network(x, t, context, fps, return_dict=False)
 
 
+def wan(frames: int, height: int, width: int) -> tuple[Any, Callable[[], Any]]:
+    """Wan 2.1 image-to-video, 14 B."""
+    latents = 1 + (frames - 1) // 4
+    with torch.device("meta"):
+        network = (
+            WanTransformer3DModel(in_channels=36, image_dim=1280, added_kv_proj_dim=5120).to(torch.bfloat16).train()
+        )
+        x = torch.empty(1, 36, latents, height // 8, width // 8, dtype=torch.bfloat16)
+        text, tokens = (torch.empty(1, n, width, dtype=torch.bfloat16) for n, width in ((512, 4096), (257, 1280)))
+        t = torch.empty(1)
+    return network, lambda: network(x, t, text, tokens, return_dict=False)
+
+
+def cogvideox(frames: int, height: int, width: int) -> tuple[Any, Callable[[], Any]]:
+    """CogVideoX 5B image-to-video; its rotary positions keep nothing."""
+    latents = 1 + (frames - 1) // 4
+    with torch.device("meta"):
+        network = CogVideoXTransformer3DModel(
+            num_attention_heads=48,
+            in_channels=32,
+            num_layers=42,
+            use_rotary_positional_embeddings=True,
+            use_learned_positional_embeddings=True,
+        )
+        network = network.to(torch.bfloat16).train()
+        x = torch.empty(1, latents, 32, height // 8, width // 8, dtype=torch.bfloat16)
+        text, t = torch.empty(1, 226, 4096, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.long)
+    return network, lambda: network(x, text, t, return_dict=False)
+
+
 def lora_parameters(network: nn.Module, rank: int = 32) -> int:
     """Of a LoRA beside to_q, to_k, to_v and to_out."""
     found = 0
@@ -125,6 +161,8 @@ def main() -> None:
         ("SVD", svd, 14, 320, 512),
         ("SVD", svd, 14, 576, 1024),
         ("DynamiCrafter", dynamicrafter, 16, 320, 512),
+        ("CogVideoX 5B", cogvideox, 49, 480, 720),
+        ("Wan 2.1 14B", wan, 49, 480, 832),
     ):
         network, call = build(frames, height, width)
         n = sum(p.numel() for p in network.parameters())
