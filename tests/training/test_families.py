@@ -103,7 +103,7 @@ def _of_the_pipeline(pipe: Any, family: TrainingRole, clip: Sample) -> dict[str,
     if family.name == "svd":
         call |= {"height": height, "width": width, "fps": 8, "noise_aug_strength": 0.0, "max_guidance_scale": 1.0}
     elif family.name == "pico":
-        call |= {"motion": clip.motion}
+        call |= {"motion": clip.motion, "guidance_scale": 1.0}
     else:
         call |= {"height": height, "width": width, "guidance_scale": 1.0}
         call |= {"prompt": "x"} if family.name in PROMPTED else {"fps": 8}

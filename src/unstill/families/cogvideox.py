@@ -13,7 +13,7 @@ from unstill.errors import UnstillError
 from unstill.families.base import Family
 from unstill.families.model_card import Model
 from unstill.families.reference_keys import ReferenceKeys
-from unstill.families.training import Encoded, TrainingRole, check_frames, check_multiple
+from unstill.families.training import Encoded, TrainingRole, check_clip_length, check_multiple
 from unstill.families.vae_adapters import VideoAdapter
 
 
@@ -75,7 +75,7 @@ class CogVideoXTraining(TrainingRole):
                 f"data.size is {size[1]}x{size[0]}, but the learned positions of this model are for "
                 f"{own[1]}x{own[0]}; give that."
             )
-        check_frames(pipe, frames, pipe.vae_scale_factor_temporal)
+        check_clip_length(pipe, frames, pipe.vae_scale_factor_temporal)
 
     def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
         adapter = CogVideoX()

@@ -94,7 +94,7 @@ def check_multiple(pipe: Any, size: Size, multiple: int) -> None:
         )
 
 
-def check_frames(pipe: Any, frames: int, step: int) -> None:
+def check_clip_length(pipe: Any, frames: int, step: int) -> None:
     """Raises `UnstillError` for a clip whose length a causal VAE does not take: `step` frames per latent frame."""
     if frames % step != 1:
         raise UnstillError(

@@ -12,7 +12,7 @@ from unstill.errors import UnstillError
 from unstill.families.base import Family
 from unstill.families.model_card import Model
 from unstill.families.reference_keys import ReferenceKeys
-from unstill.families.training import Encoded, TrainingRole, check_frames, check_multiple
+from unstill.families.training import Encoded, TrainingRole, check_clip_length, check_multiple
 from unstill.families.vae_adapters import VideoAdapter
 
 
@@ -119,7 +119,7 @@ class WanTraining(TrainingRole):
 
     def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
         check_multiple(pipe, size, pipe.vae_scale_factor_spatial * pipe.transformer.config.patch_size[1])
-        check_frames(pipe, frames, pipe.vae_scale_factor_temporal)
+        check_clip_length(pipe, frames, pipe.vae_scale_factor_temporal)
 
     def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
         frames, _, height, width = sample.video.shape
