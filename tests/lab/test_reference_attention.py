@@ -17,7 +17,12 @@ from unstill.lab.diagnosis_image import attention_sentence, gap_sentence
 from unstill.lab.image_gap import ImageGap, VideoPairs, measure_image_gap
 from unstill.lab.leakage import probe_clip
 from unstill.lab.probe_clips import World, picture_of
-from unstill.lab.reference_attention import has_reference_attention, measure_reference_attention, summarise_attention
+from unstill.lab.reference_attention import (
+    AttentionRecorder,
+    has_reference_attention,
+    measure_reference_attention,
+    summarise_attention,
+)
 
 
 @pytest.mark.parametrize(
@@ -234,3 +239,20 @@ def test_a_network_with_attention_of_its_own_is_diagnosed_without_it(monkeypatch
     with pytest.raises(UnstillError, match="No attention over the frames was seen"):
         measure_reference_attention(pipe, lambda: pipe(**call(clip, picture_of(clip)), num_inference_steps=2))
     assert not has_reference_attention(pipeline("Kandinsky5I2VPipeline"))
+
+
+def test_steps_with_different_numbers_of_attentions_are_left_out_of_a_diagnosis() -> None:
+    """As where guidance calls the network twice in some steps."""
+    recorder = AttentionRecorder(
+        levels=[2.0, 1.0], masses={0: [torch.ones(())], 1: [torch.ones(())] * 2}, frames=[2, 2]
+    )
+    assert not recorder.complete and not AttentionRecorder().complete
+    with pytest.raises(UnstillError, match=r"different numbers of attentions \(\[1, 2\]\)"):
+        recorder.result()
+    pipe, clip = random_pico(), World(count=1, frames=4, size=(64, 64))[0]
+
+    def call(subject, picture):
+        return {"image": picture, "guidance_scale": 2.0, "num_frames": 4, "output_type": "pt"}
+
+    found = probe_clip(pipe, clip, call, (200.0, 50.0, 5.0, 0.5), ("image",), (), 0)
+    assert len(found.levels) == 4 and set(found.records) == {"truth", "image"}

@@ -245,8 +245,8 @@ def probe_clip(
         }
     if subject.others is not None:
         records["reference"]["truth"] = np.array([share for _, share in best])
-    # A network may compute attention in a way of its own, which is not seen.
-    attention = recorder.result() if recorder is not None and recorder.masses else None
+    # A network may compute attention in a way of its own, which is not seen, or twice in some steps.
+    attention = recorder.result() if recorder is not None and recorder.complete else None
     return Probed(with_image.levels, records, videos, attention)
 
 

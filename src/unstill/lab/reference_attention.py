@@ -72,6 +72,11 @@ class AttentionRecorder(Method):
         self.frames.append(run.frames + run.conditioning_frames)
         return output
 
+    @property
+    def complete(self) -> bool:
+        """Whether attention was seen, and equally often in every step: guidance may call the network twice in some."""
+        return len({len(found) for found in self.masses.values()}) == 1 and len(self.masses) == len(self.levels)
+
     def result(self) -> ReferenceMass:
         """
         Raises:
@@ -81,11 +86,11 @@ class AttentionRecorder(Method):
             raise UnstillError(
                 "No attention over the frames was seen; the network computes it in another way than by PyTorch's."
             )
-        counts = {len(found) for found in self.masses.values()}
-        if len(counts) != 1 or len(self.masses) != len(self.levels):
+        if not self.complete:
+            counts = sorted({len(found) for found in self.masses.values()})
             raise UnstillError(
-                f"The steps have different numbers of attentions ({sorted(counts)}), so that they cannot be compared; "
-                "turn off caches of features."
+                f"The steps have different numbers of attentions ({counts}), so that they cannot be compared; turn "
+                "off caches of features, and guidance that calls the network twice in some steps only."
             )
         rows = [torch.stack(self.masses[step]) for step in sorted(self.masses)]
         return ReferenceMass(tuple(self.levels), torch.stack(rows).cpu(), 1 / self.frames[0])
