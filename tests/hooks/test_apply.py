@@ -22,7 +22,7 @@ from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unstill
-from tests.pipelines import CASES, picture, pipeline, sample, shown
+from tests.pipelines import CASES, easyanimate, picture, pipeline, sample, shown
 from unstill.errors import UnstillError
 from unstill.hooks import ADAPTERS, adapter_for
 from unstill.hooks.scheduler_hooks import is_hooked
@@ -760,3 +760,28 @@ def test_images_at_later_frames_stay_as_they_are(name: str) -> None:
     if name == "LTX2ConditionPipeline":  # whose attention is over all tokens, those of the images too
         with unstill.apply(pipe, unstill.ReferenceBias(gamma=-1.0)):
             assert not sample(case, pipe, conditions=conditions).equal(plain)
+
+
+def test_a_pipeline_that_skips_its_first_level_is_refused_by_the_name_of_its_argument() -> None:
+    case, pipe = CASES["LTXConditionPipeline"], pipeline("LTXConditionPipeline")
+    with unstill.apply(pipe, EarlyStart(start=0.9)), pytest.raises(UnstillError, match="with denoise_strength=1"):
+        sample(case, pipe, denoise_strength=0.5, num_inference_steps=4)
+
+
+@pytest.mark.parametrize(("channels", "directly", "cached"), [(9, True, False), (12, False, True)])
+def test_easyanimates_image_latents_follow_masks_of_every_kind(channels: int, directly: bool, cached: bool) -> None:
+    """The mask is resized, with its first frame apart for a caching autoencoder (`cache_mag_vae`), or encoded."""
+    case = CASES["EasyAnimateInpaintPipeline"]
+    pipe = easyanimate(
+        diffusers.EasyAnimateInpaintPipeline,
+        channels,
+        add_noise_in_inpaint_model=False,
+        resize_inpaint_mask_directly=directly,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.vae.register_to_config(cache_mag_vae=cached)
+    seen: list[torch.Tensor] = []
+    with unstill.apply(pipe, Condition(seen=seen)) as handle:
+        sample(case, pipe)
+    image = handle.run.image_latents
+    assert image.std() > 0 and torch.allclose(seen[0], image.expand_as(seen[0]), atol=1e-6)

@@ -88,6 +88,13 @@ def video_pipelines() -> set[str]:
     return (found & set(dir(diffusers))) - {"CogView3PlusPipeline", "Cosmos2TextToImagePipeline"}
 
 
+def test_pipelines_that_guide_in_terms_of_x0_say_so() -> None:
+    """LTX 2 converts the outputs of its network to x0 and combines, and rescales, these."""
+    converting = {name for name in ADAPTERS if hasattr(getattr(diffusers, name, None), "convert_velocity_to_x0")}
+    assert converting == {"LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline"}
+    assert not any(ADAPTERS[name].guides_output for name in converting)
+
+
 def test_every_video_pipeline_of_diffusers_is_supported_or_refused_with_its_reason() -> None:
     assert len(video_pipelines()) > 70
     assert not video_pipelines() - ADAPTERS.keys() - UNSUPPORTED.keys()

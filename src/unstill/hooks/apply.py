@@ -1,6 +1,7 @@
 """`unstill.apply`: adds methods to a diffusers pipeline and removes them again."""
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -273,8 +274,10 @@ class Applied:
                 "methods begin; call the pipeline as a whole, and with an image if it can be called without one."
             )
         if run.step == 0 and arguments["timestep"] != run.grid.timesteps[0]:
+            arguments_of_call = inspect.signature(type(self.pipe).__call__).parameters
+            name = "denoise_strength" if "denoise_strength" in arguments_of_call else "strength"
             raise UnstillError(
-                f"{type(self.pipe).__name__} skips the first noise level of its scheduler; call it with strength=1."
+                f"{type(self.pipe).__name__} skips the first noise level of its scheduler; call it with {name}=1."
             )
         skipped_to = correct(self._adapter, self.pipe, run, with_hooks(self.methods, "on_step"), arguments)
         if skipped_to is None:
