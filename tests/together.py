@@ -1,7 +1,7 @@
 """
 What else of diffusers and torch works in a pipeline together with methods: the table of docs/works_together.md.
 
-    python -m tests.together                # writes the page: a quarter of an hour or more; needs torchao
+    python -m tests.together                # writes the page: an hour or more; needs torchao (0.18 runs with torch 2.13)
     python -m tests.together WanPipeline    # prints one row
 
 Each cell is a tiny pipeline of `tests/pipelines.py` with random weights, on a CPU. The feature is switched on, the
@@ -25,15 +25,26 @@ from tests.pipelines import CASES, Case, _made, sample
 
 PAGE = Path(__file__).parents[1] / "docs" / "works_together.md"
 CPU = torch.device("cpu")
-# One pipeline of each kind of transformer, and of the U-Nets Stable Video Diffusion.
+# Every kind of transformer, and of the U-Nets, which take minutes each, Stable Video Diffusion, pico and AnimateDiff.
 ROWS = (
     "StableVideoDiffusionPipeline",
+    "PicoPipeline",
+    "AnimateDiffPipeline",
+    "AnimateDiff IP-Adapter",
+    "AnimateDiffSparseControlNetPipeline",
+    "AnimateDiffControlNetPipeline",
+    "AnimateDiffPAGPipeline",
     "CogVideoXImageToVideoPipeline",
     "ConsisIDPipeline",
     "EasyAnimateInpaintPipeline",
     "WanImageToVideoPipeline",
+    "WanPipeline",
+    "CogVideoXPipeline",
     "Cosmos2VideoToWorldPipeline",
     "LTXImageToVideoPipeline",
+    "LTXPipeline",
+    "LTXConditionPipeline",
+    "MochiPipeline",
     "LTX2ImageToVideoPipeline",
     "AllegroPipeline",
     "SanaImageToVideoPipeline",
@@ -188,7 +199,7 @@ def page(rows: dict[str, list[str]]) -> str:
     lines = [
         "# What works together",
         "",
-        "Made by `python -m tests.together`: one pipeline of each kind of transformer, and one U-Net, tiny, with",
+        "Made by `python -m tests.together`: pipelines of every kind of transformer, and of some U-Nets, tiny, with",
         f"random weights, on a CPU, four steps, {versions}. It shows that methods and a feature",
         "do not break each other, not what becomes of a video's quality.",
         "",
