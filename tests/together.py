@@ -1,7 +1,7 @@
 """
 What else of diffusers and torch works in a pipeline together with methods: the table of docs/works_together.md.
 
-    python -m tests.together                # writes the page: an hour or more; needs torchao (0.18 runs with torch 2.13)
+    python -m tests.together                # writes the page: an hour or more; needs torchao (0.18 with torch 2.13)
     python -m tests.together WanPipeline    # prints one row
 
 Each cell is a tiny pipeline of `tests/pipelines.py` with random weights, on a CPU. The feature is switched on, the
@@ -25,7 +25,7 @@ from tests.pipelines import CASES, Case, _made, sample
 
 PAGE = Path(__file__).parents[1] / "docs" / "works_together.md"
 CPU = torch.device("cpu")
-# Every kind of transformer, and of the U-Nets, which take minutes each, Stable Video Diffusion, pico and AnimateDiff.
+# Every kind of transformer; of the U-Nets, which take minutes each, Stable Video Diffusion, pico and AnimateDiff.
 ROWS = (
     "StableVideoDiffusionPipeline",
     "PicoPipeline",
