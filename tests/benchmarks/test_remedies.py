@@ -97,4 +97,4 @@ def test_calls_are_counted_on_the_pipeline_itself(monkeypatch) -> None:
     texts = ("predict-and-perturb:repeats=3", "reference-bias", "image-guidance:scale=2", "early-start:sigma=20")
     monkeypatch.setitem(SWEEPS, "remedies", Sweep(about="", settings=texts))
     found = remedies.calls("pico-still")
-    assert found == {PLAIN: 15, texts[0]: 24, texts[1]: 15, texts[2]: 29, texts[3]: 15, MORE: remedies.MORE_STEPS}
+    assert found == {PLAIN: 20, texts[0]: 29, texts[1]: 20, texts[2]: 39, texts[3]: 20, MORE: 33}

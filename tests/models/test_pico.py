@@ -272,8 +272,21 @@ def test_a_caption_counts_and_no_caption_is_an_empty_one(pipe, image):
 
 def test_words_keep_their_order_and_articles_are_not_read():
     there, back = text.embed(["a red ring and a blue star", "the blue star and red ring"])
-    assert there.sum() == back.sum() == 5 and not torch.equal(there, back)
-    assert [captions.WORDS[i] for i in text.spell("A red, ring.")] == ["red", "ring"]
+    assert there.sum() == back.sum() == 6 and not torch.equal(there, back)
+
+
+@pytest.mark.parametrize(
+    ("caption", "read"),
+    [
+        ("A red, ring.", "red ring drifting"),
+        ("a red ring over green", "red ring drifting over green"),
+        ("a red ring resting over green", "red ring resting over green"),
+        ("green drifting left", "green drifting left"),
+        ("", ""),
+    ],
+)
+def test_a_caption_without_a_verb_is_read_as_those_of_the_training(caption, read):
+    assert [captions.WORDS[i] for i in text.spell(caption)] == read.split()
 
 
 def test_every_caption_of_the_world_can_be_read():

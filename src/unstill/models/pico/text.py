@@ -18,6 +18,9 @@ def spell(caption: str) -> list[int]:
     """
     The indices into WORDS of a caption without its articles.
 
+    Every caption of the training says "drifting" or "resting". One that says neither gets "drifting", without which
+    the network takes the colour of the ground for that of a second toy (docs/pico/captions.md).
+
     Raises:
         UnstillError: a word that is not in the vocabulary, or too many words.
     """
@@ -30,6 +33,8 @@ def spell(caption: str) -> list[int]:
         )
     if len(words) > LENGTH:
         raise UnstillError(f"pico reads captions of at most {LENGTH} words, and this one has {len(words)}.")
+    if words and len(words) < LENGTH and not {"drifting", "resting"} & set(words):
+        words.insert(words.index("over") if "over" in words else len(words), "drifting")
     return [WORDS.index(word) for word in words]
 
 
