@@ -136,10 +136,10 @@ def page(cells: Sequence[dict[str, Any]], pictures: int, cost: dict[str, int]) -
         "",
         f"`python benchmarks/remedies.py --pictures {pictures} --docs docs`: {MODEL}, the embedded model after a "
         f"fine-tuning on clips that hardly move, {pictures} pictures of the synthetic world, 15 steps, motion "
-        f"{MOTION:g} asked for, `guidance_scale=1`, the same noise in every row of a picture. In brackets 95 % bootstrap intervals over "
-        "pictures; differences from plain are paired by picture. *Travel* is the path of the toys' centres, % of the "
-        "picture's side per frame, which flicker cannot raise; *outline* how much of their shape they keep. A small "
-        "model: what holds for it is a hypothesis for large ones.",
+        f"{MOTION:g} asked for, `guidance_scale=1`, the same noise in every row of a picture. In brackets 95 % "
+        "bootstrap intervals over pictures; differences from plain are paired by picture. *Travel* is the path of the "
+        "toys' centres, % of the picture's side per frame, which flicker cannot raise; *outline* how much of their "
+        "shape they keep. A small model: what holds for it is a hypothesis for large ones.",
         "",
         f"Of {len(rows) - 1} settings some come out by chance: a difference counts here when its interval excludes 0, "
         "and nothing was corrected for their number.",
@@ -170,8 +170,8 @@ def page(cells: Sequence[dict[str, Any]], pictures: int, cost: dict[str, int]) -
         "",
         "## At equal cost",
         "",
-        f"No setting of at most {cost[PLAIN]} calls of the network, plain's number, has both more travel and more outline "
-        "than one of these: " + ", ".join(f"`{name}`" for name in front) + ".",
+        f"No setting of at most {cost[PLAIN]} calls of the network, plain's number, has both more travel and more "
+        "outline than one of these: " + ", ".join(f"`{name}`" for name in front) + ".",
         "",
         f"What costs more is to be compared with plain in as many steps: `plain, {MORE_STEPS} steps` is in the table. "
         "The plot shows motion (optical flow) and fidelity (a proxy).",

@@ -18,8 +18,9 @@ def spell(caption: str) -> list[int]:
     """
     The indices into WORDS of a caption without its articles.
 
-    Every caption of the training says "drifting" or "resting". One that says neither gets "drifting", without which
-    the network takes the colour of the ground for that of a second toy (docs/pico/captions.md).
+    Every caption of the training says "drifting" or "resting". One that says neither gets "drifting": without it the
+    network takes the colour of the ground for that of a second toy, and 19 % of 48 pictures had the right ground
+    (with it all, docs/pico/captions.md).
 
     Raises:
         UnstillError: a word that is not in the vocabulary, or too many words.
