@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 import unstill
 from unstill.data.files import replacing
 from unstill.errors import UnstillError
 from unstill.lab.aggregate import Row, summarise_cells
 from unstill.lab.comparison_plots import plots_of
+from unstill.lab.equal_calls import count_rows
 from unstill.lab.interval_text import between, signed
 from unstill.lab.method_grid import PLAIN, expand, split
 from unstill.lab.sweeps import SWEEPS
@@ -94,30 +94,18 @@ def finished(out: Path, pictures: int) -> tuple[list[dict[str, Any]], int]:
 
 
 def calls(model: str) -> dict[str, int]:
-    """Rows that the network computes for one video in every setting; counted with a network that does nothing."""
+    """Rows that the network computes for one video in every setting."""
     pipe: Any = registry.load(model)
     pipe.set_progress_bar_config(disable=True)
-    count = [0]
-
-    def nothing(sample: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
-        count[0] += len(sample)
-        tokens = torch.zeros(len(sample), 1, 16 * 36, 8)  # the attention that ReferenceBias looks for
-        scaled_dot_product_attention(tokens, tokens, tokens)
-        return (sample[:, :, : sample.shape[2] // 2],)
-
-    pipe.transformer.forward = nothing
-    found = {}
     image = torch.full((1, 3, pipe.size, pipe.size), 0.5)
-    for text in (PLAIN, *SWEEPS["remedies"].settings):
-        for name in expand(text):
-            methods = [parse_method(one, registry.defaults_of(model)) for one in split(name)]
-            count[0] = 0
-            with unstill.apply(pipe, *methods):
-                pipe(image, motion=MOTION, guidance_scale=1.0, output_type="latent")
-            found[name] = count[0]
-    count[0] = 0
-    pipe(image, motion=MOTION, guidance_scale=1.0, num_inference_steps=MORE_STEPS, output_type="latent")
-    return found | {f"plain, {MORE_STEPS} steps": count[0]}
+    call = {"image": image, "motion": MOTION, "guidance_scale": 1.0}
+    defaults = registry.defaults_of(model)
+    found = {
+        name: count_rows(pipe, call, [parse_method(one, defaults) for one in split(name)])
+        for text in (PLAIN, *SWEEPS["remedies"].settings)
+        for name in expand(text)
+    }
+    return found | {f"plain, {MORE_STEPS} steps": count_rows(pipe, call | {"num_inference_steps": MORE_STEPS})}
 
 
 def page(cells: Sequence[dict[str, Any]], pictures: int, cost: dict[str, int]) -> tuple[str, str, str]:

@@ -247,8 +247,6 @@ def _verdict(scores: dict[str, dict[str, float]], chosen: I4VGen | None) -> str:
 def _defaults(pipe: Any) -> dict[str, Any]:
     """Arguments that the call leaves to the pipeline, as far as JSON holds them."""
     values = {name: parameter.default for name, parameter in parameters(type(pipe)).items()}
-    if "guidance_scale" in values and values["guidance_scale"] is None:  # it depends on the prompt
-        values["guidance_scale"] = getattr(pipe, "guidance_scale", None)
     return {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
 
 

@@ -12,11 +12,12 @@ from tests import pipelines as tiny
 from tests.training.conftest import silent
 from unstill.errors import UnstillError
 from unstill.families.registry import adapter_for
+from unstill.progress import time_left
 from unstill.training.disk_space import check_space, checkpoint_size, latents_size, trained_numbers
 from unstill.training.lora import LoraSettings
 from unstill.training.parameters import select
 from unstill.training.recipe import Recipe
-from unstill.training.trainer import time_left, train
+from unstill.training.trainer import train
 
 
 def free(monkeypatch: pytest.MonkeyPatch, size: float) -> None:

@@ -149,7 +149,7 @@ def memory_sentence(name: str, weights: Weights, bytes_each: int, offload: Offlo
         "model": f"the largest part, {largest}, at a time",
         "group": "a layer at a time",
     }
-    needed = _gigabytes(weights.needed(bytes_each, offload, quantised))
+    needed = gigabytes(weights.needed(bytes_each, offload, quantised))
     return (
         f"{name}: {sum(weights.parts.values()) / 1e9:.3g} billion numbers; weights take {needed} of memory "
         f"({parts[offload]}), the video some more."
@@ -181,14 +181,15 @@ def check_memory(
     )
     for option, way, small in ways:
         if (less := weights.needed(bytes_each, way, small)) * FOR_THE_VIDEO <= free:
-            advice = f"{option} needs {_gigabytes(less)} for them, and some for the video"
+            advice = f"{option} needs {gigabytes(less)} for them, and some for the video"
             break
     else:
         advice = "no option makes it small enough; take a smaller model"
     raise UnstillError(
-        f"The weights of {name} need {_gigabytes(needed)}, but {_gigabytes(free)} are free on this device; {advice}."
+        f"The weights of {name} need {gigabytes(needed)}, but {gigabytes(free)} are free on this device; {advice}."
     )
 
 
-def _gigabytes(count: float) -> str:
+def gigabytes(count: float) -> str:
+    """A number of bytes in gigabytes, small ones in megabytes."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

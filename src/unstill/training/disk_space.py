@@ -13,6 +13,7 @@ from unstill.data.sources import Source
 from unstill.errors import UnstillError
 from unstill.families.registry import adapter_for
 from unstill.families.training import TrainingRole
+from unstill.models.memory import gigabytes
 from unstill.training.recipe import Recipe
 
 
@@ -60,10 +61,10 @@ def check_space(folder: Path, needed: Mapping[str, int], advice: str) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free, total = shutil.disk_usage(there).free, sum(missing.values())
     if total > free:
-        listed = ", ".join(f"{name} {_shown(size)}" for name, size in missing.items() if size)
+        listed = ", ".join(f"{name} {gigabytes(size)}" for name, size in missing.items() if size)
         raise UnstillError(
-            f"This run will write about {_shown(total)} to {folder} ({listed}), but only {_shown(free)} are free "
-            f"there; free some space, choose another folder, or {advice}."
+            f"This run will write about {gigabytes(total)} to {folder} ({listed}), but only {gigabytes(free)} are "
+            f"free there; free some space, choose another folder, or {advice}."
         )
 
 
@@ -91,10 +92,6 @@ def check_run(recipe: Recipe, out: Path, pipe: Any, family: TrainingRole, source
     checkpoints = kept * checkpoint_size(numbers, recipe.train.ema is not None)
     needed = {"checkpoints": checkpoints, "pipeline": pipeline_size(parts)}
     check_space(out, needed, "lower save.keep, or train a LoRA")
-
-
-def _shown(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def _written(folder: Path) -> int:

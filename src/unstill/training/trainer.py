@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from unstill.data.seeding import generator_for
 from unstill.data.sources import Source
 from unstill.errors import UnstillError, lacks_memory
 from unstill.families.training import TrainingRole
-from unstill.progress import FigureProgress
+from unstill.progress import FigureProgress, time_left
 from unstill.training import parameters
 from unstill.training.checkpoints import Checkpoints, same_run
 from unstill.training.disk_space import check_run
@@ -336,18 +335,6 @@ class _Run:
         for part in self._parts():
             if part is not self.model:
                 part.to(device)
-
-
-def time_left(seconds: float) -> str:
-    """A duration in the largest two units, rounded up: `3 h 20 min`, `45 s`."""
-    whole = math.ceil(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes = math.ceil(whole / 60)
-    hours, days = minutes // 60, minutes // 1440
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{hours} h {minutes % 60} min" if days == 0 else f"{days} d {hours % 24} h"
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
