@@ -1,5 +1,8 @@
-"""Settings of the whole suite: one thread, so that tests are as fast on a busy machine and give the same bits."""
+"""
+Settings of the whole suite: one thread, so that tests are as fast on a busy machine and give the same bits; no hub.
+"""
 
+import os
 import sys
 
 import pytest
@@ -7,6 +10,7 @@ import torch
 
 
 torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's library is imported
 
 
 @pytest.fixture(autouse=True)

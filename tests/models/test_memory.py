@@ -61,6 +61,21 @@ def test_only_the_files_of_a_variant_count(tmp_path: Path) -> None:
         list(tensor_sizes(tmp_path / "unet" / "diffusion_pytorch_model.safetensors"))
 
 
+def test_a_local_copy_is_enough_and_nothing_is_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda *_, **__: pytest.fail("the hub was asked"))
+    index = folder / "model_index.json"
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *names: str(index))
+    assert weights_of_hub("owner/name") == weights_of_folder(folder)
+
+
+def test_a_local_copy_without_headers_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda *_, **__: pytest.fail("the hub was asked"))
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *names: str(tmp_path / "model_index.json"))
+    assert weights_of_hub("owner/name") is None
+
+
 def test_headers_of_a_repository_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     files = ["model_index.json", "transformer/a.safetensors", "transformer/b.safetensors", "loose.safetensors"]
     header = SimpleNamespace(tensors={"x": SimpleNamespace(shape=[2, 5]), "y": SimpleNamespace(shape=[])})

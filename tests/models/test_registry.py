@@ -3,14 +3,19 @@
 import copy
 import json
 import shutil
+import socket
+from types import SimpleNamespace
 
 import diffusers
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError
 from safetensors.torch import load_file, save_file
 
 from tests.pipelines import pipeline, random_pico
 from unstill.errors import UnstillError
+from unstill.models import hub
 from unstill.models.call_arguments import arguments, native_size
 from unstill.models.pico import PicoPipeline
 from unstill.models.registry import MODELS, defaults_of, find, load, pipeline_class, pipeline_name
@@ -133,6 +138,44 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
     assert "\n" not in str(error.value)
 
 
+@pytest.fixture
+def silent_hub(monkeypatch):
+    """A hub that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(hub, "HUB_TIMEOUT", 0.2)
+        yield
+
+
+@pytest.mark.usefixtures("silent_hub")
+def test_a_model_in_the_cache_loads_without_an_answer_of_the_hub(tmp_path):
+    repository = tmp_path / "models--owner--name"
+    pipeline("StableVideoDiffusionPipeline").save_pretrained(repository / "snapshots" / ("a" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    assert load("owner/name", device="cpu", cache_dir=tmp_path).unet is not None
+    with pytest.raises(UnstillError, match="owner/other could not be fetched"):
+        load("owner/other", device="cpu", cache_dir=tmp_path)
+
+
+def test_a_hub_that_answers_is_asked_for_a_newer_version(monkeypatch):
+    given = []
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda name, timeout: None)
+    monkeypatch.setattr(
+        diffusers.DiffusionPipeline, "from_pretrained", lambda name, **options: given.append(options) or random_pico()
+    )
+    load("owner/name", device="cpu")
+    assert "local_files_only" not in given[0]
+
+    def gated(name, timeout):
+        raise GatedRepoError("its licence must be accepted", response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr(huggingface_hub, "model_info", gated)
+    load("owner/name", device="cpu")
+    assert "local_files_only" not in given[1]
+
+
 @pytest.mark.parametrize(("device", "says"), [("gpu!", "is not a device"), ("meta", "There is no device meta")])
 def test_devices_are_checked_before_loading(folder, device, says):
     with pytest.raises(UnstillError, match=says):
@@ -168,9 +211,7 @@ def test_arguments_in_the_words_of_each_class():
 
 
 def test_a_released_file_that_cannot_be_fetched_is_one_sentence(monkeypatch):
-    import huggingface_hub
-
-    def unreachable(repository, file):
+    def unreachable(repository, file, **options):
         raise OSError(f"no connection to {repository}/{file}")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)

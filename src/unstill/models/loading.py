@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unstill.errors import UnstillError, first_line, lacks_memory, shown
 from unstill.families.model_card import Model
+from unstill.models.hub import hub_answers
 
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def fetch_released(model: Model) -> str:
 
     assert model.weights is not None and model.file is not None
     try:
-        return hf_hub_download(model.weights, model.file)
+        return hf_hub_download(model.weights, model.file, local_files_only=not hub_answers(model.weights))
     except (OSError, ValueError) as error:
         raise UnstillError(
             f"{model.file} of {model.weights} could not be fetched from the Hugging Face hub and is not in the local "
@@ -97,11 +98,13 @@ def from_pretrained(
 
     import diffusers
 
-    source = model.weights if model else name_or_path
+    source = model.weights or name_or_path if model else name_or_path
+    cached = {} if hub_answers(source) else {"local_files_only": True}
+    options = {**cached, **options}
     try:
         if model:
             for component, class_name, repository in model.parts:
-                options[component] = getattr(diffusers, class_name).from_pretrained(repository, dtype=dtype)
+                options[component] = getattr(diffusers, class_name).from_pretrained(repository, dtype=dtype, **cached)
             if model.variant:
                 options.setdefault("variant", model.variant)
         pipe: Any = (cls or diffusers.DiffusionPipeline).from_pretrained(source, dtype=dtype, **options)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from unstill.errors import UnstillError
+from unstill.models.hub import HUB_TIMEOUT
 
 
 if TYPE_CHECKING:
@@ -80,17 +81,22 @@ def weights_of_folder(folder: Path, variant: str | None = None) -> Weights | Non
 
 
 def weights_of_hub(repository: str, variant: str | None = None) -> Weights | None:
-    """As `weights_of_folder`, for a repository of the hub: from its local copy if it exists, else from its headers."""
+    """
+    As `weights_of_folder`, for a repository of the hub: from its local copy if that holds weights, else by headers.
+    """
     import huggingface_hub
 
     copy = huggingface_hub.try_to_load_from_cache(repository, "model_index.json")
-    if isinstance(copy, str) and (weights := weights_of_folder(Path(copy).parent, variant)) is not None:
-        return weights
+    if isinstance(copy, str):
+        folder = Path(copy).parent
+        weights = weights_of_folder(folder, variant)
+        if weights is not None or any(folder.glob("*/*.bin")):
+            return weights
     parts: dict[str, int] = {}
     largest = 0
     try:
         # Without retries, which would take half a minute where there is no connection.
-        files = huggingface_hub.model_info(repository, timeout=5).siblings or []
+        files = huggingface_hub.model_info(repository, timeout=HUB_TIMEOUT).siblings or []
         names = [file.rfilename for file in files if re.fullmatch(r"\w+/[^/]+\.safetensors", file.rfilename)]
         for file in _files(sorted(names), variant):
             part = file.partition("/")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from PIL import Image
 from unstill.data.images import resize_and_crop
 from unstill.errors import UnstillError
 from unstill.models.call_arguments import clear_refusals
+from unstill.models.hub import hub_answers
 from unstill.progress import StepProgress
 from unstill.text_to_video.candidates import batches
 
@@ -38,8 +40,9 @@ class TextToImage:
     def _load(self) -> Any:
         from diffusers import AutoPipelineForText2Image
 
+        local = Path(self.name).is_dir() or not hub_answers(self.name)
         try:
-            pipe = AutoPipelineForText2Image.from_pretrained(self.name, dtype=self.dtype)
+            pipe = AutoPipelineForText2Image.from_pretrained(self.name, dtype=self.dtype, local_files_only=local)
         except (OSError, ValueError) as error:
             raise UnstillError(
                 f"The text-to-image model {self.name} could not be loaded: it is neither a diffusers folder nor in "
