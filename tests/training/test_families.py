@@ -4,8 +4,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import pytest
 import torch
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from torch import Tensor
 
 from tests import pipelines as tiny
@@ -18,7 +20,7 @@ from unstill.forward_process import ForwardProcess
 from unstill.training.condition_noise import Clean, ConstantNoise, Plan
 from unstill.training.encoded_dataset import Encoder
 from unstill.training.loss import ConditionDropout, Objective, batch_of
-from unstill.training.noise_sampling import schedule_of
+from unstill.training.noise_sampling import Schedule, schedule_of
 
 
 FRAMES = 3
@@ -27,9 +29,14 @@ FRAMES = 3
 def _with_text(pipe: Any) -> Any:
     """The embedding of a prompt that the tiny text encoder, which is left out, would make."""
 
-    def encode_prompt(prompt: list[str], **_: Any) -> Any:
-        made = torch.stack([torch.full((4, 8), float(len(p))) for p in prompt])
-        return made if type(pipe).__name__ in ("DynamiCrafterPipeline", "VideoCrafterPipeline") else (made, None)
+    def encode_prompt(prompt: str | list[str], **_: Any) -> Any:
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        made = torch.stack([torch.full((4, 8), float(len(p))) for p in prompts])
+        mask = torch.tensor([[1, 1, len(p) > 0, 0] for p in prompts])
+        name = type(pipe).__name__
+        if name in ("DynamiCrafterPipeline", "VideoCrafterPipeline"):
+            return made
+        return (made, mask, None, None) if name.startswith("LTX") else (made, None)
 
     pipe.encode_prompt = encode_prompt
     return pipe
@@ -45,16 +52,19 @@ def _cogvideox() -> Any:
     return pipe
 
 
-PROMPTED = ("wan", "cogvideox")
+PROMPTED = ("wan", "cogvideox", "ltx")
 
 
-PIPELINES: dict[str, tuple[Callable[[], Any], int, int]] = {  # factory, size, frames
+# Factory, size, frames, by the name of the role and what else there is of it.
+PIPELINES: dict[str, tuple[Callable[[], Any], int, int]] = {
     "svd": (tiny.stable_video_diffusion, 16, FRAMES),
     "pico": (tiny.pico, 64, FRAMES),
     "dynamicrafter": (lambda: _with_text(tiny.dynamicrafter()), 16, FRAMES),
     "videocrafter": (lambda: _with_text(tiny.dynamicrafter(4)), 16, FRAMES),
     "wan": (_wan, 16, 5),
     "cogvideox": (_cogvideox, 16, 9),
+    "ltx": (lambda: _with_text(tiny.ltx(**tiny.LTX_LEVELS)), 32, 9),
+    "ltx condition": (lambda: _with_text(tiny.ltx(diffusers.LTXConditionPipeline)), 32, 9),
 }
 
 
@@ -72,7 +82,7 @@ def opened(request: pytest.FixtureRequest) -> tuple[Any, TrainingRole, Sample]:
     pipe = factory()
     pipe.set_progress_bar_config(disable=True)
     family = training_for(pipe)
-    assert family.name == request.param
+    assert family.name == request.param.partition(" ")[0]
     network = getattr(pipe, family.denoiser).eval()
     with torch.no_grad():
         for parameter in network.parameters():  # some layers begin at zero, and hide what lies before them
@@ -107,6 +117,10 @@ def _of_the_pipeline(pipe: Any, family: TrainingRole, clip: Sample) -> dict[str,
     else:
         call |= {"height": height, "width": width, "guidance_scale": 1.0}
         call |= {"prompt": "x"} if family.name in PROMPTED else {"fps": 8}
+        call |= {"frame_rate": 8} if family.name == "ltx" else {}
+        if type(pipe).__name__ == "LTXConditionPipeline":
+            picture = LTXVideoCondition(picture)
+            call |= {"image_cond_noise_scale": 0.0}
     original = network.forward
     network.forward = recorder_forward(recorder, original)
     try:
@@ -144,8 +158,7 @@ def test_the_network_is_called_as_its_pipeline_calls_it(
     given = batch_of(
         [Encoder(pipe, family)(Sample(clip.video, caption, 8.0, "", clip.motion), generator_for(0))], "cpu"
     )
-    schedule = schedule_of(ForwardProcess.of(pipe.scheduler))
-    levels = schedule.at(torch.tensor([0.5]))
+    levels = schedule_for(pipe, family, given).at(torch.tensor([0.5]))
     recorder = Recorder(getattr(pipe, family.denoiser))
     with torch.no_grad():
         output = family.predict(
@@ -159,22 +172,42 @@ def test_the_network_is_called_as_its_pipeline_calls_it(
     for name in ours.keys() - {sample_name, time_name}:
         mine, its = (x[name] for x in (ours, theirs))
         if isinstance(mine, tuple):
-            mine, its = torch.stack(mine), torch.stack(its)
+            mine, its = (
+                torch.stack([torch.as_tensor(y, dtype=torch.float32).flatten() for y in x]) for x in (mine, its)
+            )
         if isinstance(mine, Tensor):
             its = torch.as_tensor(its).to(mine).expand(mine.shape)
             torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
         else:
             assert mine == its
-    if "image" in given:  # the condition, among the channels of the input
+    if family.image_is_frame:
+        assert ours[time_name].shape == theirs[time_name].shape
+        frame = theirs[time_name] == 0
+        assert torch.equal(ours[time_name] == 0, frame) and 0 < frame.sum() < frame.numel() / 2
+        mine, its = (_tokens(x[sample_name])[frame] for x in (ours, theirs))
+        torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
+    elif "image" in given:  # the condition, among the channels of the input
         c, dim = given["image"].shape[1], 2 if family.name in ("svd", "pico", "cogvideox") else 1
         mine, its = (x[sample_name].narrow(dim, x[sample_name].shape[dim] - c, c) for x in (ours, theirs))
         torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
     # A level that its scheduler visits is told by the same number.
-    told = ours[time_name].flatten()[0].item()
+    told = ours[time_name].flatten()[-1].item()
     process = ForwardProcess.of(pipe.scheduler)
     if family.name not in ("wan",):
         alpha, sigma = process.alpha_sigma(told)
         assert sigma / max(alpha, 1e-6) == pytest.approx((levels.sigma / levels.alpha).item(), rel=1e-2)
+
+
+def schedule_for(pipe: Any, family: TrainingRole, given: dict[str, Tensor]) -> Schedule:
+    """The noise levels of a batch of encoded clips."""
+    return schedule_of(ForwardProcess.of(pipe.scheduler), shift=family.shift(pipe, given["latents"].shape[1:]))
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """`(B, S, C)` of packed latents, or of those of Wan, whose patches are of 2 by 2 latent pixels."""
+    if x.ndim == 3:
+        return x
+    return x.unflatten(3, (-1, 2)).unflatten(5, (-1, 2)).permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
 
 
 def test_pico_is_told_of_noise_in_its_own_unit() -> None:
@@ -202,9 +235,7 @@ def test_gradients_reach_the_network_through_noised_conditions(opened: tuple[Any
     network.zero_grad()
     found = {}
     for plan in (Plan(), Plan(latents=Clean()), _noisy()):
-        objective = Objective(
-            family, schedule_of(ForwardProcess.of(pipe.scheduler)), plan, ConditionDropout(), nothing, None
-        )
+        objective = Objective(family, schedule_for(pipe, family, given), plan, ConditionDropout(), nothing, None)
         errors, _ = objective.errors(network, given, [generator_for("clip", i) for i in range(2)])
         found[plan] = errors
     assert torch.equal(found[Plan()], found[Plan(latents=Clean())])
@@ -230,7 +261,7 @@ def test_what_is_withheld(opened: tuple[Any, TrainingRole, Sample]) -> None:
         nothing = nothing or family.dropped(pipe, encoded)
         batch = batch_of([encoded], "cpu")
         recorder = Recorder(getattr(pipe, family.denoiser))
-        schedule = schedule_of(ForwardProcess.of(pipe.scheduler))
+        schedule = schedule_for(pipe, family, batch)
         objective = Objective(family, schedule, Plan(), ConditionDropout(both=1.0, motion=1.0), nothing, 255.0)
         with torch.no_grad():
             objective.errors(recorder, batch, [generator_for(1)])

@@ -16,7 +16,7 @@ from unstill.training import results, trainer
 from unstill.training.recipe import Recipe
 
 
-LARGE = ("svd", "dynamicrafter", "wan", "cogvideox")
+LARGE = ("svd", "dynamicrafter", "wan", "cogvideox", "ltx")
 
 
 @pytest.fixture(params=LARGE)

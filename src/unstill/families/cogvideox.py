@@ -60,11 +60,12 @@ class CogVideoXTraining(TrainingRole):
     denoiser = "transformer"
     has_tokens = False
 
-    def check(self, pipe: Any) -> None:
+    def of(self, pipe: Any) -> TrainingRole:
         if pipe.transformer.config.patch_size_t is not None:
             raise UnstillError(
                 "Of CogVideoX only 1.0 can be trained here (CogVideoX-5b-I2V); 1.5 pads its latents in time."
             )
+        return self
 
     def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
         config, space = pipe.transformer.config, pipe.vae_scale_factor_spatial

@@ -1,13 +1,24 @@
 """LTX-Video (HaCohen et al., https://huggingface.co/papers/2501.00103) and LTX-2."""
 
+import math
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from unstill.data.images import Size
+from unstill.data.sources import Sample
 from unstill.errors import UnstillError
 from unstill.families.base import Family
 from unstill.families.model_card import Model
 from unstill.families.reference_keys import ReferenceKeys
+from unstill.families.training import (
+    Encoded,
+    TrainingRole,
+    check_clip_length,
+    check_more_than_the_image,
+    check_multiple,
+)
 from unstill.families.vae_adapters import FirstFrameAdapter, VideoAdapter
 from unstill.forward_process import ForwardProcess
 from unstill.predictions import Prediction
@@ -163,6 +174,87 @@ class LTX2Condition(Conditions):
     has_audio_scheduler = True
 
 
+class LTXTraining(TrainingRole):
+    """
+    The image is the first latent frame, whose timestep is 0, or 1000 times the level of its noise where the network
+    is conditioned on that. The other frames share a timestep, and have the loss.
+    """
+
+    name = "ltx"
+    denoiser = "transformer"
+    image_is_frame = True
+    blank_latents = False
+    has_tokens = False
+
+    def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
+        space, time = LTX().compression(pipe)
+        check_multiple(pipe, size, space)
+        check_clip_length(pipe, frames, time)
+        check_more_than_the_image(frames, time)
+
+    def shift(self, pipe: Any, latents: torch.Size) -> float | None:
+        from diffusers.pipelines.ltx.pipeline_ltx_image2video import calculate_shift
+
+        config = pipe.scheduler.config
+        if not config.get("use_dynamic_shifting"):
+            return None
+        _, frames, height, width = latents
+        defaults = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
+        rule = (config.get(name, default) for name, default in defaults.items())
+        mu = calculate_shift((1 + frames) * height * width, *rule)
+        return float(mu if config.get("time_shift_type") == "linear" else math.exp(mu))
+
+    def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
+        space, time = LTX().compression(pipe)
+        return {
+            "latents": latents[:, 1:],
+            "image": latents[:, :1],
+            "fps": torch.tensor(sample.fps),
+            "compression": torch.tensor([time, space], dtype=torch.float32),
+            **_text(pipe, sample.caption),
+        }
+
+    def dropped(self, pipe: Any, like: Encoded) -> Encoded:
+        return _text(pipe, "")
+
+    def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
+        video = torch.cat([given["image"][:, :, :1].to(noisy), noisy], 2)
+        frames, height, width = video.shape[2:]
+        times = torch.cat([1000 * image_noise[:, None], timestep[:, None].expand(-1, frames - 1)], 1)  # (B, F)
+        output = model(
+            video.flatten(2).transpose(1, 2),  # patches are single latent pixels
+            given["text"].to(noisy),
+            times.repeat_interleave(height * width, 1),
+            given["text_mask"].to(noisy),
+            **self.positions(given, frames, height, width),
+            return_dict=False,
+        )[0]
+        return output.transpose(1, 2).unflatten(2, (frames, height, width))[:, :, 1:]
+
+    def positions(self, given: Encoded, frames: int, height: int, width: int) -> dict[str, Any]:
+        """The positions of the tokens, as arguments of the network: seconds, and pixels."""
+        time, space = (x.view(-1, 1, 1, 1, 1) for x in given["compression"].unbind(1))
+        scale = (time / given["fps"].view(-1, 1, 1, 1, 1), space, space)
+        return {"num_frames": frames, "height": height, "width": width, "rope_interpolation_scale": scale}
+
+
+class LTXConditionTraining(LTXTraining):
+    """Latent frames after the first have the position of the first of the frames that they stand for."""
+
+    def positions(self, given: Encoded, frames: int, height: int, width: int) -> dict[str, Any]:
+        device = given["latents"].device
+        grid = torch.meshgrid(*(torch.arange(n, device=device) for n in (frames, height, width)), indexing="ij")
+        f, y, x = (axis.flatten() for axis in grid)
+        time, space = (x[:, None] for x in given["compression"].unbind(1))
+        seconds = (f * time + 1 - time).clamp(min=0) / given["fps"][:, None]
+        return {"video_coords": torch.stack([seconds, y * space, x * space], 1)}
+
+
+def _text(pipe: Any, caption: str) -> Encoded:
+    text, mask, *_ = pipe.encode_prompt([caption], do_classifier_free_guidance=False)
+    return {"text": text[0].float(), "text_mask": mask[0].float()}
+
+
 FAMILY = Family(
     adapters={
         "LTXPipeline": LTXText(),
@@ -178,6 +270,7 @@ FAMILY = Family(
         "LTXConditionPipeline": "frame 0",
         "LTX2ConditionPipeline": "frame 0",
     },
+    training={"LTXImageToVideoPipeline": LTXTraining(), "LTXConditionPipeline": LTXConditionTraining()},
     models=(
         Model(
             name="ltx-video",

@@ -70,5 +70,4 @@ def training_for(pipe: Any) -> TrainingRole:
     name = type(pipe).__name__
     if name not in TRAINING:
         raise UnstillError(f"{name} cannot be trained here; there is training for {', '.join(TRAINING)}.")
-    TRAINING[name].check(pipe)
-    return TRAINING[name]
+    return TRAINING[name].of(pipe)

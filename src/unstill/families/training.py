@@ -15,9 +15,10 @@ from unstill.errors import UnstillError
 Encoded = dict[str, Tensor]
 """A clip encoded for training, or a batch of them with one more leading dimension.
 
-latents (C, F, h, w): of the video. image (C, 1 or F, h, w): of the conditional image, as in the network's input
-(absent if it has none). mask: channels before them. tokens (L, D): of the image. text (L, D): of the caption. fps,
-motion (): conditions of the network.
+latents (C, F, h, w): of the frames that are denoised. image (C, 1 or F, h, w): of the conditional image, as in the
+network's input (absent if it has none). mask: channels beside them. tokens (L, D): of the image. text (L, D): of the
+caption; further inputs that are made from it have names that begin with text_. fps, motion (): conditions of the
+network. compression (2,): of the VAE, frames per latent frame and pixels per latent pixel.
 """
 
 
@@ -28,6 +29,8 @@ class TrainingRole:
     Attributes:
         name: in presets of the condition noise (`training.condition_noise.PLANS`) and in messages.
         denoiser: the component that is trained.
+        image_is_frame: whether the image takes the place of the first latent frame, which is not denoised and has no
+            loss. The network has a timestep for every frame, and that of the image tells the level of its noise.
         blank_latents: whether a dropped image also means zeros for its latents.
         has_text: whether the network sees a caption.
         has_tokens: whether the network sees tokens of the image.
@@ -37,19 +40,39 @@ class TrainingRole:
 
     name: ClassVar[str]
     denoiser: ClassVar[str] = "unet"
+    image_is_frame: ClassVar[bool] = False
     blank_latents: ClassVar[bool] = True
     has_text: ClassVar[bool] = True
     has_tokens: ClassVar[bool] = True
     usual_noise: ClassVar[float] = 0.0
     lora: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 
-    def check(self, pipe: Any) -> None:
-        """Raises `UnstillError` for a pipeline of the class that cannot be trained."""
+    def of(self, pipe: Any) -> TrainingRole:
+        """
+        The role of this pipeline, where the checkpoints of a class have different networks.
+
+        Raises:
+            UnstillError: it cannot be trained.
+        """
+        return self
 
     def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
         """Raises `UnstillError` for clips of a length or size (H, W) that the network cannot take."""
         multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
         check_multiple(pipe, size, multiple)
+
+    def shift(self, pipe: Any, latents: torch.Size) -> float | None:
+        """
+        The shift of the noise levels, where the pipeline computes it from the size of the video.
+
+        Args:
+            pipe: the pipeline.
+            latents: shape of `latents` in an encoded clip, (C, F, h, w).
+
+        Returns:
+            `None` for the scheduler's own.
+        """
+        return None
 
     def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
         """
@@ -64,7 +87,7 @@ class TrainingRole:
         raise NotImplementedError
 
     def dropped(self, pipe: Any, like: Encoded) -> Encoded:
-        """The values that replace a dropped caption (`text`) and image (`tokens`)."""
+        """The values that replace a dropped caption (`text` and what begins with `text_`) and image (`tokens`)."""
         return {name: torch.zeros_like(like[name]) for name in ("text", "tokens") if name in like}
 
     def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
@@ -101,3 +124,9 @@ def check_clip_length(pipe: Any, frames: int, step: int) -> None:
             f"data.frames is {frames}, but {type(pipe).__name__} takes a multiple of {step} and one more, such as "
             f"{frames // step * step + 1}."
         )
+
+
+def check_more_than_the_image(frames: int, step: int) -> None:
+    """Raises `UnstillError` for a clip of which nothing is left beside its image, which is the first latent frame."""
+    if frames <= 1:
+        raise UnstillError(f"data.frames is {frames}, but the first frame is the image; give {1 + step} or more.")

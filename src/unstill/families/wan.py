@@ -111,11 +111,12 @@ class WanTraining(TrainingRole):
     denoiser = "transformer"
     blank_latents = False
 
-    def check(self, pipe: Any) -> None:
+    def of(self, pipe: Any) -> TrainingRole:
         if pipe.transformer_2 is not None or pipe.config.get("expand_timesteps") or pipe.transformer is None:
             raise UnstillError(
                 "Of Wan only 2.1 image-to-video can be trained here: one transformer, image behind a mask."
             )
+        return self
 
     def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
         check_multiple(pipe, size, pipe.vae_scale_factor_spatial * pipe.transformer.config.patch_size[1])

@@ -109,6 +109,25 @@ class Replaced:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowPath:
+    """
+    Noise y + beta eps as a level of flow matching: (1 - s) y + s eps = (y + beta eps) / (1 + beta), which is
+    s = beta / (1 + beta), for networks that are given s as the timestep of the image.
+
+    Attributes:
+        noise: makes y + beta eps.
+    """
+
+    noise: TimeNoise | ConstantNoise
+
+    def corrupt(
+        self, image_latents: Tensor, t: Level, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        noised, beta = self.noise.corrupt(image_latents, t, generator)
+        return (noised / per_clip(1 + beta, noised)).to(noised.dtype), beta / (1 + beta)
+
+
+@dataclass(frozen=True, slots=True)
 class OwnSchedule:
     """
     Conditioning augmentation with the forward process of the trained model.
@@ -176,6 +195,7 @@ def plan_of(
     condition_on_level: bool | None = None,
     parameters: Mapping[str, Any] | None = None,
     process: ForwardProcess | None = None,
+    image_is_frame: bool = False,
 ) -> Plan:
     """
     The plan of a recipe: a preset of TimeNoise, or any method with its own parameters.
@@ -189,6 +209,8 @@ def plan_of(
             definition includes it.
         parameters: of the method.
         process: forward process of the model, whose schedule conditioning augmentation uses.
+        image_is_frame: whether the level is given to the network as the timestep of the image
+            (`TrainingRole.image_is_frame`).
 
     Raises:
         UnstillError: an unknown preset, a preset together with parameters, or an unknown parameter.
@@ -237,6 +259,8 @@ def plan_of(
         on or "latents",
         method == "conditioning-augmentation" if condition_on_level is None else condition_on_level,
     )
+    if image_is_frame and condition_on_level and isinstance(for_latents, (TimeNoise, ConstantNoise)):
+        for_latents = FlowPath(for_latents)
     return Plan(
         latents=for_latents if on != "tokens" else None,
         tokens=for_tokens if on != "latents" else None,

@@ -112,8 +112,9 @@ class Objective:
         p, r = self.dropout, chances[:, 0]
         no_text = r < p.text + p.both
         no_image = (r >= p.text) & (r < p.text + p.both + p.image)
-        if "text" in inputs:
-            inputs["text"] = self._replaced(inputs, "text", no_text)
+        for name in inputs.keys() & self.dropped.keys():
+            if name == "text" or name.startswith("text_"):
+                inputs[name] = self._replaced(inputs, name, no_text)
         if not self.plan.residual:  # which has a pass without the image for every clip
             inputs = self._without_image(inputs, no_image)
         if "motion" in inputs and self.unspecified_motion is not None:
@@ -123,7 +124,7 @@ class Objective:
 
     def _without_image(self, inputs: Encoded, rows: Tensor) -> Encoded:
         """Drops the image of these rows `(B,)`."""
-        if "tokens" in inputs:
+        if "tokens" in inputs and "tokens" in self.dropped:
             inputs["tokens"] = self._replaced(inputs, "tokens", rows)
         if "image" in inputs and self.family.blank_latents:
             inputs["image"] = inputs["image"] * ~per_clip(rows, inputs["image"])

@@ -136,21 +136,30 @@ class Flow:
     x_t = (1 - sigma) x0 + sigma eps, conditioned on `steps` sigma, predicting eps - x0.
 
     sigma is uniform, or logit-normal (`std` > 0), then shifted: shift s / (1 + (shift - 1) s). The training time is
-    sigma's quantile, which for uniform sigma without shift is sigma itself.
+    sigma's quantile in this distribution, which for uniform sigma without shift is sigma itself. A network that
+    denoises only the levels from `lowest` on is trained on that part of the distribution.
     """
 
     shift: float = 1.0
     std: float = 0.0
     steps: int = 1000
+    lowest: float = 0.0
 
     def at(self, u: Tensor) -> Levels:
-        """Levels of uniform numbers u `(B,)`: u is the quantile of sigma."""
+        """Levels of uniform numbers u `(B,)`: the quantile of sigma among the levels of the network."""
+        first = self._quantile(self.lowest)
+        u = first + (1 - first) * u
         even = u.double().clamp(SMALLEST, 1 - SMALLEST)
         drawn = torch.sigmoid(self.std * torch.special.ndtri(even)) if self.std else even
         sigma = self.shift * drawn / (1 + (self.shift - 1) * drawn)
         one = torch.ones_like(sigma)
         levels = 1 - sigma, sigma, u, self.steps * sigma, one, one
         return Levels("flow_prediction", *(x.float() for x in levels))
+
+    def _quantile(self, sigma: float) -> float:
+        """The share of levels below sigma in the whole distribution."""
+        drawn = torch.tensor(sigma / (self.shift - (self.shift - 1) * sigma), dtype=torch.float64)
+        return float(torch.special.ndtr(torch.logit(drawn) / self.std) if self.std else drawn)
 
 
 Schedule = VariancePreserving | EDM | Flow
@@ -163,6 +172,8 @@ def schedule_of(
     log_sigma_std: float = 1.6,
     time: Time = "quantile",
     logit_std: float = 0.0,
+    shift: float | None = None,
+    lowest: float = 0.0,
 ) -> Schedule:
     """
     The distribution of training noise levels for a forward process.
@@ -174,16 +185,25 @@ def schedule_of(
         log_sigma_mean: EDM: mean of ln sigma.
         log_sigma_std: EDM: standard deviation of ln sigma.
         time: EDM: definition of the training time.
-        logit_std: flow matching: standard deviation of the logit; 0 is uniform. The shift is the scheduler's own.
+        logit_std: flow matching: standard deviation of the logit; 0 is uniform.
+        shift: flow matching: of the levels; `None`: the scheduler's own.
+        lowest: flow matching: the lowest sigma that the network is used for.
 
     Raises:
-        UnstillError: the preconditioned networks of Karras et al. (kind `edm`), for which there is no tested loss,
-            except with v-prediction and `sigma_data` 1, where they are those of Stable Video Diffusion.
+        UnstillError: no shift for a scheduler that shifts by the size of the video; or the preconditioned networks of
+            Karras et al. (kind `edm`), for which there is no tested loss, except with v-prediction and `sigma_data` 1,
+            where they are those of Stable Video Diffusion.
     """
     scheduler = process.scheduler
     if process.kind == "flow":
         config = scheduler.config
-        return Flow(config.get("shift") or config.get("flow_shift") or 1.0, logit_std, config.num_train_timesteps)
+        if shift is None and config.get("use_dynamic_shifting"):
+            raise UnstillError(
+                f"This {type(scheduler).__name__} shifts its levels by the size of the video (use_dynamic_shifting), "
+                "and the pipeline's rule for it is not known here; load the scheduler with a fixed shift."
+            )
+        shift = shift or config.get("shift") or config.get("flow_shift") or 1.0
+        return Flow(shift, logit_std, config.num_train_timesteps, lowest)
     continuous = process.kind == "ve" and scheduler.config.get("timestep_type") == "continuous"
     if continuous or (process.prediction == "edm_v" and scheduler.config.sigma_data == 1):
         return EDM(log_sigma_mean, log_sigma_std, time)

@@ -19,7 +19,7 @@ from unstill.families.registry import ADAPTERS, MODELS, TRAINING, training_for
 from unstill.families.training import TrainingRole
 from unstill.forward_process import ForwardProcess
 from unstill.models.call_arguments import native_frames, native_size
-from unstill.training.condition_noise import plan_of
+from unstill.training.condition_noise import Plan, plan_of
 from unstill.training.loss import ConditionDropout, Objective
 from unstill.training.noise_sampling import schedule_of
 from unstill.training.recipe import Recipe
@@ -89,6 +89,11 @@ def opened(recipe: Recipe) -> tuple[Any, TrainingRole, Source]:
     check_condition(recipe)
     pipe: Any = load(recipe.model, checkpoint=recipe.checkpoint, dtype=torch.float32, device="cpu")
     family, entry = training_for(pipe), find(recipe.model)
+    if family.image_is_frame and recipe.data.condition_frame != "first":
+        raise UnstillError(
+            f"data.condition_frame is {recipe.data.condition_frame}, but the image of {type(pipe).__name__} is the "
+            "first frame of the video itself; leave it out."
+        )
     settings = recipe.data.settings(*usual_clip(pipe, entry), recipe.seed)
     family.check_clip(pipe, settings.frames, settings.size)
     if recipe.lora is not None:
@@ -96,7 +101,9 @@ def opened(recipe: Recipe) -> tuple[Any, TrainingRole, Source]:
     return pipe, family, open_source(settings)
 
 
-def objective_of(recipe: Recipe, pipe: Any, family: TrainingRole, dropped: dict[str, Tensor]) -> Objective:
+def objective_of(
+    recipe: Recipe, pipe: Any, family: TrainingRole, dropped: dict[str, Tensor], latents: torch.Size
+) -> Objective:
     """
     The training loss of a recipe.
 
@@ -105,8 +112,9 @@ def objective_of(recipe: Recipe, pipe: Any, family: TrainingRole, dropped: dict[
         pipe: whose scheduler defines the forward process.
         family: the training adapter of `pipe`.
         dropped: the network's inputs in place of a dropped condition, by name.
+        latents: shape of the latents of a clip, (C, F, h, w).
     """
-    c, n, process = recipe.condition, recipe.noise, ForwardProcess.of(pipe.scheduler)
+    n, process = recipe.noise, ForwardProcess.of(pipe.scheduler)
     return Objective(
         family,
         schedule_of(
@@ -115,16 +123,9 @@ def objective_of(recipe: Recipe, pipe: Any, family: TrainingRole, dropped: dict[
             log_sigma_std=n.log_sigma_std,
             time=n.time,
             logit_std=n.logit_std,
+            shift=family.shift(pipe, latents),
         ),
-        plan_of(
-            family.name,
-            c.method,
-            c.preset,
-            on=c.on,
-            condition_on_level=c.condition_on_level,
-            parameters=c.parameters(),
-            process=process,
-        ),
+        _plan(recipe, family, process),
         ConditionDropout(**recipe.drop.model_dump()),
         dropped,
         getattr(getattr(pipe, family.denoiser), "unspecified_motion", None),
@@ -143,20 +144,27 @@ def check_condition(recipe: Recipe) -> None:
     name = pipeline_name(recipe.model) or ""
     family = TRAINING.get(name)
     if family is not None:
-        c = recipe.condition
-        if c.method == "prediction-and-residual" and not ADAPTERS[name].zero_unconditional:
+        if recipe.condition.method == "prediction-and-residual" and not ADAPTERS[name].zero_unconditional:
             raise UnstillError(
                 f"condition.method: prediction-and-residual needs a model that works without its image, too, and "
                 f"{name}'s is not known to; use Stable Video Diffusion or pico, or another method."
             )
-        plan_of(
-            family.name,
-            c.method,
-            c.preset,
-            on=c.on,
-            condition_on_level=c.condition_on_level,
-            parameters=c.parameters(),
-        )
+        _plan(recipe, family)
+
+
+def _plan(recipe: Recipe, family: TrainingRole, process: ForwardProcess | None = None) -> Plan:
+    """The noise on the image; of `process`, the forward process of the model, once that is loaded."""
+    c = recipe.condition
+    return plan_of(
+        family.name,
+        c.method,
+        c.preset,
+        on=c.on,
+        condition_on_level=c.condition_on_level,
+        parameters=c.parameters(),
+        process=process,
+        image_is_frame=family.image_is_frame,
+    )
 
 
 def check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:

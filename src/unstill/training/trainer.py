@@ -174,7 +174,7 @@ class _Run:
             self.model.compile()
         self.prepared, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.checkpoints = Checkpoints(self.out, accelerator, self.trained, self.average, recipe.save.keep)
-        self.objective = objective_of(recipe, self.pipe, family, self.dropped)
+        self.objective = objective_of(recipe, self.pipe, family, self.dropped, first["latents"].shape)
 
     def train(self, validation: Validation | None) -> TrainingResult:
         """The training loop, starting from the last checkpoint."""
