@@ -80,10 +80,12 @@ def with_peft(pipe: Any, path: Path) -> None:
 
 
 def with_diffusers(pipe: Any, path: Path) -> None:
+    component = training_for(pipe).denoiser
+    network = getattr(pipe, component)
     if hasattr(pipe, "load_lora_weights"):
         pipe.load_lora_weights(path.parent, weight_name=path.name)
-    elif hasattr(pipe, "unet") and hasattr(pipe.unet, "load_lora_adapter"):
-        pipe.unet.load_lora_adapter(path.parent, prefix="unet", weight_name=path.name)
+    elif hasattr(network, "load_lora_adapter"):
+        network.load_lora_adapter(path.parent, prefix=component, weight_name=path.name)
     else:  # diffusers has no loader for these
         assert training_for(pipe).name in ("svd", "pico")
         load_lora(pipe, path)

@@ -100,10 +100,38 @@ def cogvideox(step: Step) -> Tensor:
     return (output - (abar.sqrt() * eps - (1 - abar).sqrt() * z)).square().mean()
 
 
+def hunyuan(step: Step) -> Tensor:
+    pipe, scale = step.pipe, step.pipe.vae.config.scaling_factor
+    z = step.encoded() * scale  # 3 frames of 4 by 4
+    image = pipe.vae.encode(step.pixels[:, :, :1]).latent_dist.mode() * scale
+    u, eps = step.u_and_noise(z)
+    s = 7 * u / (1 + 6 * u)
+    image = step.time_noise(image, u)
+    channels = [
+        (1 - s) * z + s * eps,
+        torch.cat([image, torch.zeros_like(z[:, :, 1:])], 2),
+        torch.zeros(1, 1, 3, 4, 4),
+    ]
+    channels[2][:, :, 0] = 1
+    picture = (step.clip.video[:1] * 255).round().byte()
+    siglip = pipe.image_encoder(**pipe.feature_extractor(images=picture, return_tensors="pt")).last_hidden_state
+    output = pipe.transformer(
+        hidden_states=torch.cat(channels, 1),
+        timestep=1000 * s,
+        encoder_hidden_states=step.text,
+        encoder_attention_mask=step.masks[0],
+        encoder_hidden_states_2=step.masks[1],
+        encoder_attention_mask_2=step.masks[2],
+        image_embeds=siglip,
+    ).sample
+    return (output - (eps - z)).square().mean()
+
+
 BY_HAND: dict[str, Callable[[Step], Tensor]] = {
     "ltx": ltx,
     "ltx condition": ltx,
     "cogvideox": cogvideox,
+    "hunyuanvideo-1.5": hunyuan,
 }
 
 

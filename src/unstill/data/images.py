@@ -189,6 +189,11 @@ def resize_and_crop(frames: Image.Image | torch.Tensor, size: Size) -> Image.Ima
     return torch.from_numpy(np.stack(resized)).to(frames.dtype).reshape(*frames.shape[:-2], height, width)
 
 
+def frame_picture(frame: torch.Tensor) -> Image.Image:
+    """A frame `(3, H, W)` in [0, 1] as a picture."""
+    return Image.fromarray((frame * 255).round().byte().permute(1, 2, 0).numpy())
+
+
 def check_size(size: Size) -> Size:
     """`size` as integers; raises `UnstillError` unless it is (H, W) in whole positive pixels."""
     if len(size) != 2 or any(int(side) != side or side < 1 for side in size):

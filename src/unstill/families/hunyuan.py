@@ -3,10 +3,15 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from unstill.data.images import Size, frame_picture
+from unstill.data.sources import Sample
+from unstill.errors import UnstillError
 from unstill.families.base import Family
 from unstill.families.model_card import Model
 from unstill.families.reference_keys import ReferenceKeys
+from unstill.families.training import Encoded, TrainingRole, check_clip_length, check_multiple
 from unstill.families.vae_adapters import VideoAdapter
 
 
@@ -89,6 +94,66 @@ class Framepack(VideoAdapter):
         return x[:, :, :1]
 
 
+class HunyuanVideo15Training(TrainingRole):
+    """
+    HunyuanVideo 1.5: the image is frame 0 of a second block of channels, beside a mask of it, and tokens of SigLIP.
+    Two text encoders, each with a mask. The image is never dropped: guidance drops the text alone, and the network
+    takes absent tokens for a whole batch only.
+    """
+
+    name = "hunyuanvideo-1.5"
+    denoiser = "transformer"
+    blank_latents = False
+
+    def of(self, pipe: Any) -> TrainingRole:
+        if pipe.transformer.config.use_meanflow:
+            raise UnstillError(
+                "This HunyuanVideo 1.5 was distilled to few steps (use_meanflow), for which there is no loss here; "
+                "train the model that is not distilled, such as hunyuanvideo-1.5-i2v."
+            )
+        return self
+
+    def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
+        space, time = HunyuanVideo15().compression(pipe)
+        check_multiple(pipe, size, space * pipe.transformer.config.patch_size)
+        check_clip_length(pipe, frames, time)
+
+    def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
+        image = sample.video[frame]
+        tokens = pipe.encode_image(frame_picture(image), 1, pipe._execution_device, torch.float32)
+        return {
+            "latents": latents,
+            "image": HunyuanVideo15().encode_video(pipe, image[None])[0],  # alone, as the pipeline does
+            "tokens": tokens[0],
+            **_both_texts(pipe, sample.caption),
+        }
+
+    def dropped(self, pipe: Any, like: Encoded) -> Encoded:
+        return _both_texts(pipe, "")
+
+    def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
+        condition, mask = torch.zeros_like(noisy), torch.zeros_like(noisy[:, :1])
+        condition[:, :, :1] = given["image"][:, :, :1].to(noisy)
+        mask[:, :, :1] = 1
+        dtype = getattr(model, "module", model).dtype  # text_2 and tokens are normalised first, in that of the weights
+        return model(
+            torch.cat([noisy, condition, mask], 1),
+            timestep,
+            encoder_hidden_states=given["text"].to(noisy),
+            encoder_attention_mask=given["text_mask"],
+            encoder_hidden_states_2=given["text_2"].to(dtype),
+            encoder_attention_mask_2=given["text_mask_2"],
+            image_embeds=given["tokens"].to(dtype),
+            return_dict=False,
+        )[0]
+
+
+def _both_texts(pipe: Any, caption: str) -> Encoded:
+    names = ("text", "text_mask", "text_2", "text_mask_2")
+    made = pipe.encode_prompt([caption], dtype=torch.float32)
+    return {name: value[0].float() for name, value in zip(names, made, strict=True)}
+
+
 FAMILY = Family(
     adapters={
         "HunyuanVideoPipeline": HunyuanVideoText(),
@@ -104,6 +169,7 @@ FAMILY = Family(
         "HunyuanVideoFramepackPipeline": "an input of its own; SigLIP",
         "HunyuanVideo15ImageToVideoPipeline": "channels, frame 0; SigLIP",
     },
+    training={"HunyuanVideo15ImageToVideoPipeline": HunyuanVideo15Training()},
     models=(
         Model(
             name="hunyuanvideo-i2v",

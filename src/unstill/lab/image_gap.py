@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from unstill.data.images import frame_picture
 from unstill.errors import UnstillError
 from unstill.hooks import apply
 from unstill.lab.bootstrap import Interval, weights
 from unstill.lab.motion_response import motion_of
-from unstill.lab.probe_clips import frame_picture
 from unstill.methods.base import Method
 from unstill.models import registry
 from unstill.models.call_arguments import arguments, generate, parameters, takes_text_alone

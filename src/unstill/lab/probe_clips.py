@@ -15,7 +15,7 @@ from torch import Tensor
 from unstill.data import synthetic_world
 from unstill.data.captions import captions
 from unstill.data.clips import ClipFolder, video_files
-from unstill.data.images import resize_and_crop
+from unstill.data.images import frame_picture, resize_and_crop
 from unstill.errors import UnstillError
 from unstill.lab.bayes_optimal import candidates
 from unstill.lab.toys import toy_masks
@@ -154,11 +154,6 @@ def pair_flows(video: Tensor) -> Tensor:
 def picture_of(subject: ProbeClip) -> Image.Image:
     """The first frame, which is the model's image."""
     return frame_picture(subject.video[0])
-
-
-def frame_picture(frame: Tensor) -> Image.Image:
-    """A frame `(3, H, W)` in [0, 1] as a picture."""
-    return Image.fromarray((frame * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 def motion_argument(pipe: Any, subject: ProbeClip) -> float | None:

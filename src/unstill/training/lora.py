@@ -104,7 +104,8 @@ def load_lora(pipe: Any, path: str | Path, weight: float = 1.0, name: str = "def
     """
     Loads a `lora.safetensors` into the denoiser of any pipeline that can be trained here.
 
-    Where a pipeline has `load_lora_weights` (Wan), that is used; diffusers has none for Stable Video Diffusion.
+    Where a pipeline has `load_lora_weights` (CogVideoX, LTX-Video, Wan), that is used; diffusers has none for Stable
+    Video Diffusion.
 
     Args:
         pipe: a pipeline of the class that the LoRA was trained on.
