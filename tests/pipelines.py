@@ -372,7 +372,8 @@ def text_to_video_sd() -> Any:
     )
 
 
-def cogvideox(cls: type = diffusers.CogVideoXImageToVideoPipeline, channels: int = 8) -> Any:
+def cogvideox(cls: type = diffusers.CogVideoXImageToVideoPipeline, channels: int = 8, **network: Any) -> Any:
+    settings = {"use_learned_positional_embeddings": True, **network}
     return cls(
         tokenizer=None,
         text_encoder=None,
@@ -400,7 +401,7 @@ def cogvideox(cls: type = diffusers.CogVideoXImageToVideoPipeline, channels: int
             temporal_compression_ratio=4,
             max_text_seq_length=4,
             use_rotary_positional_embeddings=True,
-            use_learned_positional_embeddings=True,
+            **settings,
         ),
         scheduler=_cogvideox_scheduler(diffusers.CogVideoXDDIMScheduler),
     )

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -21,7 +22,8 @@ from unstill.forward_process import ForwardProcess
 from unstill.training.condition_noise import Clean, ConstantNoise, Plan
 from unstill.training.encoded_dataset import Encoder
 from unstill.training.loss import ConditionDropout, Objective, batch_of
-from unstill.training.noise_sampling import Schedule, schedule_of
+from unstill.training.noise_sampling import schedule_of
+from unstill.training.setup import schedule_for
 
 
 FRAMES = 3
@@ -45,17 +47,17 @@ def _with_text(pipe: Any) -> Any:
     return pipe
 
 
-def _wan() -> Any:
-    return _with_text(tiny.wan())
+def _wan(*settings: Any, **more: Any) -> Any:
+    return _with_text(tiny.wan(*settings, **more))
 
 
-def _cogvideox() -> Any:
-    pipe = _with_text(tiny.cogvideox())
+def _cogvideox(**network: Any) -> Any:
+    pipe = _with_text(tiny.cogvideox(**network))
     pipe.register_to_config(text_encoder=(None, None))
     return pipe
 
 
-PROMPTED = ("wan", "cogvideox", "ltx", "hunyuanvideo-1.5")
+PROMPTED = ("wan", "wan-5b", "cogvideox", "ltx", "hunyuanvideo-1.5")
 
 
 # Factory, size, frames, by the name of the role and what else there is of it.
@@ -65,7 +67,14 @@ PIPELINES: dict[str, tuple[Callable[[], Any], int, int]] = {
     "dynamicrafter": (lambda: _with_text(tiny.dynamicrafter()), 16, FRAMES),
     "videocrafter": (lambda: _with_text(tiny.dynamicrafter(4)), 16, FRAMES),
     "wan": (_wan, 16, 5),
+    "wan a14b": (partial(_wan, experts=2, boundary_ratio=0.875), 16, 5),
+    "wan-5b": (partial(_wan, 16, expand_timesteps=True), 16, 9),
     "cogvideox": (_cogvideox, 16, 9),
+    "cogvideox 1.5": (
+        partial(_cogvideox, patch_size_t=2, ofs_embed_dim=2, use_learned_positional_embeddings=False),
+        16,
+        9,
+    ),
     "ltx": (lambda: _with_text(tiny.ltx(**tiny.LTX_LEVELS)), 32, 9),
     "ltx condition": (lambda: _with_text(tiny.ltx(diffusers.LTXConditionPipeline)), 32, 9),
     "hunyuanvideo-1.5": (lambda: _with_text(tiny.hunyuan_video_15()), 16, 5),
@@ -165,7 +174,7 @@ def test_the_network_is_called_as_its_pipeline_calls_it(
     given = batch_of(
         [Encoder(pipe, family)(Sample(clip.video, caption, 8.0, "", clip.motion), generator_for(0))], "cpu"
     )
-    levels = schedule_for(pipe, family, given).at(torch.tensor([0.5]))
+    levels = schedule_for(pipe, family, given["latents"].shape[1:]).at(torch.tensor([0.5]))
     recorder = Recorder(getattr(pipe, family.denoiser))
     with torch.no_grad():
         output = family.predict(
@@ -201,14 +210,9 @@ def test_the_network_is_called_as_its_pipeline_calls_it(
     # A level that its scheduler visits is told by the same number.
     told = ours[time_name].flatten()[-1].item()
     process = ForwardProcess.of(pipe.scheduler)
-    if family.name not in ("wan",):
+    if not family.name.startswith("wan"):
         alpha, sigma = process.alpha_sigma(told)
         assert sigma / max(alpha, 1e-6) == pytest.approx((levels.sigma / levels.alpha).item(), rel=1e-2)
-
-
-def schedule_for(pipe: Any, family: TrainingRole, given: dict[str, Tensor]) -> Schedule:
-    """The noise levels of a batch of encoded clips."""
-    return schedule_of(ForwardProcess.of(pipe.scheduler), shift=family.shift(pipe, given["latents"].shape[1:]))
 
 
 def _tokens(x: Tensor) -> Tensor:
@@ -244,7 +248,8 @@ def test_gradients_reach_the_network_through_noised_conditions(opened: tuple[Any
     network.zero_grad()
     found = {}
     for plan in (Plan(), Plan(latents=Clean()), _noisy()):
-        objective = Objective(family, schedule_for(pipe, family, given), plan, ConditionDropout(), nothing, None)
+        schedule = schedule_for(pipe, family, given["latents"].shape[1:])
+        objective = Objective(family, schedule, plan, ConditionDropout(), nothing, None)
         errors, _ = objective.errors(network, given, [generator_for("clip", i) for i in range(2)])
         found[plan] = errors
     assert torch.equal(found[Plan()], found[Plan(latents=Clean())])
@@ -277,7 +282,7 @@ def test_what_is_withheld(opened: tuple[Any, TrainingRole, Sample]) -> None:
         nothing = nothing or family.dropped(pipe, encoded)
         batch = batch_of([encoded], "cpu")
         recorder = Recorder(getattr(pipe, family.denoiser))
-        schedule = schedule_for(pipe, family, batch)
+        schedule = schedule_for(pipe, family, batch["latents"].shape[1:])
         objective = Objective(family, schedule, Plan(), ConditionDropout(both=1.0, motion=1.0), nothing, 255.0)
         with torch.no_grad():
             objective.errors(recorder, batch, [generator_for(1)])

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from tests import pipelines as tiny
-from tests.training.test_families import PIPELINES, Recorder, sample, schedule_for
+from tests.training.test_families import PIPELINES, Recorder, sample
 from unstill.data.sources import generator_for
 from unstill.errors import UnstillError
 from unstill.families.registry import training_for
 from unstill.training.condition_noise import Plan
 from unstill.training.encoded_dataset import Encoder
 from unstill.training.loss import ConditionDropout, Objective, batch_of
+from unstill.training.setup import schedule_for
 
 
 def _seen(dropout: ConditionDropout) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -23,7 +24,8 @@ def _seen(dropout: ConditionDropout) -> tuple[dict[str, Any], dict[str, Any]]:
     given = batch_of([Encoder(pipe, family)(clip, generator_for(0))], "cpu")
     nothing = family.dropped(pipe, given)
     recorder = Recorder(pipe.transformer)
-    objective = Objective(family, schedule_for(pipe, family, given), Plan(), dropout, nothing, None)
+    schedule = schedule_for(pipe, family, given["latents"].shape[1:])
+    objective = Objective(family, schedule, Plan(), dropout, nothing, None)
     with torch.no_grad():
         objective.errors(recorder, given, [generator_for(1)])
     return recorder.calls[0], given

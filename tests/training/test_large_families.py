@@ -16,7 +16,7 @@ from unstill.training import results, trainer
 from unstill.training.recipe import Recipe
 
 
-LARGE = ("svd", "dynamicrafter", "wan", "cogvideox", "ltx", "hunyuanvideo-1.5")
+LARGE = ("svd", "dynamicrafter", "wan", "wan-5b", "cogvideox", "ltx", "hunyuanvideo-1.5")
 
 
 @pytest.fixture(params=LARGE)

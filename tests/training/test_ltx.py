@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests import pipelines as tiny
-from tests.training.test_families import PIPELINES, Recorder, sample, schedule_for
+from tests.training.test_families import PIPELINES, Recorder, sample
 from unstill.data.sources import generator_for
 from unstill.errors import UnstillError
 from unstill.families.registry import training_for
@@ -18,6 +18,7 @@ from unstill.training.encoded_dataset import Encoder
 from unstill.training.loss import ConditionDropout, Objective, batch_of
 from unstill.training.noise_sampling import schedule_of
 from unstill.training.recipe import Recipe
+from unstill.training.setup import schedule_for
 
 
 def test_its_own_image_noise_is_a_constant_noise_of_exponent_2() -> None:
@@ -42,7 +43,8 @@ def _call(plan: Plan) -> dict[str, Any]:
     family = training_for(pipe)
     given = batch_of([Encoder(pipe, family)(sample(32, 9), generator_for(0))], "cpu")
     recorder = Recorder(pipe.transformer)
-    objective = Objective(family, schedule_for(pipe, family, given), plan, ConditionDropout(), {}, None)
+    schedule = schedule_for(pipe, family, given["latents"].shape[1:])
+    objective = Objective(family, schedule, plan, ConditionDropout(), {}, None)
     with torch.no_grad():
         objective.errors(recorder, given, [generator_for("clip", 0)])
     return {**recorder.calls[0], "image": given["image"].flatten(2).transpose(1, 2)}

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.test_families import PIPELINES, sample, schedule_for
+from tests.training.test_families import PIPELINES, sample
 from unstill.data.sources import Sample, generator_for
 from unstill.families.registry import training_for
 from unstill.training.condition_noise import plan_of
 from unstill.training.encoded_dataset import Encoder
 from unstill.training.loss import ConditionDropout, Objective, batch_of
+from unstill.training.setup import schedule_for
 
 
 MAXIMUM = 2.0  # of TimeNoise
@@ -83,6 +84,10 @@ def ltx(step: Step) -> Tensor:
 def cogvideox(step: Step) -> Tensor:
     pipe, scale = step.pipe, step.pipe.vae.config.scaling_factor
     z = step.encoded() * scale  # 3 frames of 2 by 2
+    second: dict[str, Any] = {}
+    if pipe.transformer.config.patch_size_t == 2:  # CogVideoX 1.5: one more before them
+        z = torch.cat([z[:, :, :1], z], 2)
+        second = {"ofs": torch.tensor([2.0])}
     image = pipe.vae.encode(step.pixels[:, :, :1]).latent_dist.mode()
     image = image / scale if pipe.vae.config.invert_scale_latents else image * scale
     u, eps = step.u_and_noise(z)
@@ -95,7 +100,8 @@ def cogvideox(step: Step) -> Tensor:
         hidden_states=torch.cat([noisy, condition], 1).permute(0, 2, 1, 3, 4),
         encoder_hidden_states=step.text,
         timestep=t,
-        image_rotary_emb=pipe._prepare_rotary_positional_embeddings(16, 16, 3, "cpu"),
+        image_rotary_emb=pipe._prepare_rotary_positional_embeddings(16, 16, z.shape[2], "cpu"),
+        **second,
     ).sample.permute(0, 2, 1, 3, 4)
     return (output - (abar.sqrt() * eps - (1 - abar).sqrt() * z)).square().mean()
 
@@ -127,10 +133,58 @@ def hunyuan(step: Step) -> Tensor:
     return (output - (eps - z)).square().mean()
 
 
+def _wan_latents(pipe: Any, raw: Tensor) -> Tensor:
+    names = ("latents_mean", "latents_std")
+    mean, deviation = (torch.tensor(pipe.vae.config[name]).view(1, 16, 1, 1, 1) for name in names)
+    return (raw - mean) / deviation
+
+
+def wan(step: Step) -> Tensor:
+    """Wan 2.1 without CLIP, and 2.2 A14B, whose first transformer has the levels from 0.875 on."""
+    pipe = step.pipe
+    z = _wan_latents(pipe, step.encoded())  # 2 frames of 2 by 2
+    clip = torch.cat([step.pixels[:, :, :1], torch.zeros_like(step.pixels[:, :, 1:])], 2)
+    image = _wan_latents(pipe, pipe.vae.encode(clip).latent_dist.mode())
+    u, eps = step.u_and_noise(z)
+    if pipe.transformer_2 is not None:  # the share of uniform levels that are below 0.875 after a shift of 3
+        below = 0.875 / (3 - 2 * 0.875)
+        u = below + (1 - below) * u
+    s = 3 * u / (1 + 2 * u)
+    assert pipe.transformer_2 is None or s > 0.875
+    image = step.time_noise(image, u)
+    mask = torch.zeros(1, 4, 2, 2, 2)
+    mask[:, :, 0] = 1
+    output = pipe.transformer(
+        hidden_states=torch.cat([(1 - s) * z + s * eps, mask, image], 1),
+        timestep=1000 * s,
+        encoder_hidden_states=step.text,
+    ).sample
+    return (output - (eps - z)).square().mean()
+
+
+def wan_5b(step: Step) -> Tensor:
+    pipe = step.pipe
+    later = _wan_latents(pipe, step.encoded())[:, :, 1:]  # 2 frames of 2 by 2, after that of the image
+    image = _wan_latents(pipe, pipe.vae.encode(step.pixels[:, :, :1]).latent_dist.mode())
+    u, eps = step.u_and_noise(later)
+    s = 3 * u / (1 + 2 * u)
+    image = step.time_noise(image, u)
+    output = pipe.transformer(
+        hidden_states=torch.cat([image, (1 - s) * later + s * eps], 2),
+        timestep=torch.tensor([[0, 1000 * s, 1000 * s]]),  # one token for each frame
+        encoder_hidden_states=step.text,
+    ).sample[:, :, 1:]
+    return (output - (eps - later)).square().mean()
+
+
 BY_HAND: dict[str, Callable[[Step], Tensor]] = {
     "ltx": ltx,
     "ltx condition": ltx,
     "cogvideox": cogvideox,
+    "cogvideox 1.5": cogvideox,
+    "wan": wan,
+    "wan a14b": wan,
+    "wan-5b": wan_5b,
     "hunyuanvideo-1.5": hunyuan,
 }
 
@@ -147,7 +201,8 @@ def test_the_loss_is_that_of_the_step_by_hand(name: str) -> None:
             parameter.add_(0.05 * torch.randn(parameter.shape))
         given = batch_of([Encoder(pipe, family)(clip, generator_for("encode", 0, 0))], "cpu")
         plan = plan_of(family.name, parameters={"maximum": MAXIMUM}, image_is_frame=family.image_is_frame)
-        objective = Objective(family, schedule_for(pipe, family, given), plan, ConditionDropout(), {}, None)
+        schedule = schedule_for(pipe, family, given["latents"].shape[1:])
+        objective = Objective(family, schedule, plan, ConditionDropout(), {}, None)
         errors, _ = objective.errors(network, given, [generator_for("step", 0, 0)])
         expected = BY_HAND[name](Step(pipe, clip))
     torch.testing.assert_close(errors[0], expected, rtol=1e-5, atol=1e-6)

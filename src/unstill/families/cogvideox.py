@@ -17,6 +17,9 @@ from unstill.families.training import Encoded, TrainingRole, check_clip_length, 
 from unstill.families.vae_adapters import VideoAdapter
 
 
+OFS = 2.0  # an input of CogVideoX 1.5, for which its pipeline has this constant
+
+
 class CogVideoXText(VideoAdapter):
     """Text to video."""
 
@@ -54,18 +57,14 @@ class ConsisID(CogVideoX):
 
 
 class CogVideoXTraining(TrainingRole):
-    """CogVideoX 1.0: the image is frame 0 of a second block of channels, a dropped one is zeros."""
+    """
+    The image is frame 0 of a second block of channels, a dropped one is zeros. The patches of CogVideoX 1.5 are two
+    latent frames long: as in its own training, copies of the first latent frame come before an odd number of them.
+    """
 
     name = "cogvideox"
     denoiser = "transformer"
     has_tokens = False
-
-    def of(self, pipe: Any) -> TrainingRole:
-        if pipe.transformer.config.patch_size_t is not None:
-            raise UnstillError(
-                "Of CogVideoX only 1.0 can be trained here (CogVideoX-5b-I2V); 1.5 pads its latents in time."
-            )
-        return self
 
     def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
         config, space = pipe.transformer.config, pipe.vae_scale_factor_spatial
@@ -76,13 +75,19 @@ class CogVideoXTraining(TrainingRole):
                 f"data.size is {size[1]}x{size[0]}, but the learned positions of this model are for "
                 f"{own[1]}x{own[0]}; give that."
             )
+        if config.patch_size_t is not None and (size[0] > own[0] or size[1] > own[1]):
+            raise UnstillError(
+                f"data.size is {size[1]}x{size[0]}, but this model has positions for at most {own[1]}x{own[0]}; give "
+                "less."
+            )
         check_clip_length(pipe, frames, pipe.vae_scale_factor_temporal)
 
     def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
         adapter = CogVideoX()
         image = adapter.encode_video(pipe, sample.video[[frame]])[0]  # alone, as the pipeline does
+        copies = -latents.shape[1] % (pipe.transformer.config.patch_size_t or 1)
         return {
-            "latents": latents,
+            "latents": torch.cat([latents[:, :1].expand(-1, copies, -1, -1), latents], 1),
             "image": image / adapter.condition_scale(pipe),
             "text": pipe.encode_prompt([sample.caption], do_classifier_free_guidance=False)[0][0].float(),
         }
@@ -94,9 +99,15 @@ class CogVideoXTraining(TrainingRole):
         condition = torch.zeros_like(noisy)
         condition[:, :, :1] = given["image"][:, :, :1].to(noisy)
         x = torch.cat([noisy, condition], 1).transpose(1, 2)
-        positions = _rotary(getattr(model, "module", model), noisy)  # `module`: of a network wrapped by DDP
-        text = given["text"].to(noisy)
-        output = model(x, text, timestep.long(), image_rotary_emb=positions, return_dict=False)[0]
+        network = getattr(model, "module", model)  # `module`: of a network wrapped by DDP
+        output = model(
+            x,
+            given["text"].to(noisy),
+            timestep.long(),
+            ofs=None if network.config.ofs_embed_dim is None else noisy.new_full((1,), OFS),
+            image_rotary_emb=_rotary(network, noisy),
+            return_dict=False,
+        )[0]
         return output.transpose(1, 2)
 
 

@@ -12,7 +12,13 @@ from unstill.errors import UnstillError
 from unstill.families.base import Family
 from unstill.families.model_card import Model
 from unstill.families.reference_keys import ReferenceKeys
-from unstill.families.training import Encoded, TrainingRole, check_clip_length, check_multiple
+from unstill.families.training import (
+    Encoded,
+    TrainingRole,
+    check_clip_length,
+    check_more_than_the_image,
+    check_multiple,
+)
 from unstill.families.vae_adapters import VideoAdapter
 
 
@@ -105,18 +111,23 @@ class ModularWan(Wan):
 
 
 class WanTraining(TrainingRole):
-    """Wan 2.1: condition latents of the image before empty frames, behind a mask of four channels."""
+    """
+    Wan 2.1 and 2.2 A14B: condition latents of the image before empty frames, behind a mask of four channels; in 2.1
+    tokens of CLIP, too. Of the two transformers of A14B the one for high noise is trained, on its own levels: at these
+    the motion is decided, and they are where TimeNoise has its noise.
+    """
 
     name = "wan"
     denoiser = "transformer"
     blank_latents = False
 
     def of(self, pipe: Any) -> TrainingRole:
-        if pipe.transformer_2 is not None or pipe.config.get("expand_timesteps") or pipe.transformer is None:
+        if pipe.transformer is None:
             raise UnstillError(
-                "Of Wan only 2.1 image-to-video can be trained here: one transformer, image behind a mask."
+                "This Wan was loaded without the transformer for high noise, which is the one that is trained; load "
+                "the pipeline with its transformer."
             )
-        return self
+        return WanFrameTraining() if pipe.config.get("expand_timesteps") else self
 
     def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
         check_multiple(pipe, size, pipe.vae_scale_factor_spatial * pipe.transformer.config.patch_size[1])
@@ -137,20 +148,52 @@ class WanTraining(TrainingRole):
             latents=latents[None],
         )
         encoded = {"latents": latents, "mask": condition[0, : -len(latents)], "image": condition[0, -len(latents) :]}
-        encoded["text"] = pipe.encode_prompt([sample.caption], do_classifier_free_guidance=False)[0][0].float()
+        encoded["text"] = _text(pipe, sample.caption)
         if pipe.transformer.config.image_dim is not None:
             picture = (pixels[0] * 255).round().byte()
             encoded["tokens"] = pipe.encode_image(picture, device)[0].float()
         return encoded
 
     def dropped(self, pipe: Any, like: Encoded) -> Encoded:
-        text = pipe.encode_prompt([""], do_classifier_free_guidance=False)[0][0].float()
-        return super().dropped(pipe, like) | {"text": text}
+        return super().dropped(pipe, like) | {"text": _text(pipe, "")}
 
     def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
         x = torch.cat([noisy, given["mask"].to(noisy), given["image"].to(noisy)], 1)
         tokens = given["tokens"].to(noisy) if "tokens" in given else None
         return model(x, timestep, given["text"].to(noisy), tokens, return_dict=False)[0]
+
+
+class WanFrameTraining(WanTraining):
+    """
+    Wan 2.2 5B: the image is the first latent frame, whose timestep is 0, or 1000 times the level of its noise where
+    the network is conditioned on that. The other frames share a timestep, and have the loss.
+    """
+
+    name = "wan-5b"
+    image_is_frame = True
+    has_tokens = False
+
+    def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
+        super().check_clip(pipe, frames, size)
+        check_more_than_the_image(frames, pipe.vae_scale_factor_temporal)
+
+    def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
+        return {
+            "latents": latents[:, 1:],
+            "image": Wan().encode_video(pipe, sample.video[:1])[0],  # the mode of the posterior, as the pipeline does
+            "text": _text(pipe, sample.caption),
+        }
+
+    def predict(self, model: Any, noisy: Tensor, timestep: Tensor, given: Encoded, image_noise: Tensor) -> Tensor:
+        video = torch.cat([given["image"][:, :, :1].to(noisy), noisy], 2)
+        frames, height, width = video.shape[2:]
+        times = torch.cat([1000 * image_noise[:, None], timestep[:, None].expand(-1, frames - 1)], 1)  # (B, F)
+        times = times.repeat_interleave((height // 2) * (width // 2), 1)  # patches are 2 by 2
+        return model(video, times, given["text"].to(noisy), return_dict=False)[0][:, :, 1:]
+
+
+def _text(pipe: Any, caption: str) -> Tensor:
+    return pipe.encode_prompt([caption], do_classifier_free_guidance=False)[0][0].float()
 
 
 FAMILY = Family(

@@ -56,11 +56,12 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the frozen weights and the settings."""
+        """A hash of the weights that encode clips, and of the settings."""
+        denoisers = {self.family.denoiser, *adapter_for(self.pipe).denoisers}
         frozen = {
             name: part
             for name, part in sorted(self.pipe.components.items())
-            if isinstance(part, torch.nn.Module) and name != self.family.denoiser
+            if isinstance(part, torch.nn.Module) and name not in denoisers
         }
         settings = (self.family.name, list(frozen), self.random_frame, self.motion_bucket)
         return f"{settings} {fingerprint_of(*frozen.values())}"

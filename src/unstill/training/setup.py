@@ -15,14 +15,14 @@ from unstill.data.files import alone
 from unstill.data.sources import Source, open_source
 from unstill.errors import UnstillError, shown
 from unstill.families.model_card import Model
-from unstill.families.registry import ADAPTERS, MODELS, TRAINING, training_for
+from unstill.families.registry import ADAPTERS, MODELS, TRAINING, adapter_for, training_for
 from unstill.families.training import TrainingRole
 from unstill.forward_process import ForwardProcess
 from unstill.models.call_arguments import native_frames, native_size
 from unstill.training.condition_noise import Plan, plan_of
 from unstill.training.loss import ConditionDropout, Objective
-from unstill.training.noise_sampling import schedule_of
-from unstill.training.recipe import Recipe
+from unstill.training.noise_sampling import Schedule, schedule_of
+from unstill.training.recipe import Noise, Recipe
 
 
 PATIENCE = 10.0  # seconds to wait for the worker processes of a killed run to end
@@ -114,21 +114,32 @@ def objective_of(
         dropped: the network's inputs in place of a dropped condition, by name.
         latents: shape of the latents of a clip, (C, F, h, w).
     """
-    n, process = recipe.noise, ForwardProcess.of(pipe.scheduler)
     return Objective(
         family,
-        schedule_of(
-            process,
-            log_sigma_mean=n.log_sigma_mean,
-            log_sigma_std=n.log_sigma_std,
-            time=n.time,
-            logit_std=n.logit_std,
-            shift=family.shift(pipe, latents),
-        ),
-        _plan(recipe, family, process),
+        schedule_for(pipe, family, latents, recipe.noise),
+        _plan(recipe, family, ForwardProcess.of(pipe.scheduler)),
         ConditionDropout(**recipe.drop.model_dump()),
         dropped,
         getattr(getattr(pipe, family.denoiser), "unspecified_motion", None),
+    )
+
+
+def schedule_for(pipe: Any, family: TrainingRole, latents: torch.Size, noise: Noise | None = None) -> Schedule:
+    """
+    The distribution of the noise levels that a pipeline's denoiser is trained on.
+
+    Args:
+        pipe: the pipeline. Where it has a second network for low noise, these levels are left out.
+        family: its training adapter.
+        latents: shape of the latents of a clip, (C, F, h, w).
+        noise: the settings of a recipe.
+    """
+    handover = adapter_for(pipe).handover(pipe)
+    return schedule_of(
+        ForwardProcess.of(pipe.scheduler),
+        **(noise or Noise()).model_dump(),
+        shift=family.shift(pipe, latents),
+        lowest=0.0 if handover is None else handover / pipe.scheduler.config.num_train_timesteps,
     )
 
 

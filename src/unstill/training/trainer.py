@@ -28,6 +28,7 @@ from unstill.data.loading import Loader, index_and_epoch
 from unstill.data.seeding import generator_for
 from unstill.data.sources import Source
 from unstill.errors import UnstillError, lacks_memory
+from unstill.families.registry import adapter_for
 from unstill.families.training import TrainingRole
 from unstill.progress import FigureProgress, time_left
 from unstill.training import parameters
@@ -127,6 +128,9 @@ class _Run:
         self.share = recipe.train.batch // accelerator.num_processes  # clips per step of this process
         self.at_once = self.share // accelerator.gradient_accumulation_steps
         self.figures = Figures(out / "validation" / "figures.jsonl")
+        unused = set(adapter_for(pipe).denoisers) - {family.denoiser}
+        # Networks that are neither trained nor encode clips: the second transformer of Wan 2.2.
+        self.idle = [part for name in sorted(unused) if (part := getattr(pipe, name)) is not None]
         self.encoded = False  # whether a clip fitted into memory when it was encoded
 
     def prepare(self) -> None:
@@ -135,7 +139,9 @@ class _Run:
         o = recipe.train
         check_run(recipe, self.out, self.pipe, family, self.source)
         for part in self._parts():
-            part.requires_grad_(False).eval().to(accelerator.device)
+            part.requires_grad_(False).eval()
+            if part not in self.idle:
+                part.to(accelerator.device)
         encoder = Encoder(self.pipe, family, recipe.data.condition_frame == "random", recipe.motion_bucket)
         self.clips, self.encode = encoded_clips(
             self.source,
@@ -322,6 +328,8 @@ class _Run:
             self.model.train()
             if self.recipe.data.cache:
                 self._frozen_to("cpu")
+            for part in self.idle:
+                part.to("cpu")
             self.figures.write(step, figures)
             if self.recipe.trackers:
                 self.accelerator.log(figures, step=step)
