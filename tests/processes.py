@@ -1,6 +1,6 @@
 """
-Processes of a test's own. They come from a server that has loaded torch and nothing has run in: a fork of pytest
-itself inherits the locks of threads that it does not have, and stands still for ever on the first of them.
+Processes of a test's own. They are forked from a server in which everything slow is imported and nothing has run: a
+fork of pytest itself inherits the locks of threads that it does not have, and blocks on the first of them.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["unstill.training.trainer", "unstill.lab.comparison_cells", "unstill.lab.diagnosis_run"]
+    ["unstill.training.trainer", "unstill.lab.comparison_cells", "unstill.lab.diagnosis_run", "tests.pipelines"]
 )
 
 
@@ -49,12 +49,17 @@ def finish(processes: Sequence[BaseProcess], seconds: float = 120, code: int = 0
 
 def kill_after(process: BaseProcess, made: Callable[[], int], count: int, seconds: float) -> None:
     """As kill -9 does, `seconds` after `count` things were made, or when the process is done before."""
-    until = time.monotonic() + 120
-    while process.is_alive() and made() < count:
-        assert time.monotonic() < until
-        time.sleep(0.002)
+    wait_for(lambda: not process.is_alive() or made() >= count)
     time.sleep(seconds)
     kill([process])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until a condition holds, for two minutes at most."""
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.002)
 
 
 def kill(processes: Sequence[BaseProcess]) -> None:

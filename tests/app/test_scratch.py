@@ -2,20 +2,23 @@
 
 import signal
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.app.conftest import running
 from tests.app.visitor import call, config, upload
+from tests.processes import finish, kill, start, wait_for
 from unstill.app.scratch import scratch_folder
 
 
-def test_sigterm_removes_what_visitors_uploaded(tmp_path, tiny):
-    """Also while a video is being made."""
+def test_sigterm_removes_what_visitors_uploaded(tmp_path):
+    """Also while a video is being made. The server is open to its network, and warns of that."""
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     home.mkdir()
     scratch.mkdir()
-    with running(home, scratch) as server, ThreadPoolExecutor(1) as other:
+    with running(home, scratch, "--host", "0.0.0.0") as server, ThreadPoolExecutor(1) as other:
+        assert "Warning: everybody who can reach 0.0.0.0 can use the app" in "".join(server.said)
         page = config(server)
         (animate,) = [one for one in page["dependencies"] if one["api_name"] == "animate"]
         values = {one["id"]: one["props"].get("value") for one in page["components"]}
@@ -31,24 +34,32 @@ def test_sigterm_removes_what_visitors_uploaded(tmp_path, tiny):
     assert not list(scratch.glob(".unstill-*")) and not list(scratch.rglob("photo.png"))
 
 
-def test_a_killed_server_is_cleaned_up_after_by_the_next_one(tmp_path, tiny):
-    home, scratch = tmp_path / "home", tmp_path / "scratch"
-    home.mkdir()
-    scratch.mkdir()
-    (scratch / ".unstill-notes").mkdir()
+def hold(scratch, uploaded, until):
+    """What a server does with its folder: `uploaded` lies in it until the file `until` exists."""
+    tempfile.tempdir = str(scratch)
+    with scratch_folder() as folder:
+        (folder / uploaded).write_bytes(b"a photograph")
+        while not until.exists():
+            time.sleep(0.005)
+
+
+def test_a_killed_server_is_cleaned_up_after_by_the_next_one(tmp_path):
+    scratch, until = tmp_path / "scratch", tmp_path / "until"
+    (scratch / ".unstill-notes").mkdir(parents=True)
     (scratch / ".unstill-notes" / "mine.txt").write_text("not the server's")
-    model = "--model", tiny
-    with running(home, scratch, *model) as living, running(home, scratch, *model) as killed:
-        folders = {lock.with_suffix("") for lock in scratch.glob(".unstill-*.lock")}
-        assert len(folders) == 2
-        killed.end(signal.SIGKILL)
-        assert len([folder for folder in folders if folder.exists()]) == 2
-        with running(home, scratch, *model) as third:
-            left = [folder for folder in folders if folder.exists()]
-            assert len(left) == 1, "the killed server's folder is still there, or the living one's is gone"
-            assert config(living)["dependencies"]
-            third.end(signal.SIGTERM)
-        living.end(signal.SIGTERM)
+
+    def uploaded():
+        return {path.name for path in scratch.rglob("*.png")}
+
+    living, killed = (start(hold, scratch, f"{name}.png", until) for name in ("living", "killed"))
+    wait_for(lambda: uploaded() == {"living.png", "killed.png"})
+    kill([killed])
+    assert uploaded() == {"living.png", "killed.png"}
+    third = start(hold, scratch, "third.png", until)
+    wait_for(lambda: "third.png" in uploaded())
+    assert uploaded() == {"living.png", "third.png"}
+    until.touch()
+    finish([living, third])
     assert [path.name for path in scratch.glob(".unstill-*")] == [".unstill-notes"]
     assert (scratch / ".unstill-notes" / "mine.txt").exists()
 

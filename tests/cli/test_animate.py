@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.processes import wait_for
 from unstill.data.video import read_video
 from unstill.errors import UnstillError
 from unstill.models import registry
@@ -249,12 +249,22 @@ def test_names_that_cannot_be_are_refused_before_the_work(unstill, photo, out):
     assert result.exit_code == 2 and "--out" in result.stderr and result.stderr.count("\n") == 1
 
 
+BEGUN = """
+import pathlib, runpy, sys
+from torch.nn.modules.module import register_module_forward_hook
+
+begun = pathlib.Path(sys.argv.pop(1))
+register_module_forward_hook(lambda module, *_: begun.touch() if type(module).__name__ == "PicoTransformer" else None)
+runpy.run_module("unstill", run_name="__main__")
+"""  # the command, which makes a file when the sampling has begun
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_it_ends_with_one_sentence_and_nothing_behind(model, photo, tmp_path, number, code):
-    out = tmp_path / "out"
-    words = ["animate", photo, "--model", model, "--steps", 100000, "--out", out / "x.mp4"]
+    out, begun = tmp_path / "out", tmp_path / "begun"
+    words = [begun, "animate", photo, "--model", model, "--steps", 100000, "--out", out / "x.mp4"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "unstill", *map(str, words)],
+        [sys.executable, "-c", BEGUN, *map(str, words)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -262,10 +272,8 @@ def test_stopped_it_ends_with_one_sentence_and_nothing_behind(model, photo, tmp_
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        waited = time.monotonic() + 120
-        while not out.is_dir() and time.monotonic() < waited:
-            time.sleep(0.05)
-        time.sleep(5.0)  # the model is loaded, and the sampling takes much longer
+        wait_for(lambda: begun.exists() or process.poll() is not None)
+        assert out.is_dir()
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
     finally:

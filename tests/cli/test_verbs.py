@@ -116,20 +116,18 @@ def test_a_mistake_is_one_sentence(unstill, words, says, tmp_path, monkeypatch):
     assert result.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "words", [["nowhere.png"], ["--model", "pcio"], ["--frames", "500"], ["--method", "foo"], ["--out", "a.avi"]]
-)
-def test_the_usual_mistakes_wait_for_no_diffusers(words):
-    probe = f"""
+def test_the_usual_mistakes_wait_for_no_diffusers():
+    probe = """
 import sys
 from unstill.cli import app
-try:
-    app({["animate", *words]!r})
-except SystemExit as end:
-    print(end.code, "diffusers" in sys.modules)
+for words in ["nowhere.png"], ["--model", "pcio"], ["--frames", "500"], ["--method", "foo"], ["--out", "a.avi"]:
+    try:
+        app(["animate", *words])
+    except SystemExit as end:
+        print(end.code, "diffusers" in sys.modules)
 """
     said = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
-    assert said == "2 False\n"
+    assert said == "2 False\n" * 5
 
 
 @pytest.mark.parametrize(

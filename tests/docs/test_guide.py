@@ -5,7 +5,7 @@ The pages of docs/guide: every block of code is run as it stands there, on the t
 
 import os
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 import unstill
 from tests.docs.tiny_hub import replace_hub
 from tests.pipelines import CASES, _made, picture, pipeline
+from tests.processes import finish, start
 from unstill.data import read_video
 
 
@@ -88,14 +89,18 @@ def test_every_page_of_the_guide_has_a_whole_script_and_a_smaller_card() -> None
         assert page.read_text("utf-8").count("## It must fit my card") == 1
 
 
+def run_script(folder: Path, name: str) -> None:
+    os.chdir(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        replace_hub(patch)
+        runpy.run_path(name, run_name="__main__")
+
+
 def test_a_script_in_an_empty_folder(tmp_path: Path) -> None:
     """One page as a user runs it, in a process of its own; benchmarks/walks.py times all."""
-    root = Path(__file__).parents[2]
     Image.linear_gradient("L").convert("RGB").save(tmp_path / "photo.jpg")
     (tmp_path / "video.py").write_text(BLOCKS["wan21-0"][1], "utf-8")
-    places = os.pathsep.join(map(str, (root, root / "src")))
-    command = [sys.executable, "-m", "tests.docs.tiny_hub", "video.py"]
-    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": places}, check=True)
+    finish([start(run_script, tmp_path, "video.py")])
     assert len(read_video(tmp_path / "video.mp4")) > 1
 
 

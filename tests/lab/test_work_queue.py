@@ -4,42 +4,34 @@ import errno
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 
 import pytest
 
+from tests.processes import finish, kill
+from tests.processes import start as start_process
 from unstill.errors import UnstillError
 from unstill.lab.work_queue import WorkQueue, write_once
 
 
-WORKER = """
-import os, sys, time
-from pathlib import Path
-from unstill.lab.work_queue import WorkQueue
+def work(folder, pause, first):
+    def compute(cell):
+        note(f"begin {cell}")
+        time.sleep(pause)
+        note(f"end {cell}")
+        return {"cell": cell, "square": int(cell) ** 2}
 
-folder, pause, first = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+    def note(line):
+        log = os.open(folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(log, (line + "\n").encode())
+        os.close(log)
 
-def compute(cell):
-    note(f"begin {cell}")
-    time.sleep(pause)
-    note(f"end {cell}")
-    return {"cell": cell, "square": int(cell) ** 2}
-
-def note(line):
-    log = os.open(folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(log, (line + "\\n").encode())
-    os.close(log)
-
-WorkQueue(folder, [str(n) for n in range(24)]).work(compute, first=first)
-"""
+    WorkQueue(folder, [str(n) for n in range(24)]).work(compute, first=first)
 
 
 def start(folder, pause=0.01, first=0):
-    return subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(pause), str(first)])
+    return start_process(work, folder, pause, first)
 
 
 def results(folder):
@@ -50,8 +42,7 @@ EXPECTED = {str(n): n * n for n in range(24)}
 
 
 def test_two_processes_that_race_compute_every_cell_once(tmp_path):
-    racing = [start(tmp_path, first=0), start(tmp_path, first=0), start(tmp_path, first=12)]
-    assert [one.wait(60) for one in racing] == [0, 0, 0]
+    finish([start(tmp_path, first=0), start(tmp_path, first=0), start(tmp_path, first=12)])
     assert results(tmp_path) == EXPECTED
     counts = Counter((tmp_path / "log").read_text().split("\n"))
     assert all(counts[f"begin {n}"] == counts[f"end {n}"] == 1 for n in range(24))
@@ -65,16 +56,13 @@ def test_killed_at_random_moments_the_work_ends_as_if_undisturbed(tmp_path):
     for _ in range(10):
         victim = start(tmp_path, pause=0.15)
         began = (tmp_path / "log").stat().st_size if (tmp_path / "log").exists() else 0
-        while victim.poll() is None and (
-            not (tmp_path / "log").exists() or (tmp_path / "log").stat().st_size == began
-        ):
+        while victim.is_alive() and (not (tmp_path / "log").exists() or (tmp_path / "log").stat().st_size == began):
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.2))
-        victim.send_signal(signal.SIGKILL)
-        victim.wait(60)
+        kill([victim])
         if len(results(tmp_path)) == 24:
             break
-    assert bystander.wait(60) == 0
+    finish([bystander])
     assert results(tmp_path) == EXPECTED
     ends = Counter(line for line in (tmp_path / "log").read_text().split("\n") if line.startswith("end"))
     # Killed between the end of the computation and the rename a cell is computed again; the window is a millisecond.
