@@ -1,19 +1,25 @@
 """What noise on the image in training, and a residual on top of a prediction without it, do to a fine-tuning.
 
-    python benchmarks/time_noise_on_pico.py --docs docs/methods              # about 20 minutes on one idle core
-    python benchmarks/time_noise_on_pico.py --steps 3 --scenes 2 --probes 2 --out /tmp/try --docs /tmp/docs
+    python benchmarks/time_noise_on_pico.py --docs docs/methods --bfloat16     # about three hours of one core
+    python benchmarks/time_noise_on_pico.py --steps 3 --base-steps 3 --clips 8 --scenes 2 --probes 2 --out /tmp/try \\
+        --work /tmp/try/videos --docs /tmp/try/docs
 
-The embedded model is fine-tuned on clips that hardly move, by the recipe `pico-still`; the arms differ in what is done
-with the conditional image. All have the same number of forward and backward passes, so that the arm with two passes
-per clip sees half of the clips. Two of them come with the package, `pico-still` and `pico-still-time-noise`. Measured
-are videos of held-out pictures, and one-step predictions of held-out clips: of lively ones, of which the best possible
-prediction is known (`unstill.lab.bayes_optimal`), and of slow ones like those of the training. An arm
-that is done is not made again, and one that was stopped goes on from its last checkpoint.
+The embedded model is fine-tuned on clips that hardly move, as by the recipe `pico-still`; the arms differ in what is
+done with the conditional image. All have the same number of forward and backward passes, so that the arm with two
+passes per clip sees half of the clips.
+
+A residual on top of a prediction without the image (CRP) needs weights that were trained for it. They are trained
+first, all weights on clips of every speed, from those of the package; the same training as usual is its control.
+
+Measured are videos of held-out pictures, and one-step predictions of held-out clips: of lively ones, of which the best
+possible prediction is known (`unstill.lab.bayes_optimal`), and of slow ones like those of the fine-tuning. What is done
+is not made again, and a training that was stopped goes on from its last checkpoint. Several processes may work in one
+folder, each with other `--arms`.
 """
 
 import argparse
 import json
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,49 +51,111 @@ from unstill.training.trainer import train
 SIGMAS = (1.0, 4.0, 8.0, 16.0, 64.0)
 MEASURES = ("travel", "flow", "outline", "colour", "first_frame_error")
 NAIVE, TIME_NOISE, RESIDUAL = "clean image (naive)", "TimeNoise", "prediction and residual"
-SHIPPED = {"before": "pico", NAIVE: "pico-still", TIME_NOISE: "pico-still-time-noise"}
-TRAINED: dict[str, dict[str, Any]] = {
-    RESIDUAL: {"method": "prediction-and-residual"},
-    "constant noise": {"method": "constant", "maximum": 1.0, "condition_on_level": False},
-    "conditioning augmentation": {"method": "conditioning-augmentation"},
+CLEAN: dict[str, Any] = {"method": "none"}
+COMPOSED: dict[str, Any] = {"method": "prediction-and-residual"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """
+    Attributes:
+        condition: of the recipe of the fine-tuning; `None` for no fine-tuning.
+        base: condition of the training before it, on clips of every speed; `None` for the weights of the package.
+    """
+
+    condition: dict[str, Any] | None
+    base: dict[str, Any] | None = None
+
+    @property
+    def residual(self) -> bool:
+        """Whether videos are made with two passes."""
+        return COMPOSED in (self.condition, self.base)
+
+
+ARMS = {
+    "before": Arm(None),
+    NAIVE: Arm(CLEAN),
+    TIME_NOISE: Arm({"maximum": 1.0, "exponent": 5.0, "noise_shape": "frame", "condition_on_level": False}),
+    # As much noise as TimeNoise has on average.
+    "constant noise": Arm({"method": "constant", "exponent": 0.0, "maximum": 0.37, "condition_on_level": False}),
+    "conditioning augmentation": Arm({"method": "conditioning-augmentation"}),
+    "before, trained on": Arm(None, CLEAN),
+    "clean image, trained on": Arm(CLEAN, CLEAN),
+    "before, prediction and residual": Arm(None, COMPOSED),
+    RESIDUAL: Arm(COMPOSED, COMPOSED),
 }
 
 
-def recipe(arm: str, options: argparse.Namespace) -> Recipe:
+def clips_per_step(condition: dict[str, Any], passes: int) -> int:
+    return passes // 2 if condition == COMPOSED else passes
+
+
+def base_recipe(condition: dict[str, Any], options: argparse.Namespace) -> Recipe:
+    """All weights on clips of every speed, without caption and motion level, which the measurement does not give."""
+    alone = 0.1 if condition == CLEAN else 0  # the other has a pass without the image for every clip
+    changes = {
+        "condition": condition,
+        "data.clips": 2 * options.clips,
+        "data.cache_folder": str(options.out / "latents"),
+        "drop": {"text": 1 - alone, "image": 0, "both": alone, "motion": 1},
+        "train.steps": options.base_steps,
+        "train.batch": clips_per_step(condition, 8),
+        "train.mixed_precision": "bf16" if options.bfloat16 else "no",
+        "save": {"every": 50, "keep": 1},
+        "validate": None,
+    }
+    return read_recipe("pico-time-noise", changes)
+
+
+def recipe(condition: dict[str, Any], model: str, options: argparse.Namespace) -> Recipe:
     """`pico-still` with the arm's condition; all arms share the cache of latents."""
     changes = {
-        "condition": TRAINED[arm],
+        "model": model,
+        "condition": condition,
         "data.clips": options.clips,
         "data.cache_folder": str(options.out / "latents"),
         "train.steps": options.steps,
-        "train.batch": 2 if arm == RESIDUAL else 4,
+        "train.batch": clips_per_step(condition, 4),
         "train.mixed_precision": "bf16" if options.bfloat16 else "no",
-        "save.every": 10,
-        "save.keep": 1,
+        "save": {"every": 50, "keep": 1},
     }
     return read_recipe("pico-still", changes)
+
+
+def folder_of(name: str, options: argparse.Namespace) -> Path:
+    return options.out / "arms" / "".join(c if c.isalnum() else "-" for c in name)
+
+
+def trained(arm: Arm, name: str, options: argparse.Namespace) -> str:
+    """The model of an arm: a name or a folder."""
+    model = "pico"
+    if arm.base is not None:
+        base = folder_of(f"base {arm.base['method']}", options)
+        model = str(_model_of(base_recipe(arm.base, options), base))
+    if arm.condition is not None:
+        model = str(_model_of(recipe(arm.condition, model, options), folder_of(name, options)))
+    return model
+
+
+def _model_of(settings: Recipe, folder: Path) -> Path:
+    if not (folder / "pipeline").exists():
+        train(settings, folder, _report)
+    return folder / "pipeline"
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Trains and measures every arm in the folder `options.out`; what is there already is taken over."""
     results = {}
     exam = Exam(options)
-    for arm in (*SHIPPED, *options.arms):
-        folder = options.out / "arms" / "".join(c if c.isalnum() else "-" for c in arm)
-        file = folder / "measured.json"
+    for name in options.arms:
+        arm, file = ARMS[name], folder_of(name, options).with_suffix(".json")
         if not file.exists():
-            began, model = time.process_time(), SHIPPED.get(arm)
-            if model is None:
-                made = train(recipe(arm, options), folder, _report)
-                assert made is not None
-                model = str(made.pipeline)
-            seconds = time.process_time() - began
-            found = exam.measure(model, arm == RESIDUAL) | {"training_seconds": round(seconds, 1)}
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(found))
-        results[arm] = json.loads(file.read_text())
-        print(f"{arm}: done", flush=True)
-    names = ("arms", "steps", "clips", "scenes", "probes", "bfloat16")
+            measured = exam.measure(trained(arm, name, options), arm.residual)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(measured))
+        results[name] = json.loads(file.read_text())
+        print(f"{name}: done", flush=True)
+    names = ("arms", "steps", "base_steps", "clips", "scenes", "probes", "bfloat16")
     settings = {name: getattr(options, name) for name in names}
     return {"settings": settings, "sigmas": SIGMAS, "arms": results}
 
@@ -204,7 +272,6 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     for arm, by in drawn.items():
         arms[arm] = {k: _intervals(d, n) for k, d in by.items()}
         arms[arm] |= {name: interval([one[name] for one in videos[arm]]).as_dict() for name in MEASURES}
-        arms[arm]["training_seconds"] = result["arms"][arm]["training_seconds"]
     paired = {"more_than_naive": differences(NAIVE), "more_than_time_noise": differences(TIME_NOISE)}
     return {"settings": result["settings"], "sigmas": result["sigmas"], "arms": arms, **paired}
 
@@ -214,8 +281,9 @@ def _intervals(columns: np.ndarray, clips: int) -> list[dict[str, Any]]:
 
 
 def command(settings: dict[str, Any]) -> str:
-    options = " ".join(f"--{name} {settings[name]}" for name in ("steps", "clips", "scenes", "probes"))
-    chosen = "" if list(TRAINED) == settings["arms"] else " --arms " + " ".join(f'"{a}"' for a in settings["arms"])
+    names = ("steps", "base_steps", "clips", "scenes", "probes")
+    options = " ".join(f"--{name.replace('_', '-')} {settings[name]}" for name in names)
+    chosen = "" if list(ARMS) == settings["arms"] else " --arms " + " ".join(f'"{a}"' for a in settings["arms"])
     return f"python benchmarks/time_noise_on_pico.py {options}{' --bfloat16' if settings['bfloat16'] else ''}{chosen}"
 
 
@@ -321,16 +389,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/time_noise_on_pico"), help="work, taken up if stopped")
     parser.add_argument("--docs", type=Path, default=Path("docs/methods"), help="where table, figures and plot go")
-    parser.add_argument("--arms", nargs="*", choices=list(TRAINED), default=list(TRAINED), help="to train")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--steps", type=int, default=400, help="of the fine-tuning")
+    parser.add_argument("--base-steps", type=int, default=800, help="of the training before it")
     parser.add_argument("--clips", type=int, default=512, help="of the synthetic world, to train on")
     parser.add_argument("--work", type=Path, default=Path("runs/pico-videos"), help="videos are kept here")
-    parser.add_argument("--scenes", type=int, default=16, help="pictures to animate")
-    parser.add_argument("--probes", type=int, default=12, help="clips of either kind for one-step predictions")
+    parser.add_argument("--scenes", type=int, default=24, help="pictures to animate")
+    parser.add_argument("--probes", type=int, default=20, help="clips of either kind for one-step predictions")
     parser.add_argument("--bfloat16", action="store_true", help="faster on processors that have it")
+    parser.add_argument("--no-page", action="store_true", help="only make what the page needs")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = summary(run(options))
+    result = run(options)
+    if options.no_page:
+        return
+    found = summary(result)
     options.docs.mkdir(parents=True, exist_ok=True)
     (options.docs / "time_noise_measured.json").write_text(json.dumps(found, indent=1) + "\n")
     words = options.docs / "time_noise_measured.words.md"
