@@ -12,33 +12,29 @@ A residual on top of a prediction without the image (CRP) needs weights that wer
 first, all weights on clips of every speed, from those of the package; the same training as usual is its control.
 
 Measured are videos of held-out pictures, and one-step predictions of held-out clips: of lively ones, of which the best
-possible prediction is known (`unstill.lab.bayes_optimal`), and of slow ones like those of the fine-tuning. What is done
-is not made again, and a training that was stopped goes on from its last checkpoint. Several processes may work in one
-folder, each with other `--arms`.
+possible prediction is known (`unstill.lab.bayes_optimal`), and of slow ones like those of the fine-tuning. What is
+done is not made again, and a training that was stopped goes on from its last checkpoint. Several processes may work in
+one folder, each with other `--arms`.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from pico_videos import animated, held_out_scenes, interval, measures, opened
 from safetensors.torch import load_file, save_file
+from time_noise_page import CONTROL, MEASURES, NAIVE, RESIDUAL, TIME_NOISE, page, plot
 from torch import Tensor
 
 from unstill.data import synthetic_world
 from unstill.hooks import adapter_for
 from unstill.lab.bayes_optimal import posterior_mean
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.interval_text import between, signed
 from unstill.lab.probe_clips import HELD_OUT, World
 from unstill.methods.base import Method
 from unstill.methods.prediction_and_residual import PredictionAndResidual
@@ -49,8 +45,6 @@ from unstill.training.trainer import train
 
 
 SIGMAS = (1.0, 4.0, 8.0, 16.0, 64.0)
-MEASURES = ("travel", "flow", "outline", "colour", "first_frame_error")
-NAIVE, TIME_NOISE, RESIDUAL = "clean image (naive)", "TimeNoise", "prediction and residual"
 CLEAN: dict[str, Any] = {"method": "none"}
 COMPOSED: dict[str, Any] = {"method": "prediction-and-residual"}
 
@@ -80,7 +74,7 @@ ARMS = {
     "constant noise": Arm({"method": "constant", "exponent": 0.0, "maximum": 0.37, "condition_on_level": False}),
     "conditioning augmentation": Arm({"method": "conditioning-augmentation"}),
     "before, trained on": Arm(None, CLEAN),
-    "clean image, trained on": Arm(CLEAN, CLEAN),
+    CONTROL: Arm(CLEAN, CLEAN),
     "before, prediction and residual": Arm(None, COMPOSED),
     RESIDUAL: Arm(COMPOSED, COMPOSED),
 }
@@ -257,11 +251,9 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     drawn = {arm: ratios(measured) for arm, measured in result["arms"].items()}
     videos = {arm: measured["videos"] for arm, measured in result["arms"].items()}
 
-    def differences(other: str) -> dict[str, Any]:
+    def differences(other: str, compared: Sequence[str]) -> dict[str, Any]:
         made: dict[str, Any] = {}
-        for arm in result["arms"]:
-            if arm == other:
-                continue
+        for arm in compared:
             made[arm] = {k: _intervals(d - drawn[other][k], n) for k, d in drawn[arm].items() if k != "best"}
             for name in MEASURES:
                 pairs = zip(videos[arm], videos[other], strict=True)
@@ -272,8 +264,13 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     for arm, by in drawn.items():
         arms[arm] = {k: _intervals(d, n) for k, d in by.items()}
         arms[arm] |= {name: interval([one[name] for one in videos[arm]]).as_dict() for name in MEASURES}
-    paired = {"more_than_naive": differences(NAIVE), "more_than_time_noise": differences(TIME_NOISE)}
-    return {"settings": result["settings"], "sigmas": result["sigmas"], "arms": arms, **paired}
+    paired = {
+        other: differences(other, [arm for arm in arms if arm != other and (other != CONTROL or arm == RESIDUAL)])
+        for other in (NAIVE, TIME_NOISE, CONTROL)
+        if other in arms
+    }
+    made = {"command": command(result["settings"]), "settings": result["settings"]}
+    return made | {"sigmas": result["sigmas"], "arms": arms, "differences": paired}
 
 
 def _intervals(columns: np.ndarray, clips: int) -> list[dict[str, Any]]:
@@ -285,104 +282,6 @@ def command(settings: dict[str, Any]) -> str:
     options = " ".join(f"--{name.replace('_', '-')} {settings[name]}" for name in names)
     chosen = "" if list(ARMS) == settings["arms"] else " --arms " + " ".join(f'"{a}"' for a in settings["arms"])
     return f"python benchmarks/time_noise_on_pico.py {options}{' --bfloat16' if settings['bfloat16'] else ''}{chosen}"
-
-
-def page(found: dict[str, Any], words: str) -> str:
-    s, arms = found["settings"], found["arms"]
-    precision = "bfloat16 (autocast)" if s["bfloat16"] else "float32"
-    lines = [
-        "# TimeNoise and others measured on the embedded model",
-        "",
-        f"`{command(s)}`: a LoRA of rank 16 from the shipped weights on {s['clips']} clips that hardly move, by",
-        f"the recipe `pico-still`: {s['steps']} steps of 4 clips, AdamW, learning rate 1e-3, one seed. The arm",
-        f"*{RESIDUAL}* makes two passes per clip and so has 2 clips a step. Naive fine-tuning and TimeNoise are the",
-        f"models of the package, trained in float32; the others are trained in {precision}. No motion level and no",
-        "caption is given, in training and here. Brackets: 95 % bootstrap intervals over pictures or clips. **So few",
-        "steps show how a fine-tuning begins, not where it ends**; the leakage paper trains for 20,000 iterations.",
-        "",
-        words.strip(),
-        "",
-        "## Videos",
-        "",
-        f"{s['scenes']} pictures that no training has seen, the same noise in every row, the default scheduler and",
-        "steps, without guidance. The measures are those of [a model that stands still](../pico/still.md).",
-        "",
-        "| fine-tuned with | travel | flow | outline | colour | first-frame error |",
-        "|---|---|---|---|---|---|",
-        *(f"| {arm} | " + " | ".join(between(Interval(**arms[arm][m])) for m in MEASURES) + " |" for arm in arms),
-        "",
-        "Difference to naive fine-tuning, paired by picture:",
-        "",
-        "| fine-tuned with | travel | flow | outline | colour | first-frame error |",
-        "|---|---|---|---|---|---|",
-    ]
-    gained = found["more_than_naive"]
-    lines += [f"| {arm} | {' | '.join(signed(Interval(**gained[arm][m])) for m in MEASURES)} |" for arm in gained]
-    header = " | ".join(f"sigma {x:g}" for x in found["sigmas"])
-    rule = "|---" * (1 + len(found["sigmas"])) + "|"
-    lines += [
-        "",
-        "## What is kept of the motion that the noisy clip tells",
-        "",
-        f"One-step predictions of {s['probes']} lively clips: R2 against the clip standing still (1: the truth, 0: a",
-        "static copy of the image). What is missing to the best possible prediction, which knows the image and the",
-        "motions of the world, is lost; a network that copies its image loses it even where the noisy clip tells all.",
-        "",
-        f"| fine-tuned with | {header} |",
-        rule,
-        *(_row(arm, arms[arm]["explained"]) for arm in arms),
-        _row("*best possible*", arms[NAIVE]["best"]),
-        "",
-        "Difference to naive fine-tuning, paired by clip:",
-        "",
-        f"| fine-tuned with | {header} |",
-        rule,
-    ]
-    lines += [
-        f"| {arm} | {' | '.join(signed(Interval(**one)) for one in gained[arm]['explained'])} |" for arm in gained
-    ]
-    lines += [
-        "",
-        "## How far the training has come",
-        "",
-        f"RMS error of one-step predictions of {s['probes']} slow clips like those of the training (latents have",
-        "deviation 1): an arm that is behind here has had less of the fine-tuning, whatever its videos do.",
-        "",
-        f"| fine-tuned with | {header} |",
-        rule,
-        *(_row(arm, arms[arm]["slow_error"]) for arm in arms),
-        "",
-        "![explained motion by noise level, and travel of the videos](time_noise_measured.png)",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _row(name: str, values: list[dict[str, Any]]) -> str:
-    return f"| {name} | {' | '.join(between(Interval(**one)) for one in values)} |"
-
-
-def plot(found: dict[str, Any], path: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    colours = dict(zip(found["arms"], ("0.6", "k", "C0", "C3", "C1", "C2"), strict=False))
-    for place, (arm, by) in enumerate(found["arms"].items()):
-        y = by["explained"]
-        values, low, high = ([max(one[k], -1.0) for one in y] for k in ("value", "low", "high"))
-        left.plot(found["sigmas"], values, label=arm, color=colours[arm])
-        left.fill_between(found["sigmas"], low, high, alpha=0.1, linewidth=0, color=colours[arm])
-        travel = by["travel"]
-        off = [[travel["value"] - travel["low"]], [travel["high"] - travel["value"]]]
-        right.errorbar([travel["value"]], [-place], xerr=off, fmt="o", color=colours[arm])
-    best = [max(one["value"], -1.0) for one in found["arms"][NAIVE]["best"]]
-    left.plot(found["sigmas"], best, "k--", label="best possible")
-    left.set_xscale("log")
-    left.set(xlabel="sigma", title="explained motion of lively clips (below -1 drawn at -1)")
-    right.set(title="travel of the videos", xlabel="units of the motion level", xlim=(0, None))
-    right.set_yticks([-i for i in range(len(found["arms"]))], list(found["arms"]))
-    for axis in (left, right):
-        axis.grid(alpha=0.25)
-    left.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
 
 
 def main() -> None:

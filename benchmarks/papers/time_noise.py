@@ -128,8 +128,8 @@ def trainings_table() -> tuple[list[str], list[list[str]]]:
 
 def training_findings(measured: dict[str, Any]) -> list[Finding]:
     """The paper's claims, judged by the JSON file that `benchmarks/time_noise_on_pico.py` writes."""
-    gained = measured["more_than_naive"]["TimeNoise"]
-    held = measured["more_than_time_noise"]
+    gained = measured["differences"]["clean image (naive)"]["TimeNoise"]
+    held = measured["differences"]["TimeNoise"]
 
     def level(arm: dict[str, Any], sigma: float) -> Interval:
         return Interval(**arm["explained"][measured["sigmas"].index(sigma)])

@@ -42,11 +42,14 @@ def test_more_flow_without_more_travel_is_half_a_success():
 
     gained = {"explained": [about(0.1), about(0.2)], "travel": about(0.0), "flow": about(0.3)}
     others = {"constant noise": {"travel": about(-0.1)}, "conditioning augmentation": {"travel": about(0.1)}}
-    measured = {"sigmas": [16.0, 64.0], "more_than_naive": {"TimeNoise": gained}, "more_than_time_noise": others}
+    naive = {"TimeNoise": gained}
+    measured = {"sigmas": [16.0, 64.0], "differences": {"clean image (naive)": naive, "TimeNoise": others}}
     found = training_findings(measured)
     assert [one.verdict for one in found] == ["reproduced", "in part", "in part", *["not testable here"] * 2]
     assert "flow +0.3 (0.29 to 0.31)" in found[1].evidence and found[1].needed
-    assert len(training_findings(measured | {"more_than_time_noise": {}})) == 4  # arms that were not trained
+    assert (
+        len(training_findings(measured | {"differences": {"clean image (naive)": naive, "TimeNoise": {}}})) == 4
+    )  # arms that were not trained
 
 
 def test_every_plot_names_its_curves():

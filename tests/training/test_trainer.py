@@ -21,9 +21,12 @@ from safetensors.torch import load_file, save_file
 import unstill
 from tests.processes import finish, kill, launch_two
 from tests.training.conftest import silent, start
+from unstill.data.sources import SourceSettings, VideoSource
+from unstill.data.video_index import Listing, Texts
 from unstill.errors import Terminated, UnstillError
 from unstill.training.checkpoints import same_run
 from unstill.training.recipe import Recipe
+from unstill.training.setup import warn_of_repetition
 from unstill.training.trainer import learning_rate, train
 
 
@@ -371,6 +374,20 @@ def test_other_videos_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFix
     for clips, warned in (("a", 0), ("a", 0), ("b", 1), ("b", 1)):
         same_run(tmp_path, {"seed": 0}, "model", clips)
         assert len(caplog.records) == warned
+
+
+def test_many_passes_over_few_clips_are_warned_of(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    settings = SourceSettings(kind="folder", path="clips", clips_per_video=2)
+    source = VideoSource(settings, Listing(Path("clips"), Texts(["a.mp4", "b.mp4", "c.mp4"]), Texts([""] * 3)))
+    for changes, warned in (
+        ({"train__steps": 151}, True),
+        ({"train__steps": 150}, False),  # 100 passes
+        ({"train__steps": 151, "data__cache": False}, False),  # other clips in every pass
+    ):
+        caplog.clear()
+        warn_of_repetition(make(**changes), source)
+        said = "repeats the same 6 clips 101 times; take more clips of each video (data.clips_per_video, here 2)"
+        assert (said in caplog.text) == warned and len(caplog.records) == warned
 
 
 def test_curves_of_tensorboard(make: Make, tmp_path: Path) -> None:

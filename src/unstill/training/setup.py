@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -26,6 +27,8 @@ from unstill.training.recipe import Noise, Recipe
 
 
 PATIENCE = 10.0  # seconds to wait for the worker processes of a killed run to end
+MANY_PASSES = 100  # over the same clips, from which on a run is warned of
+log = logging.getLogger(__name__)
 
 
 def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
@@ -99,6 +102,19 @@ def opened(recipe: Recipe) -> tuple[Any, TrainingRole, Source]:
     if recipe.lora is not None:
         check_targets(getattr(pipe, family.denoiser), recipe.lora.targets or family.lora)
     return pipe, family, open_source(settings)
+
+
+def warn_of_repetition(recipe: Recipe, source: Source) -> None:
+    """Warns where a run passes very often over the same few clips of videos, as a cache makes them."""
+    passes = recipe.train.steps * recipe.train.batch / len(source)
+    if recipe.data.cache and source.settings.kind != "world" and passes > MANY_PASSES:
+        log.warning(
+            "The training repeats the same %d clips %.0f times; take more clips of each video (data.clips_per_video, "
+            "here %d), or other parts of the videos in every pass (data.cache: false).",
+            len(source),
+            passes,
+            source.settings.clips_per_video,
+        )
 
 
 def objective_of(

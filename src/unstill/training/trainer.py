@@ -43,7 +43,7 @@ from unstill.training.loss import batch_of, with_fps
 from unstill.training.loss_log import Figures, LossCurve, truncate
 from unstill.training.recipe import Recipe
 from unstill.training.results import PRECISIONS, write_results
-from unstill.training.setup import accelerator_for, alone_in, objective_of, opened
+from unstill.training.setup import accelerator_for, alone_in, objective_of, opened, warn_of_repetition
 
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     with accelerator.main_process_first():
         pipe, family, source = opened(recipe)
+    if accelerator.is_main_process:
+        warn_of_repetition(recipe, source)
     model = getattr(pipe, family.denoiser)
     run = _Run(recipe, out, accelerator, pipe, family, source, report)
     try:
