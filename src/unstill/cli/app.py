@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from unstill.cli.shared_options import device_option, offload_option
+
 
 def app(
     model: Annotated[
@@ -16,10 +18,8 @@ def app(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for your network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 7860,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
-    ] = None,
-    offload: Annotated[bool, typer.Option("--offload", help="Less GPU memory, more time.")] = False,
+    device: Annotated[str | None, device_option()] = None,
+    offload: Annotated[bool, offload_option()] = False,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(help="A further host name in requests that is accepted, such as that of a proxy. Repeatable."),

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from unstill.cli.shared_options import device_option, offload_option, prompt_option, size_option
+
 
 _compared = functools.partial(typer.Option, rich_help_panel="What is compared")
 _video = functools.partial(typer.Option, rich_help_panel="Each video")
@@ -41,14 +43,14 @@ def compare(
     motion: Annotated[str | None, _compared(help="Requested motion levels from 0 to 1, with commas: 0.3,0.6.")] = None,
     seeds: Annotated[int, _compared(min=1, help="Videos per picture.")] = 1,
     seed: Annotated[int, _compared(min=0, help="The first seed.")] = 0,
-    prompt: Annotated[str | None, _video(help="What happens, for models that read text.")] = None,
+    prompt: Annotated[str | None, prompt_option(rich_help_panel="Each video")] = None,
     guidance: Annotated[float | None, _video(help="Weight of prompt and picture. Default: the model's.")] = None,
     steps: Annotated[int | None, _video(min=1, help="Sampling steps. Default: the model's.")] = None,
     frames: Annotated[int | None, _video(min=2, help="Frames per video. Default: the model's.")] = None,
-    size: Annotated[str | None, _video(help="WIDTHxHEIGHT, for models that support several sizes.")] = None,
+    size: Annotated[str | None, size_option(rich_help_panel="Each video")] = None,
     out: Annotated[Path, _run(help="Folder of this comparison; a stopped one is resumed.")] = Path("comparison"),
-    device: Annotated[str | None, _run(help="cpu, cuda, cuda:1, mps ... By default the best there is.")] = None,
-    offload: Annotated[bool, _run("--offload", help="Less GPU memory, more time.")] = False,
+    device: Annotated[str | None, device_option(rich_help_panel="Run")] = None,
+    offload: Annotated[bool, offload_option(rich_help_panel="Run")] = False,
     as_json: Annotated[bool, _run("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """

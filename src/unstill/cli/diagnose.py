@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from unstill.cli.shared_options import device_option, offload_option, prompt_option, size_option
+
 
 _model = functools.partial(typer.Option, rich_help_panel="Model")
 _measurement = functools.partial(typer.Option, rich_help_panel="Measurement")
@@ -19,9 +21,9 @@ def diagnose(
     method: Annotated[
         list[str] | None, _model(help="Measure the model with these methods applied, e.g. noise-rectification.")
     ] = None,
-    prompt: Annotated[str | None, _model(help="What happens, for models that read text.")] = None,
-    device: Annotated[str | None, _model(help="cpu, cuda, cuda:1, mps ... By default the best there is.")] = None,
-    offload: Annotated[bool, _model("--offload", help="Less GPU memory, more time.")] = False,
+    prompt: Annotated[str | None, prompt_option(rich_help_panel="Model")] = None,
+    device: Annotated[str | None, device_option(rich_help_panel="Model")] = None,
+    offload: Annotated[bool, offload_option(rich_help_panel="Model")] = False,
     clips: Annotated[
         Path | None,
         _measurement(help="A folder of real videos. Default: rendered clips, whose true motion is known."),
@@ -46,7 +48,7 @@ def diagnose(
     ] = None,
     frames: Annotated[int | None, _measurement(min=2, help="Frames per clip. Default: the model's.")] = None,
     fps: Annotated[float | None, _measurement(min=0.1, help="Frames per second to read real videos at.")] = None,
-    size: Annotated[str | None, _measurement(help="WIDTHxHEIGHT, for models that support several sizes.")] = None,
+    size: Annotated[str | None, size_option(rich_help_panel="Measurement")] = None,
     seed: Annotated[int, _measurement(min=0, help="Seed of the clips and the noise.")] = 0,
     out: Annotated[Path, _output(help="The report to write; a JSON file of the same name lies beside it.")] = Path(
         "diagnosis.html"

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from unstill.cli.shared_options import device_option
+
 
 def statistics(
     videos: Annotated[
@@ -31,9 +33,7 @@ def statistics(
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT to fill. Default: the model's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the selection of clips and of the encoder's samples.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode clips in advance.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ... By default the best there is.")
-    ] = None,
+    device: Annotated[str | None, device_option()] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """
