@@ -1,6 +1,7 @@
 """`unstill.verify`: what it writes, that it resumes, and that it overwrites nothing."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -58,6 +59,35 @@ def test_the_command_goes_on_where_it_was_and_prints_the_same_file(model, tmp_pa
     first = CliRunner().invoke(app, words)
     assert first.exit_code == 0, first.output
     assert json.loads(first.stdout) == json.loads((tmp_path / "verification.json").read_text())
-    monkeypatch.setattr(Comparison, "_make", lambda *_: pytest.fail("nothing is left to make"))
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda *_, **__: pytest.fail("a finished run needs no model"))
     again = CliRunner().invoke(app, words)
-    assert again.exit_code == 0 and json.loads(again.stdout)["rows"] == json.loads(first.stdout)["rows"]
+    assert again.exit_code == 0, again.output
+    own = dict.fromkeys(("seal", "earlier"))  # the record of which files are whose
+    assert {**json.loads(again.stdout), **own} == {**json.loads(first.stdout), **own}
+    with pytest.raises(UnstillError, match="another comparison"):  # what was asked for is not what was measured
+        unstill.verify(model, out=tmp_path, quick=True, steps=3, frames=3, size=(64, 64))
+    loads = []
+    monkeypatch.setattr(registry, "load", lambda name, **options: loads.append(name) or load(name, **options))
+    monkeypatch.setattr(Comparison, "_make", lambda *_: pytest.fail("nothing is left to make"))
+    assert CliRunner().invoke(app, [*words, "--offload"]).exit_code == 0 and loads == [model]  # costs anew
+
+
+def test_the_plan_and_the_time_that_is_left_are_told(model, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(verification, "QUICK_SECONDS", 0)
+    made = Comparison._make
+
+    def make(*args):
+        if len(told) == 3:
+            raise KeyboardInterrupt
+        return made(*args)
+
+    monkeypatch.setattr(Comparison, "_make", make)
+    with pytest.raises(KeyboardInterrupt):
+        unstill.verify(model, out=tmp_path, quick=True, steps=1, frames=3, tell=told.append)
+    assert told[0] == (
+        "4 videos (2 pictures, 1 seed, plain and early-start) of 3 frames of 64 x 64 in 1 steps; 0 are finished."
+    )
+    assert re.fullmatch(r"A video takes \d+ s: \d+ s for the 3 videos still to make\.", told[1])
+    assert told[2].startswith("That is more than the ten minutes that --quick is meant for")

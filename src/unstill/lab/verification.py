@@ -3,65 +3,54 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+import math
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from PIL import Image
+from pydantic import BaseModel
 
 from unstill.data.images import read_image
 from unstill.data.ownership import check_free, together
+from unstill.documents import read_json
 from unstill.errors import UnstillError
 from unstill.families.registry import MODELS
-from unstill.hooks import sampling
 from unstill.lab.aggregate import Row, summarise_cells
 from unstill.lab.comparison_cells import ComparedModel, Comparison, Setting
 from unstill.lab.comparison_report import SHOWN, comparison_verdict, small_film
+from unstill.lab.cost import MEASURED_STEPS, Cost, measure_cost
 from unstill.lab.fingerprint import model_fingerprint
 from unstill.lab.html_report import Film, Page
 from unstill.lab.interval_text import between, number, signed
 from unstill.lab.method_grid import PLAIN
 from unstill.lab.probe_clips import World, picture_of
 from unstill.lab.provenance import versions
-from unstill.methods.base import Method
 from unstill.methods.parsing import parse_method
 from unstill.methods.registry import describe_method
 from unstill.models import registry
-from unstill.models.call_arguments import arguments, generate, native_frames, native_size, parameters
-from unstill.models.progress_bars import report_steps
+from unstill.models.call_arguments import native_frames, native_size, parameters
+from unstill.models.loading import parse_device
+from unstill.progress import TimeEstimate
 
 
+RESIDENT = "resident in the process, the most of all steps"
 PROMPT = "The objects in the picture move."
 """For models that need a text."""
 FILES = ("verification.html", "verification.json")
-MEASURED_STEPS = 4
 COMPARED = SHOWN[:-1]  # without the seconds, which stand under Cost
 SHOWN_PICTURES = 4
 """Of so many pictures the page shows the videos."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
-    """
-    What one setting costs.
-
-    Attributes:
-        seconds_per_step: median without the first step; on a CPU the processor time.
-        peak_memory: bytes, see `VerificationResult.memory_is`.
-    """
-
-    seconds_per_step: float
-    peak_memory: int
-
-    def as_dict(self) -> dict[str, float]:
-        """The cost as JSON values."""
-        return {"seconds_per_step": round(self.seconds_per_step, 5), "peak_memory": self.peak_memory}
+QUICK_SECONDS = 600
+TOO_LONG = (
+    "That is more than the ten minutes that --quick is meant for: for less, stop it, and take fewer --steps or "
+    "--frames or a smaller --size, with another --out."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +76,7 @@ class VerificationResult:
         versions: of the software, by package.
         costs: by setting.
         memory_is: what `peak_memory` of the costs means.
+        request: a hash of the arguments of `verify`, the weights and the device.
     """
 
     folder: Path
@@ -107,6 +97,7 @@ class VerificationResult:
     versions: dict[str, str]
     costs: dict[str, Cost]
     memory_is: str
+    request: str
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `verification.json`."""
@@ -119,9 +110,29 @@ class VerificationResult:
             "rows": [row.as_dict() for row in self.rows],
             "costs": {setting: cost.as_dict() for setting, cost in self.costs.items()},
             "memory_is": self.memory_is,
+            "request": self.request,
             "versions": self.versions,
             "platform": f"{platform.system()} {platform.machine()}",
         }
+
+
+class _Size(BaseModel):
+    height: int
+    width: int
+
+
+class _Measured(BaseModel):
+    """What needs the loaded model, as `verification.json` holds it."""
+
+    request: str
+    pipeline: str
+    dtype: str
+    frames: int
+    steps: int
+    size: _Size
+    costs: dict[str, Cost]
+    memory_is: str
+    versions: dict[str, str]
 
 
 def verify(
@@ -136,13 +147,14 @@ def verify(
     device: str | None = None,
     offload: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> VerificationResult:
     """
     Makes videos of a model, plain and with its recommended method; measures them and their cost.
 
     The pictures are the one that comes with the package, and rendered ones. The recommended method is Analytic-Init
     where statistics of the model are known, otherwise an early start. Finished videos are kept in `out`: after an
-    interruption the same call resumes.
+    interruption the same call resumes, and after the end it returns the same result without loading the model.
 
     Args:
         model: name, local folder or hub id.
@@ -153,6 +165,7 @@ def verify(
         size: (height, width) in pixels, for models that support several sizes.
         device, offload: see `unstill.load`.
         progress: called with (finished videos, all videos).
+        tell: called with sentences: what will be made, and, after the first video, how long the rest will take.
 
     Returns:
         The result; `verification.html` and `verification.json` hold it without any path of this machine.
@@ -168,8 +181,22 @@ def verify(
     pipeline = registry.pipeline_name(model)
     if prompt is None and any(entry.pipeline == pipeline and "prompt" in entry.input for entry in MODELS):
         prompt = PROMPT
-    loaded = functools.cache(lambda: registry.load(model, device=device, offload=offload))
-    entry = registry.find(model)
+    limit = QUICK_SECONDS if quick else math.inf
+    clock = TimeEstimate(progress, tell, piece="video", pieces="videos", limit=limit, advice=TOO_LONG)
+
+    @functools.cache
+    def loaded() -> Any:
+        pipe = registry.load(model, device=device, offload=offload)
+        clock.start()  # loading is not part of the first video
+        return pipe
+
+    used, weights = parse_device(device), model_fingerprint(model)
+    device_name = torch.cuda.get_device_name(used) if used.type == "cuda" else f"{used.type} {platform.machine()}"
+    asked = (quick, prompt, steps, frames, size, offload, weights, device_name, describe_method(method))
+    request = hashlib.sha256(json.dumps(asked, default=str).encode()).hexdigest()[:16]
+    entry, earlier = registry.find(model), _earlier(folder / FILES[1], request)
+    if earlier is not None:
+        size, frames, steps = (earlier.size.height, earlier.size.width), earlier.frames, earlier.steps
     size = size or (entry.size if entry else native_size(loaded()))
     frames = frames or (entry.frames if entry else native_frames(loaded()))
     steps = steps or (entry.steps if entry else _default_steps(loaded()))
@@ -177,7 +204,7 @@ def verify(
     made = ComparedModel(
         name=shown,
         load=loaded,
-        weights=model_fingerprint(model),
+        weights=weights,
         size=size,
         settings=tuple(
             Setting(name=setting, methods=methods, described=tuple(map(describe_method, methods)))
@@ -190,19 +217,42 @@ def verify(
     comparison = Comparison(
         folder / "comparison", [made], _pictures(2 if quick else 8, size), range(1 if quick else 2), prompts=prompt
     )
-    comparison.run(progress=progress)
+    finished, seeds = len(comparison.results()), "1 seed" if quick else "2 seeds"
+    tell(
+        f"{len(comparison.cells)} videos ({len(comparison.images)} pictures, {seeds}, plain and {name}) of "
+        f"{frames} frames of {size[1]} x {size[0]} in {steps} steps; {finished} are finished."
+    )
+    clock.start()
+    comparison.run(progress=clock)
     rows = summarise_cells(comparison.results())
     if failed := [reason for row in rows if not row.means for reason in row.failed]:
         raise UnstillError(f"{model} makes no videos to verify: {failed[0]}")
-    pipe: Any = loaded()
-    used = pipe._execution_device
-    costs = {setting.name: _cost(pipe, setting.methods, prompt, frames, size) for setting in made.settings}
+    if earlier is None:
+        costs = {
+            setting.name: measure_cost(loaded(), setting.methods, prompt, frames, size) for setting in made.settings
+        }
+        measured = _Measured(
+            request=request,
+            pipeline=type(loaded()).__name__,
+            dtype=str(loaded().dtype).removeprefix("torch."),
+            frames=frames,
+            steps=steps,
+            size=_Size(height=size[0], width=size[1]),
+            costs=costs,
+            memory_is="allocated on the GPU"
+            if used.type == "cuda"
+            else "resident in the process, the most of all steps",
+            versions=versions(),
+        )
+    else:
+        measured = earlier
+        tell(f"Its cost was measured before; {folder} holds the result. Another folder measures all of it again.")
     result = VerificationResult(
         folder=folder,
         model=shown,
-        pipeline=type(pipe).__name__,
-        device=torch.cuda.get_device_name(used) if used.type == "cuda" else f"{used.type} {platform.machine()}",
-        dtype=str(pipe.dtype).removeprefix("torch."),
+        pipeline=measured.pipeline,
+        device=device_name,
+        dtype=measured.dtype,
         offload=offload,
         frames=frames,
         steps=steps,
@@ -213,14 +263,24 @@ def verify(
         verdict=tuple(comparison_verdict(rows)),
         images=tuple(comparison.images),
         seeds=1 if quick else 2,
-        versions=versions(),
-        costs=costs,
-        memory_is="allocated on the GPU" if used.type == "cuda" else "resident in the process, the most of all steps",
+        versions=measured.versions,
+        costs=measured.costs,
+        memory_is=measured.memory_is,
+        request=request,
     )
     with together(folder / FILES[1], FILES[:1]) as results:
         page(result, comparison).save(results.folder / FILES[0])
         results.record.update(result.as_dict())
     return result
+
+
+def _earlier(file: Path, request: str) -> _Measured | None:
+    """What an earlier run of the same request has measured; `None` where it is not known."""
+    try:
+        measured = read_json(file, _Measured, "delete it")
+    except UnstillError:  # there is none, or it is of an older version
+        return None
+    return measured if measured.request == request else None
 
 
 def _pictures(count: int, size: tuple[int, int]) -> dict[str, Image.Image]:
@@ -232,41 +292,6 @@ def _pictures(count: int, size: tuple[int, int]) -> dict[str, Image.Image]:
 
 def _default_steps(pipe: Any) -> int:
     return int(parameters(type(pipe))["num_inference_steps"].default)
-
-
-def _cost(
-    pipe: Any, methods: tuple[Method, ...], prompt: str | None, frames: int | None, size: tuple[int, int]
-) -> Cost:
-    """Of one video of a few steps."""
-    used = pipe._execution_device
-    # On a CPU, the processor time: it does not depend on other programs.
-    clock = time.process_time if used.type == "cpu" else time.perf_counter
-    times: list[float] = []
-    resident: list[int] = []
-
-    def stamp(done: int, total: int) -> None:
-        if used.type == "cuda":
-            torch.cuda.synchronize(used)
-        times.append(clock())
-        resident.append(psutil.Process().memory_info().rss)
-
-    picture = picture_of(World(count=1, frames=2, size=size)[0])
-    takes_image = "image" in parameters(type(pipe))
-    call = arguments(
-        type(pipe),
-        image=picture if takes_image else None,
-        prompt=prompt,
-        frames=frames,
-        steps=MEASURED_STEPS,
-        size=size,
-    )
-    if used.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(used)
-    with report_steps(pipe, stamp), sampling(pipe, *methods, image=None if takes_image else picture) as sampler:
-        generate(pipe, call, 0, sampler)
-    each = [after - before for before, after in zip(times, times[1:], strict=False)]
-    peak = torch.cuda.max_memory_allocated(used) if used.type == "cuda" else max(resident)
-    return Cost(seconds_per_step=statistics.median(each[1:]), peak_memory=peak)
 
 
 def page(result: VerificationResult, comparison: Comparison) -> Page:
