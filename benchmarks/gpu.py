@@ -51,7 +51,7 @@ def synchronisations(device: torch.device, call: Callable[[], Any]) -> int:
             call()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(one.message) for one in seen)
+    return sum("synchroniz" in str(warning.message) for warning in seen)
 
 
 def wait(device: torch.device) -> None:
@@ -215,12 +215,12 @@ def methods_on(name: str, device: torch.device, small: bool, steps: int, until: 
     height, width = call["height"] // 8, call["width"] // 8
     frames = call["num_frames"]
     shape = (4, frames, height, width) if name == "svd" else (16, (frames - 1) // 4 + 1, height, width)
-    found: dict[str, Any] = {}
+    costs: dict[str, Any] = {}
     run_call(pipe, call, None, 2, name)  # warms up
     cases: dict[str, Any] = {"plain": None, **methods_for(name, shape), "plain again": None}
     for label, methods in cases.items():
         if time.monotonic() > until:
-            found[label] = "no time left"
+            costs[label] = "no time left"
             continue
 
         def measure(methods: Any = methods) -> dict[str, Any]:
@@ -230,15 +230,15 @@ def methods_on(name: str, device: torch.device, small: bool, steps: int, until: 
             )
             return first
 
-        found[label] = attempt(measure)
+        costs[label] = attempt(measure)
     pipe.to(other)
     if "prompt_embeds" in call:
         call["prompt_embeds"] = call["prompt_embeds"].to(other)
     for label, methods in cases.items():
-        if label != "plain again" and isinstance(found[label], dict) and time.monotonic() < until:
+        if label != "plain again" and isinstance(costs[label], dict) and time.monotonic() < until:
             second = attempt(functools.partial(run_call, pipe, call, methods, 2, name))
-            found[label][f"finite in {str(other).removeprefix('torch.')}"] = second.get("finite", second)
-    return found
+            costs[label][f"finite in {str(other).removeprefix('torch.')}"] = second.get("finite", second)
+    return costs
 
 
 def dynamicrafter(device: torch.device, small: bool) -> dict[str, Any]:
@@ -278,13 +278,13 @@ def dynamicrafter(device: torch.device, small: bool) -> dict[str, Any]:
         with torch.autocast(device.type, half):
             return network(sample, 500, context, 24, return_dict=False)
 
-    found = {"float32 under autocast": attempt(lambda: timed(autocast))}
+    milliseconds = {"float32 under autocast": attempt(lambda: timed(autocast))}
     network.to(half)
     x, words = sample.to(half), context.to(half)
-    found["half, eager"] = attempt(lambda: timed(lambda: network(x, 500, words, 24, return_dict=False)))
+    milliseconds["half, eager"] = attempt(lambda: timed(lambda: network(x, 500, words, 24, return_dict=False)))
     compiled = torch.compile(network, backend="eager" if small else "inductor")
-    found["half, compiled"] = attempt(lambda: timed(lambda: compiled(x, 500, words, 24, return_dict=False)))
-    return found
+    milliseconds["half, compiled"] = attempt(lambda: timed(lambda: compiled(x, 500, words, 24, return_dict=False)))
+    return milliseconds
 
 
 def pico_training(device: torch.device, small: bool) -> dict[str, Any]:
@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     options = parser.parse_args()
     device, began = torch.device(options.device), time.monotonic()
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
@@ -317,13 +317,13 @@ def main() -> None:
         "wan 1.3B 81x480x832": lambda: methods_on("wan", device, options.small, options.steps, share(1.0)),
     }
     for name, part in parts.items():
-        found[name] = attempt(part) if time.monotonic() < share(1.0) else "no time left"
+        results[name] = attempt(part) if time.monotonic() < share(1.0) else "no time left"
         if device.type == "cuda":
-            found[name + ", peak GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+            results[name + ", peak GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        found["seconds"] = round(time.monotonic() - began, 1)
-        options.out.write_text(json.dumps(found, indent=2) + "\n")  # what is known so far outlives a broken run
+        results["seconds"] = round(time.monotonic() - began, 1)
+        options.out.write_text(json.dumps(results, indent=2) + "\n")  # what is known so far outlives a broken run
     print(options.out.read_text(), end="")
 
 

@@ -58,15 +58,15 @@ def write_experiment(
     """
     folder = docs / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    for one in figures:
-        _write(folder / f"{name}-{one.name}.svg", one.svg)
+    for figure in figures:
+        _write(folder / f"{name}-{figure.name}.svg", figure.svg)
     content: dict[str, Any] = {
         "recipe": name,
         "title": title,
         "made_of": made_of,
         "command": command,
         "versions": versions or {},
-        "findings": [one.as_dict() for one in findings],
+        "findings": [finding.as_dict() for finding in findings],
         "columns": list(columns),
         "rows": [list(row) for row in rows],
     }
@@ -75,8 +75,8 @@ def write_experiment(
         lines += ["What the paper says, and what came out here:", "", *_claims(content["findings"]), ""]
     lines += [line for text in words for line in (text, "")]
     lines += [*_table(columns, rows), ""]
-    for one in figures:
-        lines += [f"**{one.title}.** {one.about}", "", f"![{one.title}]({name}-{one.name}.svg)", ""]
+    for figure in figures:
+        lines += [f"**{figure.title}.** {figure.about}", "", f"![{figure.title}]({name}-{figure.name}.svg)", ""]
     lines.append("All claims: [what of the papers is reproduced here](../claims.md).")
     _write(folder / f"{name}.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     _write(folder / f"{name}.md", "\n".join(lines) + "\n")
@@ -101,14 +101,14 @@ def comparison_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def collected(folder: Path) -> str:
     """The page of all claims, from the JSON files of a folder."""
-    found = {}
+    recipes = {}
     for path in folder.glob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.get("findings"):
-            found[path.stem] = content
-    ordered = sorted(found, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+            recipes[path.stem] = content
+    ordered = sorted(recipes, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
     counts = dict.fromkeys(("reproduced", "in part", "undecided", "not reproduced", "not testable here"), 0)
-    for content in found.values():
+    for content in recipes.values():
         for one in content["findings"]:
             counts[one["verdict"]] += 1
     lines = [
@@ -125,7 +125,7 @@ def collected(folder: Path) -> str:
         "",
     ]
     for name in ordered:
-        content = found[name]
+        content = recipes[name]
         lines += [f"## [{content['title']}]({folder.name}/{name}.md)", "", f"{content['made_of']}.", ""]
         lines += [*_claims(content["findings"]), ""]
     return "\n".join(lines)

@@ -65,10 +65,10 @@ class Measured:
 
     def __init__(self, results: Sequence[Mapping[str, Any]]) -> None:
         self._by: dict[str, dict[tuple[Any, ...], Mapping[str, Any]]] = {}
-        for one in results:
-            if "error" not in one:
-                place = one["motion_asked"], one["image"], one["seed"]
-                self._by.setdefault(one["setting"], {})[place] = one
+        for cell in results:
+            if "error" not in cell:
+                place = cell["motion_asked"], cell["image"], cell["seed"]
+                self._by.setdefault(cell["setting"], {})[place] = cell
         self._images = sorted({place[1] for cells in self._by.values() for place in cells})
 
     def gain(self, ours: str, theirs: str, metric: str) -> Interval:
@@ -93,8 +93,8 @@ class Measured:
             for place in places
         }
         per = [[sums[place] for place in places if place[1] == image] for image in self._images]
-        there = np.array([bool(found) for found in per], dtype=float)
-        means = np.array([np.mean(found) if found else 0.0 for found in per])
+        there = np.array([bool(values) for values in per], dtype=float)
+        means = np.array([np.mean(values) if values else 0.0 for values in per])
         w = weights(len(self._images))
         with np.errstate(invalid="ignore"):
             return Interval.of((w @ means) / (w @ there), int(there.sum()))
@@ -104,8 +104,8 @@ def more(ours: str, theirs: str, metric: str = "motion", by: float = 0.0) -> Cal
     """That `ours` has more of a metric than `theirs`, by more than `by`."""
 
     def judge(measured: Measured) -> Judged:
-        found = measured.gain(ours, theirs, metric)
-        return sign(found, by), _against(measured, found, (ours, theirs), metric)
+        difference = measured.gain(ours, theirs, metric)
+        return sign(difference, by), _against(measured, difference, (ours, theirs), metric)
 
     return judge
 
@@ -114,8 +114,8 @@ def less(ours: str, theirs: str, metric: str = "motion") -> Callable[[Measured],
     """That `ours` has less of a metric than `theirs`."""
 
     def judge(measured: Measured) -> Judged:
-        found = measured.gain(ours, theirs, metric)
-        return sign(_minus(found)), _against(measured, found, (ours, theirs), metric)
+        difference = measured.gain(ours, theirs, metric)
+        return sign(_minus(difference)), _against(measured, difference, (ours, theirs), metric)
 
     return judge
 
@@ -124,9 +124,9 @@ def rises(settings: Sequence[str], metric: str = "motion", falls: bool = False) 
     """That a metric rises (or falls) along a row of settings."""
 
     def judge(measured: Measured) -> Judged:
-        found = measured.trend(settings, metric)
-        ends = " to ".join(number(measured.mean(one, metric).value) for one in (settings[0], settings[-1]))
-        return sign(_minus(found) if falls else found), f"{_words(metric)} {ends}, {signed(found)} per setting"
+        slope = measured.trend(settings, metric)
+        ends = " to ".join(number(measured.mean(setting, metric).value) for setting in (settings[0], settings[-1]))
+        return sign(_minus(slope) if falls else slope), f"{_words(metric)} {ends}, {signed(slope)} per setting"
 
     return judge
 
@@ -136,9 +136,9 @@ def within(ours: str, theirs: str, metric: str, share: float) -> Callable[[Measu
 
     def judge(measured: Measured) -> Judged:
         whole = measured.mean(theirs, metric).value
-        found = measured.gain(ours, theirs, metric)
-        said = f"{_against(measured, found, (ours, theirs), metric)}; {share:.0%} is allowed"
-        return sign(found, -share * whole), said
+        difference = measured.gain(ours, theirs, metric)
+        said = f"{_against(measured, difference, (ours, theirs), metric)}; {share:.0%} is allowed"
+        return sign(difference, -share * whole), said
 
     return judge
 
@@ -148,13 +148,13 @@ def alike(ours: str, theirs: str, metric: str, share: float) -> Callable[[Measur
 
     def judge(measured: Measured) -> Judged:
         allowed = share * measured.mean(theirs, metric).value
-        found = measured.gain(ours, theirs, metric)
-        said = f"{_against(measured, found, (ours, theirs), metric)}; {share:.0%} either way is allowed"
-        if not found.known:
+        difference = measured.gain(ours, theirs, metric)
+        said = f"{_against(measured, difference, (ours, theirs), metric)}; {share:.0%} either way is allowed"
+        if not difference.known:
             return "undecided", said
-        if found.low > -allowed and found.high < allowed:
+        if difference.low > -allowed and difference.high < allowed:
             return "reproduced", said
-        return ("not reproduced" if found.low > allowed or found.high < -allowed else "undecided"), said
+        return ("not reproduced" if difference.low > allowed or difference.high < -allowed else "undecided"), said
 
     return judge
 
@@ -163,7 +163,7 @@ def both(*judges: Callable[[Measured], Judged]) -> Callable[[Measured], Judged]:
     """A claim of several parts: it holds where all do, in part where some do."""
 
     def judge(measured: Measured) -> Judged:
-        return together([one(measured) for one in judges])
+        return together([judge(measured) for judge in judges])
 
     return judge
 
@@ -177,22 +177,22 @@ def together(parts: Sequence[Judged]) -> Judged:
     return ("in part" if "reproduced" in verdicts else "not reproduced"), said
 
 
-def sign(found: Interval, above: float = 0.0) -> Verdict:
+def sign(difference: Interval, above: float = 0.0) -> Verdict:
     """Whether the whole interval lies above a number, below it, or on both sides."""
-    if not np.isfinite(found.low):
+    if not np.isfinite(difference.low):
         return "undecided"
-    return "reproduced" if found.low > above else "not reproduced" if found.high < above else "undecided"
+    return "reproduced" if difference.low > above else "not reproduced" if difference.high < above else "undecided"
 
 
-def _minus(found: Interval) -> Interval:
-    return Interval(-found.value, -found.high, -found.low)
+def _minus(difference: Interval) -> Interval:
+    return Interval(-difference.value, -difference.high, -difference.low)
 
 
-def _against(measured: Measured, found: Interval, settings: tuple[str, str], metric: str) -> str:
+def _against(measured: Measured, difference: Interval, settings: tuple[str, str], metric: str) -> str:
     """A difference in words, and what it is a difference from."""
     ours, theirs = settings
     whole = number(measured.mean(theirs, metric).value)
-    return f"{_words(metric)} {signed(found)}, {ours} against {theirs} ({whole})"
+    return f"{_words(metric)} {signed(difference)}, {ours} against {theirs} ({whole})"
 
 
 def _words(metric: str) -> str:

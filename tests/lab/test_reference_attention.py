@@ -14,7 +14,7 @@ from unstill.data.video import write_video
 from unstill.errors import UnstillError
 from unstill.lab.bootstrap import Interval
 from unstill.lab.diagnosis_image import attention_sentence, gap_sentence
-from unstill.lab.image_gap import ImageGap, VideoPairs, measure_image_gap
+from unstill.lab.image_gap import ImageGap, VideoPairs, summarise_image_gap
 from unstill.lab.leakage import probe_clip
 from unstill.lab.probe_clips import World, picture_of
 from unstill.lab.reference_attention import (
@@ -60,19 +60,10 @@ def test_unknown_attention_is_refused() -> None:
 
 
 def test_the_gap_is_paired() -> None:
-    def of_text(prompt: str, seed: int) -> torch.Tensor:
-        return torch.full((2, 3, 4, 4), float(len(prompt)))
-
-    def of_image(picture: torch.Tensor, prompt: str, seed: int) -> torch.Tensor:
-        assert picture.shape == (3, 4, 4)
-        return picture.expand(2, 3, 4, 4) - 0.5
-
-    found = measure_image_gap(of_text, of_image, ["a", "bb", "cccc"], motion=lambda video: video.mean().item())
-    assert found.without.value == pytest.approx(7 / 3) and found.with_image.value == pytest.approx(7 / 3 - 0.5)
-    assert (found.gap.value, found.gap.low, found.gap.high) == pytest.approx((-0.5, -0.5, -0.5))
-    assert found.without.low < found.without.value < found.without.high
-    with pytest.raises(UnstillError, match="give at least one"):
-        measure_image_gap(of_text, of_image, [])
+    gap = summarise_image_gap([(1.0, 0.5), (2.0, 1.5), (4.0, 3.5)])
+    assert gap.without.value == pytest.approx(7 / 3) and gap.with_image.value == pytest.approx(7 / 3 - 0.5)
+    assert (gap.gap.value, gap.gap.low, gap.gap.high) == pytest.approx((-0.5, -0.5, -0.5))
+    assert gap.without.low < gap.without.value < gap.without.high
 
 
 def test_attention_of_clips_is_averaged_by_level_and_attention() -> None:

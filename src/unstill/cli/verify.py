@@ -38,7 +38,7 @@ def verify(
     from unstill.cli.progress import ProgressBars
     from unstill.data.output_paths import check_writable
 
-    wanted = wanted_size(size, model)
+    height_width = wanted_size(size, model)
     check_writable(out / "verification.json")
     output.silence_libraries()
 
@@ -51,7 +51,7 @@ def verify(
             prompt=prompt,
             steps=steps,
             frames=frames,
-            size=wanted,
+            size=height_width,
             out=out,
             device=device,
             offload=offload,

@@ -16,57 +16,57 @@ if TYPE_CHECKING:
     from unstill.lab.reference_attention import AttentionByLevel
 
 
-def attention_sentence(found: AttentionByLevel, diagnosis: Diagnosis) -> str:
+def attention_sentence(attention: AttentionByLevel, diagnosis: Diagnosis) -> str:
     """How much attention the first frame gets at the highest level and at the lowest, and its even share."""
     first, last = diagnosis.levels[0], diagnosis.levels[-1]
     return (
-        f"At {diagnosis.unit} {number(first.value)} the first frame gets {between(found.mean[0])} of the attention of "
-        f"the later ones, {found.mean[0].value / found.uniform:.2g} times its even share of "
-        f"{number(found.uniform)}; at {number(last.value)} it gets {between(found.mean[-1])}."
+        f"At {diagnosis.unit} {number(first.value)} the first frame gets {between(attention.mean[0])} of the "
+        f"attention of the later ones, {attention.mean[0].value / attention.uniform:.2g} times its even share of "
+        f"{number(attention.uniform)}; at {number(last.value)} it gets {between(attention.mean[-1])}."
     )
 
 
 def gap_sentence(gap: ImageGap) -> str:
     """The motion with and without the image, and whether the difference is certain."""
     if gap.gap.known and gap.gap.high < 0:
-        found = "The image takes motion away"
+        effect = "The image takes motion away"
     elif gap.gap.known and gap.gap.low > 0:
-        found = "The image adds motion"
+        effect = "The image adds motion"
     else:
-        found = "The image has no certain effect on the amount of motion"
+        effect = "The image has no certain effect on the amount of motion"
     return (
-        f"{found}: videos of a text alone move {between(gap.without)}, those of the same texts with the former's "
+        f"{effect}: videos of a text alone move {between(gap.without)}, those of the same texts with the former's "
         f"first frame {between(gap.with_image)}; the difference is {signed(gap.gap)}."
     )
 
 
-def add_attention(page: Page, found: AttentionByLevel, diagnosis: Diagnosis) -> None:
+def add_attention(page: Page, attention: AttentionByLevel, diagnosis: Diagnosis) -> None:
     """The section about attention, with two plots."""
-    page.heading("How much does it look at the first frame?", attention_sentence(found, diagnosis))
-    page.plots(attention_plots(found, diagnosis))
+    page.heading("How much does it look at the first frame?", attention_sentence(attention, diagnosis))
+    page.plots(attention_plots(attention, diagnosis))
 
 
-def attention_plots(found: AttentionByLevel, diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+def attention_plots(attention: AttentionByLevel, diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
     """Title, what to look at, and plot: by level, and by level and attention."""
-    x = [one.value for one in diagnosis.levels]
-    attentions = range(len(found.mass[0]))
-    most = max(attentions, key=lambda i: max(row[i].value for row in found.mass))
-    series = [Series("mean", x, found.mean, 1)]
-    if len(attentions) > 1:
-        series.append(Series(f"attention {most + 1}", x, [row[most] for row in found.mass], 3))
-    highest = max(one.value for row in found.mass for one in row)
+    x = [level.value for level in diagnosis.levels]
+    layers = range(len(attention.mass[0]))
+    most = max(layers, key=lambda i: max(row[i].value for row in attention.mass))
+    series = [Series("mean", x, attention.mean, 1)]
+    if len(layers) > 1:
+        series.append(Series(f"attention {most + 1}", x, [row[most] for row in attention.mass], 3))
+    highest = max(share.value for row in attention.mass for share in row)
     backwards = range(len(x) - 1, -1, -1)  # as the axis of the plots beside it
     return [
         (
             "Attention to the first frame",
             f"The thin line is the even share, 1 / latent frames. Attention {most + 1} is the one with the most.",
-            curves(series, y_label="share of attention", lines=(found.uniform,), **level_axis(diagnosis)),
+            curves(series, y_label="share of attention", lines=(attention.uniform,), **level_axis(diagnosis)),
         ),
         (
             "By attention and noise level",
             f"Self-attentions in the order in which the network computes them; full colour is {number(highest)}.",
             heatmap(
-                [(str(i + 1), [found.mass[level][i] for level in backwards]) for i in attentions],
+                [(str(i + 1), [attention.mass[level][i] for level in backwards]) for i in layers],
                 [number(x[level]) for level in backwards],
                 x_label=level_axis(diagnosis)["x_label"],
             ),

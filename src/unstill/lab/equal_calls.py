@@ -44,8 +44,8 @@ def count_rows(
         UnstillError: as `apply`.
     """
     # Methods that only change attention or image do not change the number, and may look for what is not computed here.
-    calling = [one for one in methods if one.stage == "loop" or any(map(one.implements, CALLING))]
-    wanted = {**call, "output_type": "latent", "generator": torch.Generator().manual_seed(0)}
+    calling = [method for method in methods if method.stage == "loop" or any(map(method.implements, CALLING))]
+    arguments = {**call, "output_type": "latent", "generator": torch.Generator().manual_seed(0)}
     with ExitStack() as entered:
         counts = [
             entered.enter_context(_counted(network))
@@ -53,7 +53,7 @@ def count_rows(
             if isinstance(network := getattr(pipe, name, None), torch.nn.Module)
         ]
         with torch.no_grad(), sampling(pipe, *calling, image=image) as sampler:
-            sampler(**wanted)
+            sampler(**arguments)
     return sum(rows for (rows,) in counts)
 
 
@@ -65,27 +65,27 @@ def equal_steps(
     the methods do in the former, and hardly more; arguments as of `count_rows`.
     """
     steps = call.get("num_inference_steps") or parameters(type(pipe))["num_inference_steps"].default
-    plain, wanted = count_rows(pipe, call, (), image), count_rows(pipe, call, methods, image)
-    if wanted <= plain:
+    plain_rows, method_rows = count_rows(pipe, call, (), image), count_rows(pipe, call, methods, image)
+    if method_rows <= plain_rows:
         return steps, steps
-    more = -(-wanted * steps // plain)
-    while count_rows(pipe, {**call, "num_inference_steps": more}, (), image) < wanted:
-        more += 1  # where not every step has the same number of passes
-    return steps, more
+    more_steps = -(-method_rows * steps // plain_rows)
+    while count_rows(pipe, {**call, "num_inference_steps": more_steps}, (), image) < method_rows:
+        more_steps += 1  # where not every step has the same number of passes
+    return steps, more_steps
 
 
 @contextmanager
 def _counted(network: torch.nn.Module) -> Iterator[list[int]]:
     """Counts the rows that a network is given, and repeats its first output for batches of the same size."""
     forward, own = network.forward, "forward" in vars(network)
-    rows, known = [0], dict[tuple[int, ...], Any]()
+    rows, outputs = [0], dict[tuple[int, ...], Any]()
 
     def counted(*args: Any, **kwargs: Any) -> Any:
-        first = next(one for one in (*args, *kwargs.values()) if isinstance(one, torch.Tensor))
-        rows[0] += len(first)
-        if first.shape not in known:
-            known[first.shape] = forward(*args, **kwargs)
-        return _copied(known[first.shape])
+        batch = next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+        rows[0] += len(batch)
+        if batch.shape not in outputs:
+            outputs[batch.shape] = forward(*args, **kwargs)
+        return _copied(outputs[batch.shape])
 
     network.forward = counted
     try:
@@ -99,7 +99,7 @@ def _counted(network: torch.nn.Module) -> Iterator[list[int]]:
 
 def _copied(output: Any) -> Any:
     """An output of a network whose tensors may be written into."""
-    copied = lambda one: one.clone() if isinstance(one, torch.Tensor) else one  # noqa: E731
+    copied = lambda value: value.clone() if isinstance(value, torch.Tensor) else value  # noqa: E731
     if isinstance(output, tuple):
         return tuple(map(copied, output))
-    return type(output)(**{name: copied(one) for name, one in output.items()})
+    return type(output)(**{name: copied(value) for name, value in output.items()})

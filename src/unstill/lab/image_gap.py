@@ -20,7 +20,6 @@ from unstill.data.images import frame_picture
 from unstill.errors import UnstillError
 from unstill.hooks import apply
 from unstill.lab.bootstrap import Interval, weights
-from unstill.lab.motion_response import motion_of
 from unstill.methods.base import Method
 from unstill.models import registry
 from unstill.models.call_arguments import arguments, generate, parameters, takes_text_alone
@@ -34,7 +33,7 @@ Video = torch.Tensor
 class ImageGap:
     """
     Attributes:
-        without: motion of the videos made of a text alone, as `motion_of` measures it.
+        without: motion of the videos made of a text alone.
         with_image: motion of those made of the same texts and the first frames of the former.
         gap: with_image - without, paired; below 0 where the image takes motion away.
     """
@@ -70,15 +69,11 @@ class VideoPairs:
     seed: int = 0
 
     def make(self, index: int) -> tuple[Video, Video]:
-        """The videos without and with an image."""
-        return video_pair(self._of_text, self._of_image, self.text_of(index), self.seed + index)
-
-    def _of_text(self, text: str, seed: int) -> Video:
-        return self._generate(self.text_pipe(), None, text, seed)
-
-    def _of_image(self, first: torch.Tensor, text: str, seed: int) -> Video:
+        """A video of a text alone, and one of the same text and seed and the former's first frame."""
+        text, seed = self.text_of(index), self.seed + index
+        without = self._generate(self.text_pipe(), None, text, seed)
         with apply(self.pipe, *self.methods) if self.methods else nullcontext():
-            return self._generate(self.pipe, first, text, seed)
+            return without, self._generate(self.pipe, without[0], text, seed)
 
     def _generate(self, pipe: Any, first: torch.Tensor | None, text: str, seed: int) -> Video:
         picture = None if first is None else frame_picture(first)
@@ -115,46 +110,13 @@ def check_image_gap(model: str, text_model: str | None, pairs: int, has_text: bo
         raise UnstillError(f"{text_model or model} makes no video of a text alone; {advice}.")
 
 
-def video_pair(
-    of_text: Callable[[str, int], Video], of_image: Callable[[torch.Tensor, str, int], Video], prompt: str, seed: int
-) -> tuple[Video, Video]:
-    """A video of a text alone, and one of the same text and the former's first frame; arguments as of
-    `measure_image_gap`."""
-    free = of_text(prompt, seed)
-    return free, of_image(free[0], prompt, seed)
-
-
-def measure_image_gap(
-    of_text: Callable[[str, int], Video],
-    of_image: Callable[[torch.Tensor, str, int], Video],
-    prompts: Sequence[str],
-    motion: Callable[[Video], float] = motion_of,
-) -> ImageGap:
-    """
-    Makes two videos of every prompt.
-
-    Args:
-        of_text: makes a video of a prompt and a seed, without an image: the same model, or its text-to-video twin.
-        of_image: makes a video of a picture `(3, H, W)`, a prompt and a seed.
-        prompts: at least one; the seed is a prompt's place in the list.
-        motion: what is compared.
-
-    Raises:
-        UnstillError: no prompts.
-    """
-    if not prompts:
-        raise UnstillError("The gap between videos with and without an image needs prompts; give at least one.")
-    pairs = [video_pair(of_text, of_image, prompt, seed) for seed, prompt in enumerate(prompts)]
-    return summarise_image_gap([(motion(free), motion(held)) for free, held in pairs])
-
-
 def summarise_image_gap(pairs: Sequence[tuple[float, float]]) -> ImageGap:
     """
     Args:
-        pairs: of every prompt, the motion without and with the image.
+        pairs: of every text, the motion without and with the image, as `motion_of` measures it; at least one.
 
     Returns:
-        Means with bootstrap intervals over prompts.
+        Means with bootstrap intervals over texts.
     """
     values = np.array(pairs)
     shares = weights(len(pairs)) / len(pairs)

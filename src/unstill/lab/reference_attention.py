@@ -50,8 +50,8 @@ class AttentionByLevel:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "mass": [[one.as_dict() for one in row] for row in self.mass],
-            "mean": [one.as_dict() for one in self.mean],
+            "mass": [[share.as_dict() for share in row] for row in self.mass],
+            "mean": [share.as_dict() for share in self.mean],
             "uniform": round(self.uniform, 6),
         }
 
@@ -75,7 +75,7 @@ class AttentionRecorder(Method):
     @property
     def complete(self) -> bool:
         """Whether attention was seen, and equally often in every step: guidance may call the network twice in some."""
-        return len({len(found) for found in self.masses.values()}) == 1 and len(self.masses) == len(self.levels)
+        return len({len(masses) for masses in self.masses.values()}) == 1 and len(self.masses) == len(self.levels)
 
     def result(self) -> ReferenceMass:
         """
@@ -87,7 +87,7 @@ class AttentionRecorder(Method):
                 "No attention over the frames was seen; the network computes it in another way than by PyTorch's."
             )
         if not self.complete:
-            counts = sorted({len(found) for found in self.masses.values()})
+            counts = sorted({len(masses) for masses in self.masses.values()})
             raise UnstillError(
                 f"The steps have different numbers of attentions ({counts}), so that they cannot be compared; turn "
                 "off caches of features, and guidance that calls the network twice in some steps only."
