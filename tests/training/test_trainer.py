@@ -21,10 +21,12 @@ from safetensors.torch import load_file, save_file
 import unstill
 from tests.processes import finish, kill, launch_two
 from tests.training.conftest import silent, start
-from unstill.data.sources import SourceSettings, VideoSource
+from unstill.data.loading import index_and_epoch
+from unstill.data.sources import Sample, SourceSettings, VideoSource
 from unstill.data.video_index import Listing, Texts
 from unstill.errors import Terminated, UnstillError
 from unstill.training.checkpoints import same_run
+from unstill.training.encoded_dataset import Encoder
 from unstill.training.recipe import Recipe
 from unstill.training.setup import warn_of_repetition
 from unstill.training.trainer import learning_rate, train
@@ -146,6 +148,27 @@ def test_without_a_cache_every_epoch_has_other_clips(make: Make, tmp_path: Path)
     assert result is not None and not (tmp_path / "latents").exists()
 
 
+def test_clips_encoded_ahead_are_those_encoded_by_the_training_process(make: Make, tmp_path: Path) -> None:
+    recipe = make(data__cache=False, data__workers=1, train__steps=6)
+    encoders: list[int] = []
+
+    def stop(stage: str, done: int, total: int, figures: str) -> None:
+        if (stage, done) == ("training", 3):
+            signal.raise_signal(signal.SIGINT)
+
+    whole = Encoder.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Encoder, "__call__", lambda *given: (encoders.append(os.getpid()), whole(*given))[1])
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "ahead", stop)
+    assert len(encoders) == 1  # the first clip, whose shapes are needed; the others are encoded by the other process
+    train(recipe, tmp_path / "ahead", silent)
+    train(make(data__cache=False, train__steps=6), tmp_path / "itself", silent)
+    for name in ("loss.csv", WEIGHTS):
+        assert (tmp_path / "ahead" / name).read_bytes() == (tmp_path / "itself" / name).read_bytes()
+    assert losses(tmp_path / "ahead")[:3] != losses(tmp_path / "ahead")[3:]  # the second epoch has other clips
+
+
 def test_the_learning_rate_warms_up_and_falls(make: Make) -> None:
     recipe = make(train__steps=10, train__warmup=2, train__decay=0.5, train__learning_rate=1.0)
     rates = [round(learning_rate(recipe, step), 6) for step in range(10)]
@@ -211,6 +234,22 @@ def test_clips_are_named_where_the_weights_are_fine(
     with pytest.raises(UnstillError, match=r"step 1 is not a number \(world clip .* look at those clips") as caught:
         train(make(data__cache=False), tmp_path, silent)
     assert "learning_rate" not in str(caught.value)
+
+
+def test_the_clip_is_named_whose_error_is_not_a_number(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third, _ = index_and_epoch(4 + 2, 12, 0)  # of the second step
+    whole = Encoder.__call__
+
+    def spoilt(self: Encoder, sample: Sample, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        factor = torch.nan if sample.name == f"world clip {third}" else 1.0
+        return {name: value * factor for name, value in whole(self, sample, generator).items()}
+
+    monkeypatch.setattr(Encoder, "__call__", spoilt)
+    with pytest.raises(UnstillError, match=rf"step 2 is not a number \(world clip {third}\)"):
+        train(make(data__cache=False, train__batch_per_device=1), tmp_path, silent)
+    assert len(losses(tmp_path)) == 1
 
 
 def test_a_gradient_that_is_not_a_number_changes_nothing(

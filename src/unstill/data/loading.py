@@ -9,6 +9,7 @@ workers.
 import logging
 import random
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -92,6 +93,7 @@ class Loader(Generic[T]):
             collate_fn=_unchanged,
             worker_init_fn=_undisturbed,
             generator=torch.Generator(),  # keeps the global generator, which checkpoints restore, untouched
+            multiprocessing_context="fork" if self.workers and can_fork() else None,
         )
         for read in loader:
             for name, reason in read.failures:
@@ -121,6 +123,11 @@ def read_ahead(source: Indexed[T], indices: Sequence[int], workers: int = 0) -> 
         worker_init_fn=_undisturbed,
         generator=torch.Generator(),
     )
+
+
+def can_fork() -> bool:
+    """Whether workers are forked, and so may read a source that cannot be pickled. On macOS a fork is not safe."""
+    return sys.platform == "linux"
 
 
 def index_and_epoch(n: int, length: int, seed: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from unstill.data.cache import CacheSettings, fill_cache, fingerprint_of, open_cache
-from unstill.data.loading import Readable
+from unstill.data.loading import Readable, can_fork
 from unstill.data.seeding import generator_for
 from unstill.data.sources import Sample, Source
 from unstill.families.registry import adapter_for
@@ -45,14 +45,14 @@ class Encoder:
             generator: draws the conditioning frame and the posterior sample of the autoencoder.
 
         Returns:
-            The named inputs of the denoiser, on the CPU.
+            The named inputs of the denoiser, on the CPU or on the pipeline's device.
         """
         frame = int(torch.randint(len(sample.video), (), generator=generator)) if self.random_frame else 0
         latents = adapter_for(self.pipe).encode_video(self.pipe, sample.video, generator)[0]
         inputs = self.family.encode(self.pipe, sample, latents, frame)
         if self.motion_bucket is not None and "motion" in inputs:
             inputs["motion"] = torch.tensor(float(self.motion_bucket))
-        return {name: value.detach().cpu() for name, value in inputs.items()}
+        return {name: value.detach() for name, value in inputs.items()}
 
     @property
     def fingerprint(self) -> str:
@@ -69,7 +69,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class _Numbered:
-    """A source that returns (clip, index, epoch)."""
+    """A source that returns (clip, index, epoch), for an encoder on an accelerator."""
 
     source: Source
 
@@ -78,6 +78,23 @@ class _Numbered:
 
     def read(self, index: int, epoch: int = 0) -> tuple[Sample, int, int]:
         return self.source.read(index, epoch), index, epoch
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+
+@dataclass(frozen=True)
+class _EncodedAsRead:
+    """A source that returns encoded clips: the processes that read ahead encode as well."""
+
+    source: Source
+    encode: Callable[[Sample, int, int], Encoded]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int, epoch: int = 0) -> Encoded:
+        return self.encode(self.source.read(index, epoch), index, epoch)
 
     def name(self, index: int) -> str:
         return self.source.name(index)
@@ -96,7 +113,9 @@ def encoded_clips(
     Prepares encoded clips, cached or not.
 
     With `cache` every clip is encoded once before the training, and is the same in every epoch; the processes share
-    the work. Otherwise clips are encoded during the training, from other parts of the videos in every epoch.
+    the work. Otherwise clips are encoded during the training, from other parts of the videos in every epoch: on a CPU
+    by the processes that read ahead, which are forked and so have the encoder; on an accelerator, which a forked
+    process cannot use, by the training process.
 
     Args:
         source: of the clips.
@@ -111,7 +130,13 @@ def encoded_clips(
         The data set for a `Loader`, and a function from its items to encoded clips.
     """
     if cache is None:
-        return _Numbered(source), lambda n: encoder(n[0], generator_for("encode", seed, n[1], n[2]))
+
+        def encode(sample: Sample, index: int, epoch: int) -> Encoded:
+            return encoder(sample, generator_for("encode", seed, index, epoch))
+
+        if accelerator.device.type == "cpu" and can_fork():
+            return _EncodedAsRead(source, encode), lambda clip: clip
+        return _Numbered(source), lambda numbered: encode(*numbered)
     settings = CacheSettings(cache, source, encoder.fingerprint, seed)
     shard = accelerator.process_index, accelerator.num_processes
     fill_cache(settings, encoder, shard=shard, workers=workers, progress=progress)

@@ -57,7 +57,8 @@ class TrainingResult:
         pipeline: folder of the finished model.
         losses: of the steps of this call.
         clips_per_second: training speed.
-        waiting: share of the time spent waiting for data.
+        waiting: share of the time in which this process read clips or waited for them. Where they are encoded by the
+            processes that read them (on a CPU without a cache), waiting for the encoder is included.
     """
 
     pipeline: Path
@@ -260,19 +261,23 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         errors: list[Tensor] = []
-        norm = torch.tensor(0.0)
+        loss, norm = float("nan"), torch.tensor(0.0)
+        own = step * o.batch + accelerator.process_index * self.share  # this process's first clip of all of the run
         for start in range(0, self.share, self.at_once):
             encoded = [self.encode(clip) for clip in clips[start : start + self.at_once]]
-            n = self._place(step, accelerator.process_index, start)
-            generators = [generator_for("step", self.recipe.seed, n + i) for i in range(self.at_once)]
-            torch.manual_seed(generator_for("dropout", self.recipe.seed, n).initial_seed())
+            numbers = range(own + start, own + start + self.at_once)
+            generators = [generator_for("step", self.recipe.seed, n) for n in numbers]
+            torch.manual_seed(generator_for("dropout", self.recipe.seed, numbers[0]).initial_seed())
             batch = with_fps(batch_of(encoded, accelerator.device), self.recipe.fps_condition)
             with accelerator.accumulate(self.prepared):
                 own_errors, _ = self.objective.errors(self.prepared, batch, generators)
-                errors.append(accelerator.gather(own_errors.detach()))
-                self._check(step, start, errors[-1])
+                errors.append(own_errors.detach())
                 accelerator.backward(own_errors.mean())
                 if accelerator.sync_gradients:
+                    # Read once, after everything is queued: an accelerator stands still while a result is read.
+                    all_errors = accelerator.gather(torch.cat(errors)).cpu()
+                    self._check(step, all_errors)
+                    loss = all_errors.double().mean().item()
                     norm = accelerator.clip_grad_norm_(self.trained.values(), o.clip)
                     if accelerator.scaler is None and norm is not None and not torch.isfinite(norm):
                         raise self._not_a_number("gradient", step, "a sum over the whole batch")
@@ -280,21 +285,17 @@ class _Run:
                 self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(step + 1)
-        return torch.cat(errors).double().mean().item(), float("nan") if norm is None else float(norm)
+        return loss, float("nan") if norm is None else float(norm)
 
-    def _place(self, step: int, process: int, start: int) -> int:
-        """The number, counted over the whole run, of clip `start` of a process's share of a step."""
-        return step * self.recipe.train.batch + process * self.share + start
-
-    def _check(self, step: int, start: int, errors: Tensor) -> None:
+    def _check(self, step: int, errors: Tensor) -> None:
         """Raises `UnstillError`, in every process and before any update, if an error is not a finite number."""
         finite = torch.isfinite(errors)
         if finite.all():
             return
         names = []
         for i in (~finite).nonzero().flatten().tolist()[:3]:
-            process, own = divmod(i, self.at_once)
-            index, _ = index_and_epoch(self._place(step, process, start) + own, len(self.clips), self.recipe.seed)
+            number = step * self.recipe.train.batch + i  # the errors of all processes are in the order of the clips
+            index, _ = index_and_epoch(number, len(self.clips), self.recipe.seed)
             names.append(self.clips.name(index))
         raise self._not_a_number("loss", step, ", ".join(names))
 
