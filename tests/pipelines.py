@@ -33,9 +33,9 @@ class Case:
 
     build: Callable[[], Any]
     call: dict[str, Any]
-    level: dict[str, float]
     latents: tuple[int, ...]  # C, F, H, W
     encoded: int
+    level: dict[str, float] = field(default_factory=lambda: {"start": 0.96})
     image: bool = True
     condition: bool = True
     held: int = 0
@@ -804,6 +804,7 @@ def hunyuan_embeddings() -> dict[str, torch.Tensor]:
 
 SMALL = {"height": 16, "width": 16, "num_frames": 3}
 LONG = {**SMALL, "num_frames": 9}
+LARGE = {**LONG, "height": 32, "width": 32}
 
 
 def hunyuan_video_15_text() -> Any:
@@ -1085,6 +1086,25 @@ def masked(name: str = "prompt_attention_mask", tokens: int = 4) -> dict[str, to
     return {name: torch.ones(1, tokens), f"negative_{name}": torch.ones(1, tokens)}
 
 
+TextCase = partial(Case, image=False, condition=False)
+"""A pipeline without latents of an image, such as those of text to video."""
+ONE_VIDEO = {"several": "", "generators": "list of generators of length 2"}
+"""The `fails` of pipelines that make one video of a prompt."""
+LTX2_UNGUIDED = {"guidance_scale": 1.0, "stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0}
+HUNYUAN_15_EMBEDDINGS = {
+    f"prompt_embeds{mask}{encoder}": torch.ones(1, 4) if mask else torch.ones(1, 4, 8)
+    for mask in ("", "_mask")
+    for encoder in ("", "_2")
+}
+SANA_CALL = {
+    "height": 32,
+    "width": 32,
+    "frames": 9,
+    "use_resolution_binning": False,
+    "prompt": None,
+    "negative_prompt": None,
+}
+
 CASES: dict[str, Case] = {
     "StableVideoDiffusionPipeline": Case(
         build=stable_video_diffusion,
@@ -1103,191 +1123,142 @@ CASES: dict[str, Case] = {
         encoded=3,
         image_each=True,
     ),
-    "AnimateDiffPipeline": Case(
+    "AnimateDiffPipeline": TextCase(
         build=animatediff,
         call={**SMALL, **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
-        image=False,
-        condition=False,
         schedulers={
             "Euler": lambda: diffusers.EulerDiscreteScheduler(timestep_spacing="linspace", beta_schedule="linear"),
             "DPM++": lambda: diffusers.DPMSolverMultistepScheduler(use_karras_sigmas=True),
             "UniPC": diffusers.UniPCMultistepScheduler,
         },
-        fails={"several": "", "generators": "list of generators of length 2"},
+        fails=ONE_VIDEO,
     ),
-    "AnimateDiff IP-Adapter": Case(
+    "AnimateDiff IP-Adapter": TextCase(
         build=animatediff_ip_adapter,
         call={**SMALL, "ip_adapter_image_embeds": [torch.ones(2, 1, 8)], **embeddings(4, 8)},
         unguided={"guidance_scale": 1.0, "ip_adapter_image_embeds": [torch.ones(1, 1, 8)]},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
-        image=False,
-        condition=False,
-        fails={"several": "", "generators": "list of generators of length 2", "saved": "without its IP-Adapter"},
+        fails={**ONE_VIDEO, "saved": "without its IP-Adapter"},
     ),
-    "AnimateDiffSparseControlNetPipeline": Case(
+    "AnimateDiffSparseControlNetPipeline": TextCase(
         build=animatediff_sparse_controlnet,
         call={**SMALL, "conditioning_frames": [picture()], **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
-        image=False,
-        condition=False,
-        fails={"several": "", "generators": "list of generators of length 2"},
+        fails=ONE_VIDEO,
     ),
-    "AnimateDiffControlNetPipeline": Case(
+    "AnimateDiffControlNetPipeline": TextCase(
         build=animatediff_controlnet,
         call={**SMALL, "conditioning_frames": [picture()] * 3, **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
-        image=False,
-        condition=False,
-        fails={"several": "", "generators": "list of generators of length 2", "batch": "must match the size"},
+        fails={**ONE_VIDEO, "batch": "must match the size"},
     ),
-    "AnimateDiffPAGPipeline": Case(
+    "AnimateDiffPAGPipeline": TextCase(
         build=animatediff_pag,
         call={**SMALL, **embeddings(4, 8)},
         unguided={"guidance_scale": 1.0, "pag_scale": 0.0},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
-        image=False,
-        condition=False,
-        fails={"several": "", "generators": "list of generators of length 2"},
+        fails=ONE_VIDEO,
     ),
-    "AnimateDiffSDXLPipeline": Case(
+    "AnimateDiffSDXLPipeline": TextCase(
         build=animatediff_sdxl,
         call={**SMALL, **embeddings(4, 8, pooled=8)},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
-        image=False,
-        condition=False,
-        fails={"several": "", "generators": "list of generators of length 2"},
+        fails=ONE_VIDEO,
     ),
     "PIAPipeline": Case(
         build=pia,
         call={**SMALL, "image": picture(), **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
         image_each=True,
-        fails={"several": "", "generators": "list of generators of length 2"},
+        fails=ONE_VIDEO,
     ),
     "DynamiCrafterPipeline": Case(
         build=dynamicrafter,
         call={**SMALL, "image": picture(), **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
         schedulers={"DDIM": lambda: diffusers.DDIMScheduler(**VP)},
         image_each=True,
     ),
-    "VideoCrafterPipeline": Case(
+    "VideoCrafterPipeline": TextCase(
         build=partial(dynamicrafter, channels=4),
         call={**SMALL, "image": picture(), **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
-        image=False,
-        condition=False,
         image_each=True,
     ),
-    "LaViePipeline": Case(
+    "LaViePipeline": TextCase(
         build=lavie,
         call={**SMALL, "prompt": None, **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
-        image=False,
-        condition=False,
         schedulers={"DDIM": lambda: diffusers.DDIMScheduler(**VP)},
     ),
     "I2VGenXLPipeline": Case(
         build=i2vgen_xl,
         call={**SMALL, "image": picture(), **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
         image_each=True,
     ),
-    "TextToVideoSDPipeline": Case(
+    "TextToVideoSDPipeline": TextCase(
         build=text_to_video_sd,
         call={**SMALL, **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
-        image=False,
-        condition=False,
         fails={name: "unexpected keyword argument" for name in ("several", "generators")},
     ),
     "CogVideoXImageToVideoPipeline": Case(
         build=cogvideox,
-        call={
-            "image": picture(),
-            "height": 16,
-            "width": 16,
-            "num_frames": 9,
-            "prompt": None,
-            "max_sequence_length": 4,
-            **embeddings(4, 8),
-        },
-        level={"start": 0.96},
+        call={"image": picture(), **LONG, "prompt": None, "max_sequence_length": 4, **embeddings(4, 8)},
         latents=(4, 3, 2, 2),
         encoded=9,
         schedulers={"DPM": lambda: _cogvideox_scheduler(diffusers.CogVideoXDPMScheduler)},
         image_each=True,
-        fails={"several": "", "generators": "list of generators of length 2"},
+        fails=ONE_VIDEO,
     ),
     "ConsisIDPipeline": Case(
         build=consisid,
         call={
             "image": picture(),
-            "height": 16,
-            "width": 16,
-            "num_frames": 9,
+            **LONG,
             "prompt": None,
             "max_sequence_length": 4,
             **embeddings(4, 8),
             "id_cond": torch.ones(1, 2),
             "id_vit_hidden": [torch.ones(1, 2, 2)],
         },
-        level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,
         schedulers={"DPM": lambda: _cogvideox_scheduler(diffusers.CogVideoXDPMScheduler)},
         image_each=True,
-        fails={"several": "", "batch": "Sizes of tensors must match", "generators": "list of generators of length 2"},
+        fails={**ONE_VIDEO, "batch": "Sizes of tensors must match"},
     ),
-    "EasyAnimatePipeline": Case(
+    "EasyAnimatePipeline": TextCase(
         build=easyanimate,
         call={
-            "height": 16,
-            "width": 16,
-            "num_frames": 9,
+            **LONG,
             "prompt": None,
             **embeddings(4, 8),
             "prompt_attention_mask": torch.ones(1, 4, dtype=torch.long),
             "negative_prompt_attention_mask": torch.ones(1, 4, dtype=torch.long),
         },
-        level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,
-        image=False,
-        condition=False,
         several="num_images_per_prompt",
     ),
     "EasyAnimateInpaintPipeline": Case(
         build=partial(easyanimate, diffusers.EasyAnimateInpaintPipeline, channels=9, add_noise_in_inpaint_model=False),
         call={
-            "height": 16,
-            "width": 16,
-            "num_frames": 9,
+            **LONG,
             "video": shown(9)[0],
             "mask_video": shown(9)[1],
             "prompt": None,
@@ -1295,7 +1266,6 @@ CASES: dict[str, Case] = {
             "prompt_attention_mask": torch.ones(1, 4, dtype=torch.long),
             "negative_prompt_attention_mask": torch.ones(1, 4, dtype=torch.long),
         },
-        level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,
         several="num_images_per_prompt",
@@ -1304,7 +1274,6 @@ CASES: dict[str, Case] = {
     "WanImageToVideoPipeline": Case(
         build=wan,
         call={**LONG, "image": picture(), **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
         schedulers={"FlowMatchEuler": lambda: diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)},
@@ -1321,29 +1290,22 @@ CASES: dict[str, Case] = {
             "guidance_scale": 2.0,
             **embeddings(4, 8),
         },
-        level={"start": 0.96},
         latents=(16, 4, 2, 2),
         encoded=9,
         fails={name: "Sizes of tensors must match" for name in ("several", "generators")},
     ),
-    "WanPipeline": Case(
+    "WanPipeline": TextCase(
         build=wan_text,
         call={**LONG, **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
-        image=False,
-        condition=False,
     ),
-    "CogVideoXPipeline": Case(
+    "CogVideoXPipeline": TextCase(
         build=partial(cogvideox, diffusers.CogVideoXPipeline, channels=4),
         call={**LONG, "prompt": None, "max_sequence_length": 4, **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,
-        image=False,
-        condition=False,
-        fails={"several": "", "generators": "list of generators of length 2"},
+        fails=ONE_VIDEO,
     ),
     "CosmosVideoToWorldPipeline": Case(
         build=cosmos_1,
@@ -1372,7 +1334,6 @@ CASES: dict[str, Case] = {
         build=cosmos_25,
         call={**LONG, "video": [picture()], "num_latent_conditional_frames": 1, **embeddings(4, 8)},
         unguided={"guidance_scale": 0.0},
-        level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
         held=1,
@@ -1381,14 +1342,12 @@ CASES: dict[str, Case] = {
     "Wan 2.2 A14B": Case(
         build=partial(wan, experts=2, boundary_ratio=0.875),
         call={**LONG, "image": picture(), **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
     ),
     "Wan 2.2 5B": Case(
         build=partial(wan, channels=16, expand_timesteps=True),
         call={**LONG, "image": picture(), **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
         held=1,
@@ -1396,21 +1355,12 @@ CASES: dict[str, Case] = {
     "SkyReelsV2ImageToVideoPipeline": Case(
         build=skyreels,
         call={**LONG, "image": picture(), **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
     ),
     "LTXImageToVideoPipeline": Case(
         build=partial(ltx, **LTX_LEVELS),
-        call={
-            **LONG,
-            "height": 32,
-            "width": 32,
-            "image": picture(32),
-            **embeddings(4, 8),
-            **masked(),
-        },
-        level={"start": 0.96},
+        call={**LARGE, "image": picture(32), **embeddings(4, 8), **masked()},
         latents=(8, 3, 8, 8),
         encoded=9,
         condition=False,
@@ -1419,67 +1369,41 @@ CASES: dict[str, Case] = {
         repeats=False,
         fails={"generators": "index 1 is out of bounds"},
     ),
-    "LTXPipeline": Case(
+    "LTXPipeline": TextCase(
         build=partial(ltx, diffusers.LTXPipeline, **LTX_LEVELS),
-        call={**LONG, "height": 32, "width": 32, **embeddings(4, 8), **masked()},
-        level={"start": 0.96},
+        call={**LARGE, **embeddings(4, 8), **masked()},
         latents=(8, 3, 8, 8),
         encoded=9,
-        image=False,
-        condition=False,
         repeats=False,
     ),
     "LTXConditionPipeline": Case(
         build=partial(ltx, diffusers.LTXConditionPipeline),
-        call={
-            **LONG,
-            "height": 32,
-            "width": 32,
-            "conditions": LTXVideoCondition(picture(32)),
-            **embeddings(4, 8),
-            **masked(),
-        },
-        level={"start": 0.96},
+        call={**LARGE, "conditions": LTXVideoCondition(picture(32)), **embeddings(4, 8), **masked()},
         latents=(8, 3, 8, 8),
         encoded=9,
         condition=False,
         held=1,
         repeats=False,
     ),
-    "MochiPipeline": Case(
+    "MochiPipeline": TextCase(
         build=mochi,
         call={"height": 32, "width": 32, "num_frames": 13, **embeddings(4, 8), **masked()},
-        level={"start": 0.96},
         latents=(12, 3, 4, 4),
         encoded=13,
-        image=False,
-        condition=False,
         repeats=False,
     ),
-    "LTX2Pipeline": Case(
+    "LTX2Pipeline": TextCase(
         build=partial(ltx2, diffusers.LTX2Pipeline),
-        call={**LONG, "height": 32, "width": 32, **embeddings(4, 8), **masked()},
-        unguided={"guidance_scale": 1.0, "stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0},
-        level={"start": 0.96},
+        call={**LARGE, **embeddings(4, 8), **masked()},
+        unguided=LTX2_UNGUIDED,
         latents=(4, 5, 16, 16),
         encoded=9,
-        image=False,
-        condition=False,
         repeats=False,
     ),
     "LTX2ImageToVideoPipeline": Case(
         build=ltx2,
-        call={
-            **LONG,
-            "height": 32,
-            "width": 32,
-            "image": picture(32),
-            "image_crf": 0,
-            **embeddings(4, 8),
-            **masked(),
-        },
-        unguided={"guidance_scale": 1.0, "stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0},
-        level={"start": 0.96},
+        call={**LARGE, "image": picture(32), "image_crf": 0, **embeddings(4, 8), **masked()},
+        unguided=LTX2_UNGUIDED,
         latents=(4, 5, 16, 16),
         encoded=9,
         condition=False,
@@ -1490,23 +1414,15 @@ CASES: dict[str, Case] = {
     ),
     "LTX2ConditionPipeline": Case(
         build=partial(ltx2, diffusers.LTX2ConditionPipeline),
-        call={
-            **LONG,
-            "height": 32,
-            "width": 32,
-            "conditions": LTX2VideoCondition(picture(32), crf=0),
-            **embeddings(4, 8),
-            **masked(),
-        },
-        unguided={"guidance_scale": 1.0, "stg_scale": 0.0, "modality_scale": 1.0, "guidance_rescale": 0.0},
-        level={"start": 0.96},
+        call={**LARGE, "conditions": LTX2VideoCondition(picture(32), crf=0), **embeddings(4, 8), **masked()},
+        unguided=LTX2_UNGUIDED,
         latents=(4, 5, 16, 16),
         encoded=9,
         condition=False,
         held=1,
         repeats=False,
     ),
-    "AllegroPipeline": Case(
+    "AllegroPipeline": TextCase(
         build=allegro,
         call={
             "height": 16,
@@ -1520,24 +1436,11 @@ CASES: dict[str, Case] = {
         level={"sigma": 20.0},
         latents=(4, 6, 2, 2),
         encoded=24,
-        image=False,
-        condition=False,
-        fails={"several": "", "generators": "list of generators of length 2"},
+        fails=ONE_VIDEO,
     ),
     "SanaImageToVideoPipeline": Case(
         build=sana_video,
-        call={
-            "height": 32,
-            "width": 32,
-            "frames": 9,
-            "use_resolution_binning": False,
-            "prompt": None,
-            "negative_prompt": None,
-            "image": picture(32),
-            **embeddings(4, 8),
-            **masked(),
-        },
-        level={"start": 0.96},
+        call={**SANA_CALL, "image": picture(32), **embeddings(4, 8), **masked()},
         latents=(16, 3, 4, 4),
         encoded=9,
         condition=False,
@@ -1546,84 +1449,48 @@ CASES: dict[str, Case] = {
     ),
     "HunyuanVideo15ImageToVideoPipeline": Case(
         build=hunyuan_video_15,
-        call={
-            "num_frames": 5,
-            "image": picture(),
-            "prompt_embeds": torch.ones(1, 4, 8),
-            "prompt_embeds_mask": torch.ones(1, 4),
-            "prompt_embeds_2": torch.ones(1, 4, 8),
-            "prompt_embeds_mask_2": torch.ones(1, 4),
-        },
+        call={"num_frames": 5, "image": picture(), **HUNYUAN_15_EMBEDDINGS},
         unguided={},
-        level={"start": 0.96},
         latents=(4, 3, 4, 4),
         encoded=5,
     ),
-    "HunyuanVideo15Pipeline": Case(
+    "HunyuanVideo15Pipeline": TextCase(
         build=hunyuan_video_15_text,
-        call={
-            "height": 16,
-            "width": 16,
-            "num_frames": 5,
-            "prompt_embeds": torch.ones(1, 4, 8),
-            "prompt_embeds_mask": torch.ones(1, 4),
-            "prompt_embeds_2": torch.ones(1, 4, 8),
-            "prompt_embeds_mask_2": torch.ones(1, 4),
-        },
+        call={"height": 16, "width": 16, "num_frames": 5, **HUNYUAN_15_EMBEDDINGS},
         unguided={},
-        level={"start": 0.96},
         latents=(4, 3, 4, 4),
         encoded=5,
-        image=False,
-        condition=False,
         fails={name: "is invalid for input of size" for name in ("several", "generators")},
     ),
-    "HunyuanVideoPipeline": Case(
+    "HunyuanVideoPipeline": TextCase(
         build=partial(_hunyuan_video, diffusers.HunyuanVideoPipeline, 4),
         call={**LONG, **hunyuan_embeddings()},
-        level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,
-        image=False,
-        condition=False,
     ),
     "HunyuanVideoFramepackPipeline": Case(
         build=framepack,
-        call={
-            **LONG,
-            "image": picture(),
-            "latent_window_size": 3,
-            **hunyuan_embeddings(),
-        },
+        call={**LONG, "image": picture(), "latent_window_size": 3, **hunyuan_embeddings()},
         unguided={},
-        level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,
-        fails={
-            "batch": "Sizes of tensors must match",
-            "several": "",
-            "generators": "list of generators of length 2",
-        },
+        fails={**ONE_VIDEO, "batch": "Sizes of tensors must match"},
     ),
     "HunyuanSkyreelsImageToVideoPipeline": Case(
         build=partial(_hunyuan_video, diffusers.HunyuanSkyreelsImageToVideoPipeline, 8),
         call={**LONG, "image": picture(), **hunyuan_embeddings(), "true_cfg_scale": 1.0},
-        level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,
         image_each=True,
         fails={"several": "Sizes of tensors must match", "generators": "out of"},
     ),
-    "SkyReelsV2Pipeline": Case(
+    "SkyReelsV2Pipeline": TextCase(
         build=partial(wan_text, diffusers.SkyReelsV2Pipeline, diffusers.SkyReelsV2Transformer3DModel),
         call={**LONG, **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
-        image=False,
-        condition=False,
     ),
-    "WanVACEPipeline": Case(
+    "WanVACEPipeline": TextCase(
         build=partial(
             wan_text,
             diffusers.WanVACEPipeline,
@@ -1632,45 +1499,28 @@ CASES: dict[str, Case] = {
             vace_in_channels=96,
         ),
         call={**LONG, **embeddings(4, 8)},
-        level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
-        image=False,
-        condition=False,
         fails={
             "batch": "list of generators is not yet supported",
             "several": "multiple videos per prompt is not yet supported",
             "generators": "multiple videos per prompt is not yet supported",
         },
     ),
-    "SanaVideoPipeline": Case(
+    "SanaVideoPipeline": TextCase(
         build=partial(sana_video, diffusers.SanaVideoPipeline),
-        call={
-            "height": 32,
-            "width": 32,
-            "frames": 9,
-            "use_resolution_binning": False,
-            "prompt": None,
-            "negative_prompt": None,
-            **embeddings(4, 8),
-            **masked(),
-        },
-        level={"start": 0.96},
+        call={**SANA_CALL, **embeddings(4, 8), **masked()},
         latents=(16, 3, 4, 4),
         encoded=9,
-        image=False,
-        condition=False,
     ),
-    "CosmosTextToWorldPipeline": Case(
+    "CosmosTextToWorldPipeline": TextCase(
         build=partial(cosmos_1, diffusers.CosmosTextToWorldPipeline, channels=16),
         call={**LONG, **embeddings(4, 8)},
         level={"sigma": 10.0},
         latents=(16, 3, 4, 4),
         encoded=9,
-        image=False,
-        condition=False,
     ),
-    "LattePipeline": Case(
+    "LattePipeline": TextCase(
         build=latte,
         call={
             "height": 16,
@@ -1680,46 +1530,35 @@ CASES: dict[str, Case] = {
             "negative_prompt": None,
             **embeddings(4, 8),
         },
-        level={"start": 0.96},
         latents=(4, 3, 8, 8),
         encoded=3,
-        image=False,
-        condition=False,
         fails={name: "unexpected keyword argument" for name in ("several", "generators")},
     ),
     "MotifVideoImage2VideoPipeline": Case(
         build=partial(motif, diffusers.MotifVideoImage2VideoPipeline),
         call={**LONG, "prompt": None, "image": picture(), **embeddings(4, 8), **masked()},
         unguided={},
-        level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
         fails={name: "Sizes of tensors must match" for name in ("batch", "several", "generators")},
     ),
-    "MotifVideoPipeline": Case(
+    "MotifVideoPipeline": TextCase(
         build=partial(motif, diffusers.MotifVideoPipeline),
         call={**LONG, "prompt": None, **embeddings(4, 8), **masked()},
         unguided={},
-        level={"start": 0.96},
         latents=(16, 3, 2, 2),
         encoded=9,
-        image=False,
-        condition=False,
     ),
-    "Kandinsky5T2VPipeline": Case(
+    "Kandinsky5T2VPipeline": TextCase(
         build=partial(kandinsky, diffusers.Kandinsky5T2VPipeline),
         call={**LONG, **kandinsky_embeddings(), "guidance_scale": 1.0},
-        level={"start": 0.96},
         fails={"bfloat16": "must have the same dtype"},
         latents=(4, 3, 2, 2),
         encoded=9,
-        image=False,
-        condition=False,
     ),
     "Kandinsky5I2VPipeline": Case(
         build=partial(kandinsky, diffusers.Kandinsky5I2VPipeline),
         call={**LONG, "num_frames": 21, "image": picture(), **kandinsky_embeddings(), "guidance_scale": 1.0},
-        level={"start": 0.96},
         fails={"bfloat16": "must have the same dtype"},
         latents=(4, 6, 2, 2),
         encoded=21,
@@ -1730,7 +1569,6 @@ CASES: dict[str, Case] = {
     "HunyuanVideo latent_concat": Case(
         build=partial(hunyuan_video, "latent_concat"),
         call={**LONG, "image": picture(), **hunyuan_embeddings()},
-        level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,
         image_each=True,
@@ -1739,7 +1577,6 @@ CASES: dict[str, Case] = {
     "HunyuanVideo token_replace": Case(
         build=partial(hunyuan_video, "token_replace"),
         call={**LONG, "image": picture(), **hunyuan_embeddings()},
-        level={"start": 0.96},
         latents=(4, 3, 2, 2),
         encoded=9,
         held=1,
