@@ -20,6 +20,15 @@ validate: {every: 100}
 """
 
 
+def test_no_is_no_although_yaml_reads_it_as_false() -> None:
+    recipe = check_recipe(GOOD, "mine.yaml", {"train.mixed_precision": False})
+    assert recipe.train.mixed_precision == "no"
+    bare = GOOD.replace("steps: 5", "steps: 5, mixed_precision: no")
+    assert check_recipe(bare, "mine.yaml").train.mixed_precision == "no"
+    with pytest.raises(UnstillError, match="mixed_precision"):
+        check_recipe(GOOD, "mine.yaml", {"train.mixed_precision": True})
+
+
 def test_a_recipe_is_read() -> None:
     recipe = check_recipe(GOOD, "mine.yaml", {"train.steps": 7, "save.every": 50, "seed": 3})
     assert recipe.train.steps == 7 and recipe.train.learning_rate == 3e-5 and recipe.save.every == 50

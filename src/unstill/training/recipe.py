@@ -168,6 +168,11 @@ class Optimiser(_Part):
     gradient_checkpointing: bool = False
     compile: bool = False
 
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _no(cls, value: Any) -> Any:
+        return "no" if value is False else value  # YAML reads an unquoted no as false
+
 
 class Save(_Part):
     """Checkpoints of the full state, from which a run resumes."""
