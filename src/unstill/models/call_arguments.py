@@ -36,6 +36,9 @@ def native_size(pipe: Any) -> tuple[int, int]:
         if "height" in known:
             return known["height"].default, known["width"].default
     config = (getattr(pipe, "transformer", None) or pipe.unet).config
+    if hasattr(config, "target_size"):  # HunyuanVideo 1.5, which chooses by the aspect ratio; this is 16:9
+        height, width = pipe.video_processor.calculate_default_height_width(9, 16, config.target_size)
+        return int(height), int(width)
     sample = getattr(config, "sample_size", None)
     height, width = sample if isinstance(sample, (tuple, list)) else (sample, sample)
     if height is None:
