@@ -1,12 +1,17 @@
 """Condition augmentations behind one call, and the presets by family."""
 
+from typing import Any
+
 import pytest
 import torch
 
+from tests import pipelines as tiny
 from unstill.errors import UnstillError
 from unstill.methods.conditioning_augmentation import ConditioningAugmentation
 from unstill.methods.time_noise import TimeNoise
 from unstill.training.condition_noise import KINDS, PLANS, Clean, ConstantNoise, MixedNoise, Replaced, plan_of
+from unstill.training.recipe import Recipe
+from unstill.training.setup import check_condition, opened
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -90,3 +95,31 @@ def test_what_cannot_be_is_said() -> None:
         plan_of("wan", preset="paper")
     with pytest.raises(UnstillError, match="stands alone"):
         plan_of("svd", preset="paper", parameters={"maximum": 3})
+
+
+@pytest.mark.parametrize(
+    ("model", "condition", "sentence"),
+    [
+        ("videocrafter-512", {}, "videocrafter models see no latents of the image, .* give on: tokens"),
+        ("cogvideox-5b-i2v", {"on": "both"}, "cogvideox models see no tokens of the image, .* give on: latents"),
+        ("ltx-video", {"on": "tokens"}, "ltx models see no tokens"),
+        ("ltx-video", {"preset": "paper"}, "no preset 'paper' for ltx models; give maximum and exponent instead"),
+        ("hunyuanvideo-1.5-i2v", {"on": "both"}, None),
+        ("videocrafter-512", {"on": "tokens"}, None),
+        ("videocrafter-512", {"method": "none"}, None),
+    ],
+)
+def test_noise_on_what_a_network_does_not_see(model: str, condition: dict[str, Any], sentence: str | None) -> None:
+    recipe = Recipe.model_validate({"model": model, "condition": condition, "train": {"steps": 1}})
+    if sentence is None:
+        check_condition(recipe)
+        return
+    with pytest.raises(UnstillError, match=sentence):
+        check_condition(recipe)
+
+
+def test_tokens_of_a_wan_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unstill.models.registry.load", lambda *_, **__: tiny.wan(experts=2, boundary_ratio=0.875))
+    settings = {"model": "wan2.2-i2v-a14b", "data": {"videos": "world"}, "condition": {"on": "both"}}
+    with pytest.raises(UnstillError, match="wan models see no tokens of the image"):
+        opened(Recipe.model_validate({**settings, "train": {"steps": 1}}))

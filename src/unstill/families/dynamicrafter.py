@@ -69,6 +69,7 @@ class VideoCrafterTraining(DynamiCrafterTraining):
     """The image conditions the network only by its tokens."""
 
     name = "videocrafter"
+    has_latents = False
 
 
 FAMILY = Family(

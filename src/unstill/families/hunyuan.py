@@ -118,6 +118,11 @@ class HunyuanVideo15Training(TrainingRole):
         check_multiple(pipe, size, space * pipe.transformer.config.patch_size)
         check_clip_length(pipe, frames, time)
 
+    def unread(self, model: Any) -> tuple[str, ...]:
+        last = f"transformer_blocks.{len(model.transformer_blocks) - 1}"  # only the video goes on from there
+        parts = ("attn.add_q_proj", "attn.norm_added_q", "attn.to_add_out", "norm2_context", "ff_context")
+        return tuple(f"{last}.{part}." for part in parts)
+
     def encode(self, pipe: Any, sample: Sample, latents: Tensor, frame: int) -> Encoded:
         image = sample.video[frame]
         tokens = pipe.encode_image(frame_picture(image), 1, pipe._execution_device, torch.float32)

@@ -33,6 +33,7 @@ class TrainingRole:
             loss. The network has a timestep for every frame, and that of the image tells the level of its noise.
         blank_latents: whether a dropped image also means zeros for its latents.
         has_text: whether the network sees a caption.
+        has_latents: whether the network sees latents of the image.
         has_tokens: whether the network sees tokens of the image.
         usual_noise: standard deviation of the noise on the image that the network is conditioned on by default.
         lora: names of the linear layers that LoRA is added to by default.
@@ -43,6 +44,7 @@ class TrainingRole:
     image_is_frame: ClassVar[bool] = False
     blank_latents: ClassVar[bool] = True
     has_text: ClassVar[bool] = True
+    has_latents: ClassVar[bool] = True
     has_tokens: ClassVar[bool] = True
     usual_noise: ClassVar[float] = 0.0
     lora: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
@@ -60,6 +62,13 @@ class TrainingRole:
         """Raises `UnstillError` for clips of a length or size (H, W) that the network cannot take."""
         multiple = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
         check_multiple(pipe, size, multiple)
+
+    def unread(self, model: Any) -> tuple[str, ...]:
+        """
+        Beginnings of the names of parameters whose results the network does not read. They are not trained, since
+        training in several processes (DDP) waits for the gradient of every trained parameter.
+        """
+        return ()
 
     def shift(self, pipe: Any, latents: torch.Size) -> float | None:
         """

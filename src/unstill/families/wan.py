@@ -127,7 +127,9 @@ class WanTraining(TrainingRole):
                 "This Wan was loaded without the transformer for high noise, which is the one that is trained; load "
                 "the pipeline with its transformer."
             )
-        return WanFrameTraining() if pipe.config.get("expand_timesteps") else self
+        if pipe.config.get("expand_timesteps"):
+            return WanFrameTraining()
+        return self if pipe.transformer.config.image_dim is not None else WanWithoutTokensTraining()
 
     def check_clip(self, pipe: Any, frames: int, size: Size) -> None:
         check_multiple(pipe, size, pipe.vae_scale_factor_spatial * pipe.transformer.config.patch_size[1])
@@ -161,6 +163,12 @@ class WanTraining(TrainingRole):
         x = torch.cat([noisy, given["mask"].to(noisy), given["image"].to(noisy)], 1)
         tokens = given["tokens"].to(noisy) if "tokens" in given else None
         return model(x, timestep, given["text"].to(noisy), tokens, return_dict=False)[0]
+
+
+class WanWithoutTokensTraining(WanTraining):
+    """Wan 2.2 A14B."""
+
+    has_tokens = False
 
 
 class WanFrameTraining(WanTraining):

@@ -12,13 +12,14 @@ from unstill.training.lora import LoraSettings, add
 Named = dict[str, nn.Parameter]
 
 
-def select(model: nn.Module, lora: LoraSettings | None = None) -> Named:
+def select(model: nn.Module, lora: LoraSettings | None = None, unread: tuple[str, ...] = ()) -> Named:
     """
     Selects the weights to train: sets `requires_grad`, adds a LoRA if requested, and converts them to float32.
 
     Args:
         model: the denoiser.
         lora: trains a LoRA instead of the model's weights; `None` trains everything.
+        unread: beginnings of the names of parameters that are left out (`TrainingRole.unread`).
 
     Returns:
         The trained parameters by name.
@@ -29,6 +30,9 @@ def select(model: nn.Module, lora: LoraSettings | None = None) -> Named:
     model.requires_grad_(lora is None)
     if lora is not None:
         add(model, lora)
+    for name, parameter in model.named_parameters():
+        if name.startswith(unread):
+            parameter.requires_grad_(False)
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for parameter in trained.values():
         parameter.data = parameter.data.float()  # small updates are rounded away in half precision

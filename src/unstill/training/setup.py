@@ -20,7 +20,7 @@ from unstill.families.registry import ADAPTERS, MODELS, TRAINING, adapter_for, t
 from unstill.families.training import TrainingRole
 from unstill.forward_process import ForwardProcess
 from unstill.models.call_arguments import native_frames, native_size
-from unstill.training.condition_noise import Plan, plan_of
+from unstill.training.condition_noise import Clean, Plan, plan_of
 from unstill.training.loss import ConditionDropout, Objective
 from unstill.training.noise_sampling import Schedule, schedule_of
 from unstill.training.recipe import Noise, Recipe
@@ -97,6 +97,7 @@ def opened(recipe: Recipe) -> tuple[Any, TrainingRole, Source]:
             f"data.condition_frame is {recipe.data.condition_frame}, but the image of {type(pipe).__name__} is the "
             "first frame of the video itself; leave it out."
         )
+    _plan(recipe, family)
     settings = recipe.data.settings(*usual_clip(pipe, entry), recipe.seed)
     family.check_clip(pipe, settings.frames, settings.size)
     if recipe.lora is not None:
@@ -182,7 +183,7 @@ def check_condition(recipe: Recipe) -> None:
 def _plan(recipe: Recipe, family: TrainingRole, process: ForwardProcess | None = None) -> Plan:
     """The noise on the image; of `process`, the forward process of the model, once that is loaded."""
     c = recipe.condition
-    return plan_of(
+    plan = plan_of(
         family.name,
         c.method,
         c.preset,
@@ -192,6 +193,14 @@ def _plan(recipe: Recipe, family: TrainingRole, process: ForwardProcess | None =
         process=process,
         image_is_frame=family.image_is_frame,
     )
+    inputs = ("latents", plan.latents, family.has_latents), ("tokens", plan.tokens, family.has_tokens)
+    for kind, noise, seen in inputs:
+        if not seen and not isinstance(noise, Clean | None):
+            raise UnstillError(
+                f"condition: {family.name} models see no {kind} of the image, which would get the noise; give on: "
+                f"{'tokens' if kind == 'latents' else 'latents'}."
+            )
+    return plan
 
 
 def check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:

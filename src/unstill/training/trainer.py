@@ -169,6 +169,7 @@ class _Run:
             None
             if lora is None
             else LoraSettings(lora.rank, lora.alpha or lora.rank, tuple(lora.targets or family.lora), recipe.seed),
+            family.unread(self.model),
         )
         self.model.train().to(accelerator.device)
         if o.gradient_checkpointing:
