@@ -163,7 +163,8 @@ class _Run:
             self._frozen_to("cpu")
         lora, precision = recipe.lora, PRECISIONS.get(o.mixed_precision)
         if lora is not None and precision is not None:
-            self.model.to(precision)  # frozen weights need no float32
+            for part in (self.model, *self.idle):
+                part.to(precision)  # frozen weights need no float32
         self.trained = parameters.select(
             self.model,
             None
