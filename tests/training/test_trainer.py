@@ -429,18 +429,6 @@ def test_many_passes_over_few_clips_are_warned_of(make: Make, caplog: pytest.Log
         assert (said in caplog.text) == warned and len(caplog.records) == warned
 
 
-def test_curves_of_tensorboard(make: Make, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    train(make(trackers=["tensorboard"], train__steps=3), tmp_path, silent)
-    events = EventAccumulator(str(tmp_path / "unstill"))
-    events.Reload()
-    seen = [(one.step, one.value) for one in events.Scalars("loss")]
-    assert [step for step, _ in seen] == [1, 2, 3]
-    torch.testing.assert_close([value for _, value in seen], losses(tmp_path), rtol=1e-6, atol=0)
-
-
 def test_a_batch_that_cannot_be_shared(make: Make, tmp_path: Path) -> None:
     with pytest.raises(UnstillError, match="4 clips cannot be shared by 1 processes of 3 at a time"):
         train(make(train__batch_per_device=3), tmp_path, silent)

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import secrets
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """The last complete checkpoint, or `None`."""
-        return max(_checkpoints(self._folder), default=None)
+        return newest_checkpoint(self._folder.parent)
 
     def save(self, step: int) -> Path:
         """Writes a checkpoint after `step` steps; called by every process. Returns its folder."""
@@ -126,6 +127,11 @@ class Checkpoints:
         put(self._trained, saved)
 
 
+def newest_checkpoint(out: Path) -> Path | None:
+    """The last complete checkpoint of the run in a folder, named by the steps done; `None` without one."""
+    return max(_checkpoints(out / "checkpoints"), default=None)
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     """All checkpoints in order; a user's own folder beside them, such as `0000100-good`, is none."""
     return sorted(path for path in folder.glob("[0-9]*") if NAME.fullmatch(path.name) and path.is_dir())
@@ -164,6 +170,7 @@ class _RunText(_Record):
 
     model: str
     clips: str | None = None
+    id: str | None = None
     recipe: dict[str, JsonValue]
 
 
@@ -185,7 +192,7 @@ def _check_optimizer(optimizer: Any) -> None:
                 raise ValueError(f"the optimizer's {name} holds NaN or infinity")
 
 
-def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
+def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> str:
     """
     Makes sure that a folder holds one run only: records the run in `run.json`, or compares with what is recorded.
 
@@ -198,17 +205,20 @@ def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
         clips: fingerprint of the data set. A difference is only a warning, so that a run can continue after a broken
             video was removed.
 
+    Returns:
+        The id of the run, drawn when it begins: trackers continue the curves of the same id.
+
     Raises:
         UnstillError: the folder holds a run of another model or recipe.
     """
     path = out / "run.json"
     check_folder(out, path.name, ("run.json", *RUN_FILES))
-    new = {"model": model, "clips": clips, "recipe": recipe}
+    new = {"model": model, "clips": clips, "id": secrets.token_hex(4), "recipe": recipe}
     if path.exists() and ((out / "pipeline").exists() or _checkpoints(out / "checkpoints")):
         old = read_json(path, _RunText, "give this run another folder, or delete that one")
         if old.model != model:
             raise UnstillError(f"{out} holds a run of another model; choose another --out, or delete that folder.")
-        before, now = _flat(old.recipe), _flat(recipe)
+        before, now = dotted(old.recipe), dotted(recipe)
         # The number of steps has no effect before the end, unless the learning rate decays towards it.
         free = FREE | ({"train.steps"} if not now.get("train.decay") else set())
         changed = [
@@ -220,19 +230,22 @@ def same_run(out: Path, recipe: dict[str, Any], model: str, clips: str) -> None:
             raise UnstillError(
                 f"{out} holds a run with another {' and '.join(changed)}; choose another --out, or the same recipe."
             )
+        new["id"] = old.id or new["id"]
         if old.clips not in (None, clips):
             log.warning("The videos have changed since the run in %s began; continuing with the current videos.", out)
     check_free(path, [out / name for name in RESULTS])
     check_free(out / "made.json", [])
     with replacing(path) as part:
         write_record(part, new, before=path)
+    return str(new["id"])
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def dotted(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names, such as `train.steps`."""
     values: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, dict):
-            values |= _flat(value, f"{prefix}{key}.")
+            values |= dotted(value, f"{prefix}{key}.")
         else:
             values[prefix + key] = value
     return values

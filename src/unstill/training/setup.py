@@ -24,6 +24,7 @@ from unstill.training.condition_noise import Clean, Plan, plan_of
 from unstill.training.loss import ConditionDropout, Objective
 from unstill.training.noise_sampling import Schedule, schedule_of
 from unstill.training.recipe import Noise, Recipe
+from unstill.training.trackers import check_installed
 
 
 PATIENCE = 10.0  # seconds to wait for the worker processes of a killed run to end
@@ -42,19 +43,10 @@ def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
     Raises:
         UnstillError: a batch that the processes cannot share, an impossible precision, or a missing tracker.
     """
-    from accelerate.tracking import get_available_trackers
-
-    installed = {str(tracker.value) for tracker in get_available_trackers()}
-    for name in recipe.trackers:
-        if name not in installed:
-            raise UnstillError(
-                f"The tracker {name} is not installed: pip install {name}, or leave it out of trackers."
-            )
+    check_installed(recipe.trackers)
     o = recipe.train
     try:
-        accelerator = Accelerator(
-            mixed_precision=o.mixed_precision, log_with=list(recipe.trackers) or None, project_dir=out
-        )
+        accelerator = Accelerator(mixed_precision=o.mixed_precision, project_dir=out)
     except ValueError as error:  # fp16 on a CPU
         raise UnstillError(f"train.mixed_precision {o.mixed_precision} is not possible here ({error}).") from error
     processes = accelerator.num_processes

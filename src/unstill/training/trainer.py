@@ -10,7 +10,6 @@ The trainer: one run per folder, resumable, on any number of processes through a
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from unstill.families.registry import adapter_for
 from unstill.families.training import TrainingRole
 from unstill.progress import FigureProgress, time_left
 from unstill.training import parameters
-from unstill.training.checkpoints import Checkpoints, same_run
+from unstill.training.checkpoints import Checkpoints, dotted, newest_checkpoint, same_run
 from unstill.training.disk_space import check_run
 from unstill.training.encoded_dataset import Encoder, encoded_clips
 from unstill.training.failure_messages import clip_out_of_memory, not_a_number, out_of_memory
@@ -44,6 +43,7 @@ from unstill.training.loss_log import Figures, LossCurve, truncate
 from unstill.training.recipe import Recipe
 from unstill.training.results import PRECISIONS, write_results
 from unstill.training.setup import accelerator_for, alone_in, objective_of, opened, warn_of_repetition
+from unstill.training.trackers import end_trackers, start_trackers
 
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,11 @@ def train(
         with alone_in(out, accelerator.is_main_process):
             if accelerator.is_main_process:
                 nested = recipe.model_dump(mode="json", by_alias=True)
-                same_run(out, nested, parameters.shape_of(model), source.fingerprint)
+                run_id = same_run(out, nested, parameters.shape_of(model), source.fingerprint)
                 sweep_all(out)
+                newest = newest_checkpoint(out)
+                first = 0 if newest is None else int(newest.name)
+                start_trackers(accelerator, recipe.trackers, out, run_id, first, dotted(nested))
             accelerator.wait_for_everyone()
             run.prepare()
             result = run.train(validation)
@@ -109,6 +112,7 @@ def train(
         place = str(accelerator.device)
         raise UnstillError(out_of_memory(place, run.at_once) if run.encoded else clip_out_of_memory(place)) from error
     finally:
+        end_trackers(accelerator)
         accelerator.end_training()
     return result if accelerator.is_main_process else None
 
@@ -201,8 +205,6 @@ class _Run:
         if accelerator.is_main_process:
             truncate(self.out / "loss.csv", first)
             self.figures.truncate(first)
-        if recipe.trackers:
-            accelerator.init_trackers("unstill", config={"recipe": json.dumps(recipe.model_dump(mode="json"))})
         loader = Loader(
             self.clips,
             o.batch,
@@ -230,7 +232,7 @@ class _Run:
                 speed = (done - first) * o.batch / elapsed
                 left = time_left(elapsed * (o.steps - done) / (done - first))
                 self.report("training", done, o.steps, f"loss {loss:.4f}, {speed:.2f} clips/s, {left} left")
-                if recipe.trackers:
+                if accelerator.trackers:
                     accelerator.log({"loss": loss, "learning_rate": rate, "gradient_norm": norm}, step=done)
                 if done % recipe.save.every == 0 or done == o.steps:
                     curve.keep()
@@ -336,7 +338,7 @@ class _Run:
             for part in self.idle:
                 part.to("cpu")
             self.figures.write(step, figures)
-            if self.recipe.trackers:
+            if self.accelerator.trackers:
                 self.accelerator.log(figures, step=step)
         self.accelerator.wait_for_everyone()
 
