@@ -26,7 +26,12 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     markdown = pages.filled(markdown)
     markdown = re.sub(r"(\d) ± (\d)", "\\1\u00a0±\u00a0\\2", markdown)  # one figure, one line
+    markdown = re.sub(r"(\([−+]?[\d.]+%?) to ([−+]?[\d.]+%?\))", "\\1 to\u00a0\\2", markdown)
     return links.kept_in(markdown, page.file.src_uri, pages.homes())
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    return pages.keep_words_whole(html)
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

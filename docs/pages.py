@@ -422,3 +422,20 @@ def reference_index() -> str:
             rows.append([link, _first(thing.__doc__ or "")])
     lines = ["# Reference", "", "The public names of `unstill`; the modules are on the pages beside this one.", ""]
     return "\n".join([*lines, *_table(("name", ""), rows)]) + "\n"
+
+
+def keep_words_whole(html: str, longest: int = 34) -> str:
+    """
+    A page whose inline code does not break after the hyphens of words such as `--equal-calls`.
+
+    Args:
+        html: the page.
+        longest: number of letters in a line of a phone; longer words may break.
+
+    Returns:
+        The page with these words in elements of the class `word`, which the stylesheet keeps on one line.
+    """
+    inline = r"(?<!<pre>)(?<!<span></span>)(<code>)([^<]*)(</code>)"
+    word = rf"(?<!\S)(?=\S*-)\S{{1,{longest}}}(?!\S)"
+    whole = lambda code: code[1] + re.sub(word, r'<span class="word">\g<0></span>', code[2]) + code[3]  # noqa: E731
+    return re.sub(inline, whole, html)

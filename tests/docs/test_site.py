@@ -127,6 +127,13 @@ def test_every_public_name_is_in_the_reference() -> None:
         assert f"[`unstill.{name}`]" in page, name
 
 
+def test_inline_code_does_not_break_after_a_hyphen() -> None:
+    html = f"<p><code>unstill --equal-calls {'long-' * 8}</code></p><pre><span></span><code>a-b</code></pre>"
+    whole = html.replace("--equal-calls", '<span class="word">--equal-calls</span>')
+    assert pages.keep_words_whole(html) == whole
+    assert ".md-typeset code .word" in (DOCS / "assets" / "extra.css").read_text("utf-8")
+
+
 def test_pictures_are_small_and_used() -> None:
     media = list((DOCS / "media").iterdir())
     assert max(path.stat().st_size for path in media) < 250_000
