@@ -22,6 +22,8 @@ def test_everything_so_far_is_on_one_page(tmp_path: Path) -> None:
     for cell in ("<td>0.1</td>", "<td>0.2</td>", "<td>0.75</td>", "<td>0.5</td>"):
         assert html.count(cell) == 1
     assert "<td>0.3</td>" not in html
+    assert html.count("<svg") == 2 and "<h3>Motion</h3>" in html  # the loss, and what was measured more than once
+    assert html.count(">after 300 steps<") == 1
     assert "<link" not in html and "src=" not in html.split("<script")[0]
 
 

@@ -1,4 +1,4 @@
-"""The page of a validation: the loss so far, the figures of all validations so far, and the videos of this one."""
+"""The page of a validation: its videos, the loss so far, and the figures of all validations so far."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ from unstill.lab.plots import Series, curves
 POINTS = 200
 """The loss is drawn as means over at most so many equal stretches of steps; that of single steps is hard to read."""
 IN_A_ROW = 4
+ABOUT = {
+    "motion": "Mean optical flow of the videos, in picture sides per frame.",
+    "explained_motion": "R2 of one-step predictions, against a static clip.",
+    "leak": "Share of the motion that is lost because of the image.",
+}
+"""What the figures of a validation are, below their plots."""
 
 
 def validation_page(
@@ -35,31 +41,41 @@ def validation_page(
         videos: of this validation, each a clip `(F, 3, H, W)` and its frames per second.
     """
     page = Page(f"{model} after {step} steps", str(run.absolute().name))
+    if videos:
+        page.heading("Videos", "Sampled with the averaged weights, where there is an average.")
+        films: list[tuple[str, Film | None]] = [(f"video {i}", film(*video)) for i, video in enumerate(videos)]
+        for i in range(0, len(films), IN_A_ROW):
+            page.films(1 + IN_A_ROW, [(f"after {step} steps" if i == 0 else "", None), *films[i : i + IN_A_ROW]])
+    drawn: list[tuple[str, str, str]] = []
     losses = _losses(run / "loss.csv")
     if losses:
         size = -(-len(losses) // POINTS)
         parts = [losses[i : i + size] for i in range(0, len(losses), size)]
-        means = [(part[-1][0], fmean(loss for _, loss in part)) for part in parts]
         about = f"Means over {size} steps each." if size > 1 else "Every step."
-        drawn = curves(
-            [Series("loss", [x for x, _ in means], [Interval(y, y, y) for _, y in means], 0, dots=False)],
-            x_label="step",
-            y_label="loss",
-        )
-        page.plots([("Loss", about, drawn)])
+        means = [(part[-1][0], fmean(loss for _, loss in part)) for part in parts]
+        drawn.append(("Loss", about, _curve("loss", means, dots=False)))
     rows = [*(row for row in _earlier(run / "validation" / "figures.jsonl") if row["step"] < step)]
     rows.append({"step": step, **figures})
     names = sorted({name for row in rows for name in row} - {"step"})
+    for name in names:
+        points = [(int(row["step"]), row[name]) for row in rows if name in row]
+        if len(points) > 1:
+            shown = name.replace("_", " ")
+            drawn.append((shown.capitalize(), ABOUT.get(name, ""), _curve(shown, points)))
+    if drawn:
+        page.heading("Curves", "Loss and figures so far; explained motion and leak at a middle noise level.")
+        page.plots(drawn)
     if names:
         page.heading("Figures", "Of every validation so far; videos with the same noise each time.")
         cells = [[str(row["step"]), *(number(row[name]) if name in row else "" for name in names)] for row in rows]
         page.table(["step", *(name.replace("_", " ") for name in names)], cells, [row["step"] == step for row in rows])
-    if videos:
-        page.heading("Videos", "Sampled with the averaged weights, where there is an average.")
-        shown: list[tuple[str, Film | None]] = [(f"video {i}", film(*video)) for i, video in enumerate(videos)]
-        for i in range(0, len(shown), IN_A_ROW):
-            page.films(1 + IN_A_ROW, [("", None), *shown[i : i + IN_A_ROW]])
     return page
+
+
+def _curve(label: str, points: Sequence[tuple[int, float]], dots: bool = True) -> str:
+    """A plot over the steps, as SVG."""
+    values = [Interval(y, y, y) for _, y in points]
+    return curves([Series(label, [x for x, _ in points], values, 0, dots=dots)], x_label="step", y_label=label)
 
 
 def _losses(path: Path) -> list[tuple[int, float]]:

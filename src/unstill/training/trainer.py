@@ -321,6 +321,7 @@ class _Run:
     def _validate(self, validation: Validation, step: int) -> None:
         """The main process validates the averaged weights; the others wait."""
         if self.accelerator.is_main_process:
+            self.report("training", step, self.recipe.train.steps, f"validating after {step} steps")
             self.model.eval()
             self._frozen_to(self.accelerator.device)
             folder = self.out / "validation"
