@@ -156,7 +156,7 @@ def test_whoever_comes_to_a_full_queue_is_asked_to_come_back(server, tiny):
     Image.new("RGB", (64, 64), "red").save(picture, "png")
     given = {"path": upload(server, "red.png", picture.getvalue()), "meta": {"_type": "gradio.FileData"}}
     # The long one is made by the embedded model, so that it is still at work when the last one comes.
-    long = begin(server, body_of(server, Picture=given, Frames=4, Steps=40))
+    long = begin(server, body_of(server, Picture=given, Frames=4, Steps=20))
     short = body_of(server, Picture=given, Model=tiny, Methods=["early_start"], Frames=2, Steps=1)
     answers = [long, *(begin(server, short) for _ in range(20))]
     served = [body for status, body in answers if status == 200]
