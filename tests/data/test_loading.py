@@ -131,3 +131,28 @@ def test_frames_that_no_video_has(videos: Path, workers: int) -> None:
     source = open_source(SourceSettings(path=videos, frames=60, size=(8, 8)))
     with pytest.raises(UnstillError, match=r"^None of 3 clips could be read; the first: .* is too short: .*\.$"):
         taken(Loader(source, 2, workers=workers), 1)
+
+
+@dataclass
+class Tensors:
+    """Clips of several tensors."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def name(self, index: int) -> str:
+        return f"{index}.mp4"
+
+    def read(self, index: int, epoch: int = 0) -> dict[str, torch.Tensor]:
+        video = torch.arange(24.0).reshape(2, 3, 4).transpose(0, 2) + index
+        return {"video": video, "fps": torch.tensor(index), "half": video.half(), "none": video[:0], "is": video > 9}
+
+
+def test_a_batch_of_another_process_is_one_piece_of_memory() -> None:
+    """Each piece takes a file descriptor; with one for every tensor, a batch of a hundred clips never arrived."""
+    (alone,), (shared,) = taken(Loader(Tensors(), 4), 1), taken(Loader(Tensors(), 4, workers=1), 1)
+    assert len({tensor.untyped_storage().data_ptr() for clip in shared for tensor in clip.values()}) == 1
+    for clip, other in zip(alone, shared, strict=True):
+        assert list(clip) == list(other)
+        for name, tensor in clip.items():
+            assert tensor.dtype == other[name].dtype and torch.equal(tensor, other[name])

@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from unstill.data.packing import pack, unpack
 from unstill.data.seeding import permutation
 from unstill.errors import UnstillError
 
@@ -90,12 +91,13 @@ class Loader(Generic[T]):
             batch_size=None,  # the sampler's items are whole batches
             sampler=_Shares(step, self.batch, self.process, self.processes),
             num_workers=self.workers,
-            collate_fn=_unchanged,
+            collate_fn=pack if self.workers else _unchanged,
             worker_init_fn=_undisturbed,
             generator=torch.Generator(),  # keeps the global generator, which checkpoints restore, untouched
             multiprocessing_context="fork" if self.workers and can_fork() else None,
         )
-        for read in loader:
+        for item in loader:
+            read: _Read[T] = unpack(item) if self.workers else item
             for name, reason in read.failures:
                 if name not in self._reported:
                     self._reported.add(name)
