@@ -90,7 +90,8 @@ class Bare:
         self.network.train()
         calls: list[tuple[Any, ...]] = []
         with self.network.register_forward_pre_hook(lambda network, given: calls.append(given)):
-            objective = objective_of(recipe, pipe, family, family.dropped(pipe, clips[0]))
+            dropped, shape = family.dropped(pipe, clips[0]), clips[0]["latents"].shape
+            objective = objective_of(recipe, pipe, family, dropped, shape)
             given = batch_of(clips, torch.device("cpu"))
             errors, _ = objective.errors(self.network, given, [generator_for("step", i) for i in range(batch)])
         errors.mean().backward()
