@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pico_videos import animated, flow, interval, opened
 from torch import Tensor
@@ -23,6 +24,7 @@ from unstill.data.clips import video_files
 from unstill.data.contact_sheets import contact_sheet
 from unstill.data.video import read_video, video_info, write_video
 from unstill.hooks import adapter_for
+from unstill.lab.bootstrap import Interval, weights
 from unstill.lab.interval_text import between, signed
 from unstill.metrics.fidelity import first_frame_error, proxy_coherence, ssim
 from unstill.models.pico.pipeline import FPS
@@ -154,9 +156,10 @@ def _report(stage: str, done: int, total: int, figures: str) -> None:
         print(f"  {stage} {done}/{total} {figures}", flush=True)
 
 
-def explained(arm: dict[str, Any], level: int, chosen: list[int]) -> list[float]:
-    """Per clip: 1 for the truth, 0 for a static copy of the image."""
-    return [1 - arm["error"][level][i] / arm["still"][0][i] for i in chosen]
+def explained(arm: dict[str, Any], level: int, chosen: list[int]) -> np.ndarray:
+    """Bootstrap draws of the share of the clips' motion in the predictions: 1 for the truth, 0 for static copies."""
+    w = weights(len(chosen))
+    return 1 - (w @ np.array(arm["error"][level])[chosen]) / (w @ np.array(arm["still"][0])[chosen])
 
 
 def page(result: dict[str, Any], words: str) -> str:
@@ -165,15 +168,20 @@ def page(result: dict[str, Any], words: str) -> str:
         "later parts of the videos that were trained on": [i for i, u in enumerate(result["unseen"]) if not u],
         "a video that was not trained on": [i for i, u in enumerate(result["unseen"]) if u],
     }
+    trained = len({name for name, unseen in zip(result["videos"], result["unseen"], strict=True) if not unseen})
+    precision = ", in bfloat16 (autocast)" if result["bfloat16"] else ""
     lines = [
         "# Fine-tuned on real clips",
         "",
-        f"`{result['command']}`: {result['steps']} steps of 8 clips, all weights, by the recipe `pico-time-noise`",
-        f"with `data.clips_per_video: {result['clips_per_video']}`"
-        + (", in bfloat16 (autocast)." if result["bfloat16"] else "."),
-        f"Trained on the first {SHARE:.0%} of {len(set(result['videos'])) - any(result['unseen'])} videos of a few",
-        f"seconds. Measured on {TEST_CLIPS} clips of each video. Brackets: 95 % bootstrap intervals over clips;",
-        "clips of one video are alike, so the true uncertainty is larger.",
+        f"`{result['command']}`:",
+        f"{result['steps']} steps of 8 clips, all weights, one seed{precision}, as by",
+        "",
+        f"    unstill train pico-time-noise --videos CLIPS --set data.clips_per_video={result['clips_per_video']}",
+        "",
+        f"and `--set data.fps={RATE:g} --set fps_condition={FPS}`, with a clean image and with TimeNoise, on the",
+        f"first {100 * SHARE:g} % of {trained} videos of 3 to 30 seconds. Measured on {TEST_CLIPS} clips of each",
+        f"video, 16 frames at {RATE:g} per second. *Motion* in units of pico's motion level. Brackets: 95 %",
+        "bootstrap intervals over clips; clips of one video are alike, so that the true uncertainty is larger.",
         "",
         words.strip(),
         "",
@@ -190,21 +198,22 @@ def page(result: dict[str, Any], words: str) -> str:
             "|---" * (1 + len(MEASURES)) + "|",
             _videos(TRUE, result["true"], chosen),
             *(_videos(name, arm["measures"], chosen) for name, arm in arms.items()),
+            _more("clean image", "before", arms, chosen),
+            _more("TimeNoise", "clean image", arms, chosen),
             "",
             "Part of the motion that a one-step prediction has (1: the truth, 0: the image standing still):",
             "",
             f"| | {' | '.join(f'sigma {s:g}' for s in SIGMAS)} |",
             "|---" * (1 + len(SIGMAS)) + "|",
         ]
-        for name, arm in arms.items():
-            cells = [between(interval(explained(arm, k, chosen))) for k in range(len(SIGMAS))]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        for name in ("clean image", "TimeNoise"):
-            cells = []
-            for k in range(len(SIGMAS)):
-                pairs = zip(explained(arms[name], k, chosen), explained(arms["before"], k, chosen), strict=True)
-                cells.append(signed(interval([a - b for a, b in pairs])))
-            lines.append(f"| *{name}, more than before* | {' | '.join(cells)} |")
+        count = len(chosen)
+        drawn = {name: [explained(arm, k, chosen) for k in range(len(SIGMAS))] for name, arm in arms.items()}
+        for name, draws in drawn.items():
+            lines.append(f"| {name} | {' | '.join(between(Interval.of(x, count)) for x in draws)} |")
+        for name, other in (("clean image", "before"), ("TimeNoise", "before"), ("TimeNoise", "clean image")):
+            more = (x - y for x, y in zip(drawn[name], drawn[other], strict=True))
+            cells = " | ".join(signed(Interval.of(x, count)) for x in more)
+            lines.append(f"| *{name}, more than {other}* | {cells} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
@@ -212,6 +221,14 @@ def page(result: dict[str, Any], words: str) -> str:
 def _videos(name: str, values: list[dict[str, float]], chosen: list[int]) -> str:
     cells = [between(interval([values[i][m] for i in chosen])) for m in MEASURES]
     return f"| {name} | {' | '.join(cells)} |"
+
+
+def _more(name: str, other: str, arms: dict[str, Any], chosen: list[int]) -> str:
+    cells = []
+    for m in MEASURES:
+        more = [arms[name]["measures"][i][m] - arms[other]["measures"][i][m] for i in chosen]
+        cells.append(signed(interval(more)))
+    return f"| *{name}, more than {other}* | {' | '.join(cells)} |"
 
 
 def main() -> None:
