@@ -27,7 +27,6 @@ from unstill.data.loading import Loader, index_and_epoch
 from unstill.data.seeding import generator_for
 from unstill.data.sources import Source
 from unstill.errors import UnstillError, lacks_memory
-from unstill.families.registry import adapter_for
 from unstill.families.training import TrainingRole
 from unstill.progress import FigureProgress, time_left
 from unstill.training import parameters
@@ -35,6 +34,7 @@ from unstill.training.checkpoints import Checkpoints, dotted, newest_checkpoint,
 from unstill.training.disk_space import check_run
 from unstill.training.encoded_dataset import Encoder, encoded_clips
 from unstill.training.failure_messages import clip_out_of_memory, not_a_number, out_of_memory
+from unstill.training.frozen_parts import FrozenParts
 from unstill.training.interrupts import Stopping
 from unstill.training.learning_rate import warmup_and_decay
 from unstill.training.lora import LoraSettings
@@ -135,9 +135,8 @@ class _Run:
         self.share = recipe.train.batch // accelerator.num_processes  # clips per step of this process
         self.at_once = self.share // accelerator.gradient_accumulation_steps
         self.figures = Figures(out / "validation" / "figures.jsonl")
-        unused = set(adapter_for(pipe).denoisers) - {family.denoiser}
-        # Networks that are neither trained nor encode clips: the second transformer of Wan 2.2.
-        self.idle = [part for name in sorted(unused) if (part := getattr(pipe, name)) is not None]
+        self.model = getattr(pipe, family.denoiser)
+        self.frozen = FrozenParts(pipe, family)
         self.encoded = False  # whether a clip fitted into memory when it was encoded
 
     def prepare(self) -> None:
@@ -145,10 +144,8 @@ class _Run:
         recipe, family, accelerator = self.recipe, self.family, self.accelerator
         o = recipe.train
         check_run(recipe, self.out, self.pipe, family, self.source)
-        for part in self._parts():
-            part.requires_grad_(False).eval()
-            if part not in self.idle:
-                part.to(accelerator.device)
+        self.model.requires_grad_(False).eval().to(accelerator.device)
+        self.frozen.for_encoding(accelerator.device)
         encoder = Encoder(self.pipe, family, recipe.data.condition_frame == "random", recipe.motion_bucket)
         self.clips, self.encode = encoded_clips(
             self.source,
@@ -162,13 +159,12 @@ class _Run:
         first = self.encode(self.clips.read(0, 0))
         self.encoded = True
         self.dropped = {k: v.cpu() for k, v in family.dropped(self.pipe, first).items()}
-        self.model = getattr(self.pipe, family.denoiser)
         if recipe.data.cache:  # the frozen parts are not needed until validation
-            self._frozen_to("cpu")
+            self.frozen.for_encoding("cpu")
         lora, precision = recipe.lora, PRECISIONS.get(o.mixed_precision)
         if lora is not None and precision is not None:
-            for part in (self.model, *self.idle):
-                part.to(precision)  # frozen weights need no float32
+            self.model.to(precision)  # frozen weights need no float32
+            self.frozen.idle_to(precision)
         self.trained = parameters.select(
             self.model,
             None
@@ -323,7 +319,7 @@ class _Run:
         if self.accelerator.is_main_process:
             self.report("training", step, self.recipe.train.steps, f"validating after {step} steps")
             self.model.eval()
-            self._frozen_to(self.accelerator.device)
+            self.frozen.for_sampling(self.accelerator.device)
             folder = self.out / "validation"
             folder.mkdir(exist_ok=True)
             values = None if self.average is None else self.average.values
@@ -334,23 +330,11 @@ class _Run:
                 except Exception as error:  # a failed validation must not end the run
                     log.warning("No validation after %d steps: %s: %s", step, type(error).__name__, error)
             self.model.train()
-            if self.recipe.data.cache:
-                self._frozen_to("cpu")
-            for part in self.idle:
-                part.to("cpu")
+            self.frozen.for_encoding("cpu" if self.recipe.data.cache else self.accelerator.device)
             self.figures.write(step, figures)
             if self.accelerator.trackers:
                 self.accelerator.log(figures, step=step)
         self.accelerator.wait_for_everyone()
-
-    def _parts(self) -> list[torch.nn.Module]:
-        return [part for part in self.pipe.components.values() if isinstance(part, torch.nn.Module)]
-
-    def _frozen_to(self, device: torch.device | str) -> None:
-        """Moves everything but the denoiser."""
-        for part in self._parts():
-            if part is not self.model:
-                part.to(device)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
