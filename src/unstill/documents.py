@@ -94,4 +94,6 @@ def fault_of(fault: Any) -> str:
         return f"{name}: {message}" if name else message
     if fault["type"] == "json_invalid":
         return message[0].lower() + message[1:]
+    if fault["type"] in ("model_type", "dataclass_type", "dict_type"):
+        message = "Should be a group of keys and their values"
     return f"{name or 'it'} is {shown(fault['input'])}: {message[0].lower() + message[1:]}"

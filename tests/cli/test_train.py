@@ -42,6 +42,7 @@ def test_recipes_are_listed_and_printed(unstill: Run) -> None:
         (["svd-time-noise", "--set", "train.step=3"], "train.step is not a key of train; did you mean steps?"),
         (["svd-time-noise", "--set", "train.steps"], "--set takes key=value"),
         (["svd-time-noise", "--set", "data.stride=[1"], "--set 'data.stride' is not YAML (line 1)"),
+        (["pico", "--print-recipe"], "print its settings with --settings"),
         (["pico", "--videos", "x"], "pico is trained on its own synthetic clips"),
         (["pico:stepz=3"], "pico has no parameter 'stepz'"),
         (["pico:size=63"], "pico: size is 63: input should be a multiple of 16"),
@@ -63,6 +64,13 @@ def test_a_folder_of_nothing_and_a_finished_run(unstill: Run, model: str, tmp_pa
     recipe.write_text(RECIPE.format(model=model))
     missing = unstill("train", str(recipe), "--videos", str(tmp_path / "nowhere"), "--out", str(out))
     assert missing.exit_code == 2 and "does not exist; pass a folder of videos" in missing.output
+    assert not out.exists()  # a mistake leaves no empty folder
+    videos = tmp_path / "clips"
+    videos.mkdir()
+    (videos / "a.mp4").write_text("never opened")
+    inside = unstill("train", str(recipe), "--videos", str(videos), "--out", str(videos / "run"))
+    assert inside.exit_code == 2 and "would be taken for clips; choose another --out" in inside.output
+    assert not (videos / "run").exists()
 
     out = tmp_path / "run"
     result = unstill("train", str(recipe), "--out", str(out), "--json")

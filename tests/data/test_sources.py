@@ -85,10 +85,13 @@ def test_webvids_columns_are_read_as_they_are(videos: Path, tmp_path: Path, capl
         ("c.jsonl", '{"videoid": 33, "name": "two lines", "page_dir": null}'),
     ],
 )
-def test_other_caption_files(videos: Path, tmp_path: Path, name: str, content: str) -> None:
+def test_other_caption_files(
+    videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, content: str
+) -> None:
     (tmp_path / name).write_text(content)
     source = open_source(replace(SMALL, path=videos, captions=tmp_path / name))
     assert [(source[0].name, source[0].caption)] == [("33.mp4", "two lines")] and len(source) == 1
+    assert "2 of the 3 videos" in caplog.text and "no row" in caplog.text and "000001_000050/11.mp4" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,7 @@ def test_files_that_are_no_checkpoints_are_one_sentence(file: Path, tmp_path: Pa
     (tmp_path / "cut.ckpt").write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     (tmp_path / "text.ckpt").write_text("<html>404 not found</html>")
     (tmp_path / "empty.ckpt").touch()
+    (tmp_path / "folder").mkdir()
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
     torch.save({"epoch": 3}, tmp_path / "none.ckpt")
     torch.save({"state_dict": {}, "path": Path("x")}, tmp_path / "objects.ckpt")
@@ -227,7 +228,8 @@ def test_files_that_are_no_checkpoints_are_one_sentence(file: Path, tmp_path: Pa
         "cut.safetensors": "damaged or cut short",
         "none.ckpt": "no weights by name",
         "objects.ckpt": "Python objects",
-        "absent.ckpt": "There is no checkpoint file",
+        "absent.ckpt": "There is no checkpoint file .*; give the path of",
+        "folder": "is a folder, not a checkpoint; name a weight file in it",
     }.items():
         with pytest.raises(UnstillError, match=words) as error:
             read_checkpoint(tmp_path / name)

@@ -47,6 +47,10 @@ def test_a_recipe_is_read() -> None:
     [
         (GOOD.replace("learning_rate", "learning_rat"), "train.learning_rat is not a key of train; did you mean lear"),
         (GOOD.replace("condition:", "conditon:"), "conditon is not a key of a recipe; did you mean condition?"),
+        (GOOD + "steps: 5", "steps is not a key of a recipe; did you mean train.steps?"),
+        (GOOD + "captions: a.csv", "captions is not a key of a recipe; did you mean data.captions?"),
+        (GOOD.replace("lora: true", "lora: 32"), "lora is 32: should be a group of keys and their values"),
+        (GOOD.replace("512x320", "100000x320"), "data.size is '100000x320': .* in pixels, each at most 16384, for"),
         (GOOD + "zzz: 1", "zzz is not a key of a recipe; there are model, checkpoint, seed"),
         (GOOD.replace("lora: true", "lora: {rnk: 4}"), "lora.rnk is not a key of lora; did you mean rank?"),
         (GOOD.replace("steps: 5", "steps: many"), "train.steps is 'many': input should be a valid integer"),

@@ -430,7 +430,9 @@ def test_many_passes_over_few_clips_are_warned_of(make: Make, caplog: pytest.Log
 
 
 def test_a_batch_that_cannot_be_shared(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(UnstillError, match="4 clips cannot be shared by 1 processes of 3 at a time"):
+    with pytest.raises(
+        UnstillError, match=r"train.batch is 4 clips, .* \(processes: 1, clips in each: 3\); make it a multiple of 3,"
+    ):
         train(make(train__batch_per_device=3), tmp_path, silent)
 
 

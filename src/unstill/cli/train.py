@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +57,8 @@ def train(
             raise UnstillError(
                 "pico is trained on its own synthetic clips: leave out --videos, and give settings as pico:key=value."
             )
+        if print_recipe:
+            raise UnstillError("pico is not made by a YAML recipe; print its settings with --settings instead.")
         _train_pico(recipe, out, seed or 0, compile, settings, as_json)
         return
     from unstill.training.recipe import read_recipe, yaml_of
@@ -81,6 +84,7 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
     from unstill.data.output_paths import check_writable
     from unstill.errors import UnstillError
 
+    is_new = not out.exists()
     check_writable(out / "pipeline")
     if recipe.data.cache and recipe.data.cache_folder is not None:
         check_writable(Path(recipe.data.cache_folder) / "latents")
@@ -89,15 +93,18 @@ def _fine_tune(recipe: Any, name: str, out: Path, as_json: bool) -> None:
     began = time.perf_counter()
     from unstill.training.trainer import train as fine_tune
 
-    validation = None
-    if recipe.validation is not None:
-        from unstill.lab.validation import SampleValidation
-
-        validation = SampleValidation(recipe)
     try:
+        validation = None
+        if recipe.validation is not None:
+            from unstill.lab.validation import SampleValidation
+
+            validation = SampleValidation(recipe)
         with output.resumable(), ProgressBars(quiet=as_json or rank > 0) as report:
             result = fine_tune(recipe, out, report, validation)
     except UnstillError:
+        if is_new and rank == 0:
+            with suppress(OSError):
+                out.rmdir()  # if nothing was written
         if rank > 0:  # the main process prints the error
             raise typer.Exit(2) from None
         raise
@@ -170,9 +177,12 @@ def _write_record(record: dict[str, Any], out: Path, as_json: bool) -> None:
 def _list() -> None:
     from unstill.training.recipe import shipped, yaml_of
 
+    width = max(map(len, shipped()))
     for name in shipped():
-        typer.echo(f"{name:26s} {yaml_of(name).splitlines()[0].removeprefix('# ')}")
-    typer.echo(f"{'pico':26s} The embedded model, from scratch or given weights: ten minutes on a GPU, days on a CPU")
+        typer.echo(f"{name:{width}s} {yaml_of(name).splitlines()[0].removeprefix('# ')}")
+    typer.echo(
+        f"{'pico':{width}s} The embedded model, from scratch or given weights: ten minutes on a GPU, days on a CPU"
+    )
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -107,7 +107,7 @@ def fill_cache(
     """
     Encodes the missing clips. With several processes, wait for all of them before `open_cache`.
 
-    A clip that cannot be read is skipped with a warning.
+    A clip that cannot be read is skipped with a warning. A part without any readable clip is tried again.
 
     Args:
         settings: of the cache.
@@ -123,7 +123,7 @@ def fill_cache(
     if not 0 <= index < shards:
         raise UnstillError(f"shard is (index, count) with 0 <= index < count, but got {shard}.")
     own_parts = list(settings.parts.items())[index::shards]
-    missing = [(file, clips) for file, clips in own_parts if not file.exists()]
+    missing = [(file, clips) for file, clips in own_parts if not _has_clips(file)]
     total = sum(len(clips) for _, clips in own_parts)
     done = total - sum(len(clips) for _, clips in missing)
     reading = read_ahead(settings.source, [clip for _, clips in missing for clip in clips], workers)
@@ -163,7 +163,10 @@ def open_cache(settings: CacheSettings) -> "LatentCache":
                 raise UnstillError(f"{file} belongs to another cache; delete it, and it is created again.")
             rows += [(file, row) for row in range(len(text.clips))]
     if not rows:
-        raise UnstillError(f"None of the {len(settings.source)} clips could be read; see the warnings.")
+        raise UnstillError(
+            "None of the clips could be read, for the reasons in the warnings; replace these videos, or ask for other "
+            "frames, another frame rate or another size."
+        )
     return LatentCache(settings, tuple(rows))
 
 
@@ -230,6 +233,14 @@ def _storable(tensor: torch.Tensor, name: str, clip: str) -> torch.Tensor:
 
 def _restored(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _has_clips(file: Path) -> bool:
+    """Whether a part is there with clips: the reason for having none, such as too little memory, may be gone."""
+    if not file.exists():
+        return False
+    with _opened(file) as (_, text):
+        return bool(text.clips)
 
 
 def _write(file: Path, key: str, encoded: list[CachedClip]) -> None:

@@ -42,7 +42,9 @@ def video_files(folder: str | os.PathLike[str]) -> list[Path]:
     ]
     if not videos:
         kinds = " ".join(sorted(VIDEO_SUFFIXES))
-        raise UnstillError(f"The folder {folder} holds no videos (looked for {kinds}, subfolders included).")
+        raise UnstillError(
+            f"The folder {folder} holds no videos (looked for {kinds}, subfolders included); name the folder of yours."
+        )
     return sorted(videos, key=lambda file: natural_key(file.relative_to(folder).as_posix()))
 
 

@@ -109,7 +109,7 @@ def list_captioned(folder: str | os.PathLike[str], captions: str | os.PathLike[s
 
     A row has its video in one of `FILE_COLUMNS`, relative to the folder, and its caption in one of `CAPTION_COLUMNS`.
     WebVid's files can be used unchanged: `videoid` is the file `page_dir/videoid.mp4`, or `videoid.mp4` where the
-    folders were not kept. Rows without an existing video are skipped, with one warning; videos without a row, too.
+    folders were not kept. Rows without an existing video are skipped, with one warning; so are videos without a row.
 
     Args:
         folder: of the videos.
@@ -144,6 +144,11 @@ def list_captioned(folder: str | os.PathLike[str], captions: str | os.PathLike[s
         log.warning(
             "%d of the %d videos that %s names are not in %s and are left out, the first is %s.",
             *(len(missing), len(missing) + len(names), captions, folder, missing[0]),
+        )
+    if without := sorted(existing.difference(names)):
+        log.warning(
+            "%d of the %d videos in %s have no row in %s and are left out, the first is %s.",
+            *(len(without), len(existing), folder, captions, without[0]),
         )
     return Listing(folder, Texts(names), Texts(texts))
 

@@ -42,8 +42,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State | list[Tensor]:
         UnstillError: no such file, a damaged one, or one without weights.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UnstillError(
+            f"{path} is a folder, not a checkpoint; name a weight file in it, or give a pipeline as the model."
+        )
     if not path.is_file():
-        raise UnstillError(f"There is no checkpoint file {path}.")
+        raise UnstillError(
+            f"There is no checkpoint file {path}; give the path of a .safetensors, .ckpt, .pt or .bin file."
+        )
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except Exception as error:  # the unpickler raises almost anything, IndexError for a text file

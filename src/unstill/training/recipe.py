@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from unstill.data.sources import SourceKind, SourceSettings, guess_kind
-from unstill.documents import fault_of, parse_size
+from unstill.documents import LARGEST_SIDE, fault_of, parse_size
 from unstill.errors import UnstillError, shown
 from unstill.training.condition_noise import Name
 from unstill.training.noise_sampling import Time
@@ -321,19 +321,26 @@ def _fault(fault: Any) -> str:
         known = _keys(place[:-1])
         close = difflib.get_close_matches(place[-1][:80], known, n=1)
         group = ".".join(place[:-1]) or "a recipe"
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        elsewhere = [f"{part}.{place[-1]}" for part in known if len(place) == 1 and place[-1] in _keys([part])]
+        suggestion = next(iter(elsewhere or close), None)
+        hint = f"did you mean {suggestion}?" if suggestion else f"there are {', '.join(known)}"
         name = ".".join(shown(part).strip("'") for part in place)
         return f"{name} is not a key of {group}; {hint}"
     if place[-2:] == ["data", "size"]:
-        return f"data.size is {shown(fault['input'])}: should be WIDTHxHEIGHT in pixels, for example 512x320"
+        return (
+            f"data.size is {shown(fault['input'])}: should be WIDTHxHEIGHT in pixels, each at most {LARGEST_SIDE}, "
+            "for example 512x320"
+        )
     return fault_of(fault)
 
 
 def _keys(place: list[str]) -> list[str]:
-    """The keys that the part of the recipe at `place` has."""
+    """The keys that the part of the recipe at `place` has; none if it is a single value."""
     part: Any = Recipe
     for key in place:
         field = next(f for name, f in part.model_fields.items() if key in (name, f.alias))
         kinds = getattr(field.annotation, "__args__", (field.annotation,))
-        part = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        part = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if part is None:
+            return []
     return [field.alias or name for name, field in part.model_fields.items()]

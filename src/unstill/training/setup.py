@@ -32,13 +32,12 @@ MANY_PASSES = 100  # over the same clips, from which on a run is warned of
 log = logging.getLogger(__name__)
 
 
-def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
+def accelerator_for(recipe: Recipe) -> Accelerator:
     """
     The accelerator of a run.
 
     Args:
         recipe: of the run.
-        out: its folder.
 
     Raises:
         UnstillError: a batch that the processes cannot share, an impossible precision, or a missing tracker.
@@ -46,15 +45,16 @@ def accelerator_for(recipe: Recipe, out: Path) -> Accelerator:
     check_installed(recipe.trackers)
     o = recipe.train
     try:
-        accelerator = Accelerator(mixed_precision=o.mixed_precision, project_dir=out)
+        accelerator = Accelerator(mixed_precision=o.mixed_precision)
     except ValueError as error:  # fp16 on a CPU
         raise UnstillError(f"train.mixed_precision {o.mixed_precision} is not possible here ({error}).") from error
     processes = accelerator.num_processes
     at_once = o.batch_per_device or max(1, o.batch // processes)
     if o.batch % (processes * at_once):
         raise UnstillError(
-            f"A batch of {o.batch} clips cannot be shared by {processes} processes of {at_once} at a time; make "
-            "train.batch a multiple of their product."
+            f"train.batch is {o.batch} clips, of which every forward pass takes {processes * at_once} (processes: "
+            f"{processes}, clips in each: {at_once}); make it a multiple of {processes * at_once}, or change "
+            "train.batch_per_device."
         )
     accelerator.gradient_accumulation_steps = o.batch // (processes * at_once)
     return accelerator
@@ -95,6 +95,18 @@ def opened(recipe: Recipe) -> tuple[Any, TrainingRole, Source]:
     if recipe.lora is not None:
         check_targets(getattr(pipe, family.denoiser), recipe.lora.targets or family.lora)
     return pipe, family, open_source(settings)
+
+
+def check_outside(out: Path, source: Source) -> None:
+    """Raises `UnstillError` if `out` is below the folder of the videos: those of validations would become clips."""
+    videos = source.settings.path
+    if source.settings.kind == "world" or videos is None:
+        return
+    if out.resolve().is_relative_to(Path(videos).resolve()):
+        raise UnstillError(
+            f"The run's folder {out} lies in the folder of the videos, {videos}, so that videos of its validations "
+            "would be taken for clips; choose another --out, or move the videos into a folder of their own."
+        )
 
 
 def warn_of_repetition(recipe: Recipe, source: Source) -> None:

@@ -42,7 +42,7 @@ from unstill.training.loss import batch_of, with_fps
 from unstill.training.loss_log import Figures, LossCurve, truncate
 from unstill.training.recipe import Recipe
 from unstill.training.results import PRECISIONS, write_results
-from unstill.training.setup import accelerator_for, alone_in, objective_of, opened, warn_of_repetition
+from unstill.training.setup import accelerator_for, alone_in, check_outside, objective_of, opened, warn_of_repetition
 from unstill.training.trackers import end_trackers, start_trackers
 
 
@@ -86,10 +86,12 @@ def train(
         UnstillError: an impossible recipe, another run in the folder, or a loss that is not a number.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after saving a checkpoint.
     """
-    accelerator = accelerator_for(recipe, out)
-    out.mkdir(parents=True, exist_ok=True)
+    accelerator = accelerator_for(recipe)
     with accelerator.main_process_first():
         pipe, family, source = opened(recipe)
+    if validation is not None:
+        check_outside(out, source)
+    out.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         warn_of_repetition(recipe, source)
     model = getattr(pipe, family.denoiser)
