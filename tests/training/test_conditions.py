@@ -93,7 +93,7 @@ def test_what_cannot_be_is_said() -> None:
         plan_of("svd", preset="best")
     with pytest.raises(UnstillError, match="give maximum and exponent"):
         plan_of("wan", preset="paper")
-    with pytest.raises(UnstillError, match="stands alone"):
+    with pytest.raises(UnstillError, match="stands alone, but there is maximum too; leave out"):
         plan_of("svd", preset="paper", parameters={"maximum": 3})
 
 

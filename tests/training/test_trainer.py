@@ -28,7 +28,7 @@ from unstill.errors import Terminated, UnstillError
 from unstill.training.checkpoints import same_run
 from unstill.training.encoded_dataset import Encoder
 from unstill.training.recipe import Recipe
-from unstill.training.setup import warn_of_repetition
+from unstill.training.setup import check_inputs, warn_of_repetition
 from unstill.training.trainer import learning_rate, train
 
 
@@ -301,13 +301,22 @@ def test_ctrl_c_keeps_what_was_done(
         if (stage, done) == ("training", 3):
             signal.raise_signal(number)
 
+    validated: list[int] = []
+
+    def look(pipe: object, step: int, folder: Path) -> dict[str, float]:
+        validated.append(step)
+        return {"motion": 0.5}
+
+    recipe = make(validate={"every": 3})
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt, match="Stopped after 3 steps, which are saved") as stop:
-        train(make(), tmp_path, report)
+        train(recipe, tmp_path, report, look)
+    assert validated == []  # the stop does not wait for the validation, which is made when the run is resumed
     assert stop.type is kind  # the command's exit code goes by it
     assert signal.getsignal(number) is before
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["0000002", "0000003"]
-    train(make(), tmp_path, silent)
+    train(recipe, tmp_path, silent, look)
+    assert validated == [3, 6, 8]
     assert (tmp_path / "loss.csv").read_bytes() == (undisturbed[1] / "loss.csv").read_bytes()
     assert (tmp_path / WEIGHTS).read_bytes() == (undisturbed[1] / WEIGHTS).read_bytes()
 
@@ -427,6 +436,13 @@ def test_many_passes_over_few_clips_are_warned_of(make: Make, caplog: pytest.Log
         warn_of_repetition(make(**changes), source)
         said = "repeats the same 6 clips 101 times; take more clips of each video (data.clips_per_video, here 2)"
         assert (said in caplog.text) == warned and len(caplog.records) == warned
+
+
+@pytest.mark.parametrize("key", ["motion_bucket", "fps_condition"])
+def test_a_setting_of_an_input_that_the_network_lacks(make: Make, key: str) -> None:
+    with pytest.raises(UnstillError, match=f"{key} is 20, but this model has no such input; leave {key} out"):
+        check_inputs(make(**{key: 20}), {"latents": torch.zeros(1)})
+    check_inputs(make(**{key: 20}), {"motion": torch.zeros(()), "fps": torch.zeros(())})
 
 
 def test_a_batch_that_cannot_be_shared(make: Make, tmp_path: Path) -> None:

@@ -218,8 +218,12 @@ def plan_of(
     given = dict(parameters or {})
     if preset is not None:
         known = [name for of, name in PLANS if of == family]
-        if method != "time-noise" or given or on is not None:
-            raise UnstillError("condition: a preset stands alone; leave out the preset, or method and parameters.")
+        others = [*(["method"] if method != "time-noise" else []), *(["on"] if on is not None else []), *given]
+        if others:
+            raise UnstillError(
+                f"condition: the preset {preset!r} stands alone, but there is {' and '.join(others)} too; leave out "
+                "(or set to null) the one or the other."
+            )
         if preset not in known:
             advice = f"there are {', '.join(known)}" if known else "give maximum and exponent instead"
             raise UnstillError(f"condition: TimeNoise has no preset {preset!r} for {family} models; {advice}.")
@@ -230,9 +234,13 @@ def plan_of(
             condition_on_level=plan.condition_on_level if condition_on_level is None else condition_on_level,
         )
     if method == "prediction-and-residual":
-        if given or on is not None or condition_on_level is not None:
+        others = [
+            name for name, value in {"on": on, "condition_on_level": condition_on_level}.items() if value is not None
+        ]
+        if given or others:
             raise UnstillError(
-                "condition: prediction-and-residual adds no noise and has no parameters; leave them out."
+                "condition: prediction-and-residual adds no noise and has no parameters; leave them out (or set "
+                f"them to null): {', '.join([*given, *others])}."
             )
         return Plan(residual=True)
     if family == "wan" and method != "none" and given.setdefault("noise_shape", "element") != "element":

@@ -17,7 +17,7 @@ from unstill.data.sources import Source, open_source
 from unstill.errors import UnstillError, shown
 from unstill.families.model_card import Model
 from unstill.families.registry import ADAPTERS, MODELS, TRAINING, adapter_for, training_for
-from unstill.families.training import TrainingRole
+from unstill.families.training import Encoded, TrainingRole
 from unstill.forward_process import ForwardProcess
 from unstill.models.call_arguments import native_frames, native_size
 from unstill.training.condition_noise import Clean, Plan, plan_of
@@ -107,6 +107,16 @@ def check_outside(out: Path, source: Source) -> None:
             f"The run's folder {out} lies in the folder of the videos, {videos}, so that videos of its validations "
             "would be taken for clips; choose another --out, or move the videos into a folder of their own."
         )
+
+
+def check_inputs(recipe: Recipe, clip: Encoded) -> None:
+    """Raises `UnstillError` for a setting of an input that the network, as an encoded clip shows, does not have."""
+    for key, value, name in (
+        ("motion_bucket", recipe.motion_bucket, "motion"),
+        ("fps_condition", recipe.fps_condition, "fps"),
+    ):
+        if value is not None and name not in clip:
+            raise UnstillError(f"{key} is {value:g}, but this model has no such input; leave {key} out of the recipe.")
 
 
 def warn_of_repetition(recipe: Recipe, source: Source) -> None:

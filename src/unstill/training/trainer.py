@@ -42,7 +42,15 @@ from unstill.training.loss import batch_of, with_fps
 from unstill.training.loss_log import Figures, LossCurve, truncate
 from unstill.training.recipe import Recipe
 from unstill.training.results import PRECISIONS, write_results
-from unstill.training.setup import accelerator_for, alone_in, check_outside, objective_of, opened, warn_of_repetition
+from unstill.training.setup import (
+    accelerator_for,
+    alone_in,
+    check_inputs,
+    check_outside,
+    objective_of,
+    opened,
+    warn_of_repetition,
+)
 from unstill.training.trackers import end_trackers, start_trackers
 
 
@@ -159,6 +167,7 @@ class _Run:
             lambda done, total: self.report("latents", done, total, ""),
         )
         first = self.encode(self.clips.read(0, 0))
+        check_inputs(recipe, first)
         self.encoded = True
         self.dropped = {k: v.cpu() for k, v in family.dropped(self.pipe, first).items()}
         if recipe.data.cache:  # the frozen parts are not needed until validation
@@ -235,10 +244,10 @@ class _Run:
                 if done % recipe.save.every == 0 or done == o.steps:
                     curve.keep()
                     self.checkpoints.save(done)
+                if done < o.steps and stopping.agreed():
+                    self._stop(done, curve, stopping)  # a validation that is due is made when the run is resumed
                 if validation is not None and self._due(done):
                     self._validate(validation, done)
-                if done < o.steps and stopping.agreed():
-                    self._stop(done, curve, stopping)
         elapsed = time.monotonic() - began
         seconds = max(elapsed, 1e-9)
         if accelerator.is_main_process:
