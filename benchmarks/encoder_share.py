@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_memory import cogvideox, svd, wan
 
 
-T = 1e12
 STABLE_DIFFUSION = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
@@ -33,10 +32,10 @@ COGVIDEOX = {
 
 
 def operations(call: Callable[[], Any]) -> float:
-    """In units of 10^12."""
+    """Multiplications and additions of a call, in units of 10^12."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         call()
-    return counter.get_total_flops() / T
+    return counter.get_total_flops() / 1e12
 
 
 def encoding(kind: Any, settings: dict[str, Any], frames: int, height: int, width: int) -> float:

@@ -41,7 +41,16 @@ class Cost:
 def measure_cost(
     pipe: Any, methods: tuple[Method, ...], prompt: str | None, frames: int | None, size: tuple[int, int]
 ) -> Cost:
-    """Of one video of a few steps."""
+    """
+    Measures the making of one video in `MEASURED_STEPS` steps.
+
+    Args:
+        pipe: the pipeline, on the device that is measured.
+        methods: applied to it.
+        prompt: for models that read text.
+        frames: length of the video; `None`: the pipeline's own.
+        size: (H, W) in pixels.
+    """
     used = pipe._execution_device
     # On a CPU, the processor time: it does not depend on other programs.
     clock = time.process_time if used.type == "cpu" else time.perf_counter

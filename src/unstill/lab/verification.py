@@ -239,9 +239,7 @@ def verify(
             steps=steps,
             size=_Size(height=size[0], width=size[1]),
             costs=costs,
-            memory_is="allocated on the GPU"
-            if used.type == "cuda"
-            else "resident in the process, the most of all steps",
+            memory_is="allocated on the GPU" if used.type == "cuda" else RESIDENT,
             versions=versions(),
         )
     else:

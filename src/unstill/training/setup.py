@@ -46,7 +46,7 @@ def accelerator_for(recipe: Recipe) -> Accelerator:
     o = recipe.train
     try:
         accelerator = Accelerator(mixed_precision=o.mixed_precision)
-    except ValueError as error:  # fp16 on a CPU
+    except ValueError as error:  # a device without it, or another precision earlier in the same Python process
         raise UnstillError(f"train.mixed_precision {o.mixed_precision} is not possible here ({error}).") from error
     processes = accelerator.num_processes
     at_once = o.batch_per_device or max(1, o.batch // processes)

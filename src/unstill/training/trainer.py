@@ -273,7 +273,7 @@ class _Run:
             group["lr"] = rate
         errors: list[Tensor] = []
         loss, norm = float("nan"), torch.tensor(0.0)
-        own = step * o.batch + accelerator.process_index * self.share  # this process's first clip of all of the run
+        own = step * o.batch + accelerator.process_index * self.share  # number of its first clip
         for start in range(0, self.share, self.at_once):
             encoded = [self.encode(clip) for clip in clips[start : start + self.at_once]]
             numbers = range(own + start, own + start + self.at_once)
