@@ -96,4 +96,6 @@ def fault_of(fault: Any) -> str:
         return message[0].lower() + message[1:]
     if fault["type"] in ("model_type", "dataclass_type", "dict_type"):
         message = "Should be a group of keys and their values"
+    if fault["type"] in ("list_type", "tuple_type"):
+        message = "Should be a list, such as [a, b]"
     return f"{name or 'it'} is {shown(fault['input'])}: {message[0].lower() + message[1:]}"

@@ -305,7 +305,7 @@ def check_recipe(text: str, where: str, changes: Mapping[str, Any] | None = None
 def _sentence(error: ValidationError) -> str:
     """All validation errors in one sentence."""
     errors = error.errors(include_url=False)
-    faults = "; ".join(_fault(fault) for fault in errors[:MOST])
+    faults = "; ".join(dict.fromkeys(_fault(fault) for fault in errors[:MOST]))  # each alternative of a type is one
     if len(errors) > MOST:
         faults += f"; and {len(errors) - MOST} more"
     return faults if faults.endswith("?") else faults + "."
@@ -326,6 +326,9 @@ def _fault(fault: Any) -> str:
         hint = f"did you mean {suggestion}?" if suggestion else f"there are {', '.join(known)}"
         name = ".".join(shown(part).strip("'") for part in place)
         return f"{name} is not a key of {group}; {hint}"
+    if place[:2] == ["data", "stride"]:
+        value = fault["input"]
+        return f"data.stride has {shown(value)}: should be a number of frames from 1 on, or a range such as [1, 6]"
     if place[-2:] == ["data", "size"]:
         return (
             f"data.size is {shown(fault['input'])}: should be WIDTHxHEIGHT in pixels, each at most {LARGEST_SIDE}, "
