@@ -106,7 +106,7 @@ for command, example in (
     (animate, "unstill animate photo.jpg --motion 0.8 --compare --out walk.mp4"),
     (page, "unstill app --open"),
     (statistics, "unstill statistics clips/ --model svd --out svd.safetensors"),
-    (train, "unstill train pico:steps=2000 --out runs/pico"),
+    (train, "unstill train svd-time-noise-lora --videos clips --out runs/mine"),
     (evaluate, "unstill evaluate generated/ --reference real/ --frames 16 --fps 3"),
     (compare, "unstill compare --method 'early-start:sigma=50|20' --method analytic-init --seeds 4"),
     (verify, "unstill verify svd --quick"),
