@@ -100,7 +100,7 @@ def test_what_cannot_be_is_said() -> None:
 @pytest.mark.parametrize(
     ("model", "condition", "sentence"),
     [
-        ("videocrafter-512", {}, "videocrafter models see no latents of the image, .* give on: tokens"),
+        ("videocrafter-512", {"on": "latents"}, "videocrafter models see no latents of the image, .* give on: tokens"),
         ("cogvideox-5b-i2v", {"on": "both"}, "cogvideox models see no tokens of the image, .* give on: latents"),
         ("ltx-video", {"on": "tokens"}, "ltx models see no tokens"),
         ("ltx-video", {"preset": "paper"}, "no preset 'paper' for ltx models; give maximum and exponent instead"),
@@ -116,6 +116,12 @@ def test_noise_on_what_a_network_does_not_see(model: str, condition: dict[str, A
         return
     with pytest.raises(UnstillError, match=sentence):
         check_condition(recipe)
+
+
+def test_a_network_without_image_latents_has_its_noise_on_the_tokens_by_default() -> None:
+    plan = plan_of("videocrafter", usual_input="tokens")
+    assert plan.latents is None and isinstance(plan.tokens, TimeNoise)
+    check_condition(Recipe.model_validate({"model": "videocrafter-512", "train": {"steps": 1}}))
 
 
 def test_tokens_of_a_wan_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:

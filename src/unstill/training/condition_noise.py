@@ -196,6 +196,7 @@ def plan_of(
     parameters: Mapping[str, Any] | None = None,
     process: ForwardProcess | None = None,
     image_is_frame: bool = False,
+    usual_input: Literal["latents", "tokens"] = "latents",
 ) -> Plan:
     """
     The plan of a recipe: a preset of TimeNoise, or any method with its own parameters.
@@ -204,13 +205,14 @@ def plan_of(
         family: name of the model's family.
         method: name of the method.
         preset: name of a TimeNoise preset of the family; excludes `on` and `parameters`.
-        on: the inputs that get noise; default: latents.
+        on: the inputs that get noise; default: `usual_input`.
         condition_on_level: condition the network on the level; `None`: only for conditioning augmentation, whose
             definition includes it.
         parameters: of the method.
         process: forward process of the model, whose schedule conditioning augmentation uses.
         image_is_frame: whether the level is given to the network as the timestep of the image
             (`TrainingRole.image_is_frame`).
+        usual_input: the one that gets noise by default.
 
     Raises:
         UnstillError: an unknown preset, a preset together with parameters, or an unknown parameter.
@@ -264,7 +266,7 @@ def plan_of(
             for noise in (for_latents, for_tokens)
         )
     on, condition_on_level = (
-        on or "latents",
+        on or usual_input,
         method == "conditioning-augmentation" if condition_on_level is None else condition_on_level,
     )
     if image_is_frame and condition_on_level and isinstance(for_latents, (TimeNoise, ConstantNoise)):

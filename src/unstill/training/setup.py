@@ -206,6 +206,7 @@ def _plan(recipe: Recipe, family: TrainingRole, process: ForwardProcess | None =
         parameters=c.parameters(),
         process=process,
         image_is_frame=family.image_is_frame,
+        usual_input="latents" if family.has_latents else "tokens",
     )
     inputs = ("latents", plan.latents, family.has_latents), ("tokens", plan.tokens, family.has_tokens)
     for kind, noise, seen in inputs:
