@@ -100,16 +100,16 @@ def plot(found: dict[str, Any], path: Path) -> None:
     colours = dict(zip(found["arms"], ("0.6", "k", "C0", "C1", "C2", "0.8", "C4", "C5", "C3"), strict=False))
     for place, (arm, by) in enumerate(found["arms"].items()):
         y = by["explained"]
-        values, low, high = ([max(one[k], -1.0) for one in y] for k in ("value", "low", "high"))
+        values, low, high = ([level[k] for level in y] for k in ("value", "low", "high"))
         left.plot(found["sigmas"], values, label=arm, color=colours[arm])
         left.fill_between(found["sigmas"], low, high, alpha=0.1, linewidth=0, color=colours[arm])
         travel = by["travel"]
         off = [[travel["value"] - travel["low"]], [travel["high"] - travel["value"]]]
         right.errorbar([travel["value"]], [-place], xerr=off, fmt="o", color=colours[arm])
-    best = [max(one["value"], -1.0) for one in found["arms"][NAIVE]["best"]]
+    best = [level["value"] for level in found["arms"][NAIVE]["best"]]
     left.plot(found["sigmas"], best, "k--", label="best possible")
     left.set_xscale("log")
-    left.set(xlabel="sigma", title="explained motion of lively clips (below -1 drawn at -1)")
+    left.set(xlabel="sigma", title="explained motion of lively clips")
     right.set(title="travel of the videos", xlabel="units of the motion level", xlim=(0, None))
     right.set_yticks([-i for i in range(len(found["arms"]))], list(found["arms"]))
     for axis in (left, right):
