@@ -1,5 +1,6 @@
-"""Writes what a finished run leaves: the pipeline in diffusers' format, and the LoRA."""
+"""What a run returns, and what it leaves when it is finished: the pipeline in diffusers' format, and the LoRA."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,23 @@ from unstill.training.recipe import Recipe
 
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """
+    Attributes:
+        pipeline: folder of the finished model.
+        losses: of the steps of this call.
+        clips_per_second: training speed.
+        waiting: share of the time in which this process read clips or waited for them. Where they are encoded by the
+            processes that read them (on a CPU without a cache), waiting for the encoder is included.
+    """
+
+    pipeline: Path
+    losses: list[float]
+    clips_per_second: float
+    waiting: float
 
 
 def write_results(pipe: Any, denoiser: str, recipe: Recipe, out: Path) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,7 +40,7 @@ from unstill.training.lora import LoraSettings
 from unstill.training.loss import batch_of, with_fps
 from unstill.training.loss_log import Figures, LossCurve, truncate
 from unstill.training.recipe import Recipe
-from unstill.training.results import PRECISIONS, write_results
+from unstill.training.results import PRECISIONS, TrainingResult, write_results
 from unstill.training.setup import (
     accelerator_for,
     alone_in,
@@ -56,23 +55,6 @@ from unstill.training.trackers import end_trackers, start_trackers
 
 log = logging.getLogger(__name__)
 Validation = Callable[[Any, int, Path], dict[str, float]]  # pipeline, steps done, folder -> scores
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """
-    Attributes:
-        pipeline: folder of the finished model.
-        losses: of the steps of this call.
-        clips_per_second: training speed.
-        waiting: share of the time in which this process read clips or waited for them. Where they are encoded by the
-            processes that read them (on a CPU without a cache), waiting for the encoder is included.
-    """
-
-    pipeline: Path
-    losses: list[float]
-    clips_per_second: float
-    waiting: float
 
 
 def train(
