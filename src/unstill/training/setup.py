@@ -124,9 +124,9 @@ def warn_of_repetition(recipe: Recipe, source: Source) -> None:
     passes = recipe.train.steps * recipe.train.batch / len(source)
     if recipe.data.cache and source.settings.kind != "world" and passes > MANY_PASSES:
         log.warning(
-            "The training repeats the same %d clips %.0f times; take more clips of each video (data.clips_per_video, "
+            "The training repeats the same %s %.0f times; take more clips of each video (data.clips_per_video, "
             "here %d), or other parts of the videos in every pass (data.cache: false).",
-            len(source),
+            "clip" if len(source) == 1 else f"{len(source)} clips",
             passes,
             source.settings.clips_per_video,
         )
