@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pico_training import predict_x0, trained_model
 from pico_videos import animated, flow, interval, opened
 from torch import Tensor
 
@@ -29,7 +30,6 @@ from unstill.lab.interval_text import between, signed
 from unstill.metrics.fidelity import first_frame_error, proxy_coherence, ssim
 from unstill.models.pico.pipeline import FPS
 from unstill.training.recipe import Recipe, read_recipe
-from unstill.training.trainer import train
 
 
 SIZE, FRAMES = (96, 96), 16
@@ -95,15 +95,11 @@ def split(options: argparse.Namespace) -> tuple[Tensor, list[str], list[bool]]:
 def one_step(pipe: Any, latents: Tensor) -> dict[str, list[list[float]]]:
     """Mean squared errors of predictions of x0 by level and clip, and of the clip standing still (`still`)."""
     image = latents[:, :, :1].expand_as(latents)
-    told = torch.tensor([[FPS - 1.0, pipe.encode_motion(None), 0.0]]).expand(len(latents), 3)
     g = torch.Generator().manual_seed(1)
     errors = []
     for sigma in SIGMAS:
-        noisy, norm = latents + sigma * torch.randn(latents.shape, generator=g), (1 + sigma**2) ** 0.5
-        seen = torch.cat([noisy / norm, image], 1).transpose(1, 2)
-        level = torch.full((len(latents),), sigma).log() / 4
-        v = pipe.transformer(seen, level, None, told, return_dict=False)[0].transpose(1, 2).float()
-        errors.append((noisy / norm**2 - sigma / norm * v - latents).square().mean((1, 2, 3, 4)).tolist())
+        noisy = latents + sigma * torch.randn(latents.shape, generator=g)
+        errors.append((predict_x0(pipe, noisy, sigma, image) - latents).square().mean((1, 2, 3, 4)).tolist())
     return {"error": errors, "still": [(image - latents).square().mean((1, 2, 3, 4)).tolist()]}
 
 
@@ -124,10 +120,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for name, condition in ARMS.items():
         model = "pico"
         if condition is not None:
-            folder = options.work / name.replace(" ", "-")
-            if not (folder / "pipeline").exists():
-                train(recipe(condition, options), folder, _report)
-            model = str(folder / "pipeline")
+            model = str(trained_model(recipe(condition, options), options.work / name.replace(" ", "-")))
         pipe, key = opened(options, model)
         adapter = adapter_for(pipe)
         with torch.no_grad():
@@ -149,11 +142,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _pixels(video: Tensor) -> Tensor:
     return (video.transpose(0, 1) / 2 + 0.5).clamp(0, 1)
-
-
-def _report(stage: str, done: int, total: int, figures: str) -> None:
-    if done % 10 == 0 or done == total:
-        print(f"  {stage} {done}/{total} {figures}", flush=True)
 
 
 def explained(arm: dict[str, Any], level: int, chosen: list[int]) -> np.ndarray:

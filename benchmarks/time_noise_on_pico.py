@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pico_training import predict_x0, trained_model
 from pico_videos import animated, held_out_scenes, interval, measures, opened
 from safetensors.torch import load_file, save_file
 from time_noise_page import CONTROL, MEASURES, NAIVE, RESIDUAL, TIME_NOISE, page, plot
@@ -39,9 +40,7 @@ from unstill.lab.probe_clips import HELD_OUT, World
 from unstill.methods.base import Method
 from unstill.methods.prediction_and_residual import PredictionAndResidual
 from unstill.models.pico import PicoPipeline
-from unstill.models.pico.pipeline import FPS
 from unstill.training.recipe import Recipe, read_recipe
-from unstill.training.trainer import train
 
 
 SIGMAS = (1.0, 4.0, 8.0, 16.0, 64.0)
@@ -125,16 +124,10 @@ def trained(arm: Arm, name: str, options: argparse.Namespace) -> str:
     model = "pico"
     if arm.base is not None:
         base = folder_of(f"base {arm.base['method']}", options)
-        model = str(_model_of(base_recipe(arm.base, options), base))
+        model = str(trained_model(base_recipe(arm.base, options), base))
     if arm.condition is not None:
-        model = str(_model_of(recipe(arm.condition, model, options), folder_of(name, options)))
+        model = str(trained_model(recipe(arm.condition, model, options), folder_of(name, options)))
     return model
-
-
-def _model_of(settings: Recipe, folder: Path) -> Path:
-    if not (folder / "pipeline").exists():
-        train(settings, folder, _report)
-    return folder / "pipeline"
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -152,11 +145,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     names = ("arms", "steps", "base_steps", "clips", "scenes", "probes", "bfloat16")
     settings = {name: getattr(options, name) for name in names}
     return {"settings": settings, "sigmas": SIGMAS, "arms": results}
-
-
-def _report(stage: str, done: int, total: int, figures: str) -> None:
-    if done % 10 == 0 or done == total:
-        print(f"  {stage} {done}/{total} {figures}", flush=True)
 
 
 class Exam:
@@ -217,19 +205,8 @@ def _noisy(clean: Tensor, sigma: float) -> Tensor:
 
 def _predicted(pipe: Any, clean: Tensor, residual: bool) -> list[Tensor]:
     """One-step predictions of x0 (N, C, F, h, w) at every level, with the motion level unspecified."""
-    still, found = clean[:, :, :1].expand_as(clean), []
-    told = torch.tensor([[FPS - 1.0, pipe.encode_motion(None), 0.0]]).expand(len(clean), 3)
-    for sigma in SIGMAS:
-        noisy, norm = _noisy(clean, sigma), (1 + sigma**2) ** 0.5
-        level = torch.full((len(clean),), sigma).log() / 4
-
-        def v(image: Tensor, noisy: Tensor = noisy, norm: float = norm, level: Tensor = level) -> Tensor:
-            seen = torch.cat([noisy / norm, image], 1).transpose(1, 2)
-            return pipe.transformer(seen, level, None, told, return_dict=False)[0].transpose(1, 2).float()
-
-        output = v(still) + v(torch.zeros_like(still)) if residual else v(still)
-        found.append(noisy / norm**2 - sigma / norm * output)
-    return found
+    still = clean[:, :, :1].expand_as(clean)
+    return [predict_x0(pipe, _noisy(clean, sigma), sigma, still, residual) for sigma in SIGMAS]
 
 
 def energy(x: Tensor) -> list[float]:
